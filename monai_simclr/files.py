@@ -1,0 +1,91 @@
+"""Whole-or-nothing writes, and checksums of what was written.
+
+A reader of one of our files sees the old bytes or the new ones, never a part: every output is written to a temporary
+sibling, flushed to the disk and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["sha256_of", "write_atomically", "write_json", "write_text"]
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Give a temporary sibling of `path` to write to, and rename it to `path` when the block ends well.
+
+    Args:
+        path: where the file shall be; its folder is made when it is missing.
+
+    Yields:
+        Path of the temporary file, in the same folder. The block must close what it opens there.
+
+    Raises:
+        OSError: what the file system says (no space, read-only); `path` is then as it was and no temporary file stays.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "out.txt"
+        >>> with write_atomically(target) as part:
+        ...     _ = part.write_text("whole")
+        >>> target.read_text()
+        'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        _sync(part)
+        part.chmod(0o666 & ~_umask())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    with write_atomically(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write `content` as indented JSON to `path`, whole or not at all; non-finite numbers are an error."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, default=default) + "\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network and memory file systems cannot sync a folder
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
