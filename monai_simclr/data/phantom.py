@@ -1,0 +1,266 @@
+"""A chest phantom: radiographs drawn from a seed, with findings that are known because they were drawn.
+
+The picture is modelled as X-ray absorption. Thicknesses of soft tissue, bone and air are summed along the ray, turned
+into transmitted intensity, veiled with scatter, given quantum noise and shown on a logarithmic scale, as a detector
+does (Bushberg et al., The Essential Physics of Medical Imaging, chapters 4 and 7). Exposure, position, rotation and
+size change from image to image and dominate the pixels, so that a finding cannot be read from brightness.
+
+It is for tests, tutorials and benchmarks. It is no substitute for patients: nothing measured on it says anything
+about clinical use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_simclr.data.phantom_anatomy import Anatomy, Canvas, blurred, heart, hilum, lung, ribs, torso, vessels
+from monai_simclr.findings import NO_FINDING
+
+__all__ = ["FINDINGS", "Phantom", "draw_phantom"]
+
+FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Effusion", "Pneumothorax")
+"""What the phantom can have: one of these or "No Finding", in turn, so that six patients have each once."""
+
+Layer = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One drawn radiograph and what is known about it.
+
+    Attributes:
+        pixels: float32 (H, W) in [0, 1], bright = dense, row 0 cranial, column 0 the patient's right.
+        lung_mask: bool (H, W), the pleural spaces where neither heart nor mediastinum hides them; a pneumothorax and
+            an effusion are inside.
+        finding: a name of `FINDINGS`, or "No Finding".
+        view_position: "PA" or "AP".
+        sex: "M" or "F".
+        age: years.
+        patient: number of the patient.
+        follow_up: number of the patient's image, from 0.
+    """
+
+    pixels: Layer
+    lung_mask: npt.NDArray[np.bool_]
+    finding: str
+    view_position: str
+    sex: str
+    age: int
+    patient: int
+    follow_up: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """What one image shows: the finding, on which side (0 right, 1 left), how severe (0 to 1), and how it was taken."""
+
+    finding: str
+    side: int
+    severity: float
+    projection: str
+
+
+def draw_phantom(patient: int, follow_up: int, size: int = 256, seed: int = 0) -> Phantom:
+    """Draw one radiograph of one made-up patient.
+
+    Args:
+        patient: number of the patient, from 0; its anatomy and finding follow from (seed, patient).
+        follow_up: number of the image, from 0; exposure, position and severity follow from (seed, patient, follow_up).
+            The finding of image 0 stays in most later ones and is gone (No Finding) in about one of ten.
+        size: side in pixels, 64 to 1024; the anatomy and the exposure do not depend on it.
+        seed: another seed is another archive.
+
+    Returns:
+        The image with its mask and labels.
+
+    Raises:
+        ValueError: if a number is negative, or `size` is not within 64 to 1024.
+
+    Example:
+        >>> phantom = draw_phantom(patient=3, follow_up=0, size=64)
+        >>> phantom.pixels.shape, phantom.view_position in ("PA", "AP"), phantom.finding in (*FINDINGS, "No Finding")
+        ((64, 64), True, True)
+    """
+    if min(patient, follow_up, seed) < 0:
+        raise ValueError(f"patient, follow_up and seed must not be negative; got {patient}, {follow_up}, {seed}")
+    if not 64 <= size <= 1024:
+        raise ValueError(f"a phantom's size must be from 64 to 1024 pixels; got {size}")
+    person, image = _generator(seed, 1, patient), _generator(seed, 2, patient, follow_up)
+    sex, age = ("M", "F")[int(person.integers(2))], int(person.integers(20, 86))
+    state = _state(patient, follow_up, seed, person, image)
+    body = _body(state, person, image)
+    canvas = Canvas(size, _pose(size, image))
+    absorption, mask = _absorption(canvas, body, state, _generator(seed, 3, patient), image)
+    pixels = _expose(absorption, state.projection, image)
+    return Phantom(pixels, mask, state.finding, state.projection, sex, age + follow_up, patient, follow_up)
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def finding_of(patient: int, seed: int) -> str:
+    """The finding of a patient's first image: every six patients in a row have each class once."""
+    order = _generator(seed, 0, patient // 6).permutation(6)
+    return (*FINDINGS, NO_FINDING)[int(order[patient % 6])]
+
+
+def _state(patient: int, follow_up: int, seed: int, person: np.random.Generator, image: np.random.Generator) -> _State:
+    finding, side = finding_of(patient, seed), int(person.integers(2))
+    severity = float(np.clip(person.uniform(0.1, 0.9) + image.uniform(-0.1, 0.1), 0, 1))
+    resolved = follow_up > 0 and image.random() < 0.1
+    bedridden = 0.25 if finding in (NO_FINDING, "Cardiomegaly") else 0.45  # ill patients are more often imaged in bed
+    projection = "AP" if image.random() < bedridden else "PA"
+    return _State(NO_FINDING if resolved else finding, side, severity, projection)
+
+
+def _body(state: _State, person: np.random.Generator, image: np.random.Generator) -> Anatomy:
+    supine = state.projection == "AP"
+    width, spacing = person.uniform(0.70, 0.80), person.uniform(0.150, 0.172)
+    dome = person.uniform(0.26, 0.36) + image.normal(0, 0.02) - 0.06 * supine
+    domes = [dome, dome + person.uniform(0.03, 0.07)]
+    ratio, shift = person.uniform(0.40, 0.46) + 0.02 * supine, image.normal(0, 0.012)
+    towards = 1 if state.side else -1
+    if state.finding == "Cardiomegaly":
+        ratio += 0.17 + 0.08 * state.severity
+    elif state.finding == "Atelectasis":
+        domes[state.side] -= 0.24 + 0.14 * state.severity
+        shift += towards * (0.08 + 0.05 * state.severity)
+    elif state.finding == "Pneumothorax":
+        shift -= towards * 0.05 * state.severity
+    elif state.finding == "Effusion":
+        shift -= towards * 0.03 * state.severity
+    return Anatomy(
+        width=width, apex=person.uniform(-0.86, -0.78), domes=(domes[0], domes[1]), heart=ratio, shift=shift,
+        slope=person.uniform(0.16, 0.26), spacing=spacing, clavicle=person.uniform(-0.74, -0.66) - 0.10 * supine,
+    )  # fmt: skip
+
+
+def _pose(size: int, image: np.random.Generator) -> npt.NDArray[np.float64]:
+    angle, scale = np.deg2rad(image.normal(0, 3.0)), image.uniform(0.82, 1.04) * size / 2
+    center = size / 2 + size * image.normal(0, 0.03, 2) + (0, 0.07 * size)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array([[cos, -sin, center[0]], [sin, cos, center[1]]])
+
+
+def _absorption(
+    canvas: Canvas, body: Anatomy, state: _State, person: np.random.Generator, image: np.random.Generator
+) -> tuple[Layer, npt.NDArray[np.bool_]]:
+    unit = canvas.unit
+    spaces = [canvas.fill(lung(body, side)) for side in (0, 1)]
+    shadow = blurred(canvas.fill(heart(body)), 0.012 * unit)
+    outline = blurred(canvas.fill(torso(body.width)), 0.02 * unit)
+    air = np.zeros_like(shadow)
+    dense = np.zeros_like(shadow)
+    for side in (0, 1):
+        trees = canvas.tapered(*vessels(body, side, person))
+        aerated, solid = _lung(canvas, body, state, side, spaces[side], trees, image)
+        air += aerated
+        dense += solid
+    both = np.maximum(*spaces)
+    air *= 0.62 + 0.5 * blurred(both, 0.14 * unit)  # a lung is thickest in its middle
+    air *= 1 - 0.82 * shadow
+    absorption = outline * (0.72 + 0.28 * blurred(outline, 0.16 * unit)) + 0.10 * shadow + dense * (1 - 0.6 * shadow)
+    absorption += _bones(canvas, body) * outline - 0.74 * air
+    mask = (both > 0.5) & (shadow < 0.5)
+    return np.maximum(absorption, 0.02), mask
+
+
+def _bones(canvas: Canvas, body: Anatomy) -> Layer:
+    back, front = ribs(body)
+    unit = canvas.unit
+    hollow = [(line, 0.55 * width) for line, width in back]  # cortex is denser than marrow
+    bones = 0.11 * canvas.bands(back) - 0.035 * canvas.bands(hollow) + 0.06 * canvas.bands(front)
+    levels = np.arange(-1.1, 0.9, 0.115)
+    spine = canvas.bands([(np.array([[0, -1.4], [0, 0.3], [0, 1.4]]), 0.17)])
+    discs = canvas.bands([(np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]), 0.022) for y in levels])
+    t = np.linspace(0, 1, 12)
+    curve = np.stack([0.07 + 0.62 * t, body.clavicle + 0.06 * np.sin(2 * np.pi * t) - 0.10 * t], 1)
+    clavicles = canvas.bands([(curve * (sign, 1), 0.055) for sign in (-1, 1)])
+    bones += 0.13 * blurred(spine, 0.015 * unit) - 0.05 * discs * spine + 0.12 * clavicles
+    return blurred(bones, max(0.5, 0.005 * unit))
+
+
+def _lung(
+    canvas: Canvas, body: Anatomy, state: _State, side: int, space: Layer, trees: Layer, image: np.random.Generator
+) -> tuple[Layer, Layer]:
+    """Air and solid tissue of one lung; only the diseased side shows the finding."""
+    finding = state.finding if side == state.side else NO_FINDING
+    draw = {"Atelectasis": _atelectasis, "Consolidation": _consolidation, "Effusion": _effusion}.get(finding)
+    if finding == "Pneumothorax":
+        return _pneumothorax(canvas, body, state, space, trees)
+    opacity = draw(canvas, body, state, space, image) if draw else np.float32(0)
+    return space * (1 - opacity), space * (0.20 * trees * (1 - opacity) + 0.02 * opacity)
+
+
+def _pneumothorax(canvas: Canvas, body: Anatomy, state: _State, space: Layer, trees: Layer) -> tuple[Layer, Layer]:
+    outline, root = lung(body, state.side), hilum(body, state.side)
+    high = np.clip((0.45 - outline[:, 1]) / 0.9, 0, 1)
+    amount = (0.26 + 0.20 * state.severity) * (0.35 + 0.65 * high)
+    shrunk = root + (outline - root) * (1 - amount)[:, None]
+    inside = canvas.fill(shrunk) * space
+    pleura = canvas.bands([(np.concatenate([shrunk, shrunk[:1]]), 0.022)]) * space
+    return space * (1.30 - 0.36 * inside), 0.20 * trees * inside + 0.16 * pleura
+
+
+def _effusion(canvas: Canvas, body: Anatomy, state: _State, space: Layer, image: np.random.Generator) -> Layer:
+    sign, dome = 1 if state.side else -1, body.domes[state.side]
+    level = dome - 0.10 - 0.30 * state.severity
+    t = np.linspace(0, 1, 16)
+    x = body.width * (0.05 + 1.0 * t)
+    y = level + 0.02 - 0.26 * t**4 - 0.08 * (1 - t) ** 6
+    edge = np.stack([x, y], 1)
+    corners = np.array([[1.2, edge[-1, 1]], [1.2, 1.2], [0.0, 1.2]])
+    fluid = canvas.fill(np.concatenate([edge, corners]) * (sign, 1))
+    return 0.95 * blurred(fluid, 0.014 * canvas.unit)
+
+
+def _consolidation(canvas: Canvas, body: Anatomy, state: _State, space: Layer, image: np.random.Generator) -> Layer:
+    sign, unit = 1 if state.side else -1, canvas.unit
+    center = np.array([body.width * image.uniform(0.50, 0.62), image.choice([-0.45, -0.22, 0.02])])
+    radius = 0.24 + 0.09 * state.severity
+    turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    wobble = 1 + sum(image.normal(0, 0.16 / k) * np.cos(k * turn + image.uniform(0, 6.28)) for k in (2, 3, 4))
+    ring = np.stack([0.95 * np.cos(turn), 1.1 * np.sin(turn)], 1) * (radius * wobble)[:, None]
+    patch = blurred(canvas.fill((center + ring) * (sign, 1)), 0.045 * unit)
+    root = np.abs(hilum(body, state.side)) * (1, -1)
+    ends = center + radius * 0.8 * np.stack([np.cos(turn[::4]), np.sin(turn[::4])], 1)
+    middle = 0.5 * (root + center)
+    tubes = canvas.bands([(np.stack([root, middle, 0.5 * (center + end), end]) * (sign, 1), 0.024) for end in ends])
+    return patch * (0.85 - 0.45 * blurred(tubes, 0.006 * unit))
+
+
+def _atelectasis(canvas: Canvas, body: Anatomy, state: _State, space: Layer, image: np.random.Generator) -> Layer:
+    sign, dome = 1 if state.side else -1, body.domes[state.side]
+    plates = []
+    for height in (0.10, 0.22):
+        y = dome - height - image.uniform(0, 0.03)
+        near, far = body.width * image.uniform(0.18, 0.3), body.width * image.uniform(0.85, 0.95)
+        line = np.array([[near, y + 0.02], [0.5 * (near + far), y], [far, y + image.uniform(-0.05, 0.05)]])
+        plates.append((line * (sign, 1), 0.045 + 0.02 * state.severity))
+    return 0.8 * blurred(canvas.bands(plates), 0.008 * canvas.unit)
+
+
+def _expose(absorption: Layer, projection: str, image: np.random.Generator) -> Layer:
+    """From absorption to the displayed image: scatter, quantum noise, logarithm, window, gamma, collimation."""
+    size = absorption.shape[0]
+    intensity = np.exp(-3.0 * absorption)
+    scatter = image.uniform(0.05, 0.14) * (1.4 if projection == "AP" else 1.0)
+    intensity += scatter * (blurred(intensity, 0.08 * size) - 0.5 * intensity)
+    dose = image.uniform(1500, 6000) * (0.5 if projection == "AP" else 1.0) * (256 / size) ** 2
+    intensity += np.sqrt(intensity / dose) * image.standard_normal(absorption.shape, dtype=np.float32)
+    shown = np.log(np.maximum(intensity, 1e-3)) * np.float32(-1 / 3.0)
+    low, high = image.uniform(-0.05, 0.20), image.uniform(0.95, 1.35)
+    shown = np.clip((shown - low) / (high - low), 0, 1) ** np.float32(2 ** image.uniform(-0.9, 0.9))
+    return _collimated(shown.astype(np.float32), image)
+
+
+def _collimated(shown: Layer, image: np.random.Generator) -> Layer:
+    size = shown.shape[0]
+    borders = (size * np.maximum(0, image.normal(-0.01, 0.025, 4))).astype(int)
+    top, bottom, left, right = borders.tolist()
+    shown[:top], shown[size - bottom :], shown[:, :left], shown[:, size - right :] = 0, 0, 0, 0
+    return shown

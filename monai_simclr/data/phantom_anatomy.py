@@ -1,0 +1,208 @@
+"""The shapes of the chest phantom: outlines, ribs, vessels, in a coordinate system of their own.
+
+Anatomy coordinates: x from -1 (the patient's right, image left) to 1, y from -1 (cranial) to 1 (caudal), the midline
+at x = 0. A `Canvas` maps them to pixels, so that rotation, position and size cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Anatomy", "Canvas", "blurred", "heart", "hilum", "lung", "ribs", "torso", "vessels"]
+
+Points = npt.NDArray[np.float64]
+Layer = npt.NDArray[np.float32]
+Band = tuple[Points, float]
+
+_SHIFT = 4  # fractional bits of OpenCV's coordinates
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What is drawn, in anatomy coordinates; sides are indexed 0 for the patient's right and 1 for the left.
+
+    Attributes:
+        width: half the width of the chest.
+        apex: y of the lungs' tops.
+        domes: y of the two diaphragm domes.
+        heart: width of the heart over that of the chest, the cardiothoracic ratio.
+        shift: x by which the mediastinum is moved.
+        slope: how steeply the ribs fall.
+        spacing: distance of two ribs.
+        clavicle: y of the clavicles.
+    """
+
+    width: float
+    apex: float
+    domes: tuple[float, float]
+    heart: float
+    shift: float
+    slope: float
+    spacing: float
+    clavicle: float
+
+
+class Canvas:
+    """Draws shapes given in anatomy coordinates as soft masks.
+
+    Args:
+        size: side of the image in pixels.
+        matrix: float (2, 3), anatomy coordinates to pixels.
+    """
+
+    def __init__(self, size: int, matrix: npt.NDArray[np.float64]) -> None:
+        self.size = size
+        self.matrix = matrix
+        self.unit = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))  # pixels in one unit
+
+    def fill(self, points: Points) -> Layer:
+        """Float32 (size, size) of the inside of a closed outline: 1 inside, 0 outside, smooth at its edge."""
+        return self._scaled(self._outline(self._blank(), points))
+
+    def bands(self, bands: Iterable[Band]) -> Layer:
+        """Float32 (size, size) of lines with a width in units; thinner than a pixel is drawn paler."""
+        layer = self._blank()
+        for line, width in bands:
+            drawn = max(width, 1.0 / self.unit)
+            self._outline(layer, _ribbon(line, drawn), width / drawn)
+        return self._scaled(layer)
+
+    def tapered(self, quads: Points, strength: npt.NDArray[np.float64]) -> Layer:
+        """Float32 (size, size) of convex quadrilaterals `(N, 4, 2)` with a brightness each."""
+        layer = self._blank()
+        for corners, value in zip(self._fixed(quads), (255 * strength).tolist(), strict=True):
+            cv2.fillConvexPoly(layer, corners, value, cv2.LINE_AA, _SHIFT)
+        return self._scaled(layer)
+
+    def _blank(self) -> npt.NDArray[np.uint8]:
+        return np.zeros((self.size, self.size), np.uint8)
+
+    def _fixed(self, points: Points) -> npt.NDArray[np.int32]:
+        pixels = points @ self.matrix[:, :2].T + self.matrix[:, 2]
+        return np.rint(pixels * (1 << _SHIFT)).astype(np.int32)
+
+    def _outline(self, layer: npt.NDArray[np.uint8], points: Points, value: float = 1.0) -> npt.NDArray[np.uint8]:
+        cv2.fillPoly(layer, [self._fixed(points)], 255 * value, cv2.LINE_AA, _SHIFT)
+        return layer
+
+    @staticmethod
+    def _scaled(layer: npt.NDArray[np.uint8]) -> Layer:
+        return np.multiply(layer, np.float32(1 / 255), dtype=np.float32)
+
+
+def blurred(layer: Layer, sigma: float) -> Layer:
+    """Gaussian blur of `sigma` pixels; a wide one is computed on a smaller image."""
+    factor = int(sigma // 3)
+    if factor < 2:
+        return cv2.GaussianBlur(layer, (0, 0), sigma)
+    size = layer.shape[::-1]
+    small = cv2.resize(layer, (max(1, size[0] // factor), max(1, size[1] // factor)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), sigma / factor)
+    return cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+
+
+def torso(width: float) -> Points:
+    """Outline of the body: neck, sloping shoulders, arms cut off by the image's sides, flanks."""
+    half = np.array([(0.17, -1.5), (0.19, -1.08), (0.34, -0.98), (0.72, -0.90), (1.02, -0.72), (1.12, -0.40),
+                     (1.00, -0.15), (0.97, 0.20), (0.98, 0.60), (0.96, 1.00), (0.96, 1.6)])  # fmt: skip
+    half = half * (width / 0.76, 1.0)
+    return _spline(np.concatenate([half, half[::-1] * (-1, 1)]))
+
+
+def lung(body: Anatomy, side: int) -> Points:
+    """Outline of one lung, with a sharp costophrenic angle and the diaphragm's dome below."""
+    wide, dome, top = body.width, body.domes[side], body.apex
+    angle = max(dome + 0.22, 0.46)
+    height = angle - top
+    wall = [(0.40, 0.0), (0.60, 0.05), (0.79, 0.19), (0.90, 0.40), (0.97, 0.63), (1.0, 0.84)]
+    outer = [(wide * x, top + height * y) for x, y in wall]
+    floor = [(0.98, angle), (0.97, angle), (0.88, dome + 0.10), (0.72, dome + 0.02), (0.55, dome), (0.38, dome + 0.02),
+             (0.20, dome + 0.09)]  # fmt: skip
+    inner = [(0.10, dome), (0.09, -0.1), (0.10, -0.4), (0.15, top + 0.18), (0.24, top + 0.05)]
+    points = np.array(outer + [(wide * x, y) for x, y in floor + inner])
+    medial = np.clip(1 - points[:, 0] / (0.7 * wide), 0, 1)
+    points[:, 0] += (1 if side else -1) * body.shift * medial
+    return _spline(points) * (1 if side else -1, 1)
+
+
+def heart(body: Anatomy) -> Points:
+    """Outline of heart and great vessels; the widest part is `body.heart` of the chest."""
+    base = np.mean(body.domes)
+    wide = 2 * body.width * body.heart
+    right, left = 0.31 * wide, 0.69 * wide
+    points = [(-0.10, -0.75), (-0.11, -0.35), (-0.8 * right, base - 0.40), (-right, base - 0.18),
+              (-0.8 * right, base + 0.06), (0.0, base + 0.16), (0.7 * left, base + 0.14), (left, base + 0.02),
+              (0.92 * left, base - 0.16), (0.55 * left, base - 0.40), (0.15, base - 0.54), (0.18, -0.40),
+              (0.14, -0.50), (0.09, -0.75)]  # fmt: skip
+    return _spline(np.array(points)) + (body.shift, 0.0)
+
+
+def hilum(body: Anatomy, side: int) -> npt.NDArray[np.float64]:
+    """Where the vessels of one lung enter: float (2,); the left hilum is a little higher."""
+    return np.array([(0.17 if side else -0.17) + 0.7 * body.shift, -0.16 - 0.05 * side])
+
+
+def ribs(body: Anatomy) -> tuple[list[Band], list[Band]]:
+    """The posterior and the anterior ribs of both sides, as center lines with widths."""
+    back, front = [], []
+    t = np.linspace(0, 1, 14)
+    for number in range(10):
+        start = body.apex + 0.0 + body.spacing * number
+        reach = body.width * 1.03 * min(1.0, 0.52 + 0.16 * number)
+        x = 0.07 + (reach - 0.07) * np.sin(t * np.pi / 2)
+        y = start - 0.05 * np.sin(np.pi * t) + body.slope * t**2.2
+        x_front = reach - (reach - 0.30) * t**1.5
+        y_front = start + body.slope + 0.05 * np.sin(t * np.pi) + body.slope * 1.1 * t
+        for sign in (-1, 1):
+            back.append((np.stack([sign * x, y], 1), 0.050))
+            if number < 7:
+                front.append((np.stack([sign * x_front, y_front], 1), 0.058))
+    return back, front
+
+
+def vessels(body: Anatomy, side: int, rng: np.random.Generator) -> tuple[Points, npt.NDArray[np.float64]]:
+    """A vessel tree from the hilum outwards: quadrilaterals `(N, 4, 2)` and a brightness each.
+
+    Every generation forks in two, a little shorter and by the cube root of two thinner (Murray's law).
+    """
+    heading = np.linspace(-1.35, 1.35, 8) + rng.normal(0, 0.08, 8)
+    start = np.tile(hilum(body, side), (8, 1)) + rng.normal(0, 0.02, (8, 2))
+    length, width, parts = np.full(8, 0.14), np.full(8, 0.034), []
+    for _ in range(6):
+        way = np.stack([np.cos(heading) * (1 if side else -1), np.sin(heading)], 1)
+        end = start + length[:, None] * way
+        across = np.stack([-way[:, 1], way[:, 0]], 1)
+        near, far = 0.5 * width[:, None] * across, 0.42 * width[:, None] * across
+        parts.append((np.stack([start - near, start + near, end + far, end - far], 1), np.clip(width / 0.026, 0.3, 1)))
+        fork = rng.uniform(0.12, 0.42, (2, len(heading)))
+        heading = np.concatenate([heading - fork[0], heading + fork[1]])
+        start = np.concatenate([end, end])
+        length = np.concatenate([length, length]) * rng.uniform(0.72, 1.02, len(heading))
+        width = np.concatenate([width, width]) * 0.5 ** (1 / 3) * rng.uniform(0.85, 1.0, len(heading))
+        kept = rng.random(len(heading)) < 0.8
+        heading, start, length, width = heading[kept], start[kept], length[kept], width[kept]
+    quads, strength = zip(*parts[::-1], strict=True)  # thick ones last, over the thin ones
+    return np.concatenate(quads), np.concatenate(strength)
+
+
+def _ribbon(line: Points, width: float) -> Points:
+    along = np.gradient(line, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
+    across = np.stack([-along[:, 1], along[:, 0]], 1) * (width / 2)
+    return np.concatenate([line + across, (line - across)[::-1]])
+
+
+def _spline(points: Points, steps: int = 8) -> Points:
+    """A closed Catmull-Rom curve through the points."""
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None, None]
+    before, after, beyond = (np.roll(points, k, axis=0) for k in (1, -1, -2))
+    curve = points + 0.5 * t * (
+        (after - before)
+        + t * (2 * before - 5 * points + 4 * after - beyond + t * (3 * points - before - 3 * after + beyond))
+    )
+    return curve.transpose(1, 0, 2).reshape(-1, 2)
