@@ -1,4 +1,11 @@
 """Pure, batched image operations on (B, C, H, W): no random state, no files, nothing of MONAI."""
 
+from monai_simclr.ops.clahe import clahe as clahe
+from monai_simclr.ops.filters import gaussian_blur as gaussian_blur
 from monai_simclr.ops.geometry import fit as fit
 from monai_simclr.ops.geometry import warp as warp
+from monai_simclr.ops.intensity import adjust as adjust
+from monai_simclr.ops.intensity import curve as curve
+from monai_simclr.ops.intensity import window as window
+from monai_simclr.ops.lungs import PRIOR_LUNG_BOX as PRIOR_LUNG_BOX
+from monai_simclr.ops.lungs import coverage as coverage

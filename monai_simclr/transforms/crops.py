@@ -1,0 +1,64 @@
+"""Random crops that keep the lungs: the one law behind the crop transform and the fused views."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monai_simclr.ops.lungs import coverage
+
+__all__ = ["draw_crops"]
+
+
+def draw_crops(
+    random: np.random.RandomState,
+    lung_boxes: np.ndarray,
+    scale: tuple[float, float],
+    aspect: tuple[float, float],
+    min_coverage: float,
+    max_tries: int = 10,
+) -> np.ndarray:
+    """Draw one crop for each lung box: the first of `max_tries` that keeps enough of it, or the last one, grown.
+
+    Args:
+        random: where the randomness comes from; the same number of draws is taken whatever is accepted.
+        lung_boxes: shape ``(n, 4)``: left, top, right, bottom in shares of the image.
+        scale: lowest and highest area of a crop, as a share of the image's.
+        aspect: lowest and highest ratio of width to height (both as shares), log-uniform.
+        min_coverage: share of the area of the lung box that a crop keeps at least.
+        max_tries: how many crops are drawn for each box.
+
+    Returns:
+        Shape ``(n, 4)``: left, top, right, bottom in [0, 1].
+
+    Example:
+        >>> lungs = np.array([[0.1, 0.1, 0.9, 0.9]])
+        >>> box = draw_crops(np.random.RandomState(0), lungs, (0.5, 0.6), (1.0, 1.0), min_coverage=0.8)
+        >>> bool(coverage(box, lungs)[0] >= 0.8)
+        True
+    """
+    n = len(lung_boxes)
+    u = random.random_sample((4, n, max_tries))
+    area = scale[0] + (scale[1] - scale[0]) * u[0]
+    low, high = np.log(aspect)
+    ratio = np.exp(0.5 * (low + (high - low) * u[1]))
+    root = np.sqrt(area)
+    sides = np.empty((n, max_tries, 2))
+    np.minimum(root * ratio, 1, out=sides[..., 0])
+    np.minimum(root / ratio, 1, out=sides[..., 1])
+    boxes = np.empty((n, max_tries, 4))
+    boxes[..., :2] = (1 - sides) * u[2:].transpose(1, 2, 0)
+    boxes[..., 2:] = boxes[..., :2] + sides
+    enough = coverage(boxes, lung_boxes[:, None]) >= min_coverage
+    enough[:, -1] = True
+    chosen = boxes[np.arange(n), enough.argmax(1)]
+    return _grown(chosen, lung_boxes, min_coverage)
+
+
+def _grown(boxes: np.ndarray, lung_boxes: np.ndarray, min_coverage: float) -> np.ndarray:
+    short = coverage(boxes, lung_boxes) < min_coverage
+    if not short.any():
+        return boxes
+    whole = np.concatenate(
+        [np.minimum(boxes[:, :2], lung_boxes[:, :2]), np.maximum(boxes[:, 2:], lung_boxes[:, 2:])], axis=1
+    )
+    return np.where(short[:, None], whole, boxes)
