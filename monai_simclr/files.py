@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import json
 import os
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["sha256_of", "write_atomically", "write_json", "write_text"]
+__all__ = ["keyed_hash", "sha256_of", "write_atomically", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -72,6 +73,18 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def keyed_hash(key: str, text: str) -> str:
+    """HMAC-SHA-256 of `text` under `key`, the first 16 hexadecimal digits: an identity that only the key's owner can check.
+
+    Example:
+        >>> keyed_hash("a key", "patient 1") == keyed_hash("a key", "patient 1")
+        True
+        >>> keyed_hash("a key", "patient 1") == keyed_hash("another key", "patient 1")
+        False
+    """
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _sync(path: Path) -> None:

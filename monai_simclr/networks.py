@@ -25,7 +25,10 @@ __all__ = [
     "SimCLR",
     "encoder",
     "encoder_header",
+    "load_classifier",
     "load_encoder",
+    "patients_seen",
+    "save_classifier",
     "save_encoder",
 ]
 
@@ -234,9 +237,50 @@ def load_encoder(path: str | Path, name: str | None = None, width: float | None 
     return network.eval()
 
 
+def load_classifier(network: FindingClassifier, path: str | Path, device: str | torch.device = "cpu") -> FindingClassifier:
+    """Put the weights of a trained classifier into a network, in evaluation mode.
+
+    Args:
+        network: a `FindingClassifier` of the same encoder and findings.
+        path: state dict that configs/train.json wrote.
+        device: where the network shall be.
+
+    Raises:
+        FileNotFoundError: if there is no file: predictions would come from random weights.
+        ValueError: if the weights belong to another encoder or to other findings.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}, so predictions would come from random weights; run configs/train.json first"
+        )
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    extra = weights.get("_extra_state")
+    if extra is None:
+        raise ValueError(f"{path} is not a classifier of monai-simclr: it does not say its findings")
+    network.set_extra_state(extra)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} was trained with another encoder than metadata.json says; use the bundle that trained it"
+        ) from error
+    return network.to(device).eval()
+
+
+def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
+    """Write a classifier's bare state dict, its findings inside, whole or not at all; it loads with ``weights_only=True``."""
+    with write_atomically(path) as part:
+        torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, part)
+    return Path(path)
+
+
 def patients_seen(header: Mapping[str, str]) -> frozenset[str]:
-    """Hashes of the patients that a pretrained encoder has seen, from its header."""
+    """Keyed hashes (key: the header's `patients_key`) of the patients that a pretrained encoder has seen."""
     return frozenset(json.loads(header.get("patients_seen", "[]")))
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
 def _scaled(channels: int, width: float) -> int:

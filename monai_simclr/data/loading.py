@@ -1,0 +1,171 @@
+"""From the image store to batches: a dataset whose randomness has a key, and the sampler that hands it out.
+
+A run's pictures are a function of (seed, epoch, row) and nothing else: not of the number of workers, the rank, or what
+was drawn before. So the sampler yields `(epoch, position)` and the dataset seeds its transform from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from monai_simclr.data.index import records
+from monai_simclr.data.store import Store
+
+__all__ = ["InferenceDataset", "KeyedSampler", "StoreDataset", "keyed_state", "list_radiographs"]
+
+
+def keyed_state(*key: int) -> np.random.RandomState:
+    """The random state that belongs to a key of up to four numbers, whatever was drawn before (NumPy's Philox).
+
+    Example:
+        >>> bool(keyed_state(7, 1, 42).uniform() == keyed_state(7, 1, 42).uniform() != keyed_state(7, 2, 42).uniform())
+        True
+    """
+    return np.random.RandomState(np.random.Philox(np.random.SeedSequence(key)))
+
+
+class StoreDataset(Dataset):
+    """Records of a store with their pixels, transformed with keyed randomness.
+
+    Args:
+        store: an open image store.
+        splits: names of the splits whose rows to use; ``""`` is an index without splits.
+        findings: names of the findings that go into ``label``; none for training without labels.
+        transform: dictionary transform of an item; when it is `Randomizable` it is seeded anew for every item.
+        seed: first number of the key.
+        rows: positions in the store's index, when not all rows of the splits are wanted.
+
+    An item is ``{"image": uint8 (1, S, S), "row": int, "patient": int}``, with ``"label"`` float32 (K,) where there are
+    findings, as `transform` leaves it. `data` lists the records without pixels.
+
+    Raises:
+        ValueError: if no row is left (says which splits there are).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        splits: Sequence[str] = ("train",),
+        findings: Sequence[str] = (),
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        seed: int = 0,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        chosen = store.index["split"].isin(list(splits)).to_numpy()
+        if rows is not None:
+            chosen &= np.isin(np.arange(len(chosen)), rows)
+        if not chosen.any():
+            there = sorted(set(store.index["split"]))
+            raise ValueError(f"no image is in the splits {list(splits)}; the index has {there}; see split_by_patient()")
+        self.store, self.splits, self.transform, self.seed = store, tuple(splits), transform, seed
+        everything = records(store.index, findings)
+        self.data = [everything[row] for row in np.flatnonzero(chosen)]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        record = self.data[position]
+        item: dict[str, Any] = {"row": record["row"], "patient": record["patient"]}
+        item["image"] = torch.from_numpy(np.array(self.store.images[record["row"]]))[None]
+        if record.get("label"):
+            item["label"] = torch.tensor(record["label"], dtype=torch.float32)
+        if self.transform is None:
+            return item
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(state=keyed_state(self.seed, epoch, record["row"]))
+        return self.transform(item)
+
+
+class KeyedSampler(DistributedSampler):
+    """Yields ``(epoch, position)`` in an order that is a function of (seed, epoch), shared out evenly over ranks.
+
+    MONAI's trainers call `set_epoch` on it, as on every `DistributedSampler`. Without `torch.distributed` it is one rank.
+
+    Args:
+        dataset: what to sample from.
+        seed: the same on every rank.
+        shuffle: keep the order of the dataset when false.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int = 0, shuffle: bool = True) -> None:
+        ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
+        world = torch.distributed.get_world_size() if ranks else 1
+        rank = torch.distributed.get_rank() if ranks else 0
+        super().__init__(dataset, world, rank, shuffle=shuffle, seed=seed, drop_last=True)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        return ((self.epoch, position) for position in super().__iter__())
+
+
+class InferenceDataset(Dataset):
+    """Files to images, one item a file; a file that cannot be read becomes an item that says why.
+
+    Args:
+        data: records with the file's path under ``"image"``.
+        transform: dictionary transform from a path to a float image ``(1, H, W)``.
+        size: side of the images in pixels, for the place of those that could not be read.
+        errors: exceptions that mean "this file cannot be read"; others are raised.
+
+    An item is ``{"image": float32 (1, size, size), "row": int, "reason": str}``; `reason` is empty when all went well, and
+    never has the file's name in it.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        size: int,
+        errors: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError),
+    ) -> None:
+        self.data, self.transform, self.size, self.errors = list(data), transform, size, errors
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        try:
+            image: Tensor = self.transform({"image": self.data[row]["image"]})["image"]
+        except self.errors as error:
+            return {"image": torch.zeros(1, self.size, self.size), "row": row, "reason": _problem(error)}
+        return {"image": torch.as_tensor(image), "row": row, "reason": ""}
+
+
+def list_radiographs(folder: str | Path) -> list[dict[str, str]]:
+    """Every file below a folder, in order of its path, as records ``{"image": path}``; or the one file that is named.
+
+    Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not listed.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no file in it.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        return [{"image": str(folder)}]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; pass --dataset_dir with the folder of radiographs")
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not shown:
+        raise FileNotFoundError(f"the folder {folder} has no files; pass --dataset_dir with the folder of radiographs")
+    return [{"image": str(path)} for path in shown]
+
+
+def _problem(error: BaseException) -> str:
+    """The reader's own sentence without a path, wherever in the chain of causes it is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if hasattr(cause, "problem"):
+            return str(cause.problem)
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: the file could not be read"
