@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Operation(Transform):
     MetaTensor and returns a new MetaTensor (a plain tensor where MONAI does not track metadata).
     """
 
-    backend = [TransformBackends.TORCH]
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class RandOperation(RandomizableTransform):
         ValueError: if `prob` is outside [0, 1].
     """
 
-    backend = [TransformBackends.TORCH]
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(self, prob: float = 1.0) -> None:
         if not 0 <= prob <= 1:

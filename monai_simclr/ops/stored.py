@@ -1,0 +1,64 @@
+"""The two halves of preprocessing: a canonical image to what the store holds, and that to what a network sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_simclr.ops.geometry import fit
+
+__all__ = ["finish", "quantize"]
+
+
+def quantize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pad a canonical image to a square, resize it and round it to 256 gray levels, as the image store holds it.
+
+    Args:
+        pixels: shape ``(H, W)``, float32 in [0, 1].
+        size: pixels along each side of the result.
+
+    Returns:
+        uint8, shape ``(size, size)``.
+
+    Raises:
+        ValueError: if a pixel is not in [0, 1] (or is NaN).
+
+    Example:
+        >>> quantize(np.array([[0.0, 1.0]], dtype=np.float32), 2)
+        array([[  0, 255],
+               [  0,   0]], dtype=uint8)
+    """
+    low, high = float(np.min(pixels)), float(np.max(pixels))
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"a canonical image has values in [0, 1], got {low:g} to {high:g}; read it with RadiographReader"
+        )
+    return np.rint(fit(np.asarray(pixels, dtype=np.float32), size) * 255).astype(np.uint8)
+
+
+def finish(images: Tensor, size: int) -> Tensor:
+    """Resize stored images to what a network sees, float32 in [0, 1].
+
+    Args:
+        images: stored images, uint8, shape ``(B, 1, S, S)``, on any device.
+        size: pixels along each side of the result.
+
+    Returns:
+        New float32 tensor, shape ``(B, 1, size, size)``, on the device of `images`: areas averaged by OpenCV on the
+        CPU, so that every device sees the same numbers.
+
+    Raises:
+        ValueError: if `images` is no such batch.
+
+    Example:
+        >>> finish(torch.full((1, 1, 8, 8), 51, dtype=torch.uint8), 7)[0, 0, 0, :2]
+        tensor([0.2000, 0.2000])
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"stored images are uint8 (B, 1, S, S), got {images.dtype} {tuple(images.shape)}")
+    pixels = images.cpu().numpy()
+    resized = np.empty((len(pixels), 1, size, size), dtype=np.uint8)
+    for image, target in zip(pixels, resized, strict=True):
+        target[0] = fit(image[0], size)
+    return torch.from_numpy(resized).to(images.device).to(torch.float32) / 255
