@@ -1,0 +1,276 @@
+"""Do clusters of the embeddings follow the classes? k-means and its map learned on train, scored on held-out patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
+
+from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation.agreement import MEASURES, agreement, contingency, many_to_one, one_to_one
+from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, permute_over_patients
+from monai_simclr.evaluation.formatting import format_score
+
+__all__ = ["ENCODER", "ClusterReport", "evaluate_clusters", "fit_clusters"]
+
+ENCODER = "encoder"
+"""The name of the embeddings themselves beside their references."""
+
+_COMPONENTS = 50
+
+
+@dataclass(frozen=True)
+class ClusterReport:
+    """What `evaluate_clusters` found.
+
+    Attributes:
+        table: one row for each features, k and measure: `features, k, measure, value, low, high, majority, null_low,
+            null_high`.
+        clusters: for every k, the cluster of every row of the embeddings, shape ``(N,)``, also of rows left out.
+        names: for every k, the class that every cluster stands for (many-to-one, learned on train).
+        crosses: for every k, test images by cluster x class.
+        n: images and patients fitted on and scored, and `left_out`, the images of these splits without a class.
+    """
+
+    table: pd.DataFrame
+    clusters: dict[int, np.ndarray]
+    names: dict[int, list[str]]
+    crosses: dict[int, pd.DataFrame]
+    n: dict[str, int]
+
+    def values(self, features: str = ENCODER) -> dict[str, dict[str, dict[str, float]]]:
+        """For ``metrics.json``: ``{"k=5": {"ami": {"value", "low", "high", "majority", "null_low", "null_high"}}}``."""
+        chosen = self.table[self.table["features"] == features]
+        numbers = ["value", "low", "high", "majority", "null_low", "null_high"]
+        return {
+            f"k={k}": {str(row["measure"]): {name: float(row[name]) for name in numbers} for _, row in rows.iterrows()}
+            for k, rows in chosen.groupby("k")
+        }
+
+    def lines(self) -> list[str]:
+        """Every accuracy as a line of text, each with its interval, majority and null, references included.
+
+        A measure that a k does not define (the one-to-one map needs as many clusters as classes) has no line.
+        """
+        known = self.table[self.table["measure"].str.contains("acc") & np.isfinite(self.table["value"])]
+        return [
+            f"{row['features']}, k={row['k']}: "
+            + format_score(
+                row["value"],
+                row["low"],
+                row["high"],
+                row["majority"],
+                (row["null_low"], row["null_high"]),
+                str(row["measure"]),
+            )
+            for _, row in known.iterrows()
+        ]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that have a class, as numbers: what every set of features is scored on."""
+
+    classes: np.ndarray
+    patients: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+    width: int
+
+    def permuted(self, generator: np.random.Generator) -> np.ndarray:
+        """The classes laid on other patients, within train and within test."""
+        classes = self.classes.copy()
+        for part in (self.train, self.test):
+            classes[part] = permute_over_patients(classes[part], self.patients[part], generator)
+        return classes
+
+
+def fit_clusters(features: np.ndarray, train: np.ndarray, k: int, seed: int = 0, n_init: int = 10) -> np.ndarray:
+    """k-means on L2-normalised features, reduced to at most 50 principal components; all of it fitted on train rows.
+
+    Args:
+        features: shape ``(N, D)``.
+        train: the rows to fit on, a mask of shape ``(N,)``.
+        k: number of clusters.
+        seed: of k-means and PCA.
+        n_init: starts of k-means, of which the best is kept.
+
+    Returns:
+        The cluster of every row, ``0 .. k - 1``, shape ``(N,)``.
+
+    Raises:
+        ValueError: if there are fewer train rows than clusters.
+
+    Example:
+        >>> two = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> a, b, c, d = fit_clusters(two, np.array([True, False, True, False]), k=2)
+        >>> bool(a == b and c == d and a != c)
+        True
+    """
+    reduced = _reduce(features, train, seed)
+    return _kmeans(reduced, train, k, seed, n_init)
+
+
+def evaluate_clusters(
+    embeddings: Embeddings,
+    references: Mapping[str, np.ndarray],
+    classes: np.ndarray,
+    k: Sequence[int],
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+    n_permutations: int = 200,
+) -> ClusterReport:
+    """Cluster, name the clusters on train patients, and score the names on test patients, with what to compare beside.
+
+    Every set of features (the embeddings, and each reference) goes through the same steps: L2-normalisation, PCA and
+    k-means fitted on train; a map from clusters to classes learned on train (Hungarian one-to-one where k is the number
+    of classes, and many-to-one); accuracy, balanced accuracy, AMI, NMI and ARI at the test patients, with an interval
+    from resampling test patients; and the 95 % band of the same steps, map included, with the classes permuted over
+    patients. The interval is of the scoring, with clusters and map fixed.
+
+    Args:
+        embeddings: index with `patient_id` and `split`.
+        references: name -> features of the same rows, ``(N, D)``: raw pixels, a random encoder.
+        classes: the class of every row as text, shape ``(N,)``; "" is left out (and counted).
+        k: numbers of clusters.
+        seed: of everything random.
+        n_bootstrap: resamples of test patients.
+        n_permutations: of the null.
+
+    Raises:
+        ValueError: if lengths differ, a patient is in train and test, or train or test has no row with a class.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> kind = np.tile(["Mass", "Edema"], 40)
+        >>> features = rng.normal(size=(80, 4)) + 4 * (kind == "Mass")[:, None] * np.eye(4)[0]
+        >>> index = pd.DataFrame({"patient_id": [f"p{i}" for i in range(80)], "split": ["train"] * 40 + ["test"] * 40})
+        >>> noise = {"noise": rng.normal(size=(80, 4))}
+        >>> report = evaluate_clusters(Embeddings(features, index), noise, kind, [2], n_bootstrap=50, n_permutations=20)
+        >>> [line.split(":")[0] for line in report.lines()][::3], report.n["left_out"]
+        (['encoder, k=2', 'noise, k=2'], 0)
+    """
+    rows, names, n = _rows(embeddings, references, classes)
+    clusters: dict[int, np.ndarray] = {}
+    records: list[dict] = []
+    for name, features in {ENCODER: embeddings.features, **references}.items():
+        reduced = _reduce(features, rows.train, seed)
+        for count in k:
+            found = _kmeans(reduced, rows.train, count, seed, n_init=10)
+            if name == ENCODER:
+                clusters[count] = found
+            records += [
+                {"features": name, "k": count, **row}
+                for row in _score(found, rows, count, seed, n_bootstrap, n_permutations)
+            ]
+    named, crosses = {}, {}
+    for count, found in clusters.items():
+        shape = (count, len(names))
+        many = many_to_one(contingency(found[rows.train], rows.classes[rows.train], shape))
+        named[count] = [names[code] for code in many]
+        table = contingency(found[rows.test], rows.classes[rows.test], shape)
+        crosses[count] = pd.DataFrame(table, columns=names).rename_axis("cluster")
+    return ClusterReport(pd.DataFrame(records), clusters, named, crosses, n)
+
+
+def _rows(
+    embeddings: Embeddings, references: Mapping[str, np.ndarray], classes: np.ndarray
+) -> tuple[_Rows, list[str], dict[str, int]]:
+    classes = np.asarray(classes).astype(str)
+    for name, values in {**references, "classes": classes}.items():
+        if len(values) != len(embeddings):
+            raise ValueError(
+                f"{name} has {len(values)} rows, the embeddings {len(embeddings)}; they must be the same images"
+            )
+    if ENCODER in references:
+        raise ValueError(f"a reference cannot be called {ENCODER!r}: the embeddings themselves are")
+    split = embeddings.index["split"].to_numpy().astype(str)
+    patients = embeddings.index["patient_id"].to_numpy().astype(str)
+    labelled = classes != ""
+    train, test = labelled & (split == "train"), labelled & (split == "test")
+    if not train.any() or not test.any():
+        raise ValueError(
+            f"{train.sum()} train and {test.sum()} test rows have a class; the evaluation needs both splits"
+        )
+    both = np.intersect1d(patients[train], patients[test])
+    if len(both):
+        raise ValueError(
+            f"{len(both)} patients are in train and in test, the first is {str(both[0])!r}; split by patient with "
+            "split_by_patient()"
+        )
+    names = np.unique(classes[train | test])
+    codes = np.searchsorted(names, np.where(train | test, classes, names[0]))
+    n = {
+        "train_images": int(train.sum()),
+        "train_patients": len(np.unique(patients[train])),
+        "test_images": int(test.sum()),
+        "test_patients": len(np.unique(patients[test])),
+        "left_out": int((~labelled & np.isin(split, ["train", "test"])).sum()),
+    }
+    return _Rows(codes, patients, train, test, len(names)), [str(name) for name in names], n
+
+
+def _reduce(features: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
+    unit = normalize(np.asarray(features, dtype=np.float32).reshape(len(features), -1))
+    size = min(_COMPONENTS, int(train.sum()))
+    if unit.shape[1] <= size:
+        return unit
+    return PCA(size, random_state=seed).fit(unit[train]).transform(unit).astype(np.float32)
+
+
+def _kmeans(reduced: np.ndarray, train: np.ndarray, k: int, seed: int, n_init: int) -> np.ndarray:
+    if not 1 <= k <= train.sum():
+        raise ValueError(f"{k} clusters cannot be fitted on {train.sum()} train rows")
+    return KMeans(k, n_init=n_init, random_state=seed).fit(reduced[train]).predict(reduced)
+
+
+def _score(clusters: np.ndarray, rows: _Rows, k: int, seed: int, n_bootstrap: int, n_permutations: int) -> list[dict]:
+    single, many = _maps(clusters, rows.classes, rows, k)
+    mine, right = clusters[rows.test], rows.classes[rows.test]
+    value = agreement(contingency(mine, right, (k, rows.width)), single, many)
+    codes, counts = patient_counts(rows.patients[rows.test], n_bootstrap, seed)
+    drawn = np.array([agreement(contingency(mine, right, (k, rows.width), row[codes]), single, many) for row in counts])
+    null = _null(clusters, rows, k, seed, n_permutations)
+    majority = _majority(rows)
+    scored = []
+    for i, measure in enumerate(MEASURES):
+        interval = interval_of(value[i], drawn[:, i], recenter="acc" not in measure)
+        low, high = np.quantile(null[:, i], [0.025, 0.975])
+        beside = {"majority": majority[measure], "null_low": float(low), "null_high": float(high)}
+        scored.append({"measure": measure, **interval.as_dict(), **beside})
+    return scored
+
+
+def _maps(clusters: np.ndarray, classes: np.ndarray, rows: _Rows, k: int) -> tuple[np.ndarray | None, np.ndarray]:
+    table = contingency(clusters[rows.train], classes[rows.train], (k, rows.width))
+    return (one_to_one(table) if k == rows.width else None), many_to_one(table)
+
+
+def _null(clusters: np.ndarray, rows: _Rows, k: int, seed: int, n: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        classes = rows.permuted(generator)
+        table = contingency(clusters[rows.test], classes[rows.test], (k, rows.width))
+        found.append(agreement(table, *_maps(clusters, classes, rows, k)))
+    return np.array(found)
+
+
+def _majority(rows: _Rows) -> dict[str, float]:
+    """What the commonest training class scores as the answer for every test image."""
+    commonest = np.bincount(rows.classes[rows.train]).argmax()
+    share = float((rows.classes[rows.test] == commonest).mean())
+    balanced = float(share > 0) / len(np.unique(rows.classes[rows.test]))
+    return {
+        "acc_one_to_one": share,
+        "acc_many_to_one": share,
+        "balanced_acc": balanced,
+        "ami": 0.0,
+        "nmi": 0.0,
+        "ari": 0.0,
+    }

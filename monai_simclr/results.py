@@ -1,0 +1,164 @@
+"""The form of ``metrics.json`` and the closing line of every run. Knows no model and no data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from monai_simclr._version import __version__
+from monai_simclr.files import write_json
+
+__all__ = ["METRICS_FILE", "closing_line", "package_versions", "print_table", "read_metrics", "write_metrics"]
+
+METRICS_FILE = "metrics.json"
+
+_PACKAGES = ("monai", "torch", "numpy", "scikit-learn")
+
+
+def write_metrics(
+    output_dir: str | Path,
+    values: Mapping[str, Any],
+    *,
+    command: str,
+    split: str,
+    seed: int,
+    n: Mapping[str, int],
+    baselines: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+) -> Path:
+    """Write ``metrics.json``, whole or not at all.
+
+    Args:
+        output_dir: the run's folder.
+        values: the numbers, nested as deep as needed; one with an interval is ``{"value", "low", "high"}`` or anything
+            that has ``as_dict()``.
+        command: which command made them ("pretrain", "cluster", ...).
+        split: which split was scored.
+        seed: of the run.
+        n: what was counted: ``{"images": 500, "patients": 320}``.
+        baselines: what stands beside the values (majority, null, raw pixels, random encoder).
+        seconds: how long the run took.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        TypeError: if a value is none of: number, text, list, mapping, NumPy scalar or array, None.
+        OSError: what the file system says.
+
+    Example:
+        >>> import tempfile
+        >>> path = write_metrics(tempfile.mkdtemp(), {"auroc": {"value": 0.7, "low": 0.6, "high": float("nan")}},
+        ...                      command="evaluate", split="test", seed=0, n={"images": 10})
+        >>> read_metrics(path)["values"]
+        {'auroc': {'value': 0.7, 'low': 0.6, 'high': None}}
+    """
+    content = {
+        "command": command,
+        "values": values,
+        "baselines": baselines or {},
+        "n": n,
+        "split": split,
+        "seed": seed,
+        "seconds": seconds,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": package_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    path = Path(output_dir) / METRICS_FILE
+    write_json(path, _plain(content))
+    return path
+
+
+def read_metrics(path: str | Path) -> dict[str, Any]:
+    """What `write_metrics` wrote; `path` is the file or its folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is not one of ours.
+    """
+    path = Path(path)
+    path = path / METRICS_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"no metrics at {path}; run the bundle command that writes them first")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not {"command", "values", "split"} <= set(content):
+        raise ValueError(f"{path} is not a metrics file of ours: it lacks command, values or split")
+    return content
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of what its numbers depend on, read without importing them; "" if not installed."""
+    versions = {"monai_simclr": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = ""
+    return versions
+
+
+def closing_line(made: Sequence[str | Path], next_command: str) -> str:
+    """The last line of a run: what was made, and what to run next.
+
+    Example:
+        >>> closing_line(["models/model.pt", "metrics.json"], "monai-simclr evaluate")
+        'made models/model.pt, metrics.json; next: monai-simclr evaluate'
+        >>> closing_line(["report.html"], "")
+        'made report.html'
+    """
+    if not made:
+        raise ValueError("a run that made nothing has no closing line; name what it made")
+    line = "made " + ", ".join(str(path) for path in made)
+    return f"{line}; next: {next_command}" if next_command else line
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Print rows as a table on stdout; the columns are the first row's keys, numbers get three decimals."""
+    from rich.console import Console  # only runs that print a table pay for rich
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title))
+    for name in rows[0] if rows else ():
+        table.add_column(Text(str(name)))
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(name))) for name in rows[0]))
+    Console(file=sys.stdout).print(table)
+
+
+def _cell(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows: NumPy becomes Python, a number that is not finite becomes None."""
+    if hasattr(value, "as_dict"):
+        value = value.as_dict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"metrics hold numbers, text, lists and mappings; {value!r} is a {type(value).__name__}")
