@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 from monai.config import KeysCollection
-from monai.transforms import Compose, EnsureTyped, LoadImaged
+from monai.transforms import Compose, EnsureTyped, LoadImaged, MapTransform
 
 from monai_simclr.ops.stored import finish as finish
-from monai_simclr.transforms.dictionary import FinishedImaged, StoredImaged
+from monai_simclr.transforms.dictionary import FinishedImaged, RandRadiographViewd, StoredImaged
 from monai_simclr.transforms.views import RandRadiographView
 
 __all__ = ["Strength", "augmentation", "finish", "preprocessing", "stored_size", "views"]
@@ -74,14 +74,18 @@ def views(strength: Strength = "default", size: int = 224) -> RandRadiographView
     return RandRadiographView(size=size, **_PRESETS[strength])
 
 
-def augmentation(size: int = 224) -> RandRadiographView:
+def augmentation(size: int = 224, keys: KeysCollection = "image") -> MapTransform:
     """Give the augmentation for fine-tuning with labels: the mild view, which keeps what the labels are about.
 
+    Args:
+        size: pixels along each side of the result.
+        keys: keys of stored images, uint8 ``(1, S, S)``.
+
     Example:
-        >>> augmentation(64).scale
-        (0.5, 1.0)
+        >>> augmentation(64).keys
+        ('image',)
     """
-    return views("mild", size)
+    return RandRadiographViewd(keys, size=size, **_PRESETS["mild"])
 
 
 def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:

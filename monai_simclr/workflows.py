@@ -165,8 +165,9 @@ def finish_pretraining(
     n = {"images": len(dataset), "patients": len(patients), "rejected": len(store.rejected), "epochs": len(history)}
     made = write_metrics(
         output_dir, values, command="pretrain", split="+".join(dataset.splits), seed=seed, n=n,
-        baselines={"top1": {"chance": monitor[-1]["chance"]}}, history=_joined(history, monitor),
+        baselines={"top1": {"chance": monitor[-1]["chance"]}},
     )  # fmt: skip
+    write_json(Path(output_dir) / "history.json", _joined(history, monitor))
     logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json next"))
 
 
@@ -285,7 +286,7 @@ def _score(
     counts = {"images": len(chosen), "patients": len(set(patients)), **n}
     return write_metrics(
         output_dir, values, command=command, split=split, seed=seed, n=counts,
-        baselines={"chance": 0.5, "confounder_floor": floor}, history=list(history),
+        baselines={"chance": 0.5, "confounder_floor": floor}
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.traits import LazyTrait
 from monai.transforms.transform import LazyTransform, MapTransform, Randomizable, RandomizableTransform, Transform
 
-from monai_simclr.transforms import array
+from monai_simclr.transforms import array, views
 
 __all__ = ["over_keys"]
 
@@ -129,3 +129,4 @@ def _signature(array_class: type) -> inspect.Signature:
 
 StoredImaged = StoredImageD = StoredImageDict = over_keys(array.StoredImage)
 FinishedImaged = FinishedImageD = FinishedImageDict = over_keys(array.FinishedImage)
+RandRadiographViewd = RandRadiographViewD = RandRadiographViewDict = over_keys(views.RandRadiographView)

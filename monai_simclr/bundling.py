@@ -1,0 +1,57 @@
+"""Write a copy of the bundle, for other findings, another image size or another encoder than it ships with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_simclr.bundles import CHEST_XRAY_SIMCLR
+from monai_simclr.files import write_json
+
+__all__ = ["copy_bundle"]
+
+
+def copy_bundle(
+    folder: str | Path,
+    findings: Sequence[str] = (),
+    size: int | None = None,
+    encoder: str | None = None,
+    width: float | None = None,
+) -> Path:
+    """Copy the bundle to a folder and write what differs into its metadata.json, the only place where it stands.
+
+    Args:
+        folder: the new bundle; must not exist, or be empty.
+        findings: what the classifier predicts; NIH's fourteen when none are given.
+        size: side of the network's images in pixels, a multiple of 8.
+        encoder: a name of `networks.ENCODERS`.
+        width: factor on the encoder's channels.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        FileExistsError: if the folder has something in it.
+        ValueError: if the size is too small for the encoders.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; name a new folder for the bundle")
+    if size is not None and size < 32:
+        raise ValueError(f"size must be at least 32 pixels, got {size}; the encoders halve it five times")
+    ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt", "*.safetensors")
+    shutil.copytree(CHEST_XRAY_SIMCLR, folder, dirs_exist_ok=True, ignore=ignored)
+    (folder / "models").mkdir(exist_ok=True)
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    formats = metadata["network_data_format"]
+    if findings:
+        named = {str(number): name for number, name in enumerate(findings)}
+        formats["outputs"]["pred"] |= {"num_channels": len(named), "channel_def": named}
+    if size is not None:
+        formats["inputs"]["image"]["spatial_shape"] = [size, size]
+    metadata["encoder"] |= {key: value for key, value in (("name", encoder), ("width", width)) if value is not None}
+    write_json(path, metadata)
+    return folder

@@ -1,0 +1,112 @@
+"""The command `monai-simclr`: parse, call one function, say what was made. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monai_simclr._version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Self-supervised learning on chest radiographs with MONAI. Research only, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (FileExistsError, 4),
+    (PermissionError, 4),
+    (FloatingPointError, 5),
+    (MemoryError, 6),
+    (FileNotFoundError, 3),
+    (ValueError, 3),
+    (OSError, 6),
+)
+"""DESIGN, section 7: 2 is typer's own (usage), 130 Ctrl-C, 1 everything else, which is our bug."""
+
+_debug = False
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to work in.")] = Path("demo"),
+    patients: Annotated[int, typer.Option(help="Phantom patients to draw.", min=120)] = 600,
+    epochs: Annotated[int, typer.Option(help="Epochs of pretraining.", min=1)] = 40,
+    draws: Annotated[int, typer.Option(help="Draws of few labels.", min=2)] = 5,
+) -> None:
+    """Run the whole main job on drawn phantoms, in a few minutes on two cores, and print the table of results."""
+    from monai_simclr.demo import run_demo
+
+    run_demo(output_dir, patients=patients, epochs=epochs, draws=draws)
+
+
+@app.command()
+def bundle(
+    folder: Annotated[Path, typer.Argument(help="New folder for the bundle.")],
+    findings: Annotated[str, typer.Option(help="Names joined by commas; NIH's fourteen when left out.")] = "",
+    size: Annotated[int | None, typer.Option(help="Side of the network's images in pixels.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="resnet18, resnet34, resnet50 or densenet121.")] = None,
+    width: Annotated[float | None, typer.Option(help="Factor on the encoder's channels.")] = None,
+) -> None:
+    """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
+    from monai_simclr.bundling import copy_bundle
+
+    names = [name.strip() for name in findings.split(",") if name.strip()]
+    typer.echo(f"made {copy_bundle(folder, names, size, encoder, width)}; next: python -m monai.bundle run --config_file "
+               f"{folder}/configs/pretrain.json --bundle_root {folder} --dataset_dir DIR")  # fmt: skip
+
+
+@app.command()
+def phantoms(
+    folder: Annotated[Path, typer.Argument(help="New folder for the files.")],
+    patients: Annotated[int, typer.Option(help="How many patients to draw.", min=1)] = 300,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=64, max=1024)] = 256,
+    dicom: Annotated[bool, typer.Option("--dicom", help="DICOM files instead of an NIH folder.")] = False,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same patients.")] = 0,
+) -> None:
+    """Draw chest phantoms: an archive for trying things; its numbers say nothing about patients."""
+    from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+
+    write = write_dicom_phantoms if dicom else write_nih_phantoms
+    typer.echo(f"made {write(folder, n_patients=patients, size=size, seed=seed)}")
+
+
+def main() -> None:
+    """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _stop("stopped by Ctrl-C; run the same command again", 130)
+    except Exception as error:
+        if _debug:
+            raise
+        code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+        hint = "; this is a bug of ours, please report it with the output of --debug" if code == 1 else ""
+        _stop(f"{type(error).__name__}: {error}{hint}", code)
+
+
+def _stop(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
