@@ -97,7 +97,7 @@ class StopOnNonFinite:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        loss = engine.state.output[CommonKeys.LOSS]
+        loss = engine.state.output[CommonKeys.LOSS].detach()
         if torch.isfinite(loss).all():
             return
         batch = engine.state.batch

@@ -1,0 +1,162 @@
+"""The whole main job on phantoms, through the same bundle commands that a hospital's archive goes through."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.data.phantom import FINDINGS
+from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation import compare_arms
+from monai_simclr.files import write_json, write_text
+from monai_simclr.report import write_report
+from monai_simclr.results import print_table, read_metrics
+
+__all__ = ["run_demo"]
+
+_MARK = ".monai-simclr-demo"
+_NOTICE = (
+    "These are phantoms: radiographs drawn by a program, for trying and testing. Their numbers say nothing about patients."
+)
+_SIZE, _WIDTH, _BATCH, _FRACTION = 56, 0.25, 128, 0.1
+
+
+def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int = 40, draws: int = 5) -> Path:
+    """Draw an archive, pretrain, cluster, fine-tune with few labels, predict on DICOM, and write the report.
+
+    Args:
+        output_dir: folder to work in; an earlier demo's is replaced, any other folder that is not empty is refused.
+        patients: phantom patients, one to four images each.
+        epochs: of pretraining.
+        draws: of few labels, for each of the two arms.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        FileExistsError: if `output_dir` holds something that is not a demo.
+    """
+    started = time.perf_counter()
+    folder = _fresh_folder(Path(output_dir))
+    torch.set_num_threads(2)
+    with _step("drawing phantoms"):
+        write_nih_phantoms(folder / "phantoms", n_patients=patients, size=128, bad_files=3)
+        write_dicom_phantoms(folder / "dicom", n_patients=6, size=256)
+    bundle = copy_bundle(folder / "bundle", FINDINGS, size=_SIZE, width=_WIDTH)
+    archive = {"dataset_dir": str(folder / "phantoms"), "num_workers": 0}
+    with _step("pretraining without labels"):
+        settings = {"max_epochs": epochs, "batch_size": _BATCH, "learning_rate": 0.002, "strength": "phantom"}
+        _run(bundle, "pretrain", **archive, **settings)
+    with _step("clusters, neighbors and probe, beside their floors"):
+        _run(bundle, "cluster", **archive)
+    arms = _few_labels(bundle, archive, draws)
+    with _step("predictions on DICOM"):
+        _run(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
+    report = _report(folder, bundle, arms)
+    _say(f"{_NOTICE}\nThe demo took {time.perf_counter() - started:.0f} s. Report: {report}")
+    return report
+
+
+def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[dict[str, Any]]:
+    """Fine-tune both arms on the same draws of few labels, the scratch arm first, so that the pretrained model stays."""
+    rows = []
+    for arm, pretrained in (("scratch", False), ("pretrained", True)):
+        for draw in range(draws):
+            with _step(f"fine-tuning with {_FRACTION:.0%} of the labels, {arm}, draw {draw + 1} of {draws}"):
+                output = bundle / "output" / "few_label" / f"{arm}_{draw}"
+                _run(
+                    bundle, "train", **archive, pretrained=pretrained, draw=draw, label_fraction=_FRACTION,
+                    max_epochs=20, val_interval=20, output_dir=str(output),
+                )  # fmt: skip
+            with np.load(output / "scores.npz", allow_pickle=False) as scores:
+                rows.append({"arm": arm, "draw": draw, "fraction": _FRACTION, **scores})
+    return rows
+
+
+def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
+    output = bundle / "output"
+    few = compare_arms(arms, reference="scratch")
+    write_json(output / "few_label" / "comparison.json", few.to_dict("records"), default=float)
+    metrics = {name: read_metrics(output / name) for name in ("pretrain", "cluster", "inference")}
+    metrics["few_label"] = {"values": few.to_dict("records")}
+    for title, rows in _tables(metrics["cluster"], few).items():
+        print_table(rows, title=title)
+    embeddings = Embeddings.load(output / "cluster" / "embeddings.npz")
+    commands = [
+        f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / where}"
+        for name, where in (("pretrain", "phantoms"), ("cluster", "phantoms"), ("train", "phantoms"), ("inference", "dicom"))
+    ]
+    return write_report(
+        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, metrics=metrics,
+        embeddings=embeddings, clusters=_clusters(output / "cluster" / "clusters.csv"), thumbnails=_thumbnails(bundle),
+        history=_history(output / "pretrain" / "history.json"), commands=commands,
+    )  # fmt: skip
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    _say(f"... {name}")
+    yield
+    _say(f"    {time.perf_counter() - started:.0f} s")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _run(bundle: Path, name: str, **overrides: Any) -> None:
+    from monai.bundle import run
+
+    with warnings.catch_warnings():
+        # MONAI warns that configs are code; these are our own, and the README says so of all others
+        warnings.filterwarnings("ignore", message="parsing config_file")
+        config, logs = bundle / "configs" / f"{name}.json", bundle / "configs" / "logging.conf"
+        run(config_file=str(config), logging_file=str(logs), bundle_root=str(bundle.resolve()), **overrides)
+
+
+def _fresh_folder(folder: Path) -> Path:
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _MARK).is_file():
+            raise FileExistsError(f"{folder} is not empty and not a demo of ours; pass -o with another folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / _MARK, "made by monai-simclr demo, which replaces this folder when it runs again\n")
+    return folder
+
+
+def _tables(cluster: Mapping[str, Any], few: Any) -> dict[str, list[dict[str, Any]]]:
+    """The tables that the demo prints: clusters and neighbors beside their floors, and the two arms."""
+    return {
+        "What the encoder learned, on held-out phantom patients": cluster["values"]["table"],
+        f"AUROC with {_FRACTION:.0%} of the train patients' labels": few.round(3).to_dict("records"),
+    }
+
+
+def _clusters(path: Path) -> np.ndarray:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    largest = max((name for name in rows[0] if name.startswith("cluster_of_")), key=lambda name: int(name.split("_")[-1]))
+    return np.array([int(row[largest]) for row in rows])
+
+
+def _thumbnails(bundle: Path) -> np.ndarray:
+    stores = sorted((bundle / "cache").glob("*/images.npy"))
+    return np.load(stores[0], mmap_mode="r", allow_pickle=False)
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,115 @@
+"""SimCLR on MONAI's trainer: the batch it prepares, what it refuses, and that a step is what it should be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from monai_simclr.engines import AutocastInferer, ContrastiveTrainer, PrepareLabelled, PrepareTwoViews, embed
+from monai_simclr.handlers import ContrastiveMonitor, Progress, StopOnNonFinite
+from monai_simclr.losses import NTXentLoss
+
+
+def _batch(n=4, size=8):
+    views = torch.arange(2 * n * size * size).remainder(256).to(torch.uint8).view(2, n, 1, size, size)
+    return {"image_1": views[0], "image_2": views[1], "patient": torch.tensor([7, 7, 8, 9]), "row": torch.arange(n)}
+
+
+def _trainer(network, batch, loss=None, handlers=(), **kwargs):
+    return ContrastiveTrainer(
+        device=torch.device("cpu"), max_epochs=2, train_data_loader=[batch, batch], network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01), loss_function=loss or NTXentLoss(0.5),
+        train_handlers=list(handlers), **kwargs,
+    )  # fmt: skip
+
+
+def _network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+
+
+def test_views_are_stacked_and_scaled_and_the_ids_repeat():
+    batch = _batch()
+    images, ids = PrepareTwoViews()(batch)
+    assert torch.equal(images[:4], batch["image_1"].float() / 255)
+    assert torch.equal(images[4:], batch["image_2"].float() / 255)
+    assert ids.tolist() == [7, 7, 8, 9, 7, 7, 8, 9]
+
+
+def test_without_a_group_every_image_is_its_own():
+    batch = {key: value for key, value in _batch().items() if key != "patient"}
+    assert PrepareTwoViews()(batch)[1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_labels_may_be_missing_at_inference():
+    images, labels = PrepareLabelled()({"image": torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)})
+    assert images.max() == 1
+    assert labels is None
+
+
+def test_accumulation_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match="accumulation_steps is 2, but accumulating gradients adds no negatives"):
+        _trainer(_network(), _batch(), accumulation_steps=2)
+
+
+def test_a_step_is_the_step_of_plain_torch():
+    torch.manual_seed(0)
+    network = _network()
+    twin = _network()
+    twin.load_state_dict(network.state_dict())
+    trainer = _trainer(network, _batch())
+    trainer.run()
+    optimizer = torch.optim.SGD(twin.parameters(), 0.01)
+    images, ids = PrepareTwoViews()(_batch())
+    for _ in range(4):
+        optimizer.zero_grad()
+        NTXentLoss(0.5)(twin(images), ids).backward()
+        optimizer.step()
+    for mine, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_progress_and_monitor_keep_one_record_an_epoch():
+    progress, monitor = Progress(), ContrastiveMonitor()
+    _trainer(_network(), _batch(), handlers=[monitor, progress]).run()
+    assert [record["epoch"] for record in progress.history] == [1, 2]
+    assert progress.history[0]["images_per_second"] > 0
+    assert monitor.history[-1]["chance"] == 1 / 7
+    assert 1 <= monitor.history[-1]["effective_rank"] <= 16
+
+
+class _Nan(nn.Module):
+    def forward(self, projections, ids):
+        return projections.sum() * float("nan")
+
+
+def test_a_nan_loss_stops_before_the_step_and_names_the_rows():
+    network = _network()
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at iteration 1, on a batch of the rows \[0, 1, 2, 3\]"):
+        _trainer(network, _batch(), loss=_Nan(), handlers=[StopOnNonFinite(), Progress()]).run()
+    assert all(torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))
+
+
+def test_autocast_computes_in_bfloat16_and_answers_in_float32():
+    seen = []
+    network = nn.Sequential(nn.Linear(4, 4))
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert AutocastInferer("bfloat16")(torch.rand(2, 4), network).dtype == torch.float32
+    assert AutocastInferer("float32")(torch.rand(2, 4), network).dtype == torch.float32
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_float16_is_refused_with_the_way_to_have_it():
+    with pytest.raises(ValueError, match="got 'float16'; for float16 on CUDA use the trainer's amp=True"):
+        AutocastInferer("float16")
+
+
+def test_embedding_in_batches_is_embedding_at_once():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3))
+    images = torch.randint(0, 256, (10, 8, 8), dtype=torch.uint8).numpy()
+
+    def finish(batch):
+        return batch.float() / 255
+
+    assert (abs(embed(network, images, finish, batch_size=3) - embed(network, images, finish)) < 1e-6).all()

@@ -1,0 +1,104 @@
+"""The encoders, the heads, and that weights come back as they went, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monai_simclr.networks import (
+    ENCODERS,
+    FindingClassifier,
+    SimCLR,
+    encoder,
+    encoder_header,
+    load_classifier,
+    load_encoder,
+    save_classifier,
+    save_encoder,
+)
+
+HEADER = {"name": "resnet10", "width": "0.125", "size": "64"}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_says_the_length_of_its_vectors(name):
+    net = encoder(name, width=0.25).eval()
+    assert net(torch.rand(2, 1, 64, 64)).shape == (2, net.out_features)
+
+
+def test_the_full_resnet18_has_the_papers_size_and_a_stride_2_stem():
+    net = encoder("resnet18")
+    assert 11.1e6 < sum(p.numel() for p in net.parameters()) < 11.3e6
+    assert net.conv1.stride == (2, 2)
+
+
+def test_the_smallest_declared_shape_passes():
+    assert encoder("resnet18", 0.25).eval()(torch.rand(1, 1, 16, 16)).shape == (1, 128)
+
+
+def test_an_unknown_encoder_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"no encoder 'vit'; choose one of \['resnet10'"):
+        encoder("vit")
+
+
+def test_a_module_without_out_features_is_refused():
+    with pytest.raises(ValueError, match="Flatten must say the length of its vectors"):
+        SimCLR(torch.nn.Flatten())
+
+
+def test_an_encoder_comes_back_as_it_went(tmp_path):
+    net = encoder("resnet10", 0.125).eval()
+    save_encoder(tmp_path / "e.safetensors", net, HEADER)
+    images = torch.rand(2, 1, 64, 64)
+    assert torch.equal(load_encoder(tmp_path / "e.safetensors")(images), net(images))
+    assert encoder_header(tmp_path / "e.safetensors")["size"] == "64"
+
+
+def test_a_missing_encoder_says_what_makes_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no encoder at .*run configs/pretrain.json first"):
+        load_encoder(tmp_path / "none.safetensors")
+
+
+def test_an_encoder_of_another_architecture_is_refused(tmp_path):
+    save_encoder(tmp_path / "e.safetensors", encoder("resnet10", 0.125), HEADER)
+    with pytest.raises(ValueError, match=r"holds resnet10 of width 0.125, but metadata.json asks for resnet18 of width 1.0"):
+        load_encoder(tmp_path / "e.safetensors", "resnet18", 1.0)
+
+
+def _classifier(findings=("Mass", "Edema")):
+    return FindingClassifier(encoder("resnet10", 0.125), findings)
+
+
+def test_a_classifier_comes_back_with_its_findings_and_without_pickle(tmp_path):
+    net = _classifier().eval()
+    save_classifier(tmp_path / "m.pt", net)
+    assert torch.load(tmp_path / "m.pt", weights_only=True)["_extra_state"] == {"findings": ["Mass", "Edema"]}
+    images = torch.rand(2, 1, 64, 64)
+    assert torch.equal(load_classifier(_classifier(), tmp_path / "m.pt")(images), net(images))
+
+
+def test_a_missing_classifier_is_an_error_and_not_random_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match="predictions would come from random weights; run configs/train.json"):
+        load_classifier(_classifier(), tmp_path / "none.pt")
+
+
+def test_a_classifier_of_other_findings_is_refused_with_both_lists(tmp_path):
+    save_classifier(tmp_path / "m.pt", _classifier())
+    with pytest.raises(ValueError, match=r"\['Mass', 'Edema'\], the network is for \['Hernia'\]"):
+        load_classifier(_classifier(["Hernia"]), tmp_path / "m.pt")
+
+
+def test_a_classifier_of_another_encoder_is_refused(tmp_path):
+    save_classifier(tmp_path / "m.pt", _classifier())
+    other = FindingClassifier(encoder("resnet18", 0.25), ["Mass", "Edema"])
+    with pytest.raises(ValueError, match="trained with another encoder"):
+        load_classifier(other, tmp_path / "m.pt")
+
+
+def test_a_frozen_encoder_keeps_its_statistics_in_training():
+    net = FindingClassifier(encoder("resnet10", 0.125), ["Mass"], frozen=True).train()
+    before = {key: value.clone() for key, value in net.encoder.state_dict().items()}
+    net(torch.rand(4, 1, 64, 64)).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in net.encoder.state_dict().items())
+    assert net.classifier.weight.grad is not None
+    assert all(p.grad is None for p in net.encoder.parameters())
