@@ -13,18 +13,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from monai_simclr.data.phantom_anatomy import Anatomy, Canvas, blurred, heart, hilum, lung, ribs, torso, vessels
+from monai_simclr.data.phantom_anatomy import (
+    Anatomy,
+    Canvas,
+    blurred,
+    ellipse,
+    heart,
+    hilum,
+    lung,
+    ribs,
+    scapula,
+    torso,
+    vessels,
+)
 from monai_simclr.findings import NO_FINDING
 
-__all__ = ["FINDINGS", "Phantom", "draw_phantom"]
+__all__ = ["FINDINGS", "Phantom", "draw_phantom", "images_of"]
 
 FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Effusion", "Pneumothorax")
 """What the phantom can have: one of these or "No Finding", in turn, so that six patients have each once."""
 
 Layer = npt.NDArray[np.float32]
+Points = npt.NDArray[np.float64]
+Band = tuple[Points, float]
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ def draw_phantom(patient: int, follow_up: int, size: int = 256, seed: int = 0) -
     person, image = _generator(seed, 1, patient), _generator(seed, 2, patient, follow_up)
     sex, age = ("M", "F")[int(person.integers(2))], int(person.integers(20, 86))
     state = _state(patient, follow_up, seed, person, image)
-    body = _body(state, person, image)
+    body = _body(state, sex, person, image)
     canvas = Canvas(size, _pose(size, image))
     absorption, mask = _absorption(canvas, body, state, _generator(seed, 3, patient), image)
     pixels = _expose(absorption, state.projection, image)
@@ -102,14 +117,23 @@ def _generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def finding_of(patient: int, seed: int) -> str:
-    """The finding of a patient's first image: every six patients in a row have each class once."""
-    order = _generator(seed, 0, patient // 6).permutation(6)
-    return (*FINDINGS, NO_FINDING)[int(order[patient % 6])]
+def images_of(patient: int, seed: int = 0) -> int:
+    """How many images, 1 to 4, a patient has in a written archive.
+
+    Example:
+        >>> sorted({images_of(patient) for patient in range(100)})
+        [1, 2, 3, 4]
+    """
+    return int(_generator(seed, 4, patient).integers(1, 5))
+
+
+def _finding_of(patient: int, seed: int) -> str:
+    block, place = divmod(patient + 5, 6)  # patients 1 to 6 are a block, as the archives number from 1
+    return (*FINDINGS, NO_FINDING)[int(_generator(seed, 0, block).permutation(6)[place])]
 
 
 def _state(patient: int, follow_up: int, seed: int, person: np.random.Generator, image: np.random.Generator) -> _State:
-    finding, side = finding_of(patient, seed), int(person.integers(2))
+    finding, side = _finding_of(patient, seed), int(person.integers(2))
     severity = float(np.clip(person.uniform(0.1, 0.9) + image.uniform(-0.1, 0.1), 0, 1))
     resolved = follow_up > 0 and image.random() < 0.1
     bedridden = 0.25 if finding in (NO_FINDING, "Cardiomegaly") else 0.45  # ill patients are more often imaged in bed
@@ -117,7 +141,7 @@ def _state(patient: int, follow_up: int, seed: int, person: np.random.Generator,
     return _State(NO_FINDING if resolved else finding, side, severity, projection)
 
 
-def _body(state: _State, person: np.random.Generator, image: np.random.Generator) -> Anatomy:
+def _body(state: _State, sex: str, person: np.random.Generator, image: np.random.Generator) -> Anatomy:
     supine = state.projection == "AP"
     width, spacing = person.uniform(0.70, 0.80), person.uniform(0.150, 0.172)
     dome = person.uniform(0.26, 0.36) + image.normal(0, 0.02) - 0.06 * supine
@@ -136,12 +160,14 @@ def _body(state: _State, person: np.random.Generator, image: np.random.Generator
     return Anatomy(
         width=width, apex=person.uniform(-0.86, -0.78), domes=(domes[0], domes[1]), heart=ratio, shift=shift,
         slope=person.uniform(0.16, 0.26), spacing=spacing, clavicle=person.uniform(-0.74, -0.66) - 0.10 * supine,
+        scapula=person.uniform(0.0, 0.05) - 0.10 * supine, breast=person.uniform(0.04, 0.10) * (sex == "F"),
+        stomach=max(0.0, image.uniform(-0.10, 0.15)),
     )  # fmt: skip
 
 
 def _pose(size: int, image: np.random.Generator) -> npt.NDArray[np.float64]:
-    angle, scale = np.deg2rad(image.normal(0, 3.0)), image.uniform(0.82, 1.04) * size / 2
-    center = size / 2 + size * image.normal(0, 0.03, 2) + (0, 0.07 * size)
+    angle, scale = np.deg2rad(image.normal(0, 3.0)), image.uniform(0.94, 1.16) * size / 2
+    center = size / 2 + size * np.clip(image.normal(0, 0.025, 2), -0.05, 0.05) + (0, 0.06 * size)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     return np.array([[cos, -sin, center[0]], [sin, cos, center[1]]])
 
@@ -156,15 +182,16 @@ def _absorption(
     air = np.zeros_like(shadow)
     dense = np.zeros_like(shadow)
     for side in (0, 1):
-        trees = canvas.tapered(*vessels(body, side, person))
+        trees = blurred(canvas.tapered(*vessels(body, side, person)), max(0.4, 0.006 * unit))
         aerated, solid = _lung(canvas, body, state, side, spaces[side], trees, image)
         air += aerated
         dense += solid
     both = np.maximum(*spaces)
+    air *= 1 + 0.025 * _noise(canvas.size, 24, image)
     air *= 0.62 + 0.5 * blurred(both, 0.14 * unit)  # a lung is thickest in its middle
     air *= 1 - 0.82 * shadow
     absorption = outline * (0.72 + 0.28 * blurred(outline, 0.16 * unit)) + 0.10 * shadow + dense * (1 - 0.6 * shadow)
-    absorption += _bones(canvas, body) * outline - 0.74 * air
+    absorption += (_bones(canvas, body) + _soft_shapes(canvas, body)) * outline - 0.72 * air
     mask = (both > 0.5) & (shadow < 0.5)
     return np.maximum(absorption, 0.02), mask
 
@@ -173,7 +200,7 @@ def _bones(canvas: Canvas, body: Anatomy) -> Layer:
     back, front = ribs(body)
     unit = canvas.unit
     hollow = [(line, 0.55 * width) for line, width in back]  # cortex is denser than marrow
-    bones = 0.11 * canvas.bands(back) - 0.035 * canvas.bands(hollow) + 0.06 * canvas.bands(front)
+    bones = 0.17 * canvas.bands(back) - 0.06 * canvas.bands(hollow) + 0.08 * canvas.bands(front)
     levels = np.arange(-1.1, 0.9, 0.115)
     spine = canvas.bands([(np.array([[0, -1.4], [0, 0.3], [0, 1.4]]), 0.17)])
     discs = canvas.bands([(np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]), 0.022) for y in levels])
@@ -181,7 +208,25 @@ def _bones(canvas: Canvas, body: Anatomy) -> Layer:
     curve = np.stack([0.07 + 0.62 * t, body.clavicle + 0.06 * np.sin(2 * np.pi * t) - 0.10 * t], 1)
     clavicles = canvas.bands([(curve * (sign, 1), 0.055) for sign in (-1, 1)])
     bones += 0.13 * blurred(spine, 0.015 * unit) - 0.05 * discs * spine + 0.12 * clavicles
-    return blurred(bones, max(0.5, 0.005 * unit))
+    bones += 0.05 * np.maximum(*(canvas.fill(scapula(body) * (sign, 1)) for sign in (-1, 1)))
+    return blurred(bones, max(0.5, 0.006 * unit))
+
+
+def _soft_shapes(canvas: Canvas, body: Anatomy) -> Layer:
+    """Breasts add tissue; the air in the stomach takes some away."""
+    bubble = canvas.fill(ellipse(0.36 * body.width / 0.75, body.domes[1] + 0.17, 0.17, 0.09))
+    shapes = -body.stomach * 2 * blurred(bubble, 0.015 * canvas.unit)
+    if body.breast:
+        both = [canvas.fill(ellipse(sign * 0.42, 0.16, 0.36, 0.30)) for sign in (-1, 1)]
+        shapes += body.breast * blurred(np.maximum(*both), 0.03 * canvas.unit)
+    return shapes
+
+
+def _noise(size: int, grid: int, image: np.random.Generator) -> Layer:
+    """Smooth noise, about normal, whose grain does not depend on the image's size."""
+    return cv2.resize(
+        image.standard_normal((grid, grid), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
+    )
 
 
 def _lung(
@@ -221,25 +266,37 @@ def _effusion(canvas: Canvas, body: Anatomy, state: _State, space: Layer, image:
 def _consolidation(canvas: Canvas, body: Anatomy, state: _State, space: Layer, image: np.random.Generator) -> Layer:
     sign, unit = 1 if state.side else -1, canvas.unit
     center = np.array([body.width * image.uniform(0.50, 0.62), image.choice([-0.45, -0.22, 0.02])])
-    radius = 0.24 + 0.09 * state.severity
+    radius = 0.25 + 0.09 * state.severity
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     wobble = 1 + sum(image.normal(0, 0.16 / k) * np.cos(k * turn + image.uniform(0, 6.28)) for k in (2, 3, 4))
     ring = np.stack([0.95 * np.cos(turn), 1.1 * np.sin(turn)], 1) * (radius * wobble)[:, None]
-    patch = blurred(canvas.fill((center + ring) * (sign, 1)), 0.045 * unit)
-    root = np.abs(hilum(body, state.side)) * (1, -1)
-    ends = center + radius * 0.8 * np.stack([np.cos(turn[::4]), np.sin(turn[::4])], 1)
-    middle = 0.5 * (root + center)
-    tubes = canvas.bands([(np.stack([root, middle, 0.5 * (center + end), end]) * (sign, 1), 0.024) for end in ends])
-    return patch * (0.85 - 0.45 * blurred(tubes, 0.006 * unit))
+    patch = blurred(canvas.fill((center + ring) * (sign, 1)), 0.06 * unit)
+    patch = np.clip(1.25 * patch + 0.16 * patch * _noise(canvas.size, 20, image), 0, 1)  # fluffy, not a disc
+    tubes = canvas.bands(_bronchi(np.abs(hilum(body, state.side)) * (1, -1), center, radius, sign, image))
+    return patch * (0.88 - 0.32 * blurred(tubes, 0.010 * unit))
+
+
+def _bronchi(root: Points, center: Points, radius: float, sign: int, image: np.random.Generator) -> list[Band]:
+    """Air-filled bronchi that fan out from the hilum through the patch."""
+    way = center - root
+    reach = np.linalg.norm(way) + 0.3 * radius
+    heading = np.arctan2(way[1], way[0])
+    t = np.linspace(image.uniform(0.25, 0.4), 1, 8)[:, None]
+    bands = []
+    for turn in (-0.55, -0.2, 0.15, 0.5):
+        end = heading + turn * 1.2 + image.normal(0, 0.08)
+        angle = heading + (end - heading) * t
+        bands.append(((root + reach * t * np.concatenate([np.cos(angle), np.sin(angle)], 1)) * (sign, 1), 0.020))
+    return bands
 
 
 def _atelectasis(canvas: Canvas, body: Anatomy, state: _State, space: Layer, image: np.random.Generator) -> Layer:
     sign, dome = 1 if state.side else -1, body.domes[state.side]
     plates = []
-    for height in (0.10, 0.22):
+    for height in (0.10, 0.21):
         y = dome - height - image.uniform(0, 0.03)
         near, far = body.width * image.uniform(0.18, 0.3), body.width * image.uniform(0.85, 0.95)
-        line = np.array([[near, y + 0.02], [0.5 * (near + far), y], [far, y + image.uniform(-0.05, 0.05)]])
+        line = np.array([[near, y + 0.02], [0.5 * (near + far), y], [far, y + image.uniform(-0.12, 0.04)]])
         plates.append((line * (sign, 1), 0.045 + 0.02 * state.severity))
     return 0.8 * blurred(canvas.bands(plates), 0.008 * canvas.unit)
 
@@ -250,10 +307,10 @@ def _expose(absorption: Layer, projection: str, image: np.random.Generator) -> L
     intensity = np.exp(-3.0 * absorption)
     scatter = image.uniform(0.05, 0.14) * (1.4 if projection == "AP" else 1.0)
     intensity += scatter * (blurred(intensity, 0.08 * size) - 0.5 * intensity)
-    dose = image.uniform(1500, 6000) * (0.5 if projection == "AP" else 1.0) * (256 / size) ** 2
+    dose = image.uniform(3000, 12000) * (0.5 if projection == "AP" else 1.0) * (256 / size) ** 2
     intensity += np.sqrt(intensity / dose) * image.standard_normal(absorption.shape, dtype=np.float32)
     shown = np.log(np.maximum(intensity, 1e-3)) * np.float32(-1 / 3.0)
-    low, high = image.uniform(-0.05, 0.20), image.uniform(0.95, 1.35)
+    low, high = image.uniform(-0.05, 0.20), image.uniform(1.0, 1.4)
     shown = np.clip((shown - low) / (high - low), 0, 1) ** np.float32(2 ** image.uniform(-0.9, 0.9))
     return _collimated(shown.astype(np.float32), image)
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Anatomy", "Canvas", "blurred", "heart", "hilum", "lung", "ribs", "torso", "vessels"]
+__all__ = ["Anatomy", "Canvas", "blurred", "ellipse", "heart", "hilum", "lung", "ribs", "scapula", "torso", "vessels"]
 
 Points = npt.NDArray[np.float64]
 Layer = npt.NDArray[np.float32]
@@ -35,6 +35,9 @@ class Anatomy:
         slope: how steeply the ribs fall.
         spacing: distance of two ribs.
         clavicle: y of the clavicles.
+        scapula: x by which the shoulder blades are turned out of the lungs.
+        breast: absorption of the breasts, 0 for none.
+        stomach: absorption that the stomach's air takes away, 0 for none.
     """
 
     width: float
@@ -45,6 +48,9 @@ class Anatomy:
     slope: float
     spacing: float
     clavicle: float
+    scapula: float
+    breast: float
+    stomach: float
 
 
 class Canvas:
@@ -132,7 +138,7 @@ def lung(body: Anatomy, side: int) -> Points:
 
 def heart(body: Anatomy) -> Points:
     """Outline of heart and great vessels; the widest part is `body.heart` of the chest."""
-    base = np.mean(body.domes)
+    base = max(body.domes) - 0.025
     wide = 2 * body.width * body.heart
     right, left = 0.31 * wide, 0.69 * wide
     points = [(-0.10, -0.75), (-0.11, -0.35), (-0.8 * right, base - 0.40), (-right, base - 0.18),
@@ -140,6 +146,18 @@ def heart(body: Anatomy) -> Points:
               (0.92 * left, base - 0.16), (0.55 * left, base - 0.40), (0.15, base - 0.54), (0.18, -0.40),
               (0.14, -0.50), (0.09, -0.75)]  # fmt: skip
     return _spline(np.array(points)) + (body.shift, 0.0)
+
+
+def ellipse(x: float, y: float, width: float, height: float) -> Points:
+    """Outline of an upright ellipse with the given center and half axes."""
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    return np.stack([x + width * np.cos(turn), y + height * np.sin(turn)], 1)
+
+
+def scapula(body: Anatomy) -> Points:
+    """Outline of the left shoulder blade, whose inner border lies over the lung."""
+    points = [(0.70, -0.72), (1.00, -0.70), (1.04, -0.52), (0.90, -0.25), (0.80, 0.0), (0.72, -0.06), (0.66, -0.40)]
+    return _spline(np.array(points)) * (body.width / 0.75, 1.0) + (body.scapula, 0.0)
 
 
 def hilum(body: Anatomy, side: int) -> npt.NDArray[np.float64]:
@@ -152,7 +170,7 @@ def ribs(body: Anatomy) -> tuple[list[Band], list[Band]]:
     back, front = [], []
     t = np.linspace(0, 1, 14)
     for number in range(10):
-        start = body.apex + 0.0 + body.spacing * number
+        start = body.apex + body.spacing * number
         reach = body.width * 1.03 * min(1.0, 0.52 + 0.16 * number)
         x = 0.07 + (reach - 0.07) * np.sin(t * np.pi / 2)
         y = start - 0.05 * np.sin(np.pi * t) + body.slope * t**2.2
@@ -170,15 +188,15 @@ def vessels(body: Anatomy, side: int, rng: np.random.Generator) -> tuple[Points,
 
     Every generation forks in two, a little shorter and by the cube root of two thinner (Murray's law).
     """
-    heading = np.linspace(-1.35, 1.35, 8) + rng.normal(0, 0.08, 8)
+    heading = np.linspace(-1.4, 1.4, 8) + rng.normal(0, 0.12, 8)
     start = np.tile(hilum(body, side), (8, 1)) + rng.normal(0, 0.02, (8, 2))
-    length, width, parts = np.full(8, 0.14), np.full(8, 0.034), []
+    length, width, parts = rng.uniform(0.09, 0.17, 8), rng.uniform(0.026, 0.040, 8), []
     for _ in range(6):
         way = np.stack([np.cos(heading) * (1 if side else -1), np.sin(heading)], 1)
         end = start + length[:, None] * way
         across = np.stack([-way[:, 1], way[:, 0]], 1)
         near, far = 0.5 * width[:, None] * across, 0.42 * width[:, None] * across
-        parts.append((np.stack([start - near, start + near, end + far, end - far], 1), np.clip(width / 0.026, 0.3, 1)))
+        parts.append((np.stack([start - near, start + near, end + far, end - far], 1), np.clip(width / 0.03, 0.15, 1)))
         fork = rng.uniform(0.12, 0.42, (2, len(heading)))
         heading = np.concatenate([heading - fork[0], heading + fork[1]])
         start = np.concatenate([end, end])
