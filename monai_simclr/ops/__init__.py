@@ -8,6 +8,9 @@ from monai_simclr.ops.intensity import adjust as adjust
 from monai_simclr.ops.intensity import curve as curve
 from monai_simclr.ops.intensity import window as window
 from monai_simclr.ops.lungs import PRIOR_LUNG_BOX as PRIOR_LUNG_BOX
+from monai_simclr.ops.lungs import LocatedLungs as LocatedLungs
 from monai_simclr.ops.lungs import coverage as coverage
+from monai_simclr.ops.lungs import locate_lungs as locate_lungs
+from monai_simclr.ops.lungs import widened as widened
 from monai_simclr.ops.stored import finish as finish
 from monai_simclr.ops.stored import quantize as quantize

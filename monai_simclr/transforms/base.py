@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Operation(Transform):
     MetaTensor and returns a new MetaTensor (a plain tensor where MONAI does not track metadata).
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI declares it for instances)
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class RandOperation(RandomizableTransform):
         ValueError: if `prob` is outside [0, 1].
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI declares it for instances)
 
     def __init__(self, prob: float = 1.0) -> None:
         if not 0 <= prob <= 1:

@@ -12,9 +12,41 @@ from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.traits import LazyTrait
 from monai.transforms.transform import LazyTransform, MapTransform, Randomizable, RandomizableTransform, Transform
 
-from monai_simclr.transforms import array, views
+from monai_simclr.transforms import array, spatial, views
 
-__all__ = ["over_keys"]
+__all__ = [
+    "CLAHED",
+    "CLAHEDict",
+    "CLAHEd",
+    "FinishedImageD",
+    "FinishedImageDict",
+    "FinishedImaged",
+    "LungCropD",
+    "LungCropDict",
+    "LungCropd",
+    "RandCLAHED",
+    "RandCLAHEDict",
+    "RandCLAHEd",
+    "RandLungPreservingCropD",
+    "RandLungPreservingCropDict",
+    "RandLungPreservingCropd",
+    "RandMildRotateD",
+    "RandMildRotateDict",
+    "RandMildRotated",
+    "RandRadiographViewD",
+    "RandRadiographViewDict",
+    "RandRadiographViewd",
+    "RandWindowD",
+    "RandWindowDict",
+    "RandWindowd",
+    "StoredImageD",
+    "StoredImageDict",
+    "StoredImaged",
+    "WindowD",
+    "WindowDict",
+    "Windowd",
+    "over_keys",
+]
 
 
 class _OverKeys(MapTransform):
@@ -127,6 +159,15 @@ def _signature(array_class: type) -> inspect.Signature:
     return inspect.Signature([keys, *own, allow])
 
 
+CLAHEd = CLAHED = CLAHEDict = over_keys(array.CLAHE)
+RandCLAHEd = RandCLAHED = RandCLAHEDict = over_keys(array.RandCLAHE)
+Windowd = WindowD = WindowDict = over_keys(array.Window)
+RandWindowd = RandWindowD = RandWindowDict = over_keys(array.RandWindow)
 StoredImaged = StoredImageD = StoredImageDict = over_keys(array.StoredImage)
 FinishedImaged = FinishedImageD = FinishedImageDict = over_keys(array.FinishedImage)
+RandMildRotated = RandMildRotateD = RandMildRotateDict = over_keys(spatial.RandMildRotate)
+LungCropd = LungCropD = LungCropDict = over_keys(spatial.LungCrop)
+RandLungPreservingCropd = RandLungPreservingCropD = RandLungPreservingCropDict = over_keys(
+    spatial.RandLungPreservingCrop
+)
 RandRadiographViewd = RandRadiographViewD = RandRadiographViewDict = over_keys(views.RandRadiographView)
