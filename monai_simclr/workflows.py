@@ -22,14 +22,7 @@ from monai_simclr.data import Store, classes_of, store_of
 from monai_simclr.data.loading import StoreDataset
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
-from monai_simclr.evaluation import (
-    align_clusters,
-    confounder_floor,
-    evaluate_clusters,
-    knn,
-    probe_findings,
-    score_findings,
-)
+from monai_simclr.evaluation import confounder_floor, evaluate_clusters, score_findings
 from monai_simclr.files import keyed_hash, write_atomically, write_json
 from monai_simclr.handlers import PredictionWriter
 from monai_simclr.networks import (
@@ -197,14 +190,11 @@ def cluster(
     classes = classes_of(store.index)
     counts = [len(set(classes[classes != ""])), *k]
     report = evaluate_clusters(made, references, classes, counts, seed=seed, n_bootstrap=n_bootstrap)
-    values: dict[str, Any] = {"clusters": report.values, "knn": knn(made, references, classes, seed=seed)}
-    values["probe"] = probe_findings(made, _labelled(store, findings), references=references, seed=seed)
-    values["alignment"] = align_clusters(report, store.index, findings)
+    values: dict[str, Any] = {"clusters": report.table.to_dict("records")}
     _write_clusters(report.clusters, store, classes, Path(output_dir) / "clusters.csv")
-    path = write_metrics(
-        output_dir, values, command="cluster", split="test", seed=seed, n=report.n, baselines=report.baselines
-    )
-    print_table(report.rows(), title="Clusters of held-out patients")
+    path = write_metrics(output_dir, values, command="cluster", split="test", seed=seed, n=report.n)
+    for line in report.lines():
+        logger.info(line)
     logger.info(closing_line([Path(output_dir) / "embeddings.npz", path], "run configs/train.json next"))
 
 
@@ -280,7 +270,7 @@ def _score(
     table = score_findings(labels, logits, patients, findings, seed=seed)
     with write_atomically(Path(output_dir) / "scores.npz") as part, open(part, "wb") as file:
         np.savez(file, scores=logits, labels=labels, patients=patients, findings=np.array(findings))
-    floor = confounder_floor(store.index, findings, split=split, seed=seed)
+    floor = confounder_floor(store.index, findings, seed=seed).to_dict("records") if split == "test" else []
     print_table(table.round(3).to_dict("records"), title=f"AUROC on the split {split!r} (confounder floor in metrics.json)")
     values = {"findings": {row["finding"]: row for row in table.to_dict("records")}, **settings}
     counts = {"images": len(chosen), "patients": len(set(patients)), **n}
@@ -288,19 +278,6 @@ def _score(
         output_dir, values, command=command, split=split, seed=seed, n=counts,
         baselines={"chance": 0.5, "confounder_floor": floor}
     )  # fmt: skip
-
-
-def _labelled(store: Store, findings: Sequence[str]) -> list[str]:
-    """The findings that have a positive and a negative among train and among test patients."""
-    usable = []
-    for name in findings:
-        by_split = [store.index.loc[store.index["split"] == split, name].dropna() for split in ("train", "test")]
-        if all(column.nunique() == 2 for column in by_split):
-            usable.append(name)
-    if len(usable) < len(findings):
-        left_out = [name for name in findings if name not in usable]
-        logger.warning(f"no probe for {left_out}: they need a positive and a negative among train and test patients")
-    return usable
 
 
 def _pixels(images: np.ndarray, side: int = 32) -> np.ndarray:

@@ -247,7 +247,8 @@ def _pneumothorax(canvas: Canvas, body: Anatomy, state: _State, space: Layer, tr
     amount = (0.26 + 0.20 * state.severity) * (0.35 + 0.65 * high)
     shrunk = root + (outline - root) * (1 - amount)[:, None]
     inside = canvas.fill(shrunk) * space
-    pleura = canvas.bands([(np.concatenate([shrunk, shrunk[:1]]), 0.022)]) * space
+    # the outline runs from the apex down the wall; its inner part lies against the mediastinum and shows no line
+    pleura = canvas.bands([(np.concatenate([shrunk[-12:], shrunk[:64]]), 0.022)]) * space
     return space * (1.30 - 0.36 * inside), 0.20 * trees * inside + 0.16 * pleura
 
 

@@ -1,4 +1,4 @@
-"""Do clusters of the embeddings follow the classes? k-means and its map learned on train, scored on held-out patients."""
+"""Do clusters follow the classes? k-means and its map to classes learned on train, scored on held-out patients."""
 
 from __future__ import annotations
 

@@ -1,0 +1,117 @@
+"""The image index: a table with one row an image, and the checks that keep it honest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from monai_simclr.files import write_atomically
+from monai_simclr.findings import NO_FINDING
+
+__all__ = [
+    "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "findings_of", "read_index", "records",
+    "write_index",
+]  # fmt: skip
+
+COLUMNS = ("image", "patient_id", "study_id", "view_position", "sex", "age", "split")
+OPTIONAL = ("source", "manufacturer", "lung_mask")
+_TEXT = ("image", "patient_id", "study_id", "view_position", "sex", "split", *OPTIONAL)
+
+
+def findings_of(index: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(name for name in index.columns if name not in {*COLUMNS, *OPTIONAL})
+
+
+def check_index(index: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in COLUMNS if name not in index]
+    if missing:
+        raise ValueError(f"the index lacks the columns {missing}; it has {list(index.columns)}")
+    if not len(index):
+        raise ValueError("the index has no rows; is this the right folder?")
+    index = index.reset_index(drop=True)
+    text = [name for name in _TEXT if name in index]
+    index[text] = index[text].astype(object).fillna("").astype(str)
+    index["age"] = pd.to_numeric(index["age"], errors="coerce").astype(float)
+    twice = index["image"][index["image"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{len(twice)} images stand in the index twice, the first is {twice.iloc[0]}; keep one row an image")
+    splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
+    leaks = splits[splits > 1]
+    if len(leaks):
+        raise ValueError(f"{len(leaks)} patients are in more than one split, the first is {leaks.index[0]!r}; split by patient with split_by_patient()")
+    for name in findings_of(index):
+        index[name] = _labels(index[name])
+    return index
+
+
+def _labels(column: pd.Series) -> pd.Series:
+    values = pd.to_numeric(column.replace("", np.nan), errors="coerce").astype(float)
+    given = column.notna() & (column.astype(str) != "") & (column.astype(str) != "nan")
+    bad = given & ~values.isin([0.0, 1.0])
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"labels must be 1, 0 or NaN, got {column.iloc[row]!r} for {column.name!r} in row {row}; map uncertain labels first")
+    return values
+
+
+def classes_of(index: pd.DataFrame) -> np.ndarray:
+    findings = findings_of(index)
+    if not findings:
+        return np.full(len(index), "", dtype=object).astype(str)
+    labels = index[list(findings)].to_numpy(dtype=float)
+    total, known = np.nansum(labels, axis=1), ~np.isnan(labels).any(axis=1)
+    names = np.array(findings)[np.nan_to_num(labels).argmax(axis=1)]
+    return np.where(known & (total == 0), NO_FINDING, np.where(known & (total == 1), names, "")).astype(str)
+
+
+def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    unknown = [name for name in findings if name not in index]
+    if unknown:
+        raise ValueError(f"the index has no labels for {unknown}; it has {list(findings_of(index))}; see --findings")
+    patients = pd.factorize(index["patient_id"])[0]
+    labels = index[list(findings)].to_numpy(dtype=float) if findings else None
+    rows = []
+    for row, (image, patient) in enumerate(zip(index["image"], patients, strict=True)):
+        record: dict[str, Any] = {"image": str(image), "row": row, "patient": int(patient)}
+        if labels is not None:
+            record["label"] = labels[row].tolist()
+        rows.append(record)
+    return rows
+
+
+def check_images_exist(index: pd.DataFrame) -> None:
+    missing = [path for path in index["image"] if not os.path.isfile(path)]
+    if missing:
+        folder = Path(missing[0]).parent
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(index)} images of the index are not in {folder}, the first is {Path(missing[0]).name}; "
+            "NIH ships 12 archives: are all of them unpacked there?"
+        )
+
+
+def read_index(path: str | Path) -> pd.DataFrame:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no index at {path}")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    if "image" in table:
+        table["image"] = [str((path.parent / name).absolute()) for name in table["image"]]
+    return check_index(table)
+
+
+def write_index(index: pd.DataFrame, path: str | Path) -> Path:
+    path = Path(path)
+    root = path.parent.absolute()
+    table = index.assign(image=[_relative(Path(name), root) for name in index["image"]])
+    with write_atomically(path) as part:
+        table.to_csv(part, index=False)
+    return path
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
