@@ -1,0 +1,143 @@
+"""Operations against their oracles: OpenCV, pydicom, and each backend against the other."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+import torch
+from pydicom.pixels import apply_windowing
+
+from monai_simclr import ops
+from monai_simclr.ops.clahe import _clahe_torch
+from monai_simclr.ops.filters import _blur_torch
+from monai_simclr.ops.geometry import _warp_torch
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    noise = np.random.RandomState(0).rand(3, 64, 64).astype(np.float32)
+    smooth = np.stack([cv2.GaussianBlur(plane, (0, 0), 2) for plane in noise])
+    return ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
+
+
+@pytest.fixture
+def images(pixels) -> torch.Tensor:
+    return torch.from_numpy(pixels)[:, None]
+
+
+def levels_apart(one: torch.Tensor, two: torch.Tensor) -> int:
+    return int((one.int() - two.int()).abs().max())
+
+
+def test_clahe_of_uint8_is_opencv_bit_for_bit_with_a_clip_limit_for_each_image(images, pixels):
+    limits = np.array([1.0, 2.0, 40.0])
+    ours = ops.clahe(images, limits, (8, 4))
+    for out, plane, limit in zip(ours, pixels, limits, strict=True):
+        np.testing.assert_array_equal(out[0], cv2.createCLAHE(limit, (4, 8)).apply(plane))
+
+
+@pytest.mark.parametrize("size", [64, 60])
+def test_clahe_in_torch_is_within_one_level_of_opencv(images, size):
+    images, limits = images[..., :size].contiguous(), np.array([1.0, 2.5, 40.0])
+    assert levels_apart(_clahe_torch(images, limits, (8, 8)), ops.clahe(images, limits)) <= 1
+
+
+def test_clahe_of_float_is_within_one_level_of_uint8_and_has_no_bands(images):
+    floats = images.float() / 255
+    torch.testing.assert_close(ops.clahe(floats, 2.0), ops.clahe(images, 2.0).float() / 255, rtol=0, atol=1.01 / 255)
+    ramp = torch.linspace(0, 1, 64 * 64).view(1, 1, 64, 64)
+    assert len(ops.clahe(ramp, 2.0).unique()) > 2000
+
+
+def test_clahe_refuses_a_clip_limit_of_zero(images):
+    with pytest.raises(ValueError, match=r"clip_limit must be greater than 0.*\[0\.0\]"):
+        ops.clahe(images, 0.0)
+
+
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "LINEAR", "SIGMOID"])
+def test_window_is_what_pydicom_computes(function):
+    stored = np.arange(0, 4096, 7, dtype=np.uint16)
+    dataset = pydicom.Dataset()
+    dataset.update({"WindowCenter": 2000, "WindowWidth": 1500, "VOILUTFunction": function, "BitsStored": 12})
+    dataset.PixelRepresentation, dataset.PhotometricInterpretation = 0, "MONOCHROME2"
+    oracle = apply_windowing(stored, dataset) / 4095
+    ours = ops.window(torch.from_numpy(stored.astype(np.float64)).view(1, 1, 1, -1), 2000, 1500, function)
+    np.testing.assert_allclose(ours.flatten(), oracle, atol=1e-6)
+
+
+def test_window_of_no_width_says_so():
+    with pytest.raises(ValueError, match=r"must be greater than 0, got \[0\.0\]"):
+        ops.window(torch.rand(1, 1, 2, 2), 0.5, 0.0)
+
+
+def test_adjust_of_uint8_is_within_one_level_of_float(images):
+    factors = np.array([0.8, 1.0, 1.25]), np.array([1.2, 1.0, 0.7]), np.array([0.6, 1.0, 1.4])
+    table = ops.adjust(images, *factors)
+    torch.testing.assert_close(table / 255, ops.adjust(images / 255, *factors), rtol=0, atol=1 / 255)
+    assert torch.equal(table[1], images[1])
+
+
+def test_blur_in_torch_is_opencvs(images):
+    sigmas = np.array([0.0, 0.4, 1.7])
+    assert levels_apart(_blur_torch(images, sigmas), ops.gaussian_blur(images, sigmas)) <= 1
+    floats = images / 255
+    torch.testing.assert_close(_blur_torch(floats, sigmas), ops.gaussian_blur(floats, sigmas), rtol=0, atol=1e-5)
+    assert torch.equal(ops.gaussian_blur(images, sigmas)[0], images[0])
+
+
+@pytest.mark.parametrize("fill", [None, 0.0])
+def test_warp_in_torch_is_opencvs_inside_the_image(images, fill):
+    matrices = np.array([[[0.9, 0.1, 2.3], [-0.1, 0.9, 5.1]], [[1, 0, 0], [0, 1, 0]], [[0.5, 0, 9], [0, 0.7, 9]]])
+    ours, other = (
+        ops.warp(images, matrices, (48, 48), fill),
+        _warp_torch(images, torch.tensor(matrices), (48, 48), fill),
+    )
+    assert levels_apart(ours, other) <= 1
+    assert torch.equal(ours[1], images[1, :, :48, :48])
+
+
+def test_warp_needs_a_matrix_for_each_image(images):
+    with pytest.raises(ValueError, match="3 images need matrices of shape"):
+        ops.warp(images, np.zeros((1, 2, 3)), (8, 8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_fit_keeps_dtype_and_centers_the_image(dtype):
+    out = ops.fit(np.full((20, 40), 100, dtype=dtype), 10)
+    assert (out.dtype, out.shape) == (dtype, (10, 10))
+    assert out[:2].max() == 0
+    assert out[4:6].min() == 100
+
+
+def test_quantize_refuses_what_is_not_canonical():
+    with pytest.raises(ValueError, match=r"values in \[0, 1\], got 0 to 7"):
+        ops.quantize(np.array([[0, 7]], dtype=np.float32), 2)
+
+
+def test_two_dark_fields_are_located_and_a_blank_image_gives_the_prior():
+    image = torch.full((1, 1, 128, 128), 0.8)
+    image[..., 20:100, 18:56] = image[..., 20:100, 72:110] = 0.1
+    found = ops.locate_lungs(image)
+    drawn = np.array([18, 20, 110, 100]) / 128
+    assert found.confidence[0] > 0.5
+    assert ops.coverage(ops.widened(found.boxes[0], 0.08), drawn) > 0.97
+    blank = ops.locate_lungs(torch.zeros(1, 1, 128, 128))
+    np.testing.assert_array_equal(blank.boxes[0], ops.PRIOR_LUNG_BOX)
+
+
+def test_lungs_of_real_radiographs_stay_in_the_located_box(cxr):
+    kept = []
+    for mask_path in sorted((cxr / "hannover/lung_masks").glob("*.png"))[:40]:
+        picture = next((cxr / "hannover/images_square").glob(f"{mask_path.stem}.*"), None)
+        if picture is None:
+            continue
+        mask = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE) > 0
+        image = torch.from_numpy(cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE))[None, None]
+        left, top, right, bottom = ops.widened(ops.locate_lungs(image).boxes[0], 0.08)
+        rows, columns = np.nonzero(mask)
+        y, x = (rows + 0.5) / mask.shape[0], (columns + 0.5) / mask.shape[1]
+        kept.append(((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).mean())
+    assert len(kept) >= 20
+    assert np.percentile(kept, 5) >= 0.9
