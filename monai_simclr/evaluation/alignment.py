@@ -54,7 +54,9 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
     rows = [_align(np.asarray(clusters), values, what, kind) for what, kind, values in columns]
     rows = [row for row in rows if np.isfinite(row["ami"])]
     if not rows:
-        raise ValueError(f"the index has no column to align with; needed is one of {[*_ACQUISITION[:2], 'age', *findings]}")
+        raise ValueError(
+            f"the index has no column to align with; needed is one of {[*_ACQUISITION[:2], 'age', *findings]}"
+        )
     table = pd.DataFrame(rows).sort_values("ami", ascending=False, kind="stable", ignore_index=True)
     return Alignment(table, _sentence(table))
 

@@ -14,12 +14,10 @@ from sklearn.preprocessing import normalize
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.agreement import MEASURES, agreement, contingency, many_to_one, one_to_one
 from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, permute_over_patients
+from monai_simclr.evaluation.class_rows import ENCODER, class_rows
 from monai_simclr.evaluation.formatting import format_score
 
-__all__ = ["ENCODER", "ClusterReport", "evaluate_clusters", "fit_clusters"]
-
-ENCODER = "encoder"
-"""The name of the embeddings themselves beside their references."""
+__all__ = ["ClusterReport", "evaluate_clusters", "fit_clusters"]
 
 _COMPONENTS = 50
 
@@ -181,30 +179,11 @@ def evaluate_clusters(
 def _rows(
     embeddings: Embeddings, references: Mapping[str, np.ndarray], classes: np.ndarray
 ) -> tuple[_Rows, list[str], dict[str, int]]:
-    classes = np.asarray(classes).astype(str)
-    for name, values in {**references, "classes": classes}.items():
-        if len(values) != len(embeddings):
-            raise ValueError(
-                f"{name} has {len(values)} rows, the embeddings {len(embeddings)}; they must be the same images"
-            )
-    if ENCODER in references:
-        raise ValueError(f"a reference cannot be called {ENCODER!r}: the embeddings themselves are")
+    known = class_rows(embeddings, references, classes)
+    train, test, patients, names = known.train, known.test, known.patients, known.names
+    labelled = known.classes != ""
     split = embeddings.index["split"].to_numpy().astype(str)
-    patients = embeddings.index["patient_id"].to_numpy().astype(str)
-    labelled = classes != ""
-    train, test = labelled & (split == "train"), labelled & (split == "test")
-    if not train.any() or not test.any():
-        raise ValueError(
-            f"{train.sum()} train and {test.sum()} test rows have a class; the evaluation needs both splits"
-        )
-    both = np.intersect1d(patients[train], patients[test])
-    if len(both):
-        raise ValueError(
-            f"{len(both)} patients are in train and in test, the first is {str(both[0])!r}; split by patient with "
-            "split_by_patient()"
-        )
-    names = np.unique(classes[train | test])
-    codes = np.searchsorted(names, np.where(train | test, classes, names[0]))
+    codes = np.searchsorted(names, np.where(train | test, known.classes, names[0]))
     n = {
         "train_images": int(train.sum()),
         "train_patients": len(np.unique(patients[train])),

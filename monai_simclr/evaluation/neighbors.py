@@ -1,32 +1,20 @@
-"""Nearest neighbours in the embedding, and the accuracy of any classifier beside its baselines."""
+"""Nearest neighbours in the embedding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from sklearn.preprocessing import normalize
 
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, permute_over_patients
-from monai_simclr.evaluation.clustering import ENCODER
+from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
 
-__all__ = ["ClassRows", "accuracy_rows", "class_rows", "knn", "knn_accuracy", "knn_predict"]
+__all__ = ["knn", "knn_accuracy", "knn_predict"]
 
 _CHUNK = 1024
 """Test images compared with all training images at once."""
-
-
-class ClassRows(NamedTuple):
-    """The rows that have a class: masks of train and test ``(N,)``, classes and patients as text, train's class names."""
-
-    train: np.ndarray
-    test: np.ndarray
-    classes: np.ndarray
-    patients: np.ndarray
-    names: np.ndarray
 
 
 def knn_predict(

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation.neighbors import accuracy_rows, class_rows
+from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
 from monai_simclr.evaluation.scores import score_findings
 
 __all__ = ["C_GRID", "Probe", "probe_classes", "probe_findings"]
@@ -70,7 +70,9 @@ def probe_findings(
     train = np.flatnonzero(split == "train") if train_rows is None else np.asarray(train_rows)
     val, test = np.flatnonzero(split == "val"), np.flatnonzero(split == "test")
     if not len(train) or not len(test) or (split[train] != "train").any():
-        raise ValueError(f"{len(train)} train and {len(test)} test rows: a probe needs both, and only rows of train to fit")
+        raise ValueError(
+            f"{len(train)} train and {len(test)} test rows: a probe needs both, and only rows of train to fit"
+        )
     labels = embeddings.index[list(findings)].to_numpy(dtype=float)
     features = StandardScaler().fit(embeddings.features[train]).transform(embeddings.features)
     scores = np.zeros((len(test), len(findings)))
