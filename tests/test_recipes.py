@@ -21,7 +21,7 @@ def test_files_and_store_see_the_same_numbers_bit_for_bit(tmp_path):
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="strength must be one of .*got 'strong'"):
+    with pytest.raises(ValueError, match=r"strength must be one of .*got 'strong'"):
         recipes.views("strong")
 
 

@@ -17,7 +17,7 @@ def draw_crops(
     min_coverage: float,
     max_tries: int = 10,
 ) -> np.ndarray:
-    """Draw one crop for each lung box: the first of `max_tries` that keeps enough of it, or the last one, grown.
+    """Draw one crop for each lung box: the first of `max_tries` that keeps enough of it, or the first one, grown.
 
     Args:
         random: where the randomness comes from; the same number of draws is taken whatever is accepted.
@@ -42,16 +42,12 @@ def draw_crops(
     low, high = np.log(aspect)
     ratio = np.exp(0.5 * (low + (high - low) * u[1]))
     root = np.sqrt(area)
-    sides = np.empty((n, max_tries, 2))
-    np.minimum(root * ratio, 1, out=sides[..., 0])
-    np.minimum(root / ratio, 1, out=sides[..., 1])
-    boxes = np.empty((n, max_tries, 4))
-    boxes[..., :2] = (1 - sides) * u[2:].transpose(1, 2, 0)
-    boxes[..., 2:] = boxes[..., :2] + sides
+    sides = np.minimum(np.stack([root * ratio, root / ratio], axis=-1), 1)
+    starts = (1 - sides) * u[2:].transpose(1, 2, 0)
+    boxes = np.concatenate([starts, starts + sides], axis=-1)
     enough = coverage(boxes, lung_boxes[:, None]) >= min_coverage
-    enough[:, -1] = True
     chosen = boxes[np.arange(n), enough.argmax(1)]
-    return _grown(chosen, lung_boxes, min_coverage)
+    return chosen if enough.any(1).all() else _grown(chosen, lung_boxes, min_coverage)
 
 
 def _grown(boxes: np.ndarray, lung_boxes: np.ndarray, min_coverage: float) -> np.ndarray:

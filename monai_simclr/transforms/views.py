@@ -35,7 +35,8 @@ class RandRadiographView(RandOperation):
 
     Geometry is one warp, intensity one look-up table; uint8 on the CPU stays uint8 throughout. The parameters come
     from `draw`, have one row an image, and hold neutral values where a step does not apply, so that the same
-    parameters give the same picture on every device: within 2 gray levels in the mean 0.5 for uint8 against float.
+    parameters give the same picture on every device: uint8 and float differ by less than
+    1 gray level in the mean and by 8 at most.
 
     Args:
         size: pixels along each side of a view.
