@@ -88,9 +88,9 @@ class LungCrop(Crop):
 class RandLungPreservingCrop(Randomizable, Crop):
     """Crop at random, as another collimation would, and never lose the lungs.
 
-    Of `max_tries` drawn crops the first that keeps enough of the lungs is taken; if none does, the first one grows until
-    it holds them all. No crop below the bound is ever returned. Where MONAI tracks metadata, the share that was kept
-    is in ``meta["lung_coverage"]``.
+    Of `max_tries` drawn crops the first that keeps enough of the lungs is taken; if none does, the first one grows
+    until it holds them all. No crop below the bound is ever returned. Where MONAI tracks metadata, the share that was
+    kept is in ``meta["lung_coverage"]``.
 
     Args:
         scale: lowest and highest area of the crop, as a share of the image's.
