@@ -1,4 +1,4 @@
-"""What clusters follow instead of findings: view position, sex, age, source; and what they say about single findings."""
+"""What clusters follow instead of findings (view position, sex, age, source), and what they say of each finding."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def _sentence(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     rest = table[table["kind"] != first["kind"]]
     if first["ami"] < _NOTHING:
-        return f"these clusters follow nothing that the index names: AMI at most {max(first['ami'], 0):.2f} ({first['what']})"
+        most = f"AMI at most {max(first['ami'], 0):.2f} ({first['what']})"
+        return f"these clusters follow nothing that the index names: {most}"
     other = "finding" if first["kind"] == "acquisition" else "fact of the acquisition"
     start = f"these clusters follow {first['what']}, AMI {first['ami']:.2f}"
     if rest.empty:

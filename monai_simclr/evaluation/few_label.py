@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,8 @@ __all__ = ["compare_arms"]
 
 
 def compare_arms(
-    table: pd.DataFrame,
-    labels: np.ndarray,
-    patients: Sequence[str] | np.ndarray,
-    against: str,
+    runs: Sequence[Mapping[str, Any]],
+    reference: str,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -27,39 +26,38 @@ def compare_arms(
     the same resamples for both arms, of the difference that is averaged over draws.
 
     Args:
-        table: one row a run: `arm, draw, fraction` (share of the train patients whose labels were used) and `scores`, an
-            array ``(N, K)`` of that run's scores of the same test images.
-        labels: of the test images, 1, 0 or NaN, ``(N, K)``.
-        patients: of the test images, ``(N,)``.
-        against: the arm that the others are compared with ("scratch").
+        runs: one mapping a run: `arm`, `draw`, `fraction` (share of the train patients whose labels were used), `scores`
+            ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two the same in all runs.
+        reference: the arm that the others are compared with ("scratch").
         n_bootstrap: resamples of test patients.
         seed: of the resampling.
 
     Returns:
         One row a fraction and arm: `fraction, arm, draws, mean, sd, difference, difference_sd, low, high`: macro AUROC
-        over draws, and its difference to `against`.
+        over draws, and its difference to `reference`.
 
     Raises:
-        ValueError: if `against` is no arm, a run occurs twice, shapes differ, or an arm lacks the draws of `against`.
+        ValueError: if `reference` is no arm, a run occurs twice or has no partner, or test images or shapes differ.
 
     Example:
-        >>> labels = np.tile([[0.0], [1.0]], (20, 1))
-        >>> runs = pd.DataFrame({"arm": ["scratch", "simclr"], "draw": [0, 0], "fraction": [0.1, 0.1],
-        ...                      "scores": [np.zeros((40, 1)), labels]})
-        >>> compare_arms(runs, labels, np.arange(40), "scratch", 50)[["arm", "mean", "difference"]].to_numpy().tolist()
+        >>> right = np.tile([[0.0], [1.0]], (20, 1))
+        >>> test = {"labels": right, "patients": np.arange(40), "draw": 0, "fraction": 0.1}
+        >>> runs = [{"arm": "scratch", "scores": np.zeros((40, 1)), **test}, {"arm": "simclr", "scores": right, **test}]
+        >>> compare_arms(runs, "scratch", 50)[["arm", "mean", "difference"]].to_numpy().tolist()
         [['scratch', 0.5, 0.0], ['simclr', 1.0, 0.5]]
     """
-    _check(table, labels, against)
-    codes, counts = patient_counts(np.asarray(patients), n_bootstrap, seed)
-    runs = {
-        (row["fraction"], row["arm"], row["draw"]): macro_auroc_resamples(labels, row["scores"], codes, counts)
-        for _, row in table.iterrows()
+    _check(runs, reference)
+    codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
+    labels = np.asarray(runs[0]["labels"], dtype=float)
+    found = {
+        (run["fraction"], run["arm"], run["draw"]): macro_auroc_resamples(labels, run["scores"], codes, counts)
+        for run in runs
     }
     rows = []
-    for fraction, arm in sorted({key[:2] for key in runs}, key=lambda key: (key[0], key[1] != against, key[1])):
-        draws = sorted(key[2] for key in runs if key[:2] == (fraction, arm))
-        mine = [runs[fraction, arm, draw] for draw in draws]
-        other = [runs[fraction, against, draw] for draw in draws]
+    for fraction, arm in sorted({key[:2] for key in found}, key=lambda key: (key[0], key[1] != reference, key[1])):
+        draws = sorted(key[2] for key in found if key[:2] == (fraction, arm))
+        mine = [found[fraction, arm, draw] for draw in draws]
+        other = [found[fraction, reference, draw] for draw in draws]
         rows.append({"fraction": fraction, "arm": arm, "draws": len(draws), **_compare(mine, other)})
     return pd.DataFrame(rows)
 
@@ -80,15 +78,21 @@ def _compare(mine: list[tuple[float, np.ndarray]], other: list[tuple[float, np.n
     }
 
 
-def _check(table: pd.DataFrame, labels: np.ndarray, against: str) -> None:
-    runs = [tuple(row) for row in table[["fraction", "arm", "draw"]].to_numpy().tolist()]
-    if len(set(runs)) < len(runs):
-        raise ValueError("a run occurs twice in the table; one row for each arm, draw and fraction is needed")
-    if against not in set(table["arm"]):
-        raise ValueError(f"no arm is called {against!r}; the arms are {sorted(set(table['arm']))}")
-    lonely = [run for run in runs if (run[0], against, run[2]) not in set(runs)]
+def _check(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
+    keys = [(run["fraction"], run["arm"], run["draw"]) for run in runs]
+    if len(set(keys)) < len(keys):
+        raise ValueError("a run occurs twice; one run for each arm, draw and fraction is needed")
+    arms = sorted({key[1] for key in keys})
+    if reference not in arms:
+        raise ValueError(f"no arm is called {reference!r}; the arms are {arms}")
+    lonely = [key for key in keys if (key[0], reference, key[2]) not in keys]
     if lonely:
-        raise ValueError(f"run {lonely[0]} has no partner of arm {against!r}: arms are paired by fraction and draw")
-    wrong = [np.shape(scores) for scores in table["scores"] if np.shape(scores) != np.shape(labels)]
-    if wrong:
-        raise ValueError(f"scores of shape {wrong[0]} do not go with labels of shape {np.shape(labels)}")
+        raise ValueError(f"run {lonely[0]} has no partner of arm {reference!r}: arms are paired by fraction and draw")
+    for key, run in zip(keys, runs, strict=True):
+        same = np.array_equal(run["labels"], runs[0]["labels"], equal_nan=True)
+        if not same or not np.array_equal(run["patients"], runs[0]["patients"]):
+            raise ValueError(f"run {key} was scored on other test images than run {keys[0]}; score all on the same")
+        if np.shape(run["scores"]) != np.shape(run["labels"]):
+            raise ValueError(
+                f"scores {np.shape(run['scores'])} do not go with labels {np.shape(run['labels'])}, run {key}"
+            )

@@ -26,8 +26,8 @@ def knn_predict(
 ) -> np.ndarray:
     """The class that the `k` most similar training images vote for.
 
-    Similarity is the cosine; a neighbour's vote is ``exp(similarity / temperature)`` (Wu et al., CVPR 2018). Equal votes
-    go to the class that sorts first.
+    Similarity is the cosine; a neighbour's vote is ``exp(similarity / temperature)`` (Wu et al., CVPR 2018).
+    Equal votes go to the class that sorts first.
 
     Args:
         train_features: shape ``(N, D)``.

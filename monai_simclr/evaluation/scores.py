@@ -73,7 +73,7 @@ def macro_auroc_resamples(
         counts: shape ``(n, P)``, from `patient_counts`.
 
     Returns:
-        The macro AUROC and its resamples, shape ``(n,)``; two sets of scores are paired when codes and counts are the same.
+        The macro AUROC and its resamples, shape ``(n,)``; same codes and counts pair two sets of scores.
     """
     ones = np.ones((1, counts.shape[1]), dtype=counts.dtype)
     columns = range(labels.shape[1])
