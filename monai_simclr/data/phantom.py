@@ -13,20 +13,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from monai_simclr.data.phantom_anatomy import (
     Anatomy,
+    Band,
     Canvas,
+    Layer,
+    Points,
     blurred,
-    ellipse,
+    bones,
     heart,
     hilum,
     lung,
-    ribs,
-    scapula,
+    smooth_noise,
+    soft_shapes,
     torso,
     vessels,
 )
@@ -36,10 +38,6 @@ __all__ = ["FINDINGS", "Phantom", "draw_phantom", "images_of"]
 
 FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Effusion", "Pneumothorax")
 """What the phantom can have: one of these or "No Finding", in turn, so that six patients have each once."""
-
-Layer = npt.NDArray[np.float32]
-Points = npt.NDArray[np.float64]
-Band = tuple[Points, float]
 
 
 @dataclass(frozen=True)
@@ -187,46 +185,13 @@ def _absorption(
         air += aerated
         dense += solid
     both = np.maximum(*spaces)
-    air *= 1 + 0.025 * _noise(canvas.size, 24, image)
+    air *= 1 + 0.025 * smooth_noise(canvas.size, 24, image)
     air *= 0.62 + 0.5 * blurred(both, 0.14 * unit)  # a lung is thickest in its middle
     air *= 1 - 0.82 * shadow
     absorption = outline * (0.72 + 0.28 * blurred(outline, 0.16 * unit)) + 0.10 * shadow + dense * (1 - 0.6 * shadow)
-    absorption += (_bones(canvas, body) + _soft_shapes(canvas, body)) * outline - 0.72 * air
+    absorption += (bones(canvas, body) + soft_shapes(canvas, body)) * outline - 0.72 * air
     mask = (both > 0.5) & (shadow < 0.5)
     return np.maximum(absorption, 0.02), mask
-
-
-def _bones(canvas: Canvas, body: Anatomy) -> Layer:
-    back, front = ribs(body)
-    unit = canvas.unit
-    hollow = [(line, 0.55 * width) for line, width in back]  # cortex is denser than marrow
-    bones = 0.17 * canvas.bands(back) - 0.06 * canvas.bands(hollow) + 0.08 * canvas.bands(front)
-    levels = np.arange(-1.1, 0.9, 0.115)
-    spine = canvas.bands([(np.array([[0, -1.4], [0, 0.3], [0, 1.4]]), 0.17)])
-    discs = canvas.bands([(np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]), 0.022) for y in levels])
-    t = np.linspace(0, 1, 12)
-    curve = np.stack([0.07 + 0.62 * t, body.clavicle + 0.06 * np.sin(2 * np.pi * t) - 0.10 * t], 1)
-    clavicles = canvas.bands([(curve * (sign, 1), 0.055) for sign in (-1, 1)])
-    bones += 0.13 * blurred(spine, 0.015 * unit) - 0.05 * discs * spine + 0.12 * clavicles
-    bones += 0.05 * np.maximum(*(canvas.fill(scapula(body) * (sign, 1)) for sign in (-1, 1)))
-    return blurred(bones, max(0.5, 0.006 * unit))
-
-
-def _soft_shapes(canvas: Canvas, body: Anatomy) -> Layer:
-    """Breasts add tissue; the air in the stomach takes some away."""
-    bubble = canvas.fill(ellipse(0.36 * body.width / 0.75, body.domes[1] + 0.17, 0.17, 0.09))
-    shapes = -body.stomach * 2 * blurred(bubble, 0.015 * canvas.unit)
-    if body.breast:
-        both = [canvas.fill(ellipse(sign * 0.42, 0.16, 0.36, 0.30)) for sign in (-1, 1)]
-        shapes += body.breast * blurred(np.maximum(*both), 0.03 * canvas.unit)
-    return shapes
-
-
-def _noise(size: int, grid: int, image: np.random.Generator) -> Layer:
-    """Smooth noise, about normal, whose grain does not depend on the image's size."""
-    return cv2.resize(
-        image.standard_normal((grid, grid), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
-    )
 
 
 def _lung(
@@ -269,10 +234,12 @@ def _consolidation(canvas: Canvas, body: Anatomy, state: _State, space: Layer, i
     center = np.array([body.width * image.uniform(0.50, 0.62), image.choice([-0.45, -0.22, 0.02])])
     radius = 0.25 + 0.09 * state.severity
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    wobble = 1 + sum(image.normal(0, 0.16 / k) * np.cos(k * turn + image.uniform(0, 6.28)) for k in (2, 3, 4))
+    wobble = np.ones(24)
+    for k in (2, 3, 4):
+        wobble += image.normal(0, 0.16 / k) * np.cos(k * turn + image.uniform(0, 6.28))
     ring = np.stack([0.95 * np.cos(turn), 1.1 * np.sin(turn)], 1) * (radius * wobble)[:, None]
     patch = blurred(canvas.fill((center + ring) * (sign, 1)), 0.06 * unit)
-    patch = np.clip(1.25 * patch + 0.16 * patch * _noise(canvas.size, 20, image), 0, 1)  # fluffy, not a disc
+    patch = np.clip(1.25 * patch + 0.16 * patch * smooth_noise(canvas.size, 20, image), 0, 1)  # fluffy, not a disc
     tubes = canvas.bands(_bronchi(np.abs(hilum(body, state.side)) * (1, -1), center, radius, sign, image))
     return patch * (0.88 - 0.32 * blurred(tubes, 0.010 * unit))
 

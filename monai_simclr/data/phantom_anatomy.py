@@ -13,7 +13,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Anatomy", "Canvas", "blurred", "ellipse", "heart", "hilum", "lung", "ribs", "scapula", "torso", "vessels"]
+__all__ = [
+    "Anatomy",
+    "Band",
+    "Canvas",
+    "Layer",
+    "Points",
+    "blurred",
+    "bones",
+    "heart",
+    "hilum",
+    "lung",
+    "smooth_noise",
+    "soft_shapes",
+    "torso",
+    "vessels",
+]
 
 Points = npt.NDArray[np.float64]
 Layer = npt.NDArray[np.float32]
@@ -105,11 +120,11 @@ def blurred(layer: Layer, sigma: float) -> Layer:
     """Gaussian blur of `sigma` pixels; a wide one is computed on a smaller image."""
     factor = int(sigma // 3)
     if factor < 2:
-        return cv2.GaussianBlur(layer, (0, 0), sigma)
+        return np.asarray(cv2.GaussianBlur(layer, (0, 0), sigma), np.float32)
     size = layer.shape[::-1]
     small = cv2.resize(layer, (max(1, size[0] // factor), max(1, size[1] // factor)), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), sigma / factor)
-    return cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def torso(width: float) -> Points:
@@ -148,13 +163,13 @@ def heart(body: Anatomy) -> Points:
     return _spline(np.array(points)) + (body.shift, 0.0)
 
 
-def ellipse(x: float, y: float, width: float, height: float) -> Points:
+def _ellipse(x: float, y: float, width: float, height: float) -> Points:
     """Outline of an upright ellipse with the given center and half axes."""
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     return np.stack([x + width * np.cos(turn), y + height * np.sin(turn)], 1)
 
 
-def scapula(body: Anatomy) -> Points:
+def _scapula(body: Anatomy) -> Points:
     """Outline of the left shoulder blade, whose inner border lies over the lung."""
     points = [(0.70, -0.72), (1.00, -0.70), (1.04, -0.52), (0.90, -0.25), (0.80, 0.0), (0.72, -0.06), (0.66, -0.40)]
     return _spline(np.array(points)) * (body.width / 0.75, 1.0) + (body.scapula, 0.0)
@@ -165,7 +180,7 @@ def hilum(body: Anatomy, side: int) -> npt.NDArray[np.float64]:
     return np.array([(0.17 if side else -0.17) + 0.7 * body.shift, -0.16 - 0.05 * side])
 
 
-def ribs(body: Anatomy) -> tuple[list[Band], list[Band]]:
+def _ribs(body: Anatomy) -> tuple[list[Band], list[Band]]:
     """The posterior and the anterior ribs of both sides, as center lines with widths."""
     back, front = [], []
     t = np.linspace(0, 1, 14)
@@ -206,6 +221,39 @@ def vessels(body: Anatomy, side: int, rng: np.random.Generator) -> tuple[Points,
         heading, start, length, width = heading[kept], start[kept], length[kept], width[kept]
     quads, strength = zip(*parts[::-1], strict=True)  # thick ones last, over the thin ones
     return np.concatenate(quads), np.concatenate(strength)
+
+
+def bones(canvas: Canvas, body: Anatomy) -> Layer:
+    """Absorption of ribs, spine, clavicles and shoulder blades, float32 (size, size)."""
+    back, front = _ribs(body)
+    unit = canvas.unit
+    hollow = [(line, 0.55 * width) for line, width in back]  # cortex is denser than marrow
+    layer = 0.17 * canvas.bands(back) - 0.06 * canvas.bands(hollow) + 0.08 * canvas.bands(front)
+    levels = np.arange(-1.1, 0.9, 0.115)
+    spine = canvas.bands([(np.array([[0, -1.4], [0, 0.3], [0, 1.4]]), 0.17)])
+    discs = canvas.bands([(np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]), 0.022) for y in levels])
+    t = np.linspace(0, 1, 12)
+    curve = np.stack([0.07 + 0.62 * t, body.clavicle + 0.06 * np.sin(2 * np.pi * t) - 0.10 * t], 1)
+    clavicles = canvas.bands([(curve * (sign, 1), 0.055) for sign in (-1, 1)])
+    layer += 0.13 * blurred(spine, 0.015 * unit) - 0.05 * discs * spine + 0.12 * clavicles
+    layer += 0.05 * np.maximum(*(canvas.fill(_scapula(body) * (sign, 1)) for sign in (-1, 1)))
+    return blurred(layer, max(0.5, 0.006 * unit))
+
+
+def soft_shapes(canvas: Canvas, body: Anatomy) -> Layer:
+    """Breasts add tissue; the air in the stomach takes some away."""
+    bubble = canvas.fill(_ellipse(0.36 * body.width / 0.75, body.domes[1] + 0.17, 0.17, 0.09))
+    shapes = -body.stomach * 2 * blurred(bubble, 0.015 * canvas.unit)
+    if body.breast:
+        both = [canvas.fill(_ellipse(sign * 0.42, 0.16, 0.36, 0.30)) for sign in (-1, 1)]
+        shapes += body.breast * blurred(np.maximum(*both), 0.03 * canvas.unit)
+    return shapes
+
+
+def smooth_noise(size: int, grid: int, rng: np.random.Generator) -> Layer:
+    """Smooth noise, about normal, float32 (size, size), whose grain does not depend on the image's size."""
+    coarse = rng.standard_normal((grid, grid), dtype=np.float32)
+    return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _ribbon(line: Points, width: float) -> Points:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from monai_simclr.data.phantom import FINDINGS, Phantom, draw_phantom, images_of
 from monai_simclr.files import write_atomically, write_text
@@ -213,7 +213,7 @@ def _patient_id(patient: int) -> str:
     return f"PHANTOM-{patient:08d}"
 
 
-def _uid(what: str, phantom: Phantom, seed: int) -> str:
+def _uid(what: str, phantom: Phantom, seed: int) -> UID:
     return generate_uid(
         entropy_srcs=["monai-simclr phantom", what, str(seed), f"{phantom.patient}", f"{phantom.follow_up}"]
     )
