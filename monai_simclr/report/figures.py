@@ -1,4 +1,4 @@
-"""Figures of the report, each a PNG as text for an ``<img>``; white ground, so that they read in light, dark and print."""
+"""Figures of the report, each a PNG as text for an ``<img>``; their ground is white, for light, dark and print."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def few_label_figure(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(text: object) -> str:
-    """Text that matplotlib takes as it is: a dollar sign would start mathematics, an underscore first hides a legend."""
+    """Text for matplotlib as it is: a dollar sign would start mathematics, an underscore first hides a legend."""
     return " " + str(text).replace("$", r"\$")
 
 

@@ -27,8 +27,9 @@ def results_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
     Example:
         >>> values = {"auroc": {"value": 0.7, "low": 0.6, "high": 0.8}}
-        >>> results_tables({"evaluate": {"values": values, "split": "test"}})
-        [Table(title='evaluate (test): values', columns=['', 'value', 'low', 'high'], rows=[['auroc', '0.700', '0.600', '0.800']])]
+        >>> [table] = results_tables({"evaluate": {"values": values, "split": "test"}})
+        >>> table.title, table.columns, table.rows
+        ('evaluate (test): values', ['', 'value', 'low', 'high'], [['auroc', '0.700', '0.600', '0.800']])
     """
     tables = []
     for command, content in metrics.items():
