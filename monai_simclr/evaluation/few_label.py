@@ -27,7 +27,8 @@ def compare_arms(
 
     Args:
         runs: one mapping a run: `arm`, `draw`, `fraction` (share of the train patients whose labels were used),
-            `scores` ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two the same in all runs.
+            `scores` ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two are
+            the same in all runs.
         reference: the arm that the others are compared with ("scratch").
         n_bootstrap: resamples of test patients.
         seed: of the resampling.
