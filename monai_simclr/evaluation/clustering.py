@@ -158,7 +158,7 @@ def evaluate_clusters(
     records: list[dict] = []
     for name, features in {ENCODER: embeddings.features, **references}.items():
         reduced = _reduce(features, rows.train, seed)
-        for count in k:
+        for count in dict.fromkeys(k):
             found = _kmeans(reduced, rows.train, count, seed, n_init=10)
             if name == ENCODER:
                 clusters[count] = found
