@@ -3,47 +3,183 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["make_optimizer", "parameter_groups", "warmup_cosine"]
+__all__ = ["LARS", "make_optimizer", "parameter_groups", "scaled_learning_rate", "warmup_cosine"]
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Parameters with weight decay, and those without: biases and normalisation layers (all that is one-dimensional).
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling: every weight moves by a share of its own size.
+
+    With gradient g and weight w, the rate of a weight is ``learning_rate * trust * |w| / (|g| + weight_decay * |w|)``,
+    and the velocity ``v = momentum * v + rate * (g + weight_decay * w)`` is taken from w. It adapts with a weight decay
+    of 0 too. A weight or a gradient that is all zero moves by the plain rate. Nothing is read back from the device.
+
+    Args:
+        parameters: tensors, or groups of them; a group with ``adapt=False`` takes plain momentum steps.
+        learning_rate: the global rate, above 0 (SimCLR's LARS rates are large, see `scaled_learning_rate`).
+        momentum: in [0, 1).
+        weight_decay: at least 0.
+        trust: the share, above 0.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    Source:
+        You, Gitman and Ginsburg 2017, "Large batch training of convolutional networks", algorithm 1.
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> weight.grad = torch.tensor([0.0, 100.0])
+        >>> LARS([weight], learning_rate=1.0, trust=0.1).step()
+        >>> weight.data  # moved by a tenth of its length 5, however long the gradient
+        tensor([3.0000, 3.5000])
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+        learning_rate: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        for name, value, fine in (
+            ("learning_rate must be above 0", learning_rate, learning_rate > 0),
+            ("momentum must lie in [0, 1)", momentum, 0 <= momentum < 1),
+            ("weight_decay must be at least 0", weight_decay, weight_decay >= 0),
+            ("trust must be above 0", trust, trust > 0),
+        ):
+            if not fine:
+                raise ValueError(f"{name}, got {value}")
+        defaults = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        super().__init__(parameters, {**defaults, "adapt": True})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move every parameter that has a gradient; returns what `closure` returns, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moving = [(weight, weight.grad) for weight in group["params"] if weight.grad is not None]
+            if moving:
+                self._move([weight for weight, _ in moving], [gradient for _, gradient in moving], group)
+        return loss
+
+    def _move(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        moves = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        if group["adapt"]:
+            torch._foreach_mul_(moves, _trust_ratios(weights, gradients, group["trust"], group["weight_decay"]))
+        velocities = [self._velocity(weight) for weight in weights]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, moves, alpha=group["lr"])
+        torch._foreach_sub_(weights, velocities)
+
+    def _velocity(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(weight)
+        velocity: Tensor = state["velocity"]
+        return velocity
+
+
+def _trust_ratios(weights: list[Tensor], gradients: list[Tensor], trust: float, weight_decay: float) -> list[Tensor]:
+    lengths, slopes = torch._foreach_norm(weights), torch._foreach_norm(gradients)
+    below = torch._foreach_add(slopes, lengths, alpha=weight_decay)
+    return [
+        torch.where((length > 0) & (slope > 0), trust * length / total, 1.0)
+        for length, slope, total in zip(lengths, slopes, below, strict=True)
+    ]
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with weight decay, and those (biases and norms: one-dimensional) with neither decay nor adaptation.
+
+    Args:
+        module: whose trained parameters (those that require a gradient).
+        weight_decay: of the first group.
+
+    Returns:
+        Two groups for an optimizer; ``adapt`` is read by `LARS` only.
+
+    Raises:
+        ValueError: if nothing in the module is trained.
 
     Example:
         >>> [len(group["params"]) for group in parameter_groups(nn.Linear(2, 3), 1e-4)]
         [1, 1]
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError(f"no parameter of {type(module).__name__} requires a gradient, so there is nothing to train")
     decayed = [parameter for parameter in trained if parameter.ndim > 1]
     others = [parameter for parameter in trained if parameter.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay, "adapt": True},
+        {"params": others, "weight_decay": 0.0, "adapt": False},
+    ]
 
 
 def make_optimizer(
     name: str, module: nn.Module, learning_rate: float, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter, ICLR 2019) or SGD with Nesterov momentum 0.9 over a module's trained parameters.
+    """AdamW, `LARS`, or SGD with Nesterov momentum, over a module's trained parameters.
 
     Args:
-        name: ``"adamw"`` or ``"sgd"``.
+        name: ``"adamw"`` (Loshchilov and Hutter, ICLR 2019), ``"lars"`` or ``"sgd"``; momentum 0.9 for the last two.
         module: what to train.
         learning_rate: highest rate; see `warmup_cosine`.
         weight_decay: on weights only, see `parameter_groups`.
 
     Raises:
-        ValueError: if there is no optimizer of that name.
+        ValueError: if there is no optimizer of that name, or nothing to train.
+
+    Example:
+        >>> type(make_optimizer("lars", nn.Linear(2, 3), 0.3, 1e-6)).__name__
+        'LARS'
     """
     groups = parameter_groups(module, weight_decay)
     if name == "adamw":
         return torch.optim.AdamW(groups, learning_rate)
+    if name == "lars":
+        return LARS(groups, learning_rate)
     if name == "sgd":
         return torch.optim.SGD(groups, learning_rate, momentum=0.9, nesterov=True)
-    raise ValueError(f"there is no optimizer {name!r}; choose 'adamw' or 'sgd'")
+    raise ValueError(f"there is no optimizer {name!r}; choose 'adamw', 'lars' or 'sgd'")
+
+
+def scaled_learning_rate(base: float, batch_size: int, rule: Literal["sqrt", "linear"] = "sqrt") -> float:
+    """The LARS rate for a batch size, by one of SimCLR's two rules.
+
+    Args:
+        base: SimCLR's 0.075 for ``"sqrt"`` (better for small batches and few epochs), 0.3 for ``"linear"``.
+        batch_size: images (not views) in a step, over all processes.
+        rule: ``"sqrt"`` is ``base * sqrt(batch_size)``; ``"linear"`` is ``base * batch_size / 256``.
+
+    Raises:
+        ValueError: if the batch size is below 1 or the rule is another.
+
+    Source:
+        Chen et al. 2020, "A simple framework for contrastive learning", appendix B.1.
+
+    Example:
+        >>> scaled_learning_rate(0.075, 256), scaled_learning_rate(0.3, 256, "linear")
+        (1.2, 0.3)
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if rule == "sqrt":
+        return base * math.sqrt(batch_size)
+    if rule == "linear":
+        return base * batch_size / 256
+    raise ValueError(f"there is no rule {rule!r}; choose 'sqrt' or 'linear'")
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_iterations: int, total_iterations: int) -> LambdaLR:
