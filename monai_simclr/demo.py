@@ -140,8 +140,14 @@ def _fresh_folder(folder: Path) -> Path:
 
 def _tables(cluster: Mapping[str, Any], few: Any) -> dict[str, list[dict[str, Any]]]:
     """The tables that the demo prints: clusters and neighbors beside their floors, and the two arms."""
+    scores = {f"kNN, {name}": row for name, row in cluster["values"]["knn"].items()}
+    accuracies = {name: row for name, row in cluster["values"]["clusters"].items() if "acc_" in name and row["value"]}
+    learned = [
+        {"what": name, "accuracy": row["value"], "low": row["low"], "high": row["high"], "majority": row["majority"]}
+        for name, row in {**accuracies, **scores}.items()
+    ]
     return {
-        "What the encoder learned, on held-out phantom patients": cluster["values"]["table"],
+        "What the encoder learned, on held-out phantom patients": learned,
         f"AUROC with {_FRACTION:.0%} of the train patients' labels": few.round(3).to_dict("records"),
     }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -22,7 +23,16 @@ from monai_simclr.data import Store, classes_of, store_of
 from monai_simclr.data.loading import StoreDataset
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
-from monai_simclr.evaluation import confounder_floor, evaluate_clusters, score_findings
+from monai_simclr.evaluation import (
+    align_clusters,
+    confounder_floor,
+    evaluate_clusters,
+    knn,
+    prevalence_auroc,
+    probe_classes,
+    probe_findings,
+    score_findings,
+)
 from monai_simclr.files import keyed_hash, write_atomically, write_json
 from monai_simclr.handlers import PredictionWriter
 from monai_simclr.networks import (
@@ -91,14 +101,14 @@ def save_executed_config(output_dir: str | Path) -> Path | None:
     MONAI gives a config's expressions no way to the parser that evaluates them, so the parser is taken from the frames that
     called us; outside a bundle run there is none and nothing is written.
     """
-    from monai.bundle import ConfigParser
+    from monai.bundle import ConfigWorkflow
 
     frame = sys._getframe()
     while frame is not None:
-        parser = getattr(frame.f_locals.get("self"), "parser", None)
-        if isinstance(parser, ConfigParser):
+        workflow = frame.f_locals.get("self")
+        if isinstance(workflow, ConfigWorkflow):
             path = Path(output_dir) / "config.json"
-            write_json(path, parser.config, default=str)
+            write_json(path, workflow.parser.config, default=str)
             return path
         frame = frame.f_back  # type: ignore[assignment]
     return None
@@ -190,10 +200,20 @@ def cluster(
     classes = classes_of(store.index)
     counts = [len(set(classes[classes != ""])), *k]
     report = evaluate_clusters(made, references, classes, counts, seed=seed, n_bootstrap=n_bootstrap)
-    values: dict[str, Any] = {"clusters": report.table.to_dict("records")}
+    most = report.clusters[max(counts)]
+    test = (store.index["split"] == "test").to_numpy()
+    alignment = align_clusters(most[test], store.index[test].reset_index(drop=True), findings)
+    values: dict[str, Any] = {
+        "clusters": _named(report.table, "features", "k", "measure"),
+        "knn": _named(knn(made, references, classes, n_bootstrap=n_bootstrap, seed=seed), "features"),
+        "probe of classes": _named(probe_classes(made, references, classes, n_bootstrap, seed=seed), "features"),
+        "probe of findings": _named(probe_findings(made, findings, None, n_bootstrap, seed).table, "finding"),
+        "prevalence of clusters": _named(prevalence_auroc(most, store.index, findings, n_bootstrap, seed), "finding"),
+        "alignment": {"sentence": alignment.sentence, **_named(alignment.table, "what")},
+    }
     _write_clusters(report.clusters, store, classes, Path(output_dir) / "clusters.csv")
     path = write_metrics(output_dir, values, command="cluster", split="test", seed=seed, n=report.n)
-    for line in report.lines():
+    for line in (*report.lines(), alignment.sentence):
         logger.info(line)
     logger.info(closing_line([Path(output_dir) / "embeddings.npz", path], "run configs/train.json next"))
 
@@ -292,6 +312,15 @@ def _write_clusters(clusters: Mapping[int, np.ndarray], store: Store, classes: n
         table[f"cluster_of_{count}"] = assigned
     with write_atomically(path) as part:
         table.to_csv(part, index=False)
+
+
+def _named(table: pd.DataFrame, *keys: str) -> dict[str, dict[str, Any]]:
+    """Rows of a table by what they are about: ``{"encoder, k=6, ami": {...}}``."""
+    named = {}
+    for row in table.to_dict("records"):
+        name = ", ".join(f"k={row[key]}" if key == "k" else str(row[key]) for key in keys)
+        named[name] = {key: value for key, value in row.items() if key not in keys}
+    return named
 
 
 def _joined(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

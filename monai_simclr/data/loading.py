@@ -62,7 +62,7 @@ class StoreDataset(Dataset):
     ) -> None:
         chosen = store.index["split"].isin(list(splits)).to_numpy()
         if rows is not None:
-            chosen &= np.isin(np.arange(len(chosen)), rows)
+            chosen = chosen & np.isin(np.arange(len(chosen)), rows)
         if not chosen.any():
             there = sorted(set(store.index["split"]))
             raise ValueError(f"no image is in the splits {list(splits)}; the index has {there}; see split_by_patient()")
