@@ -1,0 +1,38 @@
+# `make demo` and `make test` set themselves up in .venv; they need Python 3.10+ and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND ?= Agg
+
+.PHONY: help demo test test-all lint audit clean
+help:  ## say what there is
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+.venv/.done: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@echo "setting up .venv (once, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,dicom,export,tracking]"
+	@touch $@
+
+demo: .venv/.done  ## run the whole main job on drawn phantoms and write demo/report.html
+	@$(BIN)/monai-simclr demo
+
+lint: .venv/.done  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## lint, types and the tests, under 8 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-all: lint  ## the slow tests too
+	$(BIN)/python -m pytest -m ""
+
+audit: .venv/.done  ## known vulnerabilities of what is installed
+	$(BIN)/pip install -q pip-audit
+	$(BIN)/pip-audit --strict --skip-editable
+
+clean:  ## remove what was made, .venv too
+	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache
