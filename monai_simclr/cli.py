@@ -1,4 +1,4 @@
-"""The command `monai-simclr`: parse, call one function, say what was made. Nothing heavy is imported before it is needed."""
+"""The command `monai-simclr`: parse, call one function, say what was made. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ def bundle(
     from monai_simclr.bundling import copy_bundle
 
     names = [name.strip() for name in findings.split(",") if name.strip()]
-    typer.echo(f"made {copy_bundle(folder, names, size, encoder, width)}; next: python -m monai.bundle run --config_file "
-               f"{folder}/configs/pretrain.json --bundle_root {folder} --dataset_dir DIR")  # fmt: skip
+    made = copy_bundle(folder, names, size, encoder, width)
+    command = f"cd {made} && python -m monai.bundle run --config_file configs/pretrain.json --dataset_dir DIR"
+    typer.echo(f"made {made}; next: {command}")
 
 
 @app.command()

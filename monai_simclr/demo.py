@@ -29,7 +29,8 @@ __all__ = ["run_demo"]
 
 _MARK = ".monai-simclr-demo"
 _NOTICE = (
-    "These are phantoms: radiographs drawn by a program, for trying and testing. Their numbers say nothing about patients."
+    "These are phantoms: radiographs drawn by a program, for trying and testing. "
+    "Their numbers say nothing about patients."
 )
 _SIZE, _WIDTH, _BATCH, _FRACTION = 56, 0.25, 128, 0.1
 
@@ -71,7 +72,7 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
 
 
 def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[dict[str, Any]]:
-    """Fine-tune both arms on the same draws of few labels, the scratch arm first, so that the pretrained model stays."""
+    """Fine-tune both arms on the same draws, the scratch arm first, so that the pretrained model stays."""
     rows = []
     for arm, pretrained in (("scratch", False), ("pretrained", True)):
         for draw in range(draws):
@@ -97,7 +98,12 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     embeddings = Embeddings.load(output / "cluster" / "embeddings.npz")
     commands = [
         f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / where}"
-        for name, where in (("pretrain", "phantoms"), ("cluster", "phantoms"), ("train", "phantoms"), ("inference", "dicom"))
+        for name, where in (
+            ("pretrain", "phantoms"),
+            ("cluster", "phantoms"),
+            ("train", "phantoms"),
+            ("inference", "dicom"),
+        )
     ]
     return write_report(
         folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, metrics=metrics,
@@ -155,7 +161,9 @@ def _tables(cluster: Mapping[str, Any], few: Any) -> dict[str, list[dict[str, An
 def _clusters(path: Path) -> np.ndarray:
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    largest = max((name for name in rows[0] if name.startswith("cluster_of_")), key=lambda name: int(name.split("_")[-1]))
+    largest = max(
+        (name for name in rows[0] if name.startswith("cluster_of_")), key=lambda name: int(name.split("_")[-1])
+    )
     return np.array([int(row[largest]) for row in rows])
 
 

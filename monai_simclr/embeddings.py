@@ -48,7 +48,9 @@ class Embeddings:
             raise ValueError(f"features of shape {features.shape} do not go with {len(self.index)} index rows")
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(bad):
-            raise ValueError(f"{len(bad)} rows of features are not finite, the first is row {bad[0]}; check the encoder")
+            raise ValueError(
+                f"{len(bad)} rows of features are not finite, the first is row {bad[0]}; check the encoder"
+            )
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "index", self.index.reset_index(drop=True))
 
@@ -67,7 +69,9 @@ class Embeddings:
         """Write everything to one ``.npz``, whole or not at all; nothing in it is pickled."""
         table = self.index.to_csv(index=False)
         with write_atomically(path) as part, open(part, "wb") as file:
-            np.savez(file, features=self.features, index=np.array(table), source=np.array(json.dumps(dict(self.source))))
+            np.savez(
+                file, features=self.features, index=np.array(table), source=np.array(json.dumps(dict(self.source)))
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
@@ -84,7 +88,9 @@ class Embeddings:
             if missing:
                 raise ValueError(f"{path} is not a file of embeddings: it lacks {sorted(missing)}")
             table = io.StringIO(str(file["index"]))
-            index = pd.read_csv(table, dtype={"patient_id": str, "study_id": str}, keep_default_na=False, na_values=[""])
+            index = pd.read_csv(
+                table, dtype={"patient_id": str, "study_id": str}, keep_default_na=False, na_values=[""]
+            )
             text = [name for name in ("image", "study_id", "view_position", "sex", "split", "source") if name in index]
             index[text] = index[text].astype(object).fillna("")
             return cls(file["features"], index, json.loads(str(file["source"])))

@@ -76,7 +76,8 @@ def sha256_of(path: str | Path) -> str:
 
 
 def keyed_hash(key: str, text: str) -> str:
-    """HMAC-SHA-256 of `text` under `key`, the first 16 hexadecimal digits: an identity that only the key's owner can check.
+    """HMAC-SHA-256 of `text` under `key`, the first 16 hexadecimal digits: an identity that only the key's owner can
+    check.
 
     Example:
         >>> keyed_hash("a key", "patient 1") == keyed_hash("a key", "patient 1")

@@ -49,7 +49,7 @@ class _DenseNetFeatures(nn.Module):
         super().__init__()
         net = DenseNet(2, 1, 1, init_features=_scaled(64, width), growth_rate=_scaled(32, width))
         self.features = net.features
-        self.out_features = int(net.class_layers.out.in_features)
+        self.out_features = int(net.class_layers.out.in_features)  # type: ignore[union-attr,arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.relu(self.features(images)).mean(dim=(2, 3))
@@ -72,7 +72,9 @@ def encoder(name: str = "resnet18", width: float = 1.0) -> nn.Module:
         (torch.Size([2, 128]), 128)
     """
     if name not in ENCODERS:
-        raise ValueError(f"there is no encoder {name!r}; choose one of {list(ENCODERS)}, or pass a torch module yourself")
+        raise ValueError(
+            f"there is no encoder {name!r}; choose one of {list(ENCODERS)}, or pass a torch module yourself"
+        )
     if width <= 0:
         raise ValueError(f"width must be greater than 0, got {width}")
     if name == "densenet121":
@@ -207,7 +209,9 @@ def encoder_header(path: str | Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
         header = dict(file.metadata() or {})
     if not {"name", "width"} <= set(header):
-        raise ValueError(f"{path} is not an encoder of monai-simclr: its header has {sorted(header)}, not name and width")
+        raise ValueError(
+            f"{path} is not an encoder of monai-simclr: its header has {sorted(header)}, not name and width"
+        )
     return header
 
 
@@ -228,7 +232,8 @@ def load_encoder(path: str | Path, name: str | None = None, width: float | None 
     wanted = (name or stored[0], stored[1] if width is None else float(width))
     if stored != wanted:
         raise ValueError(
-            f"{path} holds {stored[0]} of width {stored[1]}, but metadata.json asks for {wanted[0]} of width {wanted[1]}; "
+            f"{path} holds {stored[0]} of width {stored[1]}, but metadata.json asks for {wanted[0]} of "
+            f"width {wanted[1]}; "
             "pretrain again, or set encoder in metadata.json to what the file holds"
         )
     network = encoder(*stored)
@@ -237,7 +242,9 @@ def load_encoder(path: str | Path, name: str | None = None, width: float | None 
     return network.eval()
 
 
-def load_classifier(network: FindingClassifier, path: str | Path, device: str | torch.device = "cpu") -> FindingClassifier:
+def load_classifier(
+    network: FindingClassifier, path: str | Path, device: str | torch.device = "cpu"
+) -> FindingClassifier:
     """Put the weights of a trained classifier into a network, in evaluation mode.
 
     Args:
@@ -268,7 +275,7 @@ def load_classifier(network: FindingClassifier, path: str | Path, device: str | 
 
 
 def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
-    """Write a classifier's bare state dict, its findings inside, whole or not at all; it loads with ``weights_only=True``."""
+    """Write a classifier's bare state dict, its findings inside; it loads with ``weights_only=True``."""
     with write_atomically(path) as part:
         torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, part)
     return Path(path)

@@ -98,7 +98,8 @@ def loader(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
 def save_executed_config(output_dir: str | Path) -> Path | None:
     """Write the config of the running bundle, overrides included, to ``output_dir/config.json``.
 
-    MONAI gives a config's expressions no way to the parser that evaluates them, so the parser is taken from the frames that
+    MONAI gives a config's expressions no way to the parser that evaluates them, so the parser is taken from the frames
+    that
     called us; outside a bundle run there is none and nothing is written.
     """
     from monai.bundle import ConfigWorkflow
@@ -150,10 +151,10 @@ def finish_pretraining(
     monitor: Sequence[Mapping[str, float]],
     output_dir: str | Path,
 ) -> None:
-    """Leave the encoder with what it is and which patients it saw, the metrics, and a closing line (on the first rank)."""
+    """Leave the encoder with what it is and whom it saw, the metrics, and a closing line (on the first rank)."""
     if torch.distributed.is_initialized() and torch.distributed.get_rank():
         return
-    model: SimCLR = getattr(network, "module", network)  # type: ignore[assignment]
+    model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
     key = secrets.token_hex(8)
     header = {
@@ -261,7 +262,9 @@ def finish_inference(writer: PredictionWriter, path: str | Path, seed: int, outp
     """Count what was predicted and what was refused, and say where it is."""
     counts = {"files": len(writer.rows), "predicted": writer.predicted, "refused": len(writer.rows) - writer.predicted}
     made = write_metrics(output_dir, counts, command="inference", split="", seed=seed, n=counts)
-    logger.info(f"{counts['predicted']} of {counts['files']} files have predictions, {counts['refused']} a reason instead")
+    logger.info(
+        f"{counts['predicted']} of {counts['files']} files have predictions, {counts['refused']} a reason instead"
+    )
     logger.info(closing_line([writer.path, made], "read the model card's limits: not for diagnosis"))
 
 
@@ -291,7 +294,8 @@ def _score(
     with write_atomically(Path(output_dir) / "scores.npz") as part, open(part, "wb") as file:
         np.savez(file, scores=logits, labels=labels, patients=patients, findings=np.array(findings))
     floor = confounder_floor(store.index, findings, seed=seed).to_dict("records") if split == "test" else []
-    print_table(table.round(3).to_dict("records"), title=f"AUROC on the split {split!r} (confounder floor in metrics.json)")
+    shown = table[["finding", "n", "positives", "auroc", "low", "high", "auprc"]]
+    print_table(_rows_of(shown), title=f"AUROC on the split {split!r} (confounder floor in metrics.json)")
     values = {"findings": {row["finding"]: row for row in table.to_dict("records")}, **settings}
     counts = {"images": len(chosen), "patients": len(set(patients)), **n}
     return write_metrics(
@@ -317,10 +321,14 @@ def _write_clusters(clusters: Mapping[int, np.ndarray], store: Store, classes: n
 def _named(table: pd.DataFrame, *keys: str) -> dict[str, dict[str, Any]]:
     """Rows of a table by what they are about: ``{"encoder, k=6, ami": {...}}``."""
     named = {}
-    for row in table.to_dict("records"):
+    for row in _rows_of(table):
         name = ", ".join(f"k={row[key]}" if key == "k" else str(row[key]) for key in keys)
         named[name] = {key: value for key, value in row.items() if key not in keys}
     return named
+
+
+def _rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _joined(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

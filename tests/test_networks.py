@@ -61,7 +61,9 @@ def test_a_missing_encoder_says_what_makes_one(tmp_path):
 
 def test_an_encoder_of_another_architecture_is_refused(tmp_path):
     save_encoder(tmp_path / "e.safetensors", encoder("resnet10", 0.125), HEADER)
-    with pytest.raises(ValueError, match=r"holds resnet10 of width 0.125, but metadata.json asks for resnet18 of width 1.0"):
+    with pytest.raises(
+        ValueError, match=r"holds resnet10 of width 0.125, but metadata.json asks for resnet18 of width 1.0"
+    ):
         load_encoder(tmp_path / "e.safetensors", "resnet18", 1.0)
 
 
@@ -78,7 +80,7 @@ def test_a_classifier_comes_back_with_its_findings_and_without_pickle(tmp_path):
 
 
 def test_a_missing_classifier_is_an_error_and_not_random_weights(tmp_path):
-    with pytest.raises(FileNotFoundError, match="predictions would come from random weights; run configs/train.json"):
+    with pytest.raises(FileNotFoundError, match=r"predictions would come from random weights; run configs/train\.json"):
         load_classifier(_classifier(), tmp_path / "none.pt")
 
 

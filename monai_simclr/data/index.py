@@ -39,11 +39,16 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     index["age"] = pd.to_numeric(index["age"], errors="coerce").astype(float)
     twice = index["image"][index["image"].duplicated()]
     if len(twice):
-        raise ValueError(f"{len(twice)} images stand in the index twice, the first is {twice.iloc[0]}; keep one row an image")
+        raise ValueError(
+            f"{len(twice)} images stand in the index twice, the first is {twice.iloc[0]}; keep one row an image"
+        )
     splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
     leaks = splits[splits > 1]
     if len(leaks):
-        raise ValueError(f"{len(leaks)} patients are in more than one split, the first is {leaks.index[0]!r}; split by patient with split_by_patient()")
+        raise ValueError(
+            f"{len(leaks)} patients are in more than one split, the first is {leaks.index[0]!r}; split "
+            f"by patient with split_by_patient()"
+        )
     for name in findings_of(index):
         index[name] = _labels(index[name])
     return index
@@ -55,7 +60,10 @@ def _labels(column: pd.Series) -> pd.Series:
     bad = given & ~values.isin([0.0, 1.0])
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"labels must be 1, 0 or NaN, got {column.iloc[row]!r} for {column.name!r} in row {row}; map uncertain labels first")
+        raise ValueError(
+            f"labels must be 1, 0 or NaN, got {column.iloc[row]!r} for {column.name!r} in row {row}; "
+            f"map uncertain labels first"
+        )
     return values
 
 
@@ -89,7 +97,8 @@ def check_images_exist(index: pd.DataFrame) -> None:
     if missing:
         folder = Path(missing[0]).parent
         raise FileNotFoundError(
-            f"{len(missing)} of {len(index)} images of the index are not in {folder}, the first is {Path(missing[0]).name}; "
+            f"{len(missing)} of {len(index)} images of the index are not in {folder}, the first is "
+            f"{Path(missing[0]).name}; "
             "NIH ships 12 archives: are all of them unpacked there?"
         )
 

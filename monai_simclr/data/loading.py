@@ -90,7 +90,8 @@ class StoreDataset(Dataset):
 class KeyedSampler(DistributedSampler):
     """Yields ``(epoch, position)`` in an order that is a function of (seed, epoch), shared out evenly over ranks.
 
-    MONAI's trainers call `set_epoch` on it, as on every `DistributedSampler`. Without `torch.distributed` it is one rank.
+    MONAI's trainers call `set_epoch` on it, as on every `DistributedSampler`. Without `torch.distributed` it is one
+    rank.
 
     Args:
         dataset: what to sample from.
@@ -117,7 +118,8 @@ class InferenceDataset(Dataset):
         size: side of the images in pixels, for the place of those that could not be read.
         errors: exceptions that mean "this file cannot be read"; others are raised.
 
-    An item is ``{"image": float32 (1, size, size), "row": int, "reason": str}``; `reason` is empty when all went well, and
+    An item is ``{"image": float32 (1, size, size), "row": int, "reason": str}``; `reason` is empty when all went well,
+    and
     never has the file's name in it.
     """
 
@@ -144,7 +146,8 @@ class InferenceDataset(Dataset):
 def list_radiographs(folder: str | Path) -> list[dict[str, str]]:
     """Every file below a folder, in order of its path, as records ``{"image": path}``; or the one file that is named.
 
-    Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not listed.
+    Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not
+    listed.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no file in it.

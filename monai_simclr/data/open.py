@@ -21,7 +21,8 @@ def open_index(dataset_dir: str | Path) -> pd.DataFrame:
     """Image index of an archive, whatever its form; the log says what it was taken for and why.
 
     Args:
-        dataset_dir: an ``index.csv`` of ours or the folder it lies in, an NIH folder, a tree of DICOM files, or a folder of
+        dataset_dir: an ``index.csv`` of ours or the folder it lies in, an NIH folder, a tree of DICOM files, or a
+            folder of
             images.
 
     Raises:

@@ -42,8 +42,20 @@ def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.nd
         pixels, meta = read(path, max_pixels)
     except RadiographError:
         raise
-    except (ValueError, OSError, RuntimeError, AttributeError, KeyError, SyntaxError, EOFError, NotImplementedError, Image.DecompressionBombError) as error:
-        raise RadiographError(path, f"cannot be decoded ({type(error).__name__}: {str(error).replace(str(path), '...')})") from error
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+        SyntaxError,
+        EOFError,
+        NotImplementedError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise RadiographError(
+            path, f"cannot be decoded ({type(error).__name__}: {str(error).replace(str(path), '...')})"
+        ) from error
     if not np.isfinite(pixels).all():
         raise RadiographError(path, "has pixels that are not finite")
     if pixels.min() == pixels.max():
@@ -53,18 +65,21 @@ def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.nd
 
 def _read_picture(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
     try:
-        picture = Image.open(path, formats=_FORMATS)
+        picture: Any = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError as error:
         with open(path, "rb") as file:
             if file.read(2) == b"\x08\x00":
                 raise RadiographError(
-                    path, "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), which is "
-                    "not read on a guess; write the header, for instance with dcmtk's dcmconv"
-                ) from error  # fmt: skip
+                    path,
+                    "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), "
+                    "which is not read on a guess; write the header, for instance with dcmtk's dcmconv",
+                ) from error
         raise RadiographError(path, "is not DICOM, PNG, JPEG or TIFF; its content decides, not its name") from error
     with picture:
         if picture.width * picture.height > max_pixels:
-            raise RadiographError(path, f"has {picture.width} x {picture.height} pixels, more than max_pixels={max_pixels}")
+            raise RadiographError(
+                path, f"has {picture.width} x {picture.height} pixels, more than max_pixels={max_pixels}"
+            )
         if getattr(picture, "n_frames", 1) != 1:
             raise RadiographError(path, f"has {picture.n_frames} pages; a radiograph has one")
         kind = picture.format
@@ -84,7 +99,9 @@ def _gray(path: Path, pixels: np.ndarray) -> np.ndarray:
         colors = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
         spread = int(np.max(colors.max(axis=2).astype(int) - colors.min(axis=2)))
         if spread > 2:
-            raise RadiographError(path, f"is a colour picture (channels differ by up to {spread}); a radiograph is gray")
+            raise RadiographError(
+                path, f"is a colour picture (channels differ by up to {spread}); a radiograph is gray"
+            )
         pixels = colors[..., 0]
     return pixels.astype(np.float32) / np.float32(top)
 
@@ -117,26 +134,38 @@ def _read_dicom(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]
 def _check_header(path: Path, header: pydicom.Dataset, max_pixels: int) -> None:
     modality = str(header.get("Modality", ""))
     if modality not in MODALITIES:
-        raise RadiographError(path, f"(0008,0060) Modality is {modality!r}; a radiograph (CR, DX, RG, PX or SC) is needed")
+        raise RadiographError(
+            path, f"(0008,0060) Modality is {modality!r}; a radiograph (CR, DX, RG, PX or SC) is needed"
+        )
     if str(header.get("PresentationIntentType", "")) == "FOR PROCESSING":
-        raise RadiographError(path, "(0008,0068) Presentation Intent Type is FOR PROCESSING: raw detector values are not shown to people")
+        raise RadiographError(
+            path, "(0008,0068) Presentation Intent Type is FOR PROCESSING: raw detector values are not shown to people"
+        )
     frames, samples = int(header.get("NumberOfFrames", 1) or 1), int(header.get("SamplesPerPixel", 1) or 1)
     rows, columns = int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0)
     if not rows or not columns:
-        raise RadiographError(path, f"(0028,0010) Rows is {rows} and (0028,0011) Columns is {columns}; there are no pixels")
+        raise RadiographError(
+            path, f"(0028,0010) Rows is {rows} and (0028,0011) Columns is {columns}; there are no pixels"
+        )
     if frames != 1:
         raise RadiographError(path, f"(0028,0008) Number of Frames is {frames}; a radiograph has one")
     if samples != 1:
-        raise RadiographError(path, f"(0028,0002) Samples per Pixel is {samples}: a colour picture; a radiograph is gray")
+        raise RadiographError(
+            path, f"(0028,0002) Samples per Pixel is {samples}: a colour picture; a radiograph is gray"
+        )
     if rows * columns > max_pixels:
         raise RadiographError(path, f"has {rows} x {columns} pixels by its header, more than max_pixels={max_pixels}")
     photometric = str(header.get("PhotometricInterpretation", ""))
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RadiographError(path, f"(0028,0004) Photometric Interpretation is {photometric!r}; MONOCHROME1 or 2 is needed")
+        raise RadiographError(
+            path, f"(0028,0004) Photometric Interpretation is {photometric!r}; MONOCHROME1 or 2 is needed"
+        )
     needed = rows * columns * int(header.get("BitsAllocated", 8)) // 8
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and not syntax.is_compressed and path.stat().st_size < needed:
-        raise RadiographError(path, f"is truncated: {path.stat().st_size} bytes, the header speaks of {needed} bytes of pixels")
+        raise RadiographError(
+            path, f"is truncated: {path.stat().st_size} bytes, the header speaks of {needed} bytes of pixels"
+        )
 
 
 def _render(path: Path, data: pydicom.Dataset, stored: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -225,4 +254,9 @@ class RadiographReader(ImageReader):
         affine = np.eye(4)
         if meta["spacing"]:
             affine[0, 0], affine[1, 1] = meta["spacing"]
-        return pixels, {**meta, "affine": affine, "spatial_shape": np.array(pixels.shape), "original_channel_dim": "no_channel"}
+        return pixels, {
+            **meta,
+            "affine": affine,
+            "spatial_shape": np.array(pixels.shape),
+            "original_channel_dim": "no_channel",
+        }

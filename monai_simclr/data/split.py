@@ -12,9 +12,7 @@ from monai_simclr.data.index import check_index, findings_of
 __all__ = ["label_fraction", "split_by_patient"]
 
 
-def split_by_patient(
-    index: pd.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0
-) -> pd.DataFrame:
+def split_by_patient(index: pd.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pd.DataFrame:
     """Put every patient into a split at random.
 
     Args:
@@ -44,7 +42,8 @@ def label_fraction(
 ) -> np.ndarray:
     """Rows whose labels are used when only a share of the train patients is labelled.
 
-    Patients are put into one order for each seed, and a fraction is the beginning of that order, so fractions are nested. The
+    Patients are put into one order for each seed, and a fraction is the beginning of that order, so fractions are
+    nested. The
     order goes round the findings, the rarest first, so that a small fraction has a positive of each (in the spirit of
     iterative stratification, Sechidis et al., ECML 2011), mixed with patients without findings at their own share.
 
@@ -70,10 +69,15 @@ def label_fraction(
     _check_positives(positive, names)
     order = _order(positive.to_numpy(), np.random.default_rng(seed))
     chosen = order[: max(1, round(fraction * len(order)))]
-    empty = [name for name, any_positive in zip(names, positive.to_numpy()[chosen].any(axis=0), strict=True) if not any_positive]
+    empty = [
+        name
+        for name, any_positive in zip(names, positive.to_numpy()[chosen].any(axis=0), strict=True)
+        if not any_positive
+    ]
     if empty:
         raise ValueError(
-            f"label_fraction {fraction} is {len(chosen)} of {len(order)} train patients and leaves {empty} without a positive; "
+            f"label_fraction {fraction} is {len(chosen)} of {len(order)} train patients and leaves "
+            f"{empty} without a positive; "
             "use a larger label_fraction, or fewer findings"
         )
     labelled = set(positive.index[chosen])
@@ -83,7 +87,9 @@ def label_fraction(
 def _check_positives(positive: pd.DataFrame, names: Sequence[str]) -> None:
     none = [name for name in names if not positive[name].any()]
     if none:
-        raise ValueError(f"no train patient has {none}; leave them out of the findings in metadata.json, or pass --findings")
+        raise ValueError(
+            f"no train patient has {none}; leave them out of the findings in metadata.json, or pass --findings"
+        )
 
 
 def _order(positive: np.ndarray, generator: np.random.Generator) -> np.ndarray:

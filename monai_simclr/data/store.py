@@ -86,7 +86,8 @@ def build_store(
 
 def _fill(index: pd.DataFrame, part: Path, size: int, workers: int, max_rejected: float) -> None:
     images = np.lib.format.open_memmap(part / "images.npy", mode="w+", dtype=np.uint8, shape=(len(index), size, size))
-    kept, rejected = [], []
+    kept: list[int] = []
+    rejected: list[dict[str, str]] = []
     for row, found in enumerate(_decoded(index["image"], size, workers)):
         if isinstance(found, str):
             rejected.append({"image": index["image"].iloc[row], "reason": found})
@@ -124,9 +125,12 @@ def _check_rejected(rejected: list[dict[str, str]], total: int, most: float) -> 
     if not rejected:
         return
     first = rejected[0]
-    sentence = f"{len(rejected)} of {total} images could not be read, the first is {Path(first['image']).name}: {first['reason']}"
+    which = f"the first is {Path(first['image']).name}: {first['reason']}"
+    sentence = f"{len(rejected)} of {total} images could not be read, {which}"
     if len(rejected) > most * total:
-        raise ValueError(f"{sentence}; more than max_rejected={most:.0%} are damaged, so something is wrong with the archive")
+        raise ValueError(
+            f"{sentence}; more than max_rejected={most:.0%} are damaged, so something is wrong with the archive"
+        )
     logger.warning(f"{sentence}; they are left out and listed in rejected.csv")
 
 
@@ -152,11 +156,18 @@ def open_store(folder: str | Path) -> Store:
         raise FileNotFoundError(f"there is no image store at {folder}; store_of() builds one")
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     if sha256_of(folder / "index.csv") != provenance["index_sha256"]:
-        raise ValueError(f"{folder}/index.csv was changed after the store was built; remove the folder and build it again")
-    index, rejected = read_index(folder / "index.csv"), pd.read_csv(folder / "rejected.csv", dtype=str, keep_default_na=False)
+        raise ValueError(
+            f"{folder}/index.csv was changed after the store was built; remove the folder and build it again"
+        )
+    index, rejected = (
+        read_index(folder / "index.csv"),
+        pd.read_csv(folder / "rejected.csv", dtype=str, keep_default_na=False),
+    )
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     if images.shape != (len(index), provenance["size"], provenance["size"]):
-        raise ValueError(f"{folder} has images {images.shape} but {len(index)} index rows; remove it and build it again")
+        raise ValueError(
+            f"{folder} has images {images.shape} but {len(index)} index rows; remove it and build it again"
+        )
     return Store(images, index, rejected, provenance)
 
 

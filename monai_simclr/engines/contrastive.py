@@ -13,11 +13,13 @@ __all__ = ["ContrastiveTrainer", "PrepareLabelled", "PrepareTwoViews"]
 
 
 class PrepareTwoViews(PrepareBatch):
-    """Batch with one key a view -> ``(images (V*N, 1, H, W) float, group ids (V*N,))``, views stacked one after another.
+    """Batch with one key a view -> ``(images (V*N, 1, H, W) float, group ids (V*N,))``, views stacked one after
+    another.
 
     Args:
         keys: the views' keys, `image_1` and `image_2` as `MultiViewd` names them.
-        group_key: integer ids of what may not be each other's negatives, the patient; without the key in the batch every
+        group_key: integer ids of what may not be each other's negatives, the patient; without the key in the batch
+            every
             image is a group of its own.
         channels_last: memory format that convolutions on CPUs with bfloat16 and on GPUs prefer.
 
@@ -43,7 +45,7 @@ class PrepareTwoViews(PrepareBatch):
 
 
 class PrepareLabelled(PrepareBatch):
-    """Batch -> ``(images (N, 1, H, W) float, labels (N, K) float, NaN where unknown)``; uint8 images are scaled to [0, 1]."""
+    """Batch -> ``(images (N, 1, H, W) float, labels (N, K) float, NaN where unknown)``; uint8 is scaled to [0, 1]."""
 
     def __init__(self, image_key: str = "image", label_key: str = "label", channels_last: bool = True) -> None:
         self.image_key, self.label_key, self.channels_last = image_key, label_key, channels_last
@@ -63,7 +65,8 @@ class PrepareLabelled(PrepareBatch):
 class ContrastiveTrainer(SupervisedTrainer):
     """`SupervisedTrainer` with SimCLR's defaults; the training step is MONAI's own.
 
-    Takes what `SupervisedTrainer` takes. The network maps images to projections ``(V*N, D)``, the loss takes them and the
+    Takes what `SupervisedTrainer` takes. The network maps images to projections ``(V*N, D)``, the loss takes them and
+    the
     group ids. `prepare_batch` defaults to `PrepareTwoViews`, `decollate` to false (nothing here reads single items).
 
     Raises:
@@ -77,7 +80,7 @@ class ContrastiveTrainer(SupervisedTrainer):
                 "every small batch keeps its own; use a larger batch_size"
             )
         kwargs.setdefault("prepare_batch", PrepareTwoViews())
-        super().__init__(*args, decollate=decollate, **kwargs)
+        super().__init__(*args, **{"decollate": decollate, **kwargs})
 
 
 def _floats(images: Tensor, device: str | torch.device | None, non_blocking: bool, channels_last: bool) -> Tensor:

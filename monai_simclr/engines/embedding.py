@@ -22,7 +22,8 @@ def embed(
     """Outputs of a network for every image of a store, in float32.
 
     Args:
-        network: maps ``(B, 1, H, W)`` in [0, 1] to vectors ``(B, D)``; it is put into evaluation mode and moved to `device`.
+        network: maps ``(B, 1, H, W)`` in [0, 1] to vectors ``(B, D)``; it is put into evaluation mode and moved to
+            `device`.
         images: uint8 ``(N, S, S)``, a memory map is read batch by batch.
         finish: second half of the preprocessing, uint8 ``(B, 1, S, S)`` to float32 ``(B, 1, H, W)``.
         device: where to run.

@@ -1,6 +1,7 @@
 """Mixed precision on any device: an inferer that runs the network under autocast.
 
-MONAI's trainers know automatic mixed precision on CUDA only. bfloat16 needs no loss scaling, so wrapping the forward pass is
+MONAI's trainers know automatic mixed precision on CUDA only. bfloat16 needs no loss scaling, so wrapping the forward
+pass is
 all that it takes, on CPUs that have it as well as on GPUs.
 """
 
@@ -30,7 +31,8 @@ class AutocastInferer(Inferer):
         super().__init__()
         if precision not in ("bfloat16", "float32"):
             raise ValueError(
-                f"precision must be 'bfloat16' or 'float32', got {precision!r}; for float16 on CUDA use the trainer's amp=True"
+                f"precision must be 'bfloat16' or 'float32', got {precision!r}; for float16 on CUDA use the "
+                f"trainer's amp=True"
             )
         self.precision = precision
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -33,7 +34,8 @@ class ContrastiveMonitor:
 
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
-        projections = normalize(engine.state.output[CommonKeys.PRED].detach().float(), dim=1)
+        output: Any = engine.state.output
+        projections = normalize(output[CommonKeys.PRED].detach().float(), dim=1)
         half = len(projections) // 2
         partner = torch.arange(2 * half, device=projections.device).roll(half)
         similarity = projections @ projections.T
@@ -50,7 +52,8 @@ class ContrastiveMonitor:
         self.history.append(record)
         if record["effective_rank"] < 2:
             logger.warning(
-                f"epoch {engine.state.epoch}: the projections have an effective rank of {record['effective_rank']:.1f}: "
+                f"epoch {engine.state.epoch}: the projections have an effective rank of "
+                f"{record['effective_rank']:.1f}: "
                 "they have collapsed to one direction; lower the learning rate or raise the temperature"
             )
 

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -34,7 +34,11 @@ class PredictionWriter:
     """
 
     def __init__(
-        self, output_dir: str | Path, findings: Sequence[str], data: Sequence[Mapping[str, Any]], keep_paths: bool = False
+        self,
+        output_dir: str | Path,
+        findings: Sequence[str],
+        data: Sequence[Mapping[str, Any]],
+        keep_paths: bool = False,
     ) -> None:
         self.path = Path(output_dir) / "predictions.csv"
         self.findings, self.data, self.keep_paths = list(findings), data, keep_paths
@@ -56,13 +60,17 @@ class PredictionWriter:
         self._key = hash_key(self.path.parent)
 
     def _collect(self, engine: Engine) -> None:
-        batch = engine.state.batch
-        probabilities = torch.sigmoid(engine.state.output[CommonKeys.PRED].float()).cpu()
+        batch, output = cast(Any, engine.state.batch), cast(Any, engine.state.output)
+        probabilities = torch.sigmoid(output[CommonKeys.PRED].float()).cpu()
         for row, reason, values in zip(batch["row"], batch["reason"], probabilities, strict=True):
             image = str(self.data[int(row)]["image"])
-            shown = {name: "" if reason else f"{float(value):.6f}" for name, value in zip(self.findings, values, strict=True)}
+            shown = {
+                name: "" if reason else f"{float(value):.6f}" for name, value in zip(self.findings, values, strict=True)
+            }
             path = {"path": image} if self.keep_paths else {}
-            self.rows.append({"row": int(row), "file_hash": keyed_hash(self._key, image), **path, **shown, "reason": reason})
+            self.rows.append(
+                {"row": int(row), "file_hash": keyed_hash(self._key, image), **path, **shown, "reason": reason}
+            )
 
     def _write(self, engine: Engine) -> None:
         with write_atomically(self.path) as part, open(part, "w", newline="", encoding="utf-8") as file:

@@ -1,10 +1,11 @@
-"""What a person sees of a run: a bar with the loss on a terminal, one line an epoch in a log; and the history of both."""
+"""What a person sees of a run: a bar with the loss on a terminal, one line an epoch in a log; and the history."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -56,7 +57,7 @@ class Progress:
         self._losses, self._images, self._started = [], 0, time.perf_counter()
 
     def _step(self, engine: Engine) -> None:
-        output = engine.state.output
+        output: Any = engine.state.output
         output = output[0] if isinstance(output, list) else output
         self._losses.append(output[CommonKeys.LOSS].detach())
         self._images += len(output[CommonKeys.IMAGE])
@@ -74,7 +75,9 @@ class Progress:
         self.history.append(record)
         if self._bar is None:
             speed = f"{record['images_per_second']:.0f} images/s"
-            logger.info(f"{self.name}: epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {record['loss']:.4f}, {speed}")
+            logger.info(
+                f"{self.name}: epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {record['loss']:.4f}, {speed}"
+            )
 
     def _stop(self, engine: Engine) -> None:
         if self._bar is not None:
@@ -97,13 +100,14 @@ class StopOnNonFinite:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        loss = engine.state.output[CommonKeys.LOSS].detach()
+        loss = cast(Any, engine.state.output)[CommonKeys.LOSS].detach()
         if torch.isfinite(loss).all():
             return
         batch = engine.state.batch
         rows = batch.get("row") if isinstance(batch, dict) else None
         which = "" if rows is None else f" of the rows {[int(row) for row in rows][:20]}"
         raise FloatingPointError(
-            f"the loss is {float(loss.mean())} at iteration {engine.state.iteration}, on a batch{which}; no step was taken; "
+            f"the loss is {float(loss.mean())} at iteration {engine.state.iteration}, on a "
+            f"batch{which}; no step was taken; "
             "look at these images, or lower the learning rate"
         )

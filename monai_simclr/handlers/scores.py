@@ -15,7 +15,7 @@ __all__ = ["MeanAUROC"]
 
 
 class MeanAUROC(EpochMetric):
-    """Mean AUROC over the findings that have a positive and a negative; unknown labels are left out. NaN if none has."""
+    """Mean AUROC over the findings that have a positive and a negative, of known labels; NaN if none has."""
 
     def __init__(self) -> None:
         super().__init__(_mean_auroc, output_transform=_scores_and_labels, check_compute_fn=False)

@@ -23,7 +23,8 @@ def read_image_folder(folder: str | Path, patient_pattern: str = "") -> pd.DataF
 
     Args:
         folder: where the images are.
-        patient_pattern: regular expression whose first group is the patient in a file's name, as ``r"^(\\d+)_"``. Without it
+        patient_pattern: regular expression whose first group is the patient in a file's name, as ``r"^(\\d+)_"``.
+            Without it
             every image counts as a patient of its own, and the log says so: splits may then leak.
 
     Raises:
@@ -35,7 +36,8 @@ def read_image_folder(folder: str | Path, patient_pattern: str = "") -> pd.DataF
         raise FileNotFoundError(f"there are no images ({', '.join(IMAGE_SUFFIXES)}) below {folder}")
     if not patient_pattern:
         logger.warning(
-            f"{folder} has no patient ids: every image counts as a patient of its own, so a split may put one patient on both "
+            f"{folder} has no patient ids: every image counts as a patient of its own, so a split may "
+            f"put one patient on both "
             "sides; give read_image_folder() a patient_pattern, or write an index.csv"
         )
     patients = [_patient(path, patient_pattern) for path in paths]
