@@ -1,4 +1,4 @@
-"""The frame agrees with itself: one version, one licence, requirements that are pinned, help that names every target."""
+"""The frame agrees with itself: one version, one licence, pinned requirements, help that names every target."""
 
 from __future__ import annotations
 
