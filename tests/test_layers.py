@@ -113,7 +113,7 @@ def test_a_room_imports_only_what_the_table_allows(module: str) -> None:
         (line, ([*name.split("."), "__init__"])[1]) for line, name in _everywhere(module) if _is_of(name, PACKAGE.name)
     ]
     wrong = [f"{path.name}:{line} imports '{other}'" for line, other in ours if other not in allowed]
-    assert not wrong, f"{room} may import {MAY_IMPORT[room]}, but {', '.join(wrong)}"
+    assert not wrong, f"{room} may import {MAY_IMPORT[room]}, but {', '.join(dict.fromkeys(wrong))}"
 
 
 @pytest.mark.parametrize(
