@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 import sys
 import time
@@ -127,6 +128,7 @@ def _say(text: str) -> None:
 def _run(bundle: Path, name: str, **overrides: Any) -> None:
     from monai.bundle import run
 
+    logging.getLogger("monai").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # MONAI warns that configs are code; these are our own, and the README says so of all others
         warnings.filterwarnings("ignore", message="parsing config_file")

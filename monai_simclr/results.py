@@ -135,7 +135,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         table.add_column(Text(str(name)))
     for row in rows:
         table.add_row(*(Text(_cell(row.get(name))) for name in rows[0]))
-    Console(file=sys.stdout).print(table)
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def _cell(value: Any) -> str:

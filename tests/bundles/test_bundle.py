@@ -1,0 +1,148 @@
+"""The bundle, end to end on phantoms, by MONAI's own command; and that no fact stands in two configs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from monai_simclr.bundles import CHEST_XRAY_SIMCLR
+
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.data.phantom import FINDINGS
+from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.networks import encoder_header, patients_seen
+from monai_simclr.results import read_metrics
+
+CONFIGS = CHEST_XRAY_SIMCLR / "configs"
+SMALL = ["--num_workers", "0", "--max_epochs", "2"]
+
+
+def _run(bundle: Path, config: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=environment, timeout=240)
+    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("main_job")
+    write_nih_phantoms(folder / "phantoms", n_patients=96, size=96, bad_files=3)
+    write_dicom_phantoms(folder / "dicom", n_patients=2, size=96)
+    (folder / "dicom" / "notes.txt").write_text("not an image")
+    copy_bundle(folder / "bundle", FINDINGS, size=56, width=0.25)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder):
+    archive = ["--dataset_dir", str(folder / "phantoms")]
+    done = _run(folder / "bundle", "configs/pretrain.json", *archive, *SMALL, "--batch_size", "32")
+    return folder, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_main_job_runs_by_its_five_commands(pretrained):
+    folder, log = pretrained
+    bundle, archive = folder / "bundle", ["--dataset_dir", str(folder / "phantoms"), "--num_workers", "0"]
+    assert "images could not be read, the first is" in log
+    assert log.count("3 of ") >= 1
+    assert "next: run configs/cluster.json" in log
+    _run(bundle, "configs/cluster.json", *archive, "--n_bootstrap", "50")
+    _run(bundle, "configs/train.json", *archive, "--label_fraction", "0.5", "--max_epochs", "2")
+    _run(bundle, "['configs/train.json','configs/evaluate.json']", *archive)
+    _run(bundle, "configs/inference.json", "--dataset_dir", str(folder / "dicom"), "--num_workers", "0")
+    for name in ("pretrain", "cluster", "train", "evaluate", "inference"):
+        metrics = read_metrics(bundle / "output" / name)
+        assert metrics["command"] == name
+        assert metrics["versions"]["monai"]
+        assert (bundle / "output" / name / "config.json").is_file()
+    clusters = read_metrics(bundle / "output" / "cluster")["values"]
+    assert {"encoder", "raw pixels", "random encoder"} == set(clusters["knn"])
+    row = clusters["clusters"]["encoder, k=6, acc_one_to_one"]
+    assert row["low"] <= row["value"] <= row["high"]
+    assert 0 < row["majority"] < 1
+
+
+def test_predictions_name_nobody(pretrained):
+    folder, _ = pretrained
+    text = (folder / "bundle" / "output" / "inference" / "predictions.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == sum(path.is_file() for path in (folder / "dicom").rglob("*"))
+    assert [row["reason"] for row in rows if row["reason"]] == [
+        "is not DICOM, PNG, JPEG or TIFF; its content decides, not its name"
+    ]
+    assert "PHANTOM" not in text
+    assert str(folder) not in text
+
+
+def test_the_encoder_knows_its_patients_by_a_keyed_hash_and_saw_no_test_patient(pretrained):
+    folder, _ = pretrained
+    from monai_simclr.data import open_index
+    from monai_simclr.files import keyed_hash
+
+    header = encoder_header(folder / "bundle" / "models" / "encoder.safetensors")
+    index = open_index(folder / "phantoms")
+    hashes = {patient: keyed_hash(header["patients_key"], patient) for patient in index["patient_id"]}
+    seen = {patient for patient, value in hashes.items() if value in patients_seen(header)}
+    assert seen
+    assert not seen & set(index.loc[index["split"] == "test", "patient_id"])
+
+
+def test_a_fraction_that_leaves_a_finding_empty_says_so(pretrained):
+    folder, _ = pretrained
+    arguments = ["--dataset_dir", str(folder / "phantoms"), "--label_fraction", "0.01", "--num_workers", "0"]
+    done = _run(folder / "bundle", "configs/train.json", *arguments, check=False)
+    assert done.returncode != 0
+    assert "without a positive; use a larger label_fraction" in done.stderr
+
+
+def test_inference_without_a_checkpoint_is_an_error(folder, tmp_path):
+    bundle = copy_bundle(tmp_path / "fresh", FINDINGS, size=56, width=0.25)
+    done = _run(bundle, "configs/inference.json", "--dataset_dir", str(folder / "dicom"), check=False)
+    assert done.returncode != 0
+    assert "so predictions would come from random weights; run configs/train.json first" in done.stderr
+
+
+def test_configs_agree_on_what_they_share():
+    configs = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("*.json") if path.stem != "metadata"}
+    overlays = {"evaluate", "multi_gpu"}
+    shared = (
+        "size",
+        "findings",
+        "encoder_path",
+        "ckpt_path",
+        "store_dir",
+        "encoder_def",
+        "store",
+        "seed",
+        "num_workers",
+    )
+    for key in shared:
+        values = [config[key] for name, config in configs.items() if name not in overlays and key in config]
+        assert len(values) >= 2, key
+        assert all(value == values[0] for value in values), key
+        assert "_meta_" in json.dumps(values[0]) or "@" in json.dumps(values[0]), key
+
+
+def test_a_copy_says_its_findings_in_one_place(tmp_path):
+    copy = copy_bundle(tmp_path / "b", ["Mass", "Edema"], size=64, encoder="resnet34", width=0.5)
+    changed = [
+        path.name for path in (copy / "configs").iterdir() if path.read_text() != (CONFIGS / path.name).read_text()
+    ]
+    assert changed == ["metadata.json"]
+    metadata = json.loads((copy / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "Mass", "1": "Edema"}
+    assert metadata["encoder"] == {"name": "resnet34", "width": 0.5}
+
+
+def test_a_bundle_never_overwrites_a_folder(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty; name a new folder"):
+        copy_bundle(tmp_path)
