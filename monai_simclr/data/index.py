@@ -61,7 +61,7 @@ def _labels(column: pd.Series) -> pd.Series:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"labels must be 1, 0 or NaN, got {column.iloc[row]!r} for {column.name!r} in row {row}; "
+            f"labels must be 1, 0 or NaN, got {column.iloc[row]} for {column.name!r} in row {row}; "
             f"map uncertain labels first"
         )
     return values
