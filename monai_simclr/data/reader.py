@@ -12,6 +12,7 @@ import pydicom
 from monai.config import PathLike
 from monai.data import ImageReader
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydicom.errors import BytesLengthException
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 __all__ = ["RadiographError", "RadiographReader", "read_radiograph"]
@@ -47,7 +48,9 @@ def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.nd
         OSError,
         RuntimeError,
         AttributeError,
-        KeyError,
+        LookupError,
+        TypeError,
+        BytesLengthException,
         SyntaxError,
         EOFError,
         NotImplementedError,
@@ -92,6 +95,10 @@ def _read_picture(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[str, An
 
 
 def _gray(path: Path, pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype.byteorder == ">":
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+    if pixels.dtype == np.int32 and (pixels.min() < 0 or pixels.max() > 65535):
+        raise RadiographError(path, f"has values from {pixels.min()} to {pixels.max()}; 8 or 16 bits are needed")
     top = {"uint8": 255.0, "uint16": 65535.0, "int32": 65535.0}.get(str(pixels.dtype))
     if top is None:
         raise RadiographError(path, f"has pixels of type {pixels.dtype}; 8 or 16 bits are needed")
@@ -162,7 +169,8 @@ def _check_header(path: Path, header: pydicom.Dataset, max_pixels: int) -> None:
         )
     needed = rows * columns * int(header.get("BitsAllocated", 8)) // 8
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is not None and not syntax.is_compressed and path.stat().st_size < needed:
+    whole = syntax is not None and not syntax.is_compressed and not syntax.is_deflated
+    if whole and path.stat().st_size < needed:
         raise RadiographError(
             path, f"is truncated: {path.stat().st_size} bytes, the header speaks of {needed} bytes of pixels"
         )
@@ -171,6 +179,8 @@ def _check_header(path: Path, header: pydicom.Dataset, max_pixels: int) -> None:
 def _render(path: Path, data: pydicom.Dataset, stored: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """DICOM PS3.3 C.11: padding, modality LUT, VOI, then exactly one inversion, scaled by the known output range."""
     padding = _padding(data, stored)
+    if padding.all():
+        raise RadiographError(path, "has (0028,0120) Pixel Padding Value everywhere; there is no picture")
     values = apply_modality_lut(stored, data).astype(np.float64)
     pixels, window = _voi(data, values, stored, padding)
     photometric = str(data.PhotometricInterpretation)
@@ -202,7 +212,7 @@ def _voi(
         bits = int(item.LUTDescriptor[2])
         return apply_voi_lut(values.astype(np.int64), data, prefer_lut=True) / (2**bits - 1), ()
     width, center = _first(data.get("WindowWidth")), _first(data.get("WindowCenter"))
-    if width is not None and center is not None and width >= 1:
+    if width is not None and center is not None and width >= _least_width(data):
         low, high = _output_range(data)
         shown = apply_voi_lut(values, data, index=0, prefer_lut=False)
         return (shown - low) / (high - low), (center, width)
@@ -211,6 +221,11 @@ def _voi(
     else:
         low, high = (float(v) for v in np.percentile(values[~padding], (0.5, 99.5)))
     return (values - low) / max(high - low, np.finfo(float).tiny), ()
+
+
+def _least_width(data: pydicom.Dataset) -> float:
+    """Smallest allowed window width: 1 for LINEAR, above 0 otherwise (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    return 1.0 if str(data.get("VOILUTFunction", "LINEAR") or "LINEAR") == "LINEAR" else float(np.finfo(float).tiny)
 
 
 def _output_range(data: pydicom.Dataset) -> tuple[float, float]:
