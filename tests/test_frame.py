@@ -115,7 +115,9 @@ def test_both_licence_files_are_the_apache_licence() -> None:
 def test_the_help_of_make_names_every_target() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", _text("Makefile"), re.MULTILINE))
     assert targets >= TARGETS
-    done = subprocess.run(["make", "help"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     assert {line.split()[0] for line in done.stdout.splitlines()} == targets
 

@@ -24,10 +24,23 @@ _TEXT = ("image", "patient_id", "study_id", "view_position", "sex", "split", *OP
 
 
 def findings_of(index: pd.DataFrame) -> tuple[str, ...]:
+    """Names of the label columns: all that are neither in `COLUMNS` nor in `OPTIONAL`."""
     return tuple(name for name in index.columns if name not in {*COLUMNS, *OPTIONAL})
 
 
 def check_index(index: pd.DataFrame) -> pd.DataFrame:
+    """Give the same index with settled types, or say what is wrong with it.
+
+    Args:
+        index: a table with `COLUMNS`, any of `OPTIONAL`, and one column a finding.
+
+    Returns:
+        New table: text columns as str ("" is unknown), `age` in years (NaN is unknown), labels 1.0, 0.0 or NaN.
+
+    Raises:
+        ValueError: if a column is missing, there are no rows, an image stands there twice, a patient is in two
+            splits, or a label is none of 1, 0 and NaN (names the column and the row).
+    """
     missing = [name for name in COLUMNS if name not in index]
     if missing:
         raise ValueError(f"the index lacks the columns {missing}; it has {list(index.columns)}")
@@ -68,6 +81,11 @@ def _labels(column: pd.Series) -> pd.Series:
 
 
 def classes_of(index: pd.DataFrame) -> np.ndarray:
+    """One class an image, for clusters: the only finding that is 1, "No Finding" when all are 0, "" otherwise.
+
+    Returns:
+        Text, shape ``(N,)``; "" stands for several findings, or an unknown label.
+    """
     findings = findings_of(index)
     if not findings:
         return np.full(len(index), "", dtype=object).astype(str)
@@ -78,6 +96,19 @@ def classes_of(index: pd.DataFrame) -> np.ndarray:
 
 
 def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows as plain dictionaries, as MONAI's datasets take them.
+
+    Args:
+        index: a checked index.
+        findings: which labels to carry.
+
+    Returns:
+        One ``{"image": path, "row": int, "patient": int}`` a row, with ``"label"``, a list of K floats, where there are
+        findings; `patient` numbers the patients.
+
+    Raises:
+        ValueError: if the index has no labels for a finding.
+    """
     unknown = [name for name in findings if name not in index]
     if unknown:
         raise ValueError(f"the index has no labels for {unknown}; it has {list(findings_of(index))}; see --findings")
@@ -93,6 +124,7 @@ def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str,
 
 
 def check_images_exist(index: pd.DataFrame) -> None:
+    """Raise `FileNotFoundError` with the count and the first name when images of an index are not there."""
     missing = [path for path in index["image"] if not os.path.isfile(path)]
     if missing:
         folder = Path(missing[0]).parent
@@ -104,6 +136,15 @@ def check_images_exist(index: pd.DataFrame) -> None:
 
 
 def read_index(path: str | Path) -> pd.DataFrame:
+    """Read and check an index that `write_index` wrote, or anyone's CSV with its columns.
+
+    Everything is read as text first, so that patient "00123" is not patient "123". Relative paths are taken from
+    the folder of the file.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ValueError: as `check_index` does.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no index at {path}")
@@ -114,6 +155,7 @@ def read_index(path: str | Path) -> pd.DataFrame:
 
 
 def write_index(index: pd.DataFrame, path: str | Path) -> Path:
+    """Write an index as CSV, whole or not at all; paths below the file's folder are written relative to it."""
     path = Path(path)
     root = path.parent.absolute()
     table = index.assign(image=[_relative(Path(name), root) for name in index["image"]])

@@ -33,6 +33,24 @@ class RadiographError(ValueError):
 
 
 def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read a file as a canonical image.
+
+    DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, VOI (LUT sequence, else the first
+    window, else the 0.5 to 99.5 percentiles), one inversion at most, scaled by the known output
+    range. PNG, JPEG and TIFF are scaled by their type. What a file is, its content decides.
+
+    Args:
+        path: the file.
+        max_pixels: rows x columns that are read at the most, checked before anything is decoded.
+
+    Returns:
+        float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata of plain Python values that name no patient:
+        `view_position, photometric_interpretation, inverted, window, spacing (mm), spacing_source, format`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RadiographError: if the file is no radiograph that can be read (says why, and what to do).
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -254,6 +272,16 @@ def _spacing(data: pydicom.Dataset) -> tuple[tuple[float, ...], str]:
 
 
 class RadiographReader(ImageReader):
+    """MONAI reader of radiographs: ``LoadImaged(keys, reader="monai_simclr.data.RadiographReader")``.
+
+    Axes are rows, then columns, whatever the format: row 0 is cranial, bright is dense. The metadata name no patient.
+    All checks are in `get_data`: an error raised in `read` would make `LoadImage` try another reader in silence.
+
+    Args:
+        max_pixels: see `read_radiograph`.
+        kwargs: what `LoadImage` passes to every reader; not used.
+    """
+
     def __init__(self, max_pixels: int = 64_000_000, **kwargs: Any) -> None:
         self.max_pixels = max_pixels
 

@@ -104,6 +104,12 @@ def _order(positive: np.ndarray, generator: np.random.Generator) -> np.ndarray:
             left.remove(pick)
             order.append(pick)
             has += positive[pick]
+    for finding in rarest:  # and one negative of each, where there is one
+        if positive[order, finding].all():
+            pick = next((patient for patient in left if not positive[patient, finding]), None)
+            if pick is not None:
+                left.remove(pick)
+                order.append(pick)
     groups = _by_pattern(positive, left)
     return np.array(order + _interleaved(groups))
 
