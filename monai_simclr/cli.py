@@ -49,7 +49,7 @@ def _options(
 def demo(
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to work in.")] = Path("demo"),
     patients: Annotated[int, typer.Option(help="Phantom patients to draw.", min=120)] = 600,
-    epochs: Annotated[int, typer.Option(help="Epochs of pretraining.", min=1)] = 40,
+    epochs: Annotated[int, typer.Option(help="Epochs of pretraining.", min=1)] = 30,
     draws: Annotated[int, typer.Option(help="Draws of few labels.", min=2)] = 5,
 ) -> None:
     """Run the whole main job on drawn phantoms, in a few minutes on two cores, and print the table of results."""

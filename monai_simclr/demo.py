@@ -36,7 +36,7 @@ _NOTICE = (
 _SIZE, _WIDTH, _BATCH, _FRACTION = 56, 0.25, 128, 0.1
 
 
-def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int = 40, draws: int = 5) -> Path:
+def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int = 30, draws: int = 5) -> Path:
     """Draw an archive, pretrain, cluster, fine-tune with few labels, predict on DICOM, and write the report.
 
     Args:
