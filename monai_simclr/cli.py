@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from monai_simclr._version import __version__
+from monai_simclr.exits import exit_code, last_line
 
 __all__ = ["app", "main"]
 
@@ -18,17 +19,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (FileExistsError, 4),
-    (PermissionError, 4),
-    (FloatingPointError, 5),
-    (MemoryError, 6),
-    (FileNotFoundError, 3),
-    (ValueError, 3),
-    (OSError, 6),
-)
-"""DESIGN, section 7: 2 is typer's own (usage), 130 Ctrl-C, 1 everything else, which is our bug."""
 
 _debug = False
 
@@ -94,19 +84,11 @@ def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     try:
         app()
-    except KeyboardInterrupt:
-        _stop("stopped by Ctrl-C; run the same command again", 130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
         if _debug:
             raise
-        code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
-        hint = "; this is a bug of ours, please report it with the output of --debug" if code == 1 else ""
-        _stop(f"{type(error).__name__}: {error}{hint}", code)
-
-
-def _stop(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
-    raise SystemExit(code)
+        print(last_line(error), file=sys.stderr)
+        raise SystemExit(exit_code(error)) from None
 
 
 if __name__ == "__main__":

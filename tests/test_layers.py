@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "optimizers": [],
     "embeddings": ["files"],
     "results": ["files"],
+    "exits": [],
     "data": ["findings", "files", "ops"],
     "transforms": ["ops"],
     "engines": ["embeddings"],
@@ -35,16 +36,16 @@ MAY_IMPORT: dict[str, list[str]] = {
     "recipes": ["data", "transforms", "ops"],
     "handlers": ["evaluation", "embeddings", "results", "files"],
     "report": ["evaluation", "embeddings", "results", "files", "findings"],
-    "workflows": [*L2_AND_BELOW, "recipes", "handlers"],
+    "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers"],
     "bundling": ["findings", "files", "bundles"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling"],
-    "cli": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling", "demo"],
+    "cli": [*L2_AND_BELOW, "exits", "recipes", "handlers", "report", "workflows", "bundling", "demo"],
     "__main__": ["cli"],
     "__init__": [],
     "_version": [],
 }
 EVERYBODY_MAY = {"_version"}
-LIGHT_ROOMS = ["findings", "files", "results", "cli", "__init__", "__main__", "_version"]
+LIGHT_ROOMS = ["findings", "files", "results", "exits", "cli", "__init__", "__main__", "_version"]
 
 
 def _name(path: Path) -> str:

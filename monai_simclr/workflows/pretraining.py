@@ -1,0 +1,65 @@
+"""What pretraining leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_simclr.data.loading import StoreDataset
+from monai_simclr.files import keyed_hash, write_json
+from monai_simclr.networks import SimCLR, save_encoder
+from monai_simclr.results import closing_line, write_metrics
+from monai_simclr.workflows.run import Run
+
+__all__ = ["finish_pretraining"]
+
+logger = logging.getLogger("monai_simclr")
+
+
+def finish_pretraining(
+    run: Run,
+    path: str | Path,
+    network: nn.Module,
+    dataset: StoreDataset,
+    encoder_name: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    monitor: Sequence[Mapping[str, float]],
+) -> None:
+    """Leave the encoder with what it is and whom it saw, the metrics, and a closing line (on the first rank)."""
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return
+    model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
+    patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
+    save_encoder(path, model.encoder, {**_header(run, patients), **{key: str(v) for key, v in encoder_name.items()}})
+    last, chance = history[-1], monitor[-1]["chance"]
+    values = {"loss": last["loss"], "images_per_second": last["images_per_second"], **monitor[-1]}
+    n = {
+        "images": len(dataset),
+        "patients": len(patients),
+        "rejected": len(dataset.store.rejected),
+        "epochs": len(history),
+    }
+    made = write_metrics(
+        run.output_dir, values, command="pretrain", split="+".join(dataset.splits), seed=run.seed, n=n,
+        baselines={"top1": {"chance": chance}},
+    )  # fmt: skip
+    write_json(run.path("history.json"), _joined(history, monitor))
+    logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json next"))
+
+
+def _header(run: Run, patients: set[str]) -> dict[str, str]:
+    """What travels with the weights; of the patients only hashes under a key of this file."""
+    key = secrets.token_hex(8)
+    seen = json.dumps(sorted(keyed_hash(key, patient) for patient in patients))
+    return {"size": str(run.size), "seed": str(run.seed), "patients_key": key, "patients_seen": seen}
+
+
+def _joined(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    return [{**one, **other} for one, other in zip(first, second, strict=True)]
