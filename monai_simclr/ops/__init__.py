@@ -9,6 +9,8 @@ from monai_simclr.ops.intensity import curve as curve
 from monai_simclr.ops.intensity import window as window
 from monai_simclr.ops.lungs import PRIOR_LUNG_BOX as PRIOR_LUNG_BOX
 from monai_simclr.ops.lungs import LocatedLungs as LocatedLungs
+from monai_simclr.ops.lungs import LungLocalizer as LungLocalizer
+from monai_simclr.ops.lungs import boxes_of_masks as boxes_of_masks
 from monai_simclr.ops.lungs import coverage as coverage
 from monai_simclr.ops.lungs import locate_lungs as locate_lungs
 from monai_simclr.ops.lungs import widened as widened
