@@ -17,7 +17,7 @@ from lungs_data import MaskedSet, read_masked_sets, tight_box
 from monai_simclr.files import write_atomically
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
 
-__all__ = ["Lessons", "fit", "lessons"]
+__all__ = ["Lessons", "fit", "lessons", "no_chest", "overlap"]
 
 MARGINS = (0.0, 0.2, 0.2, 0.2)
 """The first stage sees the whole image, the others a box with a fifth of its sides around it."""
@@ -56,7 +56,7 @@ class Lessons(NamedTuple):
 
 
 def lessons(data: MaskedSet, copies: int, seed: int = 0) -> Lessons:
-    """Show every image as it is and in `copies` other exposures and positions, to every stage from a perturbed start."""
+    """Show every image as it is and in `copies` other exposures and positions, each stage from a perturbed start."""
     random = np.random.RandomState(seed)
     planes, boxes, source = _varied(data, copies, random)
     starts = [np.tile([0.0, 0.0, 1.0, 1.0], (len(boxes), 1)), *(_near(boxes, spread, random) for spread in SPREADS)]
@@ -64,7 +64,7 @@ def lessons(data: MaskedSet, copies: int, seed: int = 0) -> Lessons:
     moves = [(boxes - start) / _sides(start) for start in starts]
     wide = _near(boxes, random.choice(WIDE_SPREADS, (len(boxes), 1)), random)
     wrong = random.permutation(len(boxes))[: len(boxes) // 3]
-    no_chests = [_no_chest(planes[i], random) for i in wrong]
+    no_chests = [no_chest(planes[i], random) for i in wrong]
     return Lessons(
         seen, moves, source,
         np.concatenate([_seen(planes, wide, MARGINS[-1]), _seen(no_chests, boxes[wrong], MARGINS[-1])]),
@@ -131,7 +131,8 @@ def _moved(plane: np.ndarray, lungs: np.ndarray, random: np.random.RandomState) 
             break
     border = cv2.BORDER_CONSTANT if random.rand() < 0.4 else cv2.BORDER_REPLICATE
     value = 0.0 if random.rand() < 0.7 else float(random.uniform(0, 255))
-    return cv2.warpAffine(plane, matrix, (SIDE, SIDE), borderMode=border, borderValue=value), tight_box(moved_lungs > 0.5)
+    moved = cv2.warpAffine(plane, matrix, (SIDE, SIDE), borderMode=border, borderValue=value)
+    return moved, tight_box(moved_lungs > 0.5)
 
 
 def _placement(random: np.random.RandomState) -> np.ndarray:
@@ -151,7 +152,7 @@ def _exposed(plane: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     return (plane + random.normal(0, 1, plane.shape) * random.uniform(0, 6)).astype(np.float32)
 
 
-def _no_chest(plane: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+def no_chest(plane: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """Something that must not pass for upright lungs: turned, upside down, a part magnified, or noise."""
     kind = random.randint(5)
     if kind < 3:

@@ -48,7 +48,7 @@ def thresholds(image: np.ndarray) -> Found:
 
 
 def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and areas of the regions as large as a lung that touch neither sides nor bottom (air around the patient)."""
+    """Boxes and areas of regions of a lung's size that touch neither sides nor bottom, as air around a patient does."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     left, top, width, height, area = stats[1:].T
     inside = (left > 0) & (left + width < _SIDE) & (top + height < _SIDE)

@@ -1,8 +1,8 @@
 """A cascade of ridge regressions that moves a box onto the lungs: what `locate_lungs` runs.
 
-It looks at the whole image, says where the lungs are, looks again at that place with a margin, and corrects itself: each
-stage reads gradients and ranks of gray, and answers with the move of four edges by one matrix. The idea is that of
-cascaded pose regression (Dollar et al., CVPR 2010) and of supervised descent (Xiong and De la Torre, CVPR 2013).
+It looks at the whole image, says where the lungs are, looks again at that place with a margin, and corrects itself.
+Each stage reads gradients and ranks of gray, and answers with the move of four edges, by one matrix: cascaded
+pose regression (Dollar et al., CVPR 2010), supervised descent (Xiong and De la Torre, CVPR 2013).
 
 The numbers in ``lung_cascade.npz`` come from ``benchmarks/lungs_fit.py``; no pixel of a patient is in them.
 """
@@ -123,8 +123,9 @@ def features(patch: np.ndarray) -> np.ndarray:
         True
     """
     smooth = cv2.GaussianBlur(patch, (0, 0), 0.7)
-    gradients = (cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, borderType=cv2.BORDER_REPLICATE) for order in _ORDERS)
-    size, angle = cv2.cartToPolar(*gradients)
+    across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=3, borderType=cv2.BORDER_REPLICATE)
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=3, borderType=cv2.BORDER_REPLICATE)
+    size, angle = cv2.cartToPolar(across, down)
     place = angle * (_ORIENTATIONS / (2 * np.pi))
     lower = np.floor(place)
     share, lower = place - lower, lower.astype(np.int64) % _ORIENTATIONS
@@ -134,9 +135,6 @@ def features(patch: np.ndarray) -> np.ndarray:
     mean = histogram.mean()
     gray = cv2.resize(smooth, (_GRAYS, _GRAYS), interpolation=cv2.INTER_AREA).ravel()
     return np.concatenate([np.sqrt(histogram / (mean if mean > 0 else 1.0)), _ranks(gray)]).astype(np.float32)
-
-
-_ORDERS = ((1, 0), (0, 1))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ def draw_crops(
     min_coverage: float,
     max_tries: int = 10,
 ) -> np.ndarray:
-    """Draw one crop for each lung box: the first of `max_tries` that keeps enough of it, or the first one, grown.
+    """Draw one crop for each lung box: the first of `max_tries` that keeps enough, or the first one, grown enough.
 
     Args:
         random: where the randomness comes from; the same number of draws is taken whatever is accepted.
@@ -28,7 +28,7 @@ def draw_crops(
         max_tries: how many crops are drawn for each box.
 
     Returns:
-        Shape ``(n, 4)``: left, top, right, bottom in [0, 1].
+        Shape ``(n, 4)``: left, top, right, bottom in [0, 1]. Each keeps `min_coverage` of its lung box.
 
     Example:
         >>> lungs = np.array([[0.1, 0.1, 0.9, 0.9]])
@@ -51,10 +51,19 @@ def draw_crops(
 
 
 def _grown(boxes: np.ndarray, lung_boxes: np.ndarray, min_coverage: float) -> np.ndarray:
-    short = coverage(boxes, lung_boxes) < min_coverage
-    if not short.any():
-        return boxes
+    """Move the edges of crops that keep too little toward those of the lungs' box, all by one share, far enough."""
     whole = np.concatenate(
         [np.minimum(boxes[:, :2], lung_boxes[:, :2]), np.maximum(boxes[:, 2:], lung_boxes[:, 2:])], axis=1
     )
-    return np.where(short[:, None], whole, boxes)
+    low = np.zeros((len(boxes), 1))
+    high = np.where(coverage(boxes, lung_boxes) < min_coverage, 1.0, 0.0)[:, None]
+    target = min(min_coverage + 1e-9, 1.0)  # so that rounding in later steps stays above the bound
+    for _ in range(30):  # bisection: `high` always keeps enough
+        share = (low + high) / 2
+        enough = (coverage(_toward(boxes, whole, share), lung_boxes) >= target)[:, None]
+        low, high = np.where(enough, low, share), np.where(enough, share, high)
+    return _toward(boxes, whole, high)
+
+
+def _toward(boxes: np.ndarray, whole: np.ndarray, share: np.ndarray) -> np.ndarray:
+    return np.where(share < 1, boxes + share * (whole - boxes), whole)  # at 1 exactly: the sum may round

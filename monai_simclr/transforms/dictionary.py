@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
+from monai.data.meta_obj import get_track_meta
 from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.traits import LazyTrait
 from monai.transforms.transform import LazyTransform, MapTransform, Randomizable, RandomizableTransform, Transform
+from monai.utils import convert_to_tensor
 
 from monai_simclr.transforms import array, spatial, views
+from monai_simclr.transforms.lung_source import FromLungs
 
 __all__ = [
     "CLAHED",
@@ -61,12 +64,18 @@ class _OverKeys(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any], **options: Any) -> dict[Hashable, Any]:
         d = dict(data)
         present = list(self.key_iterator(d))
-        if present and isinstance(self.transform, Randomizable):
-            self.transform.randomize(d[present[0]])
-            options["randomize"] = False
+        if present:
+            options |= self._shared(d, present[0])
         for key in present:
             d[key] = self.transform(d[key], **options)
         return d
+
+    def _shared(self, d: Mapping[Hashable, Any], first: Hashable) -> dict[str, Any]:
+        """What is drawn or looked up once, from the first key, and holds for all."""
+        if not isinstance(self.transform, Randomizable):
+            return {}
+        self.transform.randomize(d[first])
+        return {"randomize": False}
 
 
 class _RandomOverKeys(_OverKeys, RandomizableTransform):
@@ -116,6 +125,28 @@ class _RandomLazyOverKeys(_LazyOverKeys, _RandomOverKeys):
         RandomizableTransform.__init__(self, prob=1.0)
 
 
+class _FromLungsOverKeys(_LazyOverKeys):
+    """Lungs are looked for in the first key, or under `lungs_key`; all keys get the same crop."""
+
+    def _shared(self, d: Mapping[Hashable, Any], first: Hashable) -> dict[str, Any]:
+        key = self.transform.lungs_key
+        if key is not None and key not in d and not self.allow_missing_keys:
+            raise KeyError(
+                f"lungs_key={key!r} is not in the item, which has {sorted(map(str, d))}; "
+                "with allow_missing_keys=True such items fall back to the other sources of a lung box"
+            )
+        given = self.transform.given_in(d, d[first])
+        if not isinstance(self.transform, Randomizable):
+            return {"lungs": self.transform.find(convert_to_tensor(d[first], track_meta=get_track_meta()), given)}
+        draws: Any = self.transform
+        draws.randomize(d[first], given)
+        return {"randomize": False}
+
+
+class _RandomFromLungsOverKeys(_FromLungsOverKeys, _RandomLazyOverKeys):
+    pass
+
+
 def over_keys(array_class: type[Transform]) -> type[Any]:
     """Make the dictionary form of an array transform.
 
@@ -138,6 +169,8 @@ def over_keys(array_class: type[Transform]) -> type[Any]:
     base = {(False, False): _OverKeys, (False, True): _RandomOverKeys, (True, False): _LazyOverKeys}.get(
         (lazy, random), _RandomLazyOverKeys
     )
+    if issubclass(array_class, FromLungs):
+        base = _RandomFromLungsOverKeys if random else _FromLungsOverKeys
     namespace = {
         "__module__": __name__,
         "__qualname__": f"{array_class.__name__}d",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from monai.config import NdarrayOrTensor
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
@@ -19,11 +18,9 @@ from torch import Tensor
 from monai_simclr import ops
 from monai_simclr.transforms.base import check_prob, check_range
 from monai_simclr.transforms.crops import draw_crops
+from monai_simclr.transforms.lung_source import FoundLungs, FromLungs, LungSource, spatial_size
 
-__all__ = ["LungCrop", "LungSource", "RandLungPreservingCrop", "RandMildRotate"]
-
-LungSource = Literal["prior", "located"]
-"""Where the lungs are taken to be: `ops.PRIOR_LUNG_BOX`, or what `ops.locate_lungs` finds in the pixels."""
+__all__ = ["LungCrop", "RandLungPreservingCrop", "RandMildRotate"]
 
 
 class RandMildRotate(RandRotate):
@@ -52,13 +49,23 @@ class RandMildRotate(RandRotate):
         self.degrees = degrees
 
 
-class LungCrop(Crop):
+class LungCrop(FromLungs, Crop):
     """Crop to the lungs with a margin, which takes away much of what tells hospitals apart.
+
+    A crop of MONAI's: lazy and invertible as that is. It never cuts into the lungs' box. Where MONAI tracks metadata,
+    ``meta["lung_source"]`` says where the box comes from ("given", "localizer", "located", "prior") and
+    ``meta["lung_coverage"]`` what was kept of it (1.0).
 
     Args:
         margin: what is added on each side, as a share of the lungs' box; effusions and the heart lie at its border.
-        lungs: "located" looks for them in the pixels, "prior" takes the usual place.
+        lungs: "located" looks for them in the pixels (the image must be upright, bright is dense), "prior" takes the
+            usual place, a `LungLocalizer` is asked first.
+        lungs_key: key of a box (four edges in shares of the image) or mask that goes before all others: in the
+            dictionary form a key of the item, or else, as in the array form, one of the image's metadata.
         lazy: whether to only note the crop, for MONAI's lazy resampling.
+
+    Raises:
+        ValueError: if an argument is out of its range; when called, if an image has no two spatial dimensions.
 
     Note:
         arXiv 2603.05157 (2026): cropping to the lungs reduced shortcut learning and kept the diagnostic performance.
@@ -68,40 +75,46 @@ class LungCrop(Crop):
         torch.Size([1, 76, 84])
     """
 
-    def __init__(self, margin: float = 0.08, lungs: LungSource = "located", lazy: bool = False) -> None:
-        super().__init__(lazy)
+    def __init__(
+        self, margin: float = 0.05, lungs: LungSource = "located", lungs_key: str | None = None, lazy: bool = False
+    ) -> None:
+        Crop.__init__(self, lazy)
+        FromLungs.__init__(self, lungs, lungs_key)
         if not 0 <= margin <= 1:
             raise ValueError(f"margin must be in [0, 1], got {margin}")
-        self.margin, self.lungs = margin, _check_source(lungs)
+        self.margin = margin
 
-    @property
-    def requires_current_data(self) -> bool:
-        """Whether pixels are read, so that MONAI applies what is pending first."""
-        return self.lungs == "located"
-
-    def __call__(self, img: NdarrayOrTensor, lazy: bool | None = None) -> Tensor:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, img: NdarrayOrTensor, lazy: bool | None = None, lungs: FoundLungs | NdarrayOrTensor | None = None
+    ) -> Tensor:
+        """Crop one image, shape ``(C, H, W)``; `lungs` is a box or mask that is known already."""
         tensor = convert_to_tensor(img, track_meta=get_track_meta())
-        box = _lung_box(tensor, self.lungs)
-        return super().__call__(tensor, _slices(ops.widened(box, self.margin), _spatial(tensor)), lazy)
+        found = self.find(tensor, self.given_in({}, img) if lungs is None else lungs)
+        slices, kept = _cut(ops.widened(found.box, self.margin), found.box, spatial_size(tensor))
+        return _noted(super().__call__(tensor, slices, lazy), kept, found.source)
 
 
-class RandLungPreservingCrop(Randomizable, Crop):
+class RandLungPreservingCrop(FromLungs, Randomizable, Crop):
     """Crop at random, as another collimation would, and never lose the lungs.
 
-    Of `max_tries` drawn crops the first that keeps enough of the lungs is taken; if none does, the first one grows
-    until it holds them all. No crop below the bound is ever returned. Where MONAI tracks metadata, the share that was
-    kept is in ``meta["lung_coverage"]``.
+    A crop of MONAI's: lazy and invertible as that is. Of `max_tries` drawn crops the first that keeps enough of the
+    lungs' box is taken; if none does, the first one grows toward it until it keeps enough. No crop below the bound is
+    ever returned. Where MONAI tracks metadata, the share that was kept is in ``meta["lung_coverage"]``, and where the
+    box comes from ("given", "localizer", "located", "prior") in ``meta["lung_source"]``.
 
     Args:
         scale: lowest and highest area of the crop, as a share of the image's.
         min_lung_coverage: share of the area of the lungs' box that the crop keeps at least.
         aspect: lowest and highest ratio of the crop's width to its height, relative to the image's.
-        lungs: "prior" takes the usual place of the lungs, "located" looks for them in the pixels.
+        lungs: "located" looks for them in the pixels (the image must be upright, bright is dense), "prior" takes the
+            usual place, a `LungLocalizer` is asked first.
         max_tries: how many crops are drawn.
+        lungs_key: key of a box (four edges in shares of the image) or mask that goes before all others: in the
+            dictionary form a key of the item, or else, as in the array form, one of the image's metadata.
         lazy: whether to only note the crop, for MONAI's lazy resampling.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range; when called, if an image has no two spatial dimensions.
 
     Example:
         >>> crop = RandLungPreservingCrop(scale=(0.1, 0.2), min_lung_coverage=0.9).set_random_state(0)
@@ -114,71 +127,58 @@ class RandLungPreservingCrop(Randomizable, Crop):
         scale: tuple[float, float] = (0.3, 1.0),
         min_lung_coverage: float = 0.8,
         aspect: tuple[float, float] = (0.75, 4 / 3),
-        lungs: LungSource = "prior",
+        lungs: LungSource = "located",
         max_tries: int = 20,
+        lungs_key: str | None = None,
         lazy: bool = False,
     ) -> None:
         Crop.__init__(self, lazy)
+        FromLungs.__init__(self, lungs, lungs_key)
         if max_tries < 1:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
         self.scale = check_range("scale", scale, 1e-3, 1.0)
         self.min_lung_coverage = check_prob("min_lung_coverage", min_lung_coverage)
         self.aspect = check_range("aspect", aspect, 0.1, 10.0)
-        self.lungs, self.max_tries = _check_source(lungs), max_tries
-        self.slices: tuple[slice, ...] | None = None
-        self.lung_coverage = math.nan
+        self.max_tries = max_tries
+        self.found: FoundLungs | None = None
+        self.crop_box: np.ndarray | None = None
 
-    @property
-    def requires_current_data(self) -> bool:
-        """Whether pixels are read, so that MONAI applies what is pending first."""
-        return self.lungs == "located"
-
-    def randomize(self, data: Any) -> None:
-        """Draw the crop for an image, shape ``(C, H, W)``."""
+    def randomize(self, data: Any, lungs: FoundLungs | NdarrayOrTensor | None = None) -> None:
+        """Draw the crop for an image, shape ``(C, H, W)``; `lungs` is a box or mask that is known already."""
         tensor = convert_to_tensor(data, track_meta=get_track_meta())
-        lungs = _lung_box(tensor, self.lungs)
-        box = draw_crops(self.R, lungs[None], self.scale, self.aspect, self.min_lung_coverage, self.max_tries)[0]
-        height, width = _spatial(tensor)
-        self.slices = _slices(box, (height, width))
-        rows, columns = self.slices
-        pixels = np.array([columns.start, rows.start, columns.stop, rows.stop])
-        self.lung_coverage = float(ops.coverage(pixels, lungs * np.array([width, height, width, height])))
+        self.found = self.find(tensor, self.given_in({}, data) if lungs is None else lungs)
+        lung_boxes = self.found.box[None]
+        self.crop_box = draw_crops(
+            self.R, lung_boxes, self.scale, self.aspect, self.min_lung_coverage, self.max_tries
+        )[0]  # fmt: skip
 
     def __call__(  # type: ignore[override]
-        self, img: NdarrayOrTensor, randomize: bool = True, lazy: bool | None = None
+        self,
+        img: NdarrayOrTensor,
+        randomize: bool = True,
+        lazy: bool | None = None,
+        lungs: FoundLungs | NdarrayOrTensor | None = None,
     ) -> Tensor:
+        """Crop one image, shape ``(C, H, W)``; `lungs` is a box or mask that is known already."""
         if randomize:
-            self.randomize(img)
-        if self.slices is None:
+            self.randomize(img, lungs)
+        if self.crop_box is None or self.found is None:
             raise RuntimeError("RandLungPreservingCrop has drawn no crop; call it with randomize=True first")
-        out = super().__call__(convert_to_tensor(img, track_meta=get_track_meta()), self.slices, lazy)
-        if isinstance(out, MetaTensor):
-            out.meta["lung_coverage"] = self.lung_coverage
-        return out
+        tensor = convert_to_tensor(img, track_meta=get_track_meta())
+        slices, kept = _cut(self.crop_box, self.found.box, spatial_size(tensor))
+        return _noted(super().__call__(tensor, slices, lazy), kept, self.found.source)
 
 
-def _check_source(lungs: LungSource) -> LungSource:
-    if lungs not in ("prior", "located"):
-        raise ValueError(f"lungs must be 'prior' or 'located', got {lungs!r}")
-    return lungs
+def _cut(box: np.ndarray, lung_box: np.ndarray, size: tuple[int, int]) -> tuple[tuple[slice, slice], float]:
+    """Whole pixels that hold a box, never less than the box, and the share of the lungs' box that they keep."""
+    scale = np.array([size[1], size[0]] * 2)
+    edges = box * scale
+    pixels = np.concatenate([np.floor(edges[:2]), np.ceil(edges[2:])]).clip(0, scale)
+    left, top, right, bottom = (int(edge) for edge in pixels)
+    return (slice(top, bottom), slice(left, right)), float(ops.coverage(pixels, lung_box * scale))
 
 
-def _spatial(image: Tensor) -> tuple[int, int]:
-    shape = image.peek_pending_shape() if isinstance(image, MetaTensor) else image.shape[1:]
-    if len(shape) != 2:
-        raise ValueError(f"a radiograph has shape (C, H, W), got {tuple(image.shape)}")
-    return int(shape[0]), int(shape[1])
-
-
-def _lung_box(image: Tensor, lungs: LungSource) -> np.ndarray:
-    if lungs == "prior":
-        return np.array(ops.PRIOR_LUNG_BOX)
-    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-    return ops.locate_lungs(plain[None].to(torch.float32)).boxes[0]
-
-
-def _slices(box: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """Whole pixels that hold a box, never less than the box."""
-    (height, width), (left, top, right, bottom) = shape, (float(edge) for edge in box)
-    rows = slice(max(math.floor(top * height), 0), min(math.ceil(bottom * height), height))
-    return rows, slice(max(math.floor(left * width), 0), min(math.ceil(right * width), width))
+def _noted(image: Tensor, coverage: float, source: str) -> Tensor:
+    if isinstance(image, MetaTensor):
+        image.meta.update(lung_coverage=coverage, lung_source=source)
+    return image

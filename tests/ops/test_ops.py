@@ -114,30 +114,3 @@ def test_fit_keeps_dtype_and_centers_the_image(dtype):
 def test_quantize_refuses_what_is_not_canonical():
     with pytest.raises(ValueError, match=r"values in \[0, 1\], got 0 to 7"):
         ops.quantize(np.array([[0, 7]], dtype=np.float32), 2)
-
-
-def test_two_dark_fields_are_located_and_a_blank_image_gives_the_prior():
-    image = torch.full((1, 1, 128, 128), 0.8)
-    image[..., 20:100, 18:56] = image[..., 20:100, 72:110] = 0.1
-    found = ops.locate_lungs(image)
-    drawn = np.array([18, 20, 110, 100]) / 128
-    assert found.confidence[0] > 0.5
-    assert ops.coverage(ops.widened(found.boxes[0], 0.08), drawn) > 0.97
-    blank = ops.locate_lungs(torch.zeros(1, 1, 128, 128))
-    np.testing.assert_array_equal(blank.boxes[0], ops.PRIOR_LUNG_BOX)
-
-
-def test_lungs_of_real_radiographs_stay_in_the_located_box(cxr):
-    kept = []
-    for mask_path in sorted((cxr / "hannover/lung_masks").glob("*.png"))[:40]:
-        picture = next((cxr / "hannover/images_square").glob(f"{mask_path.stem}.*"), None)
-        if picture is None:
-            continue
-        mask = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE) > 0
-        image = torch.from_numpy(cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE))[None, None]
-        left, top, right, bottom = ops.widened(ops.locate_lungs(image).boxes[0], 0.08)
-        rows, columns = np.nonzero(mask)
-        y, x = (rows + 0.5) / mask.shape[0], (columns + 0.5) / mask.shape[1]
-        kept.append(((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).mean())
-    assert len(kept) >= 20
-    assert np.percentile(kept, 5) >= 0.9
