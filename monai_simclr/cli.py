@@ -80,6 +80,24 @@ def phantoms(
     typer.echo(f"made {write(folder, n_patients=patients, size=size, seed=seed)}")
 
 
+@app.command()
+def preview(
+    dataset_dir: Annotated[Path, typer.Argument(help="Archive: index.csv, NIH folder, DICOM files or images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("preview.png"),
+    strength: Annotated[str, typer.Option(help="mild, default, moco_cxr, simclr or phantom.")] = "default",
+    size: Annotated[int, typer.Option(help="Pixels along each side of a view.", min=32, max=1000)] = 224,
+    images: Annotated[int, typer.Option(help="Radiographs to show, drawn at random.", min=1, max=64)] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed shows others.", min=0)] = 0,
+) -> None:
+    """Show what training would see: radiographs with the lungs' box, lung crops and views, on one sheet."""
+    from monai_simclr.preview import STRENGTHS, write_preview
+
+    if strength not in STRENGTHS:
+        raise typer.BadParameter(f"{strength!r} is none of {', '.join(STRENGTHS)}", param_hint="--strength")
+    made = write_preview(dataset_dir, output, strength, size, images, seed)  # type: ignore[arg-type]
+    typer.echo(f"made {made.path}: {made.shown} radiographs, lungs of {made.guessed} not found, {made.rejected} unread")
+
+
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     try:

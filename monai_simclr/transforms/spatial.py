@@ -38,6 +38,7 @@ class RandMildRotate(RandRotate):
         ValueError: if `degrees` or `prob` is out of its range.
 
     Example:
+        >>> import torch
         >>> RandMildRotate(degrees=10, prob=1.0)(torch.rand(1, 32, 32)).shape
         torch.Size([1, 32, 32])
     """
@@ -71,6 +72,7 @@ class LungCrop(FromLungs, Crop):
         arXiv 2603.05157 (2026): cropping to the lungs reduced shortcut learning and kept the diagnostic performance.
 
     Example:
+        >>> import torch
         >>> LungCrop(margin=0.0, lungs="prior")(torch.rand(1, 100, 100)).shape
         torch.Size([1, 76, 84])
     """
@@ -117,6 +119,7 @@ class RandLungPreservingCrop(FromLungs, Randomizable, Crop):
         ValueError: if an argument is out of its range; when called, if an image has no two spatial dimensions.
 
     Example:
+        >>> import torch
         >>> crop = RandLungPreservingCrop(scale=(0.1, 0.2), min_lung_coverage=0.9).set_random_state(0)
         >>> crop(torch.rand(1, 100, 100)).meta["lung_coverage"] >= 0.9
         True
