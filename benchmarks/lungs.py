@@ -18,7 +18,7 @@ import argparse
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from monai_simclr.ops.lungs import LEAST_FIT
 from monai_simclr.transforms import LungCrop
 
 MARGIN = LungCrop().margin
+PRIOR, SHIPPED = "prior box (leave-one-out mean)", "**cascade, fitted on both sets**"
 MARGINS = (0.0, 0.02, 0.03, 0.05, 0.08)
 FOLDS, TIMED_SIZE = 5, 256
 
@@ -54,9 +55,9 @@ def fixed(data: MaskedSet, box: np.ndarray | tuple[float, ...], margin: float) -
     return Answer(np.broadcast_to(box, data.boxes.shape), np.zeros(len(data.boxes), bool), margin)
 
 
-def each(data: MaskedSet, find: Callable[[np.ndarray], tuple[np.ndarray, bool]]) -> Answer:
+def each(images: Sequence[np.ndarray], find: Callable[[np.ndarray], tuple[np.ndarray, bool]]) -> Answer:
     """A method image by image."""
-    boxes, found = zip(*(find(image) for image in data.images), strict=True)
+    boxes, found = zip(*(find(image) for image in images), strict=True)
     return Answer(np.stack(boxes), ~np.array(found))
 
 
@@ -78,8 +79,7 @@ def held_out(
     boxes, failed = np.empty_like(data.boxes), np.empty(len(data.boxes), bool)
     for train, test in GroupKFold(FOLDS).split(data.boxes, groups=data.patients):
         lesson = [taught[name].of(train)] + [taught[other] for other in taught if others and other != name]
-        part = MaskedSet([data.images[i] for i in test], [], data.boxes[test], data.patients[test])
-        answer = each(part, cascaded(fit(lesson, stages)))
+        answer = each([data.images[i] for i in test], cascaded(fit(lesson, stages)))
         boxes[test], failed[test] = answer.boxes, answer.failed
     return Answer(boxes, failed)
 
@@ -91,14 +91,34 @@ def answers(name: str, sets: dict[str, MaskedSet], taught: dict[str, Lessons]) -
     yield "whole image", fixed(data, (0.0, 0.0, 1.0, 1.0), 0.0)
     leave_one_out = (data.boxes.sum(0) - data.boxes) / (n - 1)
     yield "prior box (leave-one-out mean), no margin", fixed(data, leave_one_out, 0.0)
-    yield "prior box (leave-one-out mean)", fixed(data, leave_one_out, MARGIN)
+    yield PRIOR, fixed(data, leave_one_out, MARGIN)
     yield "`PRIOR_LUNG_BOX`", fixed(data, PRIOR_LUNG_BOX, MARGIN)
-    yield "Otsu, two largest dark regions", each(data, otsu)
-    yield "eleven thresholds", each(data, thresholds)
+    yield "Otsu, two largest dark regions", each(data.images, otsu)
+    yield "eleven thresholds", each(data.images, thresholds)
     yield "HOG + ridge (the first stage alone)", held_out(name, sets, taught, others=True, stages=1)
     yield "cascade, fitted within the set", held_out(name, sets, taught, others=False)
-    yield "cascade, fitted on the other set", each(data, cascaded(fit(others)))
-    yield "**cascade, fitted on both sets**", held_out(name, sets, taught, others=True)
+    yield "cascade, fitted on the other set", each(data.images, cascaded(fit(others)))
+    yield SHIPPED, held_out(name, sets, taught, others=True)
+
+
+def gain(answer: Answer, baseline: Answer, data: MaskedSet) -> tuple[float, float, float]:
+    """Mean IoU above that of a baseline, with its 95 % interval from resampling patients."""
+    better = overlap(answer.boxes, data.boxes) - overlap(baseline.boxes, data.boxes)
+    _, patient = np.unique(data.patients, return_inverse=True)
+    sums, counts = np.bincount(patient, better), np.bincount(patient)
+    chosen = np.random.RandomState(0).randint(0, len(counts), (2000, len(counts)))
+    low, high = np.percentile(sums[chosen].sum(1) / counts[chosen].sum(1), [2.5, 97.5])
+    return float(better.mean()), float(low), float(high)
+
+
+def by_group(answer: Answer, data: MaskedSet) -> dict[str, dict[str, float]]:
+    """Scores of each group of a set."""
+    rows = {}
+    for group in np.unique(data.groups):
+        of = np.flatnonzero(data.groups == group)
+        part = data._replace(boxes=data.boxes[of], masks=[data.masks[i] for i in of])
+        rows[f"{group} ({len(of)})"] = score(Answer(answer.boxes[of], answer.failed[of]), part)
+    return rows
 
 
 def by_margin(answer: Answer, data: MaskedSet) -> dict[str, tuple[float, float]]:
@@ -177,15 +197,21 @@ def main() -> None:
     for name, data in sets.items():
         given = dict(answers(name, sets, taught))
         scores = {row: score(answer, data) for row, answer in given.items()}
-        margins = {row: by_margin(given[row], data) for row in given if "cascade" in row}
-        wrong = mistaken(name, sets, taught)
+        cascades = {row: answer for row, answer in given.items() if "cascade" in row}
+        more = {
+            "gains": {row: gain(answer, given[PRIOR], data) for row, answer in cascades.items()},
+            "groups": by_group(given[SHIPPED], data),
+            "margins": {row: by_margin(answer, data) for row, answer in cascades.items()},
+            "no_chest_accepted": mistaken(name, sets, taught),
+        }
         counts = {"images": len(data.boxes), "patients": len(set(data.patients))}
-        results["sets"][name] = {**counts, "scores": scores, "margins": margins, "no_chest_accepted": wrong}
+        results["sets"][name] = {**counts, "scores": scores, **more}
         print(f"{name}: {len(data.boxes)} images of {len(set(data.patients))} patients, margin {MARGIN}\n")
-        print(table(scores), f"\n\npictures without an upright chest that pass: {100 * wrong:.1f} %\n", flush=True)
-        for row, kept in margins.items():
-            print(f"{row}: ", "; ".join(f"{margin}: {p5:.3f}, {area:.2f}" for margin, (p5, area) in kept.items()))
-        print()
+        print(table(scores), table(more["groups"]), sep="\n\n", end="\n\n")
+        for row, (mean, low, high) in more["gains"].items():
+            kept = "; ".join(f"{margin}: {p5:.3f}, {area:.2f}" for margin, (p5, area) in more["margins"][row].items())
+            print(f"{row}: IoU above the prior box {mean:.3f} [{low:.3f}, {high:.3f}]; margin: p5, area: {kept}")
+        print(f"pictures without an upright chest that pass: {100 * more['no_chest_accepted']:.1f} %\n", flush=True)
     arguments.out.parent.mkdir(exist_ok=True)
     write_json(arguments.out, results, default=float)
 

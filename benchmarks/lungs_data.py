@@ -11,8 +11,8 @@ import pandas as pd
 
 __all__ = ["SETS", "MaskedSet", "read_masked_sets"]
 
-SETS = {"kermany": "kermany", "hannover": "hannover_square"}
-"""Our name of each set and its name in manifest.csv."""
+SETS = {"kermany": ("kermany", "labels"), "hannover": ("hannover_square", "view")}
+"""Our name of each set; its name in manifest.csv, and the column there that its images are grouped by."""
 
 
 class MaskedSet(NamedTuple):
@@ -26,18 +26,21 @@ class MaskedSet(NamedTuple):
     """float64 ``(N, 4)``: tight box of each mask: left, top, right, bottom in shares of the image."""
     patients: np.ndarray
     """str ``(N,)``."""
+    groups: np.ndarray
+    """str ``(N,)``: normal or pneumonia for children, AP or PA for adults."""
 
 
 def read_masked_sets(folder: Path) -> dict[str, MaskedSet]:
     """Read every masked image of `SETS` from the pack."""
     table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
     sets = {}
-    for name, dataset in SETS.items():
+    for name, (dataset, group) in SETS.items():
         rows = table[(table["dataset"] == dataset) & (table["mask"] != "")]
         images = [_gray(folder / path) for path in rows["path"]]
         masks = [_gray(folder / path) == 255 for path in rows["mask"]]
         boxes = np.stack([tight_box(mask) for mask in masks])
-        sets[name] = MaskedSet(images, masks, boxes, rows["patient_id"].to_numpy())
+        groups = rows[group].str.partition("|")[0].str.lower().to_numpy()
+        sets[name] = MaskedSet(images, masks, boxes, rows["patient_id"].to_numpy(), groups)
     return sets
 
 
