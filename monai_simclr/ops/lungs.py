@@ -19,7 +19,7 @@ PRIOR_LUNG_BOX: tuple[float, float, float, float] = (0.086, 0.098, 0.915, 0.845)
 
 LEAST_FIT = 0.5
 """Below this probable overlap the built-in localizer gives no answer of its own: 98 of 100 pictures without an upright
-chest lie below, 99.7 of 100 frontal radiographs above (docs/concepts/lungs.md)."""
+chest lie below, 99.6 of 100 NIH radiographs above (docs/concepts/lungs.md)."""
 
 
 class LocatedLungs(NamedTuple):
