@@ -47,16 +47,18 @@ def draw_crops(
     boxes = np.concatenate([starts, starts + sides], axis=-1)
     enough = coverage(boxes, lung_boxes[:, None]) >= min_coverage
     chosen = boxes[np.arange(n), enough.argmax(1)]
-    return chosen if enough.any(1).all() else _grown(chosen, lung_boxes, min_coverage)
+    short = ~enough.any(1)
+    if short.any():
+        chosen[short] = _grown(chosen[short], lung_boxes[short], min_coverage)
+    return chosen
 
 
 def _grown(boxes: np.ndarray, lung_boxes: np.ndarray, min_coverage: float) -> np.ndarray:
-    """Move the edges of crops that keep too little toward those of the lungs' box, all by one share, far enough."""
+    """Move the edges of crops toward those of the lungs' box, all by one share, as far as it takes and no further."""
     whole = np.concatenate(
         [np.minimum(boxes[:, :2], lung_boxes[:, :2]), np.maximum(boxes[:, 2:], lung_boxes[:, 2:])], axis=1
     )
-    low = np.zeros((len(boxes), 1))
-    high = np.where(coverage(boxes, lung_boxes) < min_coverage, 1.0, 0.0)[:, None]
+    low, high = np.zeros((len(boxes), 1)), np.ones((len(boxes), 1))
     target = min(min_coverage + 1e-9, 1.0)  # so that rounding in later steps stays above the bound
     for _ in range(30):  # bisection: `high` always keeps enough
         share = (low + high) / 2
