@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from monai_simclr.ops.lungs import coverage
@@ -38,19 +41,36 @@ def draw_crops(
     """
     n = len(lung_boxes)
     u = random.random_sample((4, n, max_tries))
-    area = scale[0] + (scale[1] - scale[0]) * u[0]
-    low, high = np.log(aspect)
-    ratio = np.exp(0.5 * (low + (high - low) * u[1]))
-    root = np.sqrt(area)
-    sides = np.minimum(np.stack([root * ratio, root / ratio], axis=-1), 1)
-    starts = (1 - sides) * u[2:].transpose(1, 2, 0)
-    boxes = np.concatenate([starts, starts + sides], axis=-1)
+    log_aspect = math.log(aspect[0]), math.log(aspect[1])
+    if n == 1:  # plain numbers are several times as fast as arrays of one: a worker draws image by image
+        tries = (_edges(each, scale, log_aspect, math.exp, min) for each in u[:, 0].T.tolist())
+        lungs = lung_boxes[0].tolist()
+        enough_of_it = next((box for box in tries if _kept(box, lungs) >= min_coverage), None)
+        if enough_of_it is not None:
+            return np.array([enough_of_it])
+    boxes = np.stack(_edges(u, scale, log_aspect, np.exp, np.minimum), axis=-1)
     enough = coverage(boxes, lung_boxes[:, None]) >= min_coverage
     chosen = boxes[np.arange(n), enough.argmax(1)]
     short = ~enough.any(1)
     if short.any():
         chosen[short] = _grown(chosen[short], lung_boxes[short], min_coverage)
     return chosen
+
+
+def _edges(u: Any, scale: tuple[float, float], log_aspect: tuple[float, float], exp: Any, least: Any) -> tuple:
+    """Edges of crops from four uniform numbers each, of plain numbers (`math.exp`, `min`) or of arrays."""
+    root = (scale[0] + (scale[1] - scale[0]) * u[0]) ** 0.5
+    ratio = exp(0.5 * (log_aspect[0] + (log_aspect[1] - log_aspect[0]) * u[1]))
+    width, height = least(root * ratio, 1.0), least(root / ratio, 1.0)
+    left, top = (1 - width) * u[2], (1 - height) * u[3]
+    return left, top, left + width, top + height
+
+
+def _kept(box: tuple[float, ...], lungs: list[float]) -> float:
+    """`ops.coverage` of one box, of plain numbers."""
+    across = max(min(box[2], lungs[2]) - max(box[0], lungs[0]), 0.0)
+    down = max(min(box[3], lungs[3]) - max(box[1], lungs[1]), 0.0)
+    return across * down / ((lungs[2] - lungs[0]) * (lungs[3] - lungs[1]))
 
 
 def _grown(boxes: np.ndarray, lung_boxes: np.ndarray, min_coverage: float) -> np.ndarray:

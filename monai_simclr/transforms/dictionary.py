@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.data.meta_obj import get_track_meta
 from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.traits import LazyTrait
 from monai.transforms.transform import LazyTransform, MapTransform, Randomizable, RandomizableTransform, Transform
-from monai.utils import convert_to_tensor
 
 from monai_simclr.transforms import array, spatial, views
-from monai_simclr.transforms.lung_source import FromLungs
+from monai_simclr.transforms.lung_source import FromLungs, as_image
 
 __all__ = [
     "CLAHED",
@@ -137,7 +135,7 @@ class _FromLungsOverKeys(_LazyOverKeys):
             )
         given = self.transform.given_in(d, d[first])
         if not isinstance(self.transform, Randomizable):
-            return {"lungs": self.transform.find(convert_to_tensor(d[first], track_meta=get_track_meta()), given)}
+            return {"lungs": self.transform.find(as_image(d[first]), given)}
         draws: Any = self.transform
         draws.randomize(d[first], given)
         return {"randomize": False}

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from monai.config import NdarrayOrTensor
+from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_simclr import ops
 
-__all__ = ["FoundLungs", "FromLungs", "LungSource"]
+__all__ = ["FoundLungs", "FromLungs", "LungSource", "as_image", "spatial_size"]
 
 LungSource = Literal["located", "prior"] | ops.LungLocalizer
 """Whom to ask: `ops.locate_lungs`, the usual place (`ops.PRIOR_LUNG_BOX`), or a localizer of one's own."""
@@ -85,6 +88,13 @@ class FromLungs:
                 return FoundLungs(box, "localizer")
         box = None if self.lungs == "prior" else _ask(ops.locate_lungs, plain)
         return FoundLungs(np.array(ops.PRIOR_LUNG_BOX), "prior") if box is None else FoundLungs(box, "located")
+
+
+def as_image(image: NdarrayOrTensor) -> Tensor:
+    """A tensor (a MetaTensor where MONAI tracks metadata); of uint16, MONAI's own conversion would make int32."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint16:
+        image = torch.from_numpy(np.ascontiguousarray(image))
+    return convert_to_tensor(image, track_meta=get_track_meta())
 
 
 def spatial_size(image: Tensor) -> tuple[int, int]:

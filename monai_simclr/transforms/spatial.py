@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 from monai.config import NdarrayOrTensor
-from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.croppad.array import Crop
 from monai.transforms.spatial.array import RandRotate
 from monai.transforms.transform import Randomizable
-from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_simclr import ops
 from monai_simclr.transforms.base import check_prob, check_range
 from monai_simclr.transforms.crops import draw_crops
-from monai_simclr.transforms.lung_source import FoundLungs, FromLungs, LungSource, spatial_size
+from monai_simclr.transforms.lung_source import FoundLungs, FromLungs, LungSource, as_image, spatial_size
 
 __all__ = ["LungCrop", "RandLungPreservingCrop", "RandMildRotate"]
 
@@ -90,7 +88,7 @@ class LungCrop(FromLungs, Crop):
         self, img: NdarrayOrTensor, lazy: bool | None = None, lungs: FoundLungs | NdarrayOrTensor | None = None
     ) -> Tensor:
         """Crop one image, shape ``(C, H, W)``; `lungs` is a box or mask that is known already."""
-        tensor = convert_to_tensor(img, track_meta=get_track_meta())
+        tensor = as_image(img)
         found = self.find(tensor, self.given_in({}, img) if lungs is None else lungs)
         slices, kept = _cut(ops.widened(found.box, self.margin), found.box, spatial_size(tensor))
         return _noted(super().__call__(tensor, slices, lazy), kept, found.source)
@@ -148,7 +146,7 @@ class RandLungPreservingCrop(FromLungs, Randomizable, Crop):
 
     def randomize(self, data: Any, lungs: FoundLungs | NdarrayOrTensor | None = None) -> None:
         """Draw the crop for an image, shape ``(C, H, W)``; `lungs` is a box or mask that is known already."""
-        tensor = convert_to_tensor(data, track_meta=get_track_meta())
+        tensor = as_image(data)
         self.found = self.find(tensor, self.given_in({}, data) if lungs is None else lungs)
         lung_boxes = self.found.box[None]
         self.crop_box = draw_crops(
@@ -167,7 +165,7 @@ class RandLungPreservingCrop(FromLungs, Randomizable, Crop):
             self.randomize(img, lungs)
         if self.crop_box is None or self.found is None:
             raise RuntimeError("RandLungPreservingCrop has drawn no crop; call it with randomize=True first")
-        tensor = convert_to_tensor(img, track_meta=get_track_meta())
+        tensor = as_image(img)
         slices, kept = _cut(self.crop_box, self.found.box, spatial_size(tensor))
         return _noted(super().__call__(tensor, slices, lazy), kept, self.found.source)
 
@@ -182,6 +180,9 @@ def _cut(box: np.ndarray, lung_box: np.ndarray, size: tuple[int, int]) -> tuple[
 
 
 def _noted(image: Tensor, coverage: float, source: str) -> Tensor:
+    """The crop with its metadata, as memory of its own: MONAI's is a window to the input."""
     if isinstance(image, MetaTensor):
         image.meta.update(lung_coverage=coverage, lung_source=source)
-    return image
+        if image.pending_operations:  # nothing is cut yet
+            return image
+    return image.clone()

@@ -275,6 +275,13 @@ def test_dtype_stays_and_the_input_is_not_written(crop_class, dtype, image):
     assert torch.equal(given, before)
     assert set(given.meta) == set(meta)
     assert not given.applied_operations
+    out.fill_(0)  # the crop is no window to the input
+    assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("crop_class", CLASSES)
+def test_uint16_of_numpy_stays_uint16(crop_class, image):
+    assert crop_class()((image * 65535).numpy().astype(np.uint16)).dtype == torch.uint16
 
 
 @pytest.mark.parametrize("crop_class", CLASSES)
