@@ -15,24 +15,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydicom.errors import BytesLengthException
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-__all__ = ["RadiographError", "RadiographReader", "read_radiograph"]
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, ReaderSettings
+
+__all__ = ["RadiographError", "RadiographReader", "ReaderSettings", "read_radiograph"]
 
 MODALITIES = ("CR", "DX", "RG", "PX", "SC", "OT")
 _FORMATS = ("PNG", "JPEG", "TIFF")
 
 
-class RadiographError(ValueError):
-    """A file that is no radiograph that we can read; `problem` is the sentence without the file's name."""
-
-    def __init__(self, path: PathLike, problem: str) -> None:
-        super().__init__(f"{Path(path).name}: {problem}")
-        self.path, self.problem = str(path), problem
-
-    def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str]]:
-        return type(self), (self.path, self.problem)
-
-
-def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.ndarray, dict[str, Any]]:
+def read_radiograph(path: PathLike, settings: ReaderSettings = DEFAULT_SETTINGS) -> tuple[np.ndarray, dict[str, Any]]:
     """Read a file as a canonical image.
 
     DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, VOI (LUT sequence, else the first
@@ -41,7 +32,7 @@ def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.nd
 
     Args:
         path: the file.
-        max_pixels: rows x columns that are read at the most, checked before anything is decoded.
+        settings: policies, switches and limits.
 
     Returns:
         float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata of plain Python values that name no patient:
@@ -51,6 +42,7 @@ def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.nd
         FileNotFoundError: if there is no such file.
         RadiographError: if the file is no radiograph that can be read (says why, and what to do).
     """
+    max_pixels = settings.max_pixels
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -278,12 +270,12 @@ class RadiographReader(ImageReader):
     All checks are in `get_data`: an error raised in `read` would make `LoadImage` try another reader in silence.
 
     Args:
-        max_pixels: see `read_radiograph`.
+        settings: policies, switches and limits.
         kwargs: what `LoadImage` passes to every reader; not used.
     """
 
-    def __init__(self, max_pixels: int = 64_000_000, **kwargs: Any) -> None:
-        self.max_pixels = max_pixels
+    def __init__(self, settings: ReaderSettings = DEFAULT_SETTINGS, **kwargs: Any) -> None:
+        self.settings = settings
 
     def verify_suffix(self, filename: Any) -> bool:
         return True
@@ -293,7 +285,7 @@ class RadiographReader(ImageReader):
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         path = img[0] if isinstance(img, list) else img
-        pixels, meta = read_radiograph(path, self.max_pixels)
+        pixels, meta = read_radiograph(path, self.settings)
         affine = np.eye(4)
         if meta["spacing"]:
             affine[0, 0], affine[1, 1] = meta["spacing"]
