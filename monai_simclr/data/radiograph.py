@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, get_args
 
 from monai.config import PathLike
 
-__all__ = ["DEFAULT_SETTINGS", "RadiographError", "RadiographMeta", "ReaderSettings", "VoiPolicy", "meta_of"]
+__all__ = ["DEFAULT_SETTINGS", "UNKNOWN", "RadiographError", "RadiographMeta", "ReaderSettings", "VoiPolicy", "meta_of"]
 
 VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
 """How values of interest become gray; see `ReaderSettings.voi`."""
@@ -86,6 +86,8 @@ class ReaderSettings:
 
 
 DEFAULT_SETTINGS = ReaderSettings()
+UNKNOWN = (math.nan, math.nan)
+"""Two numbers that a file does not have; never left out, so that the metadata of all files can be collated."""
 
 
 class RadiographMeta(TypedDict):
@@ -123,8 +125,7 @@ def meta_of(file_format: str) -> RadiographMeta:
         >>> meta_of("PNG")["spacing"]
         (nan, nan)
     """
-    unknown = (math.nan, math.nan)
     return RadiographMeta(
         format=file_format, view_position="", photometric_interpretation="", inverted=False, voi="none",
-        window=unknown, spacing=unknown, spacing_source="", orientation="", crop=(0, 0, 0, 0),
+        window=UNKNOWN, spacing=UNKNOWN, spacing_source="", orientation="", crop=(0, 0, 0, 0),
     )  # fmt: skip
