@@ -27,6 +27,8 @@ _STARTS: tuple[tuple[bytes, _Read], ...] = (
     *((start, read_picture) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (b"\x1f\x8b", read_nifti),
 )
+_FIRST = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
+"""How the first element of a data set goes on after its tag: an explicit VR, or the length of a short value."""
 
 
 def read_radiograph(path: PathLike, settings: ReaderSettings = DEFAULT_SETTINGS) -> tuple[np.ndarray, RadiographMeta]:
@@ -83,7 +85,7 @@ def _format_of(path: Path) -> _Read:
     for start, read in _STARTS:
         if head.startswith(start):
             return read
-    if head[:4] in (b"\x08\x00\x05\x00", b"\x08\x00\x00\x00", b"\x08\x00\x08\x00", b"\x08\x00\x16\x00"):
+    if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08") and head[4:6] in _FIRST:
         raise RadiographError(
             path,
             "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,6 +13,7 @@ from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from monai_simclr.data.formats.dicom_tags import code, name_of, numbers, whole
+from monai_simclr.data.formats.quiet import quiet_pydicom
 from monai_simclr.data.radiograph import RadiographError, ReaderSettings
 
 __all__ = ["DicomHeader", "PixelLayout", "check_header", "open_dicom"]
@@ -70,8 +70,7 @@ def open_dicom(path: Path, file: BinaryIO, max_bytes: int) -> DicomHeader:
     Raises:
         RadiographError: if the header is damaged, the transfer syntax is unknown, or it inflates beyond `max_bytes`.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of odd values; those that matter are checked by name
+    with quiet_pydicom():
         syntax, group_length = _file_meta(path)
         try:
             if syntax != DeflatedExplicitVRLittleEndian:

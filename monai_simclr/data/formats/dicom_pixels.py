@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from pydicom.uid import UID
 from monai_simclr.data.formats.codestream import Frame, jpeg2000_frame, jpeg_frame
 from monai_simclr.data.formats.dicom_header import DicomHeader, PixelLayout
 from monai_simclr.data.formats.dicom_tags import code, name_of
+from monai_simclr.data.formats.quiet import quiet_pydicom
 from monai_simclr.data.formats.rle import decode_rle
 from monai_simclr.data.radiograph import RadiographError
 
@@ -67,7 +64,7 @@ def decode_pixels(path: Path, header: DicomHeader, layout: PixelLayout) -> np.nd
         _check_codestream(path, header.syntax, layout, frame)
     else:
         _check_length(path, len(content), layout.n_bytes)
-    with _quiet():
+    with quiet_pydicom():
         try:
             stored, _ = get_decoder(header.syntax).as_array(
                 content, index=0, decoding_plugin=plugin, **_options(layout, vr)
@@ -95,8 +92,7 @@ def _read_element(path: Path, header: DicomHeader) -> tuple[bytes, str]:
         raise RadiographError(path, f"has no pixels ({name_of('Modality')} is {code(header.data, 'Modality')!r})")
     # an implicit length is even, so its first byte is never the "O" of OB and OW
     implicit = start[4:5] != b"O" and header.syntax.is_implicit_VR
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
         try:
             element = next(data_element_generator(stream, implicit, header.syntax.is_little_endian))
         except Exception as error:  # an element without an end, or with an impossible one
@@ -181,17 +177,3 @@ def _check_frame(path: Path, syntax: UID, layout: PixelLayout, found: Frame) -> 
             path, f"has damaged pixels: the codestream has {found.precision} bits, {name_of('BitsAllocated')} is "
             f"{layout.bits_allocated}",
         )  # fmt: skip
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """pydicom logs what every decoder raises, with its traceback, and warns; ours is said once, in a sentence."""
-    logger = logging.getLogger("pydicom")
-    propagate = logger.propagate
-    logger.propagate = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.propagate = propagate
