@@ -68,9 +68,8 @@ def test_a_width_of_zero_that_was_asked_for_is_refused(tmp_path):
 
 
 def test_padding_everywhere_and_one_gray_everywhere_are_refused(tmp_path):
-    assert (
-        problem_of(write_dicom(tmp_path / "a.dcm", flat)) == "has the value 7 in every pixel; a radiograph has contrast"
-    )
+    flat = write_dicom(tmp_path / "a.dcm", np.full((48, 40), 7, np.uint16))
+    assert problem_of(flat) == "has the value 7 in every pixel; a radiograph has contrast"
     data = make_dicom(picture(12), PixelPaddingValue=0)
     data.add_new(0x00280121, "US", 4095)
     data.save_as(tmp_path / "b.dcm", enforce_file_format=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -33,25 +34,19 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
     Raises:
         RadiographError: if it is no such picture (says why, and what to do).
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), open(path, "rb") as file:
         warnings.simplefilter("ignore")  # Pillow warns of large and odd files; the checks below refuse them by name
+        # given the name, Pillow 13.0 maps uncompressed TIFF into memory and scrambles those that are to be transposed
+        picture = _opened(path, file)
+        _check_size(path, picture, settings)
+        mode, depth = picture.mode, str(picture.tile[0].args) if picture.tile else ""
         try:
-            picture = Image.open(path, formats=_FORMATS)
-        except Exception as error:  # a damaged file fails in Pillow in many ways
-            known = not isinstance(error, UnidentifiedImageError)
-            raise RadiographError(
-                path, "is larger than any radiograph" if _is_bomb(error) else
-                f"has a damaged header of a PNG, JPEG or TIFF{'' if known else ', or one of a kind that is not read'}"
-            ) from error  # fmt: skip
-        with picture:
-            _check_size(path, picture, settings)
-            mode, depth = picture.mode, str(picture.tile[0].args) if picture.tile else ""
-            try:
-                picture.load()
-                orientation = "" if picture.format == "TIFF" else EXIF.get(picture.getexif().get(_ORIENTATION, 1), "")
-            except Exception as error:  # as above
-                raise RadiographError(path, f"is damaged: its {picture.format} pixels cannot be decoded") from error
-            stored, top = _stored(path, picture, mode, deep_colour="16" in depth and mode in _COLOUR)
+            picture.load()
+            # Pillow turns TIFF itself
+            orientation = "" if picture.format == "TIFF" else EXIF.get(picture.getexif().get(_ORIENTATION, 1), "")
+        except Exception as error:  # as above
+            raise RadiographError(path, f"is damaged: its {picture.format} pixels cannot be decoded") from error
+        stored, top = _stored(path, picture, mode, deep_colour="16" in depth and mode in _COLOUR)
     meta = meta_of(str(picture.format))
     meta["orientation"], meta["inverted"] = orientation, _tag(picture, _PHOTOMETRIC, 1) == 0
     if stored.min() == stored.max():
@@ -60,6 +55,17 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
     if meta["inverted"] and mode in _DEEP:  # Pillow inverts the 8-bit ones
         table = 1 - table
     return turned(look_up(table.astype(np.float32), stored), orientation), meta
+
+
+def _opened(path: Path, file: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise RadiographError(path, "is larger than any radiograph") from error
+    except UnidentifiedImageError as error:
+        raise RadiographError(path, "is a PNG, JPEG or TIFF that is damaged, or of a kind that is not read") from error
+    except Exception as error:  # a damaged file fails in Pillow in many ways
+        raise RadiographError(path, "has a damaged header of a PNG, JPEG or TIFF") from error
 
 
 def _check_size(path: Path, picture: Image.Image, settings: ReaderSettings) -> None:
@@ -122,7 +128,3 @@ def _table(stored: np.ndarray, top: int, settings: ReaderSettings, meta: Radiogr
 def _tag(picture: Image.Image, tag: int, default: int) -> int:
     found = getattr(picture, "tag_v2", {}).get(tag, default)
     return int(found[0] if isinstance(found, tuple) else found)
-
-
-def _is_bomb(error: BaseException) -> bool:
-    return isinstance(error, Image.DecompressionBombError)
