@@ -7,6 +7,7 @@ import struct
 import zlib
 from types import SimpleNamespace
 
+import numpy as np
 import pydicom
 import pytest
 from PIL import Image

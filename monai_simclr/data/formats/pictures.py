@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from monai_simclr.data.formats.orientation import EXIF, turned
 from monai_simclr.data.formats.scaling import histogram, look_up, percentile_range, spread
@@ -39,7 +39,7 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
         # given the name, Pillow 13.0 maps uncompressed TIFF into memory and scrambles those that are to be transposed
         picture = _opened(path, file)
         _check_size(path, picture, settings)
-        mode, depth = picture.mode, str(picture.tile[0].args) if picture.tile else ""
+        mode, depth = picture.mode, "".join(str(tile.args) for tile in picture.tile)
         try:
             picture.load()
             # Pillow turns TIFF itself
@@ -57,7 +57,7 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
     return turned(look_up(table.astype(np.float32), stored), orientation), meta
 
 
-def _opened(path: Path, file: BinaryIO) -> Image.Image:
+def _opened(path: Path, file: BinaryIO) -> ImageFile.ImageFile:
     try:
         return Image.open(file, formats=_FORMATS)
     except Image.DecompressionBombError as error:
