@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImage
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from radiograph_corpus import picture
 
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
@@ -112,6 +112,17 @@ def test_kinds_of_pixels_that_are_no_gray_are_refused_by_name(tmp_path, mode, na
     shown = {"CMYK": colour.convert("CMYK"), "LAB": Image.new("LAB", (8, 8))}.get(mode)
     (shown or Image.fromarray(RAMP).convert(mode)).save(tmp_path / name)
     assert problem_of(tmp_path / name) == f"has pixels of the kind {mode!r}; 8 or 16 bits of gray are needed"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_cut_picture_is_refused_even_where_somebody_told_pillow_to_put_up_with_it(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(picture(8)).save(path, **({"compression": "tiff_lzw"} if suffix == "tif" else {}))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    assert "damaged" in problem_of(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_several_pages_are_refused(tmp_path):

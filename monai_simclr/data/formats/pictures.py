@@ -40,13 +40,8 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
         picture = _opened(path, file)
         _check_size(path, picture, settings)
         mode, depth = picture.mode, "".join(str(tile.args) for tile in picture.tile)
-        try:
-            picture.load()
-            # Pillow turns TIFF itself
-            orientation = "" if picture.format == "TIFF" else EXIF.get(picture.getexif().get(_ORIENTATION, 1), "")
-        except Exception as error:  # as above
-            raise RadiographError(path, f"is damaged: its {picture.format} pixels cannot be decoded") from error
-        stored, top = _stored(path, picture, mode, deep_colour="16" in depth and mode in _COLOUR)
+        orientation = _load(path, picture)
+        stored, top = _stored(path, picture, mode, deep_colour=";16" in depth and mode in _COLOUR)
     meta = meta_of(str(picture.format))
     meta["orientation"], meta["inverted"] = orientation, _tag(picture, _PHOTOMETRIC, 1) == 0
     if stored.min() == stored.max():
@@ -66,6 +61,20 @@ def _opened(path: Path, file: BinaryIO) -> ImageFile.ImageFile:
         raise RadiographError(path, "is a PNG, JPEG or TIFF that is damaged, or of a kind that is not read") from error
     except Exception as error:  # a damaged file fails in Pillow in many ways
         raise RadiographError(path, "has a damaged header of a PNG, JPEG or TIFF") from error
+
+
+def _load(path: Path, picture: ImageFile.ImageFile) -> str:
+    """Decode, all of it; say what makes it upright."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # others may have set it
+    try:
+        picture.load()
+        if picture.format == "TIFF":  # Pillow turns these itself
+            return ""
+        return EXIF.get(picture.getexif().get(_ORIENTATION, 1), "")
+    except Exception as error:  # as above
+        raise RadiographError(path, f"is damaged: its {picture.format} pixels cannot be decoded") from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _check_size(path: Path, picture: Image.Image, settings: ReaderSettings) -> None:
