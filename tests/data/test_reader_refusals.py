@@ -297,6 +297,32 @@ def test_a_damaged_value_is_refused_by_its_tag_and_never_repeated(tmp_path, tag,
         assert "Jane" not in problem_of(tmp_path / "a.dcm")
 
 
+def test_a_damaged_class_is_refused_and_not_raised_in_pydicoms_words(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", picture(12))  # found by fuzzing: a VR that pydicom does not know
+    content = path.read_bytes()
+    at = content.index(b"\x08\0\x16\0UI")
+    path.write_bytes(content[: at + 4] + b"QQ" + content[at + 6 :])
+    read_radiograph(path)  # what the Modality says is enough
+    path = write_dicom(tmp_path / "b.dcm", picture(12), Modality="OT")
+    path.write_bytes(path.read_bytes().replace(b"\x08\0\x16\0UI", b"\x08\0\x16\0QQ"))
+    assert "(0008,0060) Modality is 'OT'" in problem_of(path)
+
+
+def test_damaged_files_make_no_library_talk(tmp_path, caplog, recwarn):
+    write_syntax(tmp_path / "a.dcm", uid.JPEG2000)
+    path = _with_frame(tmp_path / "a.dcm", lambda frame: frame[:200] + bytes(len(frame) - 202) + frame[-2:])
+    assert "has damaged pixels" in problem_of(path)
+    data = make_dicom(picture(12))
+    data.add_new(0x00185101, "CS", "lower case and far too long for a code string")
+    data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    caplog.clear()
+    recwarn.clear()
+    read_radiograph(tmp_path / "b.dcm")
+    assert problem_of(path)
+    assert not caplog.records
+    assert not list(recwarn)
+
+
 @pytest.mark.parametrize(
     ("entries", "bits", "words"),
     [(100, 12, "too few for the 4096 entries"), (4096, 3, "speaks of 3 bits")],

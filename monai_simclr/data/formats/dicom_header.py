@@ -12,8 +12,7 @@ import pydicom
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
-from monai_simclr.data.formats.dicom_tags import code, name_of, numbers, whole
-from monai_simclr.data.formats.quiet import quiet_pydicom
+from monai_simclr.data.formats.dicom_tags import code, name_of, numbers, texts, whole
 from monai_simclr.data.radiograph import RadiographError, ReaderSettings
 
 __all__ = ["DicomHeader", "PixelLayout", "check_header", "open_dicom"]
@@ -70,19 +69,18 @@ def open_dicom(path: Path, file: BinaryIO, max_bytes: int) -> DicomHeader:
     Raises:
         RadiographError: if the header is damaged, the transfer syntax is unknown, or it inflates beyond `max_bytes`.
     """
-    with quiet_pydicom():
-        syntax, group_length = _file_meta(path)
-        try:
-            if syntax != DeflatedExplicitVRLittleEndian:
-                return DicomHeader(pydicom.dcmread(file, stop_before_pixels=True), syntax, file)
-            file.seek(132 + 12 + group_length)  # preamble, "DICM", the group length itself, and what it counts
-            stream = _inflated(path, file, max_bytes)
-            data = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag in _PIXELS)
-            return DicomHeader(data, syntax, stream)
-        except RadiographError:
-            raise
-        except Exception as error:  # a damaged header fails in pydicom in many ways
-            raise RadiographError(path, "has a damaged header: its attributes cannot be told apart") from error
+    syntax, group_length = _file_meta(path)
+    try:
+        if syntax != DeflatedExplicitVRLittleEndian:
+            return DicomHeader(pydicom.dcmread(file, stop_before_pixels=True), syntax, file)
+        file.seek(132 + 12 + group_length)  # preamble, "DICM", the group length itself, and what it counts
+        stream = _inflated(path, file, max_bytes)
+        data = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag in _PIXELS)
+        return DicomHeader(data, syntax, stream)
+    except RadiographError:
+        raise
+    except Exception as error:  # a damaged header fails in pydicom in many ways
+        raise RadiographError(path, "has a damaged header: its attributes cannot be told apart") from error
 
 
 def _file_meta(path: Path) -> tuple[UID, int]:
@@ -197,5 +195,4 @@ def _layout(path: Path, data: pydicom.Dataset, rows: int, columns: int) -> Pixel
 
 
 def _sop_class(data: pydicom.Dataset) -> str:
-    value = data.get("SOPClassUID", "")
-    return str(value) if isinstance(value, str) else ""
+    return "".join(texts(data, "SOPClassUID")[:1])

@@ -15,7 +15,6 @@ from pydicom.uid import UID
 from monai_simclr.data.formats.codestream import Frame, jpeg2000_frame, jpeg_frame
 from monai_simclr.data.formats.dicom_header import DicomHeader, PixelLayout
 from monai_simclr.data.formats.dicom_tags import code, name_of
-from monai_simclr.data.formats.quiet import quiet_pydicom
 from monai_simclr.data.formats.rle import decode_rle
 from monai_simclr.data.radiograph import RadiographError
 
@@ -64,13 +63,12 @@ def decode_pixels(path: Path, header: DicomHeader, layout: PixelLayout) -> np.nd
         _check_codestream(path, header.syntax, layout, frame)
     else:
         _check_length(path, len(content), layout.n_bytes)
-    with quiet_pydicom():
-        try:
-            stored, _ = get_decoder(header.syntax).as_array(
-                content, index=0, decoding_plugin=plugin, **_options(layout, vr)
-            )
-        except Exception as error:  # decoders are other people's, and damaged pixels fail in them in many ways
-            raise RadiographError(path, f"has damaged pixels: {header.syntax.name} cannot be decoded") from error
+    try:
+        stored, _ = get_decoder(header.syntax).as_array(
+            content, index=0, decoding_plugin=plugin, **_options(layout, vr)
+        )
+    except Exception as error:  # decoders are other people's, and damaged pixels fail in them in many ways
+        raise RadiographError(path, f"has damaged pixels: {header.syntax.name} cannot be decoded") from error
     return stored
 
 
@@ -92,11 +90,10 @@ def _read_element(path: Path, header: DicomHeader) -> tuple[bytes, str]:
         raise RadiographError(path, f"has no pixels ({name_of('Modality')} is {code(header.data, 'Modality')!r})")
     # an implicit length is even, so its first byte is never the "O" of OB and OW
     implicit = start[4:5] != b"O" and header.syntax.is_implicit_VR
-    with quiet_pydicom():
-        try:
-            element = next(data_element_generator(stream, implicit, header.syntax.is_little_endian))
-        except Exception as error:  # an element without an end, or with an impossible one
-            raise RadiographError(path, "is truncated: its pixel data have no end") from error
+    try:
+        element = next(data_element_generator(stream, implicit, header.syntax.is_little_endian))
+    except Exception as error:  # an element without an end, or with an impossible one
+        raise RadiographError(path, "is truncated: its pixel data have no end") from error
     if element.tag != 0x7FE00010:
         raise RadiographError(path, f"has pixels of fractions ({name_of('FloatPixelData')}); whole numbers are read")
     return bytes(element.value or b""), str(element.VR or "OW")

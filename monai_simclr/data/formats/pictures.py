@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,8 +33,7 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
     Raises:
         RadiographError: if it is no such picture (says why, and what to do).
     """
-    with warnings.catch_warnings(), open(path, "rb") as file:
-        warnings.simplefilter("ignore")  # Pillow warns of large and odd files; the checks below refuse them by name
+    with open(path, "rb") as file:
         # given the name, Pillow 13.0 maps uncompressed TIFF into memory and scrambles those that are to be transposed
         picture = _opened(path, file)
         _check_size(path, picture, settings)

@@ -7,23 +7,25 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet_pydicom"]
+__all__ = ["quiet_libraries"]
 
 
 @contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings and log, which has the traceback of whatever a decoder raises, from getting out.
+def quiet_libraries() -> Iterator[None]:
+    """Keep the warnings of pydicom, nibabel and Pillow, and their logs, from getting out.
+
+    pydicom logs the traceback of whatever a decoder raises. What libtiff and libjpeg write to stderr stays.
 
     Example:
-        >>> with quiet_pydicom():
+        >>> with quiet_libraries():
         ...     logging.getLogger("pydicom").error("damaged")
     """
-    logger = logging.getLogger("pydicom")
-    propagate = logger.propagate
-    logger.propagate = False
+    pydicom, nibabel = logging.getLogger("pydicom"), logging.getLogger("nibabel.global")
+    before = pydicom.propagate, nibabel.disabled
+    pydicom.propagate, nibabel.disabled = False, True  # the one speaks through the root, the other by itself
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.propagate = propagate
+        pydicom.propagate, nibabel.disabled = before
