@@ -1,305 +1,181 @@
-"""Files to canonical images: upright, (H, W), float32 in [0, 1], bright = dense."""
+"""Files to canonical images: upright, (H, W), float32 in [0, 1], bright = dense. The content decides what a file is."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
+import torch
 from monai.config import PathLike
 from monai.data import ImageReader
-from PIL import Image, ImageOps, UnidentifiedImageError
-from pydicom.errors import BytesLengthException
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-__all__ = ["RadiographError", "RadiographReader", "read_radiograph"]
+from monai_simclr.data.collimation import exposed_field
+from monai_simclr.data.formats.dicom import read_dicom
+from monai_simclr.data.formats.nifti import is_nifti, read_nifti
+from monai_simclr.data.formats.pictures import read_picture
+from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings
 
-MODALITIES = ("CR", "DX", "RG", "PX", "SC", "OT")
-_FORMATS = ("PNG", "JPEG", "TIFF")
+__all__ = ["RadiographReader", "read_radiograph"]
+
+_Read = Callable[[Path, ReaderSettings], tuple[np.ndarray, RadiographMeta]]
+_STARTS: tuple[tuple[bytes, _Read], ...] = (
+    (b"\x89PNG\r\n\x1a\n", read_picture),
+    (b"\xff\xd8\xff", read_picture),
+    *((start, read_picture) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    (b"\x1f\x8b", read_nifti),
+)
+_FIRST = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
+"""How the first element of a data set goes on after its tag: an explicit VR, or the length of a short value."""
 
 
-class RadiographError(ValueError):
-    """A file that is no radiograph that we can read; `problem` is the sentence without the file's name."""
-
-    def __init__(self, path: PathLike, problem: str) -> None:
-        super().__init__(f"{Path(path).name}: {problem}")
-        self.path, self.problem = str(path), problem
-
-    def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str]]:
-        return type(self), (self.path, self.problem)
-
-
-def read_radiograph(path: PathLike, max_pixels: int = 64_000_000) -> tuple[np.ndarray, dict[str, Any]]:
+def read_radiograph(path: PathLike, settings: ReaderSettings = DEFAULT_SETTINGS) -> tuple[np.ndarray, RadiographMeta]:
     """Read a file as a canonical image.
 
-    DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, VOI (LUT sequence, else the first
-    window, else the 0.5 to 99.5 percentiles), one inversion at most, scaled by the known output
-    range. PNG, JPEG and TIFF are scaled by their type. What a file is, its content decides.
+    DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, values of interest, one inversion at most;
+    it is scaled by the known output range and turned by its Patient Orientation. PNG, JPEG, TIFF and NIfTI with one
+    plane are scaled by their type. What a file is, its content decides.
 
     Args:
         path: the file.
-        max_pixels: rows x columns that are read at the most, checked before anything is decoded.
+        settings: policies, switches and limits.
 
     Returns:
-        float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata of plain Python values that name no patient:
-        `view_position, photometric_interpretation, inverted, window, spacing (mm), spacing_source, format`.
+        float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata that name no patient.
 
     Raises:
         FileNotFoundError: if there is no such file.
         RadiographError: if the file is no radiograph that can be read (says why, and what to do).
+
+    Example:
+        >>> from monai_simclr.data.phantom_files import write_dicom_phantoms
+        >>> image, meta = read_radiograph(write_dicom_phantoms("archive", n_patients=1) / "PHANTOM-00000001/000.dcm")
+        >>> image.shape, meta["photometric_interpretation"], meta["inverted"]
+        ((256, 256), 'MONOCHROME1', True)
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    with open(path, "rb") as file:
-        head = file.read(132)
+        raise FileNotFoundError(f"there is no file {path}" + ("; it is a folder" if path.is_dir() else ""))
     try:
-        read = _read_dicom if head[128:132] == b"DICM" else _read_picture
-        pixels, meta = read(path, max_pixels)
-    except RadiographError:
-        raise
-    except (
-        ValueError,
-        OSError,
-        RuntimeError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        BytesLengthException,
-        SyntaxError,
-        EOFError,
-        NotImplementedError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise RadiographError(
-            path, f"cannot be decoded ({type(error).__name__}: {str(error).replace(str(path), '...')})"
-        ) from error
-    if not np.isfinite(pixels).all():
+        size = path.stat().st_size
+        if size > settings.max_bytes:
+            raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
+        with quiet_libraries():
+            image, meta = _format_of(path)(path, settings)
+    except OSError as error:
+        raise RadiographError(path, f"cannot be opened ({type(error).__name__})") from error
+    low, high = image.min(), image.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise RadiographError(path, "has pixels that are not finite")
-    if pixels.min() == pixels.max():
-        raise RadiographError(path, f"is one gray all over ({pixels.flat[0]:.3g}); a radiograph has contrast")
-    return np.ascontiguousarray(pixels, dtype=np.float32), meta
-
-
-def _read_picture(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
-    try:
-        picture: Any = Image.open(path, formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        with open(path, "rb") as file:
-            if file.read(2) == b"\x08\x00":
-                raise RadiographError(
-                    path,
-                    "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), "
-                    "which is not read on a guess; write the header, for instance with dcmtk's dcmconv",
-                ) from error
-        raise RadiographError(path, "is not DICOM, PNG, JPEG or TIFF; its content decides, not its name") from error
-    with picture:
-        if picture.width * picture.height > max_pixels:
-            raise RadiographError(
-                path, f"has {picture.width} x {picture.height} pixels, more than max_pixels={max_pixels}"
-            )
-        if getattr(picture, "n_frames", 1) != 1:
-            raise RadiographError(path, f"has {picture.n_frames} pages; a radiograph has one")
-        kind = picture.format
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("P", "1"):
-            picture = picture.convert("RGB" if picture.mode == "P" else "L")
-        pixels = np.asarray(picture)
-    meta = {**_META, "format": str(kind)}
-    return _gray(path, pixels), meta
-
-
-def _gray(path: Path, pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype.byteorder == ">":
-        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    if pixels.dtype == np.int32 and (pixels.min() < 0 or pixels.max() > 65535):
-        raise RadiographError(path, f"has values from {pixels.min()} to {pixels.max()}; 8 or 16 bits are needed")
-    top = {"uint8": 255.0, "uint16": 65535.0, "int32": 65535.0}.get(str(pixels.dtype))
-    if top is None:
-        raise RadiographError(path, f"has pixels of type {pixels.dtype}; 8 or 16 bits are needed")
-    if pixels.ndim == 3:
-        colors = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
-        spread = int(np.max(colors.max(axis=2).astype(int) - colors.min(axis=2)))
-        if spread > 2:
-            raise RadiographError(
-                path, f"is a colour picture (channels differ by up to {spread}); a radiograph is gray"
-            )
-        pixels = colors[..., 0]
-    return pixels.astype(np.float32) / np.float32(top)
-
-
-_META: dict[str, Any] = {
-    "view_position": "", "photometric_interpretation": "", "inverted": False, "window": (), "spacing": (),
-    "spacing_source": "", "format": "",
-}  # fmt: skip
-
-
-def _read_dicom(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of odd values that the checks below name or that do not matter
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        _check_header(path, header, max_pixels)
-        data = pydicom.dcmread(path)
-        if not any(name in data for name in ("PixelData",)):
-            raise RadiographError(path, f"has no pixels (Modality {header.get('Modality', '?')})")
-        try:
-            stored = data.pixel_array
-        except (RuntimeError, NotImplementedError) as error:
-            syntax = data.file_meta.TransferSyntaxUID
-            raise RadiographError(
-                path, f"(0002,0010) Transfer Syntax {syntax.name} ({syntax}) cannot be decoded here; "
-                f'pip install "monai-simclr[dicom]" ({type(error).__name__})'
-            ) from error  # fmt: skip
-        return _render(path, data, stored)
-
-
-def _check_header(path: Path, header: pydicom.Dataset, max_pixels: int) -> None:
-    modality = str(header.get("Modality", ""))
-    if modality not in MODALITIES:
+    if low == high:
         raise RadiographError(
-            path, f"(0008,0060) Modality is {modality!r}; a radiograph (CR, DX, RG, PX or SC) is needed"
+            path, f"is one gray all over ({low:.3g}) with voi={meta['voi']!r}; voi='percentile' may show it"
         )
-    if str(header.get("PresentationIntentType", "")) == "FOR PROCESSING":
+    return _cropped(image, meta, settings), meta
+
+
+def _format_of(path: Path) -> _Read:
+    with open(path, "rb") as file:
+        head = file.read(540)
+    if head[128:132] == b"DICM":  # before the others: a DICOM file may start with a TIFF header (PS3.10 7.1)
+        return read_dicom
+    if is_nifti(head):
+        return read_nifti
+    for start, read in _STARTS:
+        if head.startswith(start):
+            return read
+    if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08") and head[4:6] in _FIRST:
         raise RadiographError(
-            path, "(0008,0068) Presentation Intent Type is FOR PROCESSING: raw detector values are not shown to people"
+            path,
+            "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), "
+            "which is not read on a guess; write the header, for instance with dcmtk's dcmconv",
         )
-    frames, samples = int(header.get("NumberOfFrames", 1) or 1), int(header.get("SamplesPerPixel", 1) or 1)
-    rows, columns = int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0)
-    if not rows or not columns:
-        raise RadiographError(
-            path, f"(0028,0010) Rows is {rows} and (0028,0011) Columns is {columns}; there are no pixels"
-        )
-    if frames != 1:
-        raise RadiographError(path, f"(0028,0008) Number of Frames is {frames}; a radiograph has one")
-    if samples != 1:
-        raise RadiographError(
-            path, f"(0028,0002) Samples per Pixel is {samples}: a colour picture; a radiograph is gray"
-        )
-    if rows * columns > max_pixels:
-        raise RadiographError(path, f"has {rows} x {columns} pixels by its header, more than max_pixels={max_pixels}")
-    photometric = str(header.get("PhotometricInterpretation", ""))
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RadiographError(
-            path, f"(0028,0004) Photometric Interpretation is {photometric!r}; MONOCHROME1 or 2 is needed"
-        )
-    needed = rows * columns * int(header.get("BitsAllocated", 8)) // 8
-    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-    whole = syntax is not None and not syntax.is_compressed and not syntax.is_deflated
-    if whole and path.stat().st_size < needed:
-        raise RadiographError(
-            path, f"is truncated: {path.stat().st_size} bytes, the header speaks of {needed} bytes of pixels"
-        )
+    raise RadiographError(
+        path,
+        "is empty" if not head else "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name",
+    )
 
 
-def _render(path: Path, data: pydicom.Dataset, stored: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """DICOM PS3.3 C.11: padding, modality LUT, VOI, then exactly one inversion, scaled by the known output range."""
-    padding = _padding(data, stored)
-    if padding.all():
-        raise RadiographError(path, "has (0028,0120) Pixel Padding Value everywhere; there is no picture")
-    values = apply_modality_lut(stored, data).astype(np.float64)
-    pixels, window = _voi(data, values, stored, padding)
-    photometric = str(data.PhotometricInterpretation)
-    inverse = str(data.get("PresentationLUTShape", "")) == "INVERSE"
-    inverted = photometric == "MONOCHROME1" or inverse
-    pixels = np.clip(1 - pixels if inverted else pixels, 0, 1)
-    pixels[padding] = 0
-    spacing, source = _spacing(data)
-    meta = {
-        "view_position": str(data.get("ViewPosition", "") or ""), "photometric_interpretation": photometric,
-        "inverted": inverted, "window": window, "spacing": spacing, "spacing_source": source, "format": "DICOM",
-    }  # fmt: skip
-    return pixels, meta
-
-
-def _padding(data: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
-    if "PixelPaddingValue" not in data:
-        return np.zeros(stored.shape, dtype=bool)
-    low = int(data.PixelPaddingValue)
-    high = int(data.get("PixelPaddingRangeLimit", low))
-    return (stored >= min(low, high)) & (stored <= max(low, high))
-
-
-def _voi(
-    data: pydicom.Dataset, values: np.ndarray, stored: np.ndarray, padding: np.ndarray
-) -> tuple[np.ndarray, tuple[float, ...]]:
-    if data.get("VOILUTSequence"):
-        item = data.VOILUTSequence[0]
-        bits = int(item.LUTDescriptor[2])
-        return apply_voi_lut(values.astype(np.int64), data, prefer_lut=True) / (2**bits - 1), ()
-    width, center = _first(data.get("WindowWidth")), _first(data.get("WindowCenter"))
-    if width is not None and center is not None and width >= _least_width(data):
-        low, high = _output_range(data)
-        shown = apply_voi_lut(values, data, index=0, prefer_lut=False)
-        return (shown - low) / (high - low), (center, width)
-    if width is not None and center is not None:
-        low, high = float(values[~padding].min()), float(values[~padding].max())
-    else:
-        low, high = (float(v) for v in np.percentile(values[~padding], (0.5, 99.5)))
-    return (values - low) / max(high - low, np.finfo(float).tiny), ()
-
-
-def _least_width(data: pydicom.Dataset) -> float:
-    """Smallest allowed window width: 1 for LINEAR, above 0 otherwise (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    return 1.0 if str(data.get("VOILUTFunction", "LINEAR") or "LINEAR") == "LINEAR" else float(np.finfo(float).tiny)
-
-
-def _output_range(data: pydicom.Dataset) -> tuple[float, float]:
-    """What pydicom's windowing scales to: the range of the stored bits after the modality LUT."""
-    if data.get("ModalityLUTSequence"):
-        return 0.0, float(2 ** int(data.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    bits, signed = int(data.BitsStored), int(data.get("PixelRepresentation", 0))
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    slope, intercept = float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
-    return low * slope + intercept, high * slope + intercept
-
-
-def _first(value: Any) -> float | None:
-    if value is None or value == "":
-        return None
-    return float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
-
-
-def _spacing(data: pydicom.Dataset) -> tuple[tuple[float, ...], str]:
-    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        value = data.get(name)
-        numbers = tuple(float(v) for v in value) if value is not None and len(value) == 2 else ()
-        if numbers and all(np.isfinite(v) and v > 0 for v in numbers):
-            return numbers, name
-    return (), ""
+def _cropped(image: np.ndarray, meta: RadiographMeta, settings: ReaderSettings) -> np.ndarray:
+    height, width = image.shape
+    meta["crop"] = exposed_field(image) if settings.crop_collimation else (0, 0, height, width)
+    top, left, height, width = meta["crop"]
+    return np.ascontiguousarray(image[top : top + height, left : left + width], dtype=np.float32)
 
 
 class RadiographReader(ImageReader):
     """MONAI reader of radiographs: ``LoadImaged(keys, reader="monai_simclr.data.RadiographReader")``.
 
-    Axes are rows, then columns, whatever the format: row 0 is cranial, bright is dense. The metadata name no patient.
+    Axes are rows, then columns, whatever the format and whichever libraries are installed: row 0 is cranial, column 0
+    the patient's right, bright is dense. The `affine` says so in MONAI's RAS: rows run to posterior, which stands for
+    caudal in a single plane, columns to the left. The metadata are tensors and plain values, and name no patient
+    (`LoadImage` itself adds the file's name as `filename_or_obj`).
+
     All checks are in `get_data`: an error raised in `read` would make `LoadImage` try another reader in silence.
 
     Args:
-        max_pixels: see `read_radiograph`.
-        kwargs: what `LoadImage` passes to every reader; not used.
+        settings: policies, switches and limits.
+        **changes: fields of `ReaderSettings` to change in them, such as ``voi="percentile"``, for config files.
+
+    Raises:
+        ValueError: if there is no such setting (a `TypeError` would make `LoadImage` go on without any).
+
+    Example:
+        >>> RadiographReader(voi="index", window_index=1).settings.window_index
+        1
     """
 
-    def __init__(self, max_pixels: int = 64_000_000, **kwargs: Any) -> None:
-        self.max_pixels = max_pixels
+    def __init__(self, settings: ReaderSettings = DEFAULT_SETTINGS, **changes: Any) -> None:
+        known = [field.name for field in fields(ReaderSettings)]
+        unknown = sorted(set(changes) - set(known))
+        if unknown:
+            raise ValueError(f"RadiographReader has no setting {unknown}; it has {known}")
+        self.settings = ReaderSettings(**{**{name: getattr(settings, name) for name in known}, **changes})
 
     def verify_suffix(self, filename: Any) -> bool:
+        """Say yes to every name: the content decides."""
         return True
 
     def read(self, data: Any, **kwargs: Any) -> list[str]:
-        return [str(path) for path in ([data] if isinstance(data, (str, Path)) else data)]
+        """Give the paths; nothing is opened here."""
+        return [str(path) for path in ([data] if isinstance(data, str | Path) else data)]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        path = img[0] if isinstance(img, list) else img
-        pixels, meta = read_radiograph(path, self.max_pixels)
-        affine = np.eye(4)
-        if meta["spacing"]:
-            affine[0, 0], affine[1, 1] = meta["spacing"]
-        return pixels, {
+        """Read one file.
+
+        Returns:
+            float32 ``(H, W)``; and `RadiographMeta` with what MONAI needs: `affine` (float64 ``(4, 4)``),
+            `spatial_shape` and `original_channel_dim`.
+
+        Raises:
+            ValueError: if there is not one path.
+            RadiographError: see `read_radiograph`.
+        """
+        paths = self.read(img)
+        if len(paths) != 1:
+            raise ValueError(f"RadiographReader reads one file an image, got {len(paths)} files")
+        image, meta = read_radiograph(paths[0], self.settings)
+        return image, {
             **meta,
-            "affine": affine,
-            "spatial_shape": np.array(pixels.shape),
+            "affine": _affine(meta),
+            "spatial_shape": torch.tensor(image.shape),
             "original_channel_dim": "no_channel",
         }
+
+
+def _affine(meta: RadiographMeta) -> torch.Tensor:
+    """(row, column) in pixels to RAS in millimeters, in pixels where the spacing is unknown."""
+    between_rows, between_columns = np.nan_to_num(meta["spacing"], nan=1.0)
+    top, left = meta["crop"][:2]
+    return torch.tensor(
+        [
+            [0.0, -between_columns, 0.0, -between_columns * left],
+            [-between_rows, 0.0, 0.0, -between_rows * top],
+            [0.0, 0.0, 1.0, 0.0],
+            [0.0, 0.0, 0.0, 1.0],
+        ],
+        dtype=torch.float64,
+    )

@@ -1,0 +1,112 @@
+"""Attributes of a DICOM file as checked plain values: a value that cannot be one is refused by its tag."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.multival import MultiValue
+
+from monai_simclr.data.radiograph import RadiographError
+
+__all__ = ["code", "items", "name_of", "number", "numbers", "texts", "whole"]
+
+_CODE = re.compile(r"[A-Z0-9_. -]{0,16}")  # PS3.5 6.2: Code String, and UIDs of our own messages
+
+
+def name_of(keyword: str) -> str:
+    """Give the tag and name of an attribute.
+
+    Example:
+        >>> name_of("BitsStored")
+        '(0028,0101) Bits Stored'
+    """
+    tag = tag_for_keyword(keyword) or 0
+    return f"({tag >> 16:04x},{tag & 0xFFFF:04x}) {dictionary_description(tag)}"
+
+
+def numbers(path: Path, data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+    """Give all values of an attribute as floats, which may be NaN or infinite; none when it is missing or empty.
+
+    Raises:
+        RadiographError: if a value is no number.
+    """
+    try:
+        value = data.get(keyword)
+        found = [] if value is None or value == "" else value if _many(value) else [value]
+        return tuple(math.nan if one is None or one == "" else float(one) for one in found)
+    except Exception as error:  # pydicom converts a raw value when it is first looked at, and damaged ones in many ways
+        raise RadiographError(path, f"{name_of(keyword)} is no number") from error
+
+
+def number(path: Path, data: pydicom.Dataset, keyword: str, default: float) -> float:
+    """Give the first value of an attribute, finite; `default` when it is missing or empty.
+
+    Raises:
+        RadiographError: if it is no finite number.
+    """
+    found = numbers(path, data, keyword)
+    value = found[0] if found else default
+    if not math.isfinite(value):
+        raise RadiographError(path, f"{name_of(keyword)} is no finite number")
+    return value
+
+
+def whole(path: Path, data: pydicom.Dataset, keyword: str, default: int = 0) -> int:
+    """Give the first value of an attribute as an integer; `default` when it is missing or empty.
+
+    Raises:
+        RadiographError: if it is no whole number.
+    """
+    value = number(path, data, keyword, default)
+    if value != int(value):
+        raise RadiographError(path, f"{name_of(keyword)} is {value:g}; a whole number is needed")
+    return int(value)
+
+
+def texts(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
+    """Give all values of an attribute as stripped text in capitals; none when it is missing or cannot be read."""
+    try:
+        value = data.get(keyword)
+        found = [] if value is None else value if _many(value) else [value]
+        return tuple(str(one).strip(" \0").upper() for one in found)
+    except Exception:  # as in `numbers`; a text that cannot be decoded is as good as none
+        return ()
+
+
+def code(data: pydicom.Dataset, keyword: str) -> str:
+    """Give an attribute's first value if it looks like a code string (so that messages can never carry a name).
+
+    Example:
+        >>> data = pydicom.Dataset()
+        >>> data.Modality, data.PatientName = "CR", "Doe^Jane"
+        >>> code(data, "Modality"), code(data, "PatientName")
+        ('CR', '?')
+    """
+    found = texts(data, keyword)
+    return (found[0] if _CODE.fullmatch(found[0]) else "?") if found else ""
+
+
+def items(path: Path, data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    """Give the items of a sequence; none when it is missing.
+
+    Raises:
+        RadiographError: if it is no sequence.
+    """
+    try:
+        value = data.get(keyword)
+        found = list(value) if value is not None else []
+    except Exception as error:  # as in `numbers`
+        raise RadiographError(path, f"{name_of(keyword)} is damaged") from error
+    if not all(isinstance(item, pydicom.Dataset) for item in found):
+        raise RadiographError(path, f"{name_of(keyword)} is no sequence of items")
+    return found
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, MultiValue | list | tuple) and isinstance(value, Iterable)

@@ -1,0 +1,148 @@
+"""NIfTI files with one plane to canonical images."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from monai_simclr.data.formats.orientation import turned
+from monai_simclr.data.formats.scaling import PERCENTILES, spread
+from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, meta_of
+
+__all__ = ["is_nifti", "read_nifti"]
+
+_GZIP = b"\x1f\x8b"
+_UNITS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_HEAD = 540  # bytes of the longer, the NIfTI-2 header
+
+
+def is_nifti(head: bytes) -> bool:
+    """Say whether a file that starts with these 348 bytes or more, inflated, is a NIfTI-1 or NIfTI-2 in one file."""
+    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
+
+
+def read_nifti(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
+    """Read a NIfTI file, compressed or not, with one plane.
+
+    Its affine says where the axes point to. The one to the right or left becomes the columns, the first of them the
+    patient's right; the other becomes the rows, the first of them cranial. A plane without a cranial axis, as
+    SimpleITK, dcm2niix and MONAI write of radiographs, is upright when its rows run to posterior (P), as those
+    programs mean it. In a lateral plane the columns stay as they are.
+
+    The gray values are scaled by the display range of the header (`cal_min`, `cal_max`) if it has one, else by the type
+    if it is uint8 or uint16 without a slope, and not at all if they are fractions in [0, 1]; all others by percentiles
+    0.5 and 99.5. ``voi="percentile"`` takes those always, ``voi="none"`` never (then it is the range of the type).
+
+    Returns:
+        float32 ``(H, W)`` in [0, 1], and its metadata.
+
+    Raises:
+        RadiographError: if it is no such file (says why, and what to do).
+    """
+    content = _content(path, settings)
+    try:
+        kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
+        image: Any = kind.from_bytes(content)
+        shape, dtype, offset = image.shape, image.header.get_data_dtype(), int(image.dataobj.offset)
+        zooms, unit = image.header.get_zooms(), image.header.get_xyzt_units()[0]
+        directions = nib.aff2axcodes(image.affine)
+    except Exception as error:  # a damaged header fails in nibabel in many ways
+        raise RadiographError(path, "has a damaged NIfTI header") from error
+    axes = _check(path, shape, dtype, len(content) - offset, settings)
+    try:
+        values = np.asarray(image.dataobj).squeeze()
+    except Exception as error:  # as above
+        raise RadiographError(path, "is damaged: its NIfTI pixels cannot be read") from error
+    if not np.isfinite(values).all():
+        raise RadiographError(path, "has pixels that are not finite")
+    meta = meta_of("NIfTI")
+    meta["orientation"] = _orientation(*(directions[axis] for axis in axes))
+    spacing = tuple(float(zooms[axis]) * _UNITS.get(unit, 1.0) for axis in axes)
+    if all(math.isfinite(value) and value > 0 for value in spacing):
+        meta["spacing"] = (spacing[1], spacing[0]) if "transposed" in meta["orientation"] else (spacing[0], spacing[1])
+        meta["spacing_source"] = "pixdim"
+    gray = _gray(path, values, dtype, image.header, settings, meta)
+    return turned(gray.astype(np.float32), meta["orientation"]), meta
+
+
+def _content(path: Path, settings: ReaderSettings) -> bytes:
+    content = path.read_bytes()
+    if not content.startswith(_GZIP):
+        return content
+    inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        head = inflater.decompress(content, _HEAD)
+        if not is_nifti(head):
+            raise RadiographError(path, "is a gzip file, and what is in it is not NIfTI; unpack it first")
+        body = inflater.decompress(inflater.unconsumed_tail, settings.max_bytes)
+    except zlib.error as error:
+        raise RadiographError(path, "is damaged: it cannot be inflated") from error
+    if inflater.unconsumed_tail:
+        raise RadiographError(path, f"inflates to more than max_bytes={settings.max_bytes}")
+    if not inflater.eof:
+        raise RadiographError(path, "is truncated: the compressed file has no end")
+    return head + body
+
+
+def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, settings: ReaderSettings) -> list[int]:
+    """Refuse all but one plane of numbers; give its two axes."""
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
+    if len(axes) != 2 or max(axes) > 2 or min(shape) < 1:
+        raise RadiographError(path, f"has the shape {tuple(shape)}; a radiograph is one plane")
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise RadiographError(path, f"has pixels of type {dtype}; gray numbers are needed")
+    pixels = shape[axes[0]] * shape[axes[1]]
+    if pixels > settings.max_pixels:
+        raise RadiographError(path, f"has {pixels} pixels by its header, more than max_pixels={settings.max_pixels}")
+    if n_bytes < pixels * dtype.itemsize:
+        raise RadiographError(
+            path,
+            f"is truncated: it has {max(n_bytes, 0)} bytes of pixels, the header speaks of {pixels * dtype.itemsize}",
+        )
+    return axes
+
+
+def _orientation(first: str | None, second: str | None) -> str:
+    """What turns an array whose axes point to these directions upright; see `orientation_of` in `dicom_geometry`."""
+    columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
+    along_row, down = (first, second) if columns_are_first else (second, first)
+    steps = ["transposed"] if columns_are_first else []
+    if down in ("S", "A"):
+        steps.append("flipped")
+    if along_row == "R":
+        steps.append("mirrored")
+    return " ".join(steps)
+
+
+def _gray(
+    path: Path, values: np.ndarray, dtype: np.dtype, header: Any, settings: ReaderSettings, meta: RadiographMeta
+) -> np.ndarray:
+    known = _known_range(values, dtype, header, settings)
+    if known is None and settings.voi == "none":
+        raise RadiographError(
+            path, "has fractions that are not in [0, 1], whose range is unknown; use voi='percentile'"
+        )
+    if known is None:
+        meta["voi"] = "percentile"
+        low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+        known = (low, high) if high > low else (float(values.min()), float(values.max()))
+    return spread(values.astype(np.float64), *known)
+
+
+def _known_range(
+    values: np.ndarray, dtype: np.dtype, header: Any, settings: ReaderSettings
+) -> tuple[float, float] | None:
+    if settings.voi == "percentile":
+        return None
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    if settings.voi != "none" and math.isfinite(low) and math.isfinite(high) and high > low:
+        return low, high
+    scaled = values.dtype != dtype.newbyteorder("=")
+    if dtype.kind in "ui" and not scaled and (settings.voi == "none" or dtype in (np.uint8, np.uint16)):
+        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+    return (0.0, 1.0) if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1 else None
