@@ -1,0 +1,72 @@
+"""What `monai-simclr store` does: a store of an archive, with progress, and a sentence at the end however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from monai_simclr.data.open import open_index
+from monai_simclr.data.store.build import StoreOptions, fill_store
+from monai_simclr.data.store.opened import Store, open_store
+from monai_simclr.data.store.progress import shown_progress
+
+__all__ = ["make_store"]
+
+
+def make_store(
+    archive: Path, folder: Path, size: int, workers: int | None, max_rejected: float, options: StoreOptions
+) -> str:
+    """Build the store of an archive, or bring it up to date, and say so in a sentence.
+
+    Args:
+        archive: anything that `open_index` recognises.
+        folder: of the store.
+        size: side of the stored images in pixels.
+        workers: processes that decode; None takes all cores that this process may use.
+        max_rejected: see `build_store`.
+        options: see `StoreOptions`; its progress is replaced by what suits the terminal.
+
+    Returns:
+        The closing line.
+
+    Raises:
+        SystemExit: with 75 when SIGTERM came, as clusters send it before they take a machine away.
+    """
+    started = time.perf_counter()
+    workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
+    with _preemptible(), shown_progress("decoding") as progress:
+        options = replace(options, progress=progress)
+        whole = fill_store(open_index(archive), folder, size, os.cpu_count() or 1 if workers is None else workers,
+                           max_rejected, options)  # fmt: skip
+    if not whole:
+        return f"rank {os.environ['RANK']} has decoded its share of {folder}; rank 0 makes the store of all shares"
+    return _describe(open_store(folder), folder, time.perf_counter() - started)
+
+
+def _describe(store: Store, folder: Path, seconds: float) -> str:
+    side, megabytes = store.images.shape[1], store.images.nbytes / 1e6
+    made = f"made {folder}: {len(store.images):,} images of {side} x {side} pixels ({megabytes:,.1f} MB)"
+    rejected = f", {len(store.rejected):,} rejected (see {folder / 'rejected.csv'})" if len(store.rejected) else ""
+    return f"{made}{rejected}, in {seconds:.0f} s; next: --dataset_dir {folder.absolute()} in a bundle's commands"
+
+
+@contextmanager
+def _preemptible() -> Iterator[None]:
+    """End with a sentence and exit code 75 on SIGTERM; everything that is decoded stays decoded."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        print("stopped by SIGTERM; what is decoded is kept, run the same command again", file=sys.stderr, flush=True)
+        raise SystemExit(75)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
