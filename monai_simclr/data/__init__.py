@@ -33,8 +33,9 @@ else:
     def __getattr__(name: str) -> object:
         """Import a part when it is asked for (PEP 562), the light ones first: processes that decode need no torch."""
         from importlib import import_module
+        from importlib.util import find_spec
 
-        if name in _MODULES:
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         for module in () if name.startswith("_") else map(__getattr__, _MODULES):
             if name in module.__all__:

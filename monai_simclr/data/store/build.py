@@ -6,7 +6,7 @@ import errno
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -171,10 +171,18 @@ def _job(
 def _filled(job: _Job) -> bool:
     """Do this rank's part of what is left to do; whether the store is whole then."""
     if _fits(job):
+        _tidy(job)
         return True
     _make_folder(job)
     with locked(job.shard.path("lock"), str(job.folder)):
         return _build(job)
+
+
+def _tidy(job: _Job) -> None:
+    """Remove what a kill after the very last step has left."""
+    if (job.shard.building / "ready.json").is_file():
+        with suppress(OSError), locked(job.shard.path("lock"), str(job.folder)):
+            publish(job.folder)
 
 
 def _fits(job: _Job) -> bool:
@@ -267,11 +275,11 @@ def _fill(job: _Job, earlier: Earlier | None) -> Ledger:
     if changed:
         first = Path(job.paths[changed[0]]).name
         logger.warning(f"{len(changed)} files have changed since they were decoded, the first is {first}; read again")
-    if ledger.done.any():
-        logger.info(f"going on in {job.folder}: {int(ledger.done.sum()):,} of {len(rows):,} images are decoded already")
+    if ledger.count:
+        logger.info(f"going on in {job.folder}: {ledger.count:,} of {len(rows):,} images are decoded already")
 
     def heed(now: Ledger) -> None:
-        job.options.progress(int(now.done.sum()), len(rows), len(now.reasons))
+        job.options.progress(now.count, len(rows), len(now.reasons))
         if len(now.reasons) > job.most * len(job.index):
             _check_rejected(job, now)
 
@@ -326,7 +334,7 @@ def _check_rejected(job: _Job, ledger: Ledger) -> None:
         return
     row = min(ledger.reasons)
     which = f"the first is {Path(job.paths[row]).name}: {ledger.reasons[row]}"
-    sentence = f"{len(ledger.reasons)} of {int(ledger.done.sum())} images could not be read, {which}"
+    sentence = f"{len(ledger.reasons)} of {ledger.count} images could not be read, {which}"
     if len(ledger.reasons) > job.most * len(job.index):
         raise ValueError(
             f"{sentence}; more than max_rejected={job.most:.0%} are damaged, so something is wrong with the archive"

@@ -37,11 +37,11 @@ def make_store(
         The closing line.
 
     Raises:
-        SystemExit: with 75 when SIGTERM came, as clusters send it before they take a machine away.
+        SystemExit: with 130 on Ctrl-C, with 75 on SIGTERM, which clusters send before they take a machine away.
     """
     started = time.perf_counter()
     workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
-    with _preemptible(), shown_progress("decoding") as progress:
+    with _stoppable(), shown_progress("decoding") as progress:
         options = replace(options, progress=progress)
         whole = fill_store(open_index(archive), folder, size, os.cpu_count() or 1 if workers is None else workers,
                            max_rejected, options)  # fmt: skip
@@ -58,15 +58,22 @@ def _describe(store: Store, folder: Path, seconds: float) -> str:
 
 
 @contextmanager
-def _preemptible() -> Iterator[None]:
-    """End with a sentence and exit code 75 on SIGTERM; everything that is decoded stays decoded."""
+def _stoppable() -> Iterator[None]:
+    """End with a sentence on Ctrl-C (exit code 130) and on SIGTERM (75)."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        print("stopped by SIGTERM; what is decoded is kept, run the same command again", file=sys.stderr, flush=True)
-        raise SystemExit(75)
+        raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except (KeyboardInterrupt, _Terminated) as error:
+        name, code = ("Ctrl-C", 130) if isinstance(error, KeyboardInterrupt) else ("SIGTERM", 75)
+        print(f"stopped by {name}; what is decoded is kept, run the same command again", file=sys.stderr, flush=True)
+        raise SystemExit(code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,16 @@ def publish(folder: Path) -> bool:
         sync(folder)
         os.replace(building / "provenance.json", folder / "provenance.json")
         sync(folder)
-    shutil.rmtree(building, ignore_errors=True)
+    _remove(building)
     return True
+
+
+def _remove(building: Path) -> None:
+    """Remove the folder of a build; ``ready.json`` goes last, so that a kill in between is seen and gone on with."""
+    with suppress(OSError):
+        for path in sorted(building.iterdir(), key=lambda path: path.name == "ready.json"):
+            path.unlink()
+        building.rmdir()
 
 
 def ledger_of(shards: list[Shard], total: int) -> Ledger:

@@ -20,7 +20,7 @@ _SYNC_SECONDS = 5.0
 
 
 class Ledger:
-    """Records of the rows `first` to `first + total` of an index, 57 bytes a row whatever the images are.
+    """Records of the rows `first` to `first + total` of an index, 54 bytes a row whatever the images are; `count` are done.
 
     Args:
         first: row of the index that the first record is about.
@@ -39,10 +39,12 @@ class Ledger:
         self.bytes, self.modified = np.full(total, -1, dtype=np.int64), np.full(total, -1, dtype=np.int64)
         self.sha256, self.pixels = np.zeros((total, 32), dtype=np.uint8), np.zeros(total, dtype=np.uint32)
         self.reasons: dict[int, str] = {}
+        self.count = 0
 
     def add(self, record: Record) -> None:
         """Take a record in; a later one of the same row replaces it."""
         place = record.row - self.first
+        self.count += not self.done[place]
         self.done[place], self.kept[place] = True, not record.reason
         self.bytes[place], self.modified[place] = record.bytes, record.modified
         self.reasons.pop(record.row, None)
@@ -55,6 +57,7 @@ class Ledger:
     def forget(self, row: int) -> None:
         """Take a row's record out."""
         place = row - self.first
+        self.count -= bool(self.done[place])
         self.done[place] = self.kept[place] = False
         self.reasons.pop(row, None)
 

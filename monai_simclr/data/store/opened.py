@@ -69,11 +69,9 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
     folder = Path(folder)
     provenance = read_provenance(folder)
     if provenance is None:
-        begun = (folder / "building").is_dir()
-        what = (
-            "is not whole yet; run the command that began it again" if begun else "is not there; store_of() builds one"
-        )
-        raise FileNotFoundError(f"the image store {folder} {what}")
+        if (folder / "building").is_dir():
+            raise FileNotFoundError(f"the image store {folder} is not whole yet; run the command that began it again")
+        raise FileNotFoundError(f"there is no image store at {folder}; monai-simclr store builds one")
     if provenance.get("format") != FORMAT:
         raise ValueError(f"{folder} is a store of format {provenance.get('format', 1)}, not {FORMAT}; build it again")
     for name in TABLES:

@@ -28,6 +28,7 @@ TIME_LIMIT = 300.0
 """Seconds that one image may take before its process is ended and the image rejected."""
 
 _CHUNK = 8  # images that a process is given at a time, so that it never waits for the next
+_SERVE = "from monai_simclr.data.decoding import serve; serve()"
 _FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 
 
@@ -115,10 +116,10 @@ class _Pool:
                 process = process or self._begin()
                 if self._work(process, waiting):
                     continue
-                self._end(process)
+                ended, process = process, None
+                self._end(ended)
                 if not self.stopped:
-                    self._blame(process, waiting, again)
-                process = None
+                    self._blame(ended, waiting, again)
         finally:
             if process is not None:
                 self._end(process)
@@ -174,7 +175,7 @@ class _Process:
     def __init__(self, start: dict[str, Any]) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self.last_words = ""
-        code = f"import sys; sys.path[:] = {sys.path!r}; from monai_simclr.data.decoding import serve; serve()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
