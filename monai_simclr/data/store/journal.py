@@ -20,7 +20,7 @@ _SYNC_SECONDS = 5.0
 
 
 class Ledger:
-    """Records of the rows `first` to `first + total` of an index, 54 bytes a row whatever the images are; `count` are done.
+    """Records of the rows `first` to `first + total` of an index, 54 bytes a row; `count` are done.
 
     Args:
         first: row of the index that the first record is about.
