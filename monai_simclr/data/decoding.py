@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from monai_simclr.data.radiograph import RadiographError
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, ReaderSettings
 from monai_simclr.data.reading import read_radiograph
 from monai_simclr.files import sha256_of
 from monai_simclr.fitting import quantize
@@ -42,19 +42,20 @@ class Record(NamedTuple):
     reason: str
 
 
-def decode(path: str | Path, size: int, squash: bool = False) -> np.ndarray:
+def decode(path: str | Path, size: int, squash: bool = False, reader: ReaderSettings = DEFAULT_SETTINGS) -> np.ndarray:
     """Read a radiograph as the store keeps it: canonical, padded to a square, area-resized, uint8 ``(size, size)``.
 
     Args:
         path: the file.
         size: side of the result in pixels.
         squash: resize without padding.
+        reader: settings of `read_radiograph`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         RadiographError: if it is no radiograph that can be read.
     """
-    return quantize(read_radiograph(path)[0], size, squash)
+    return quantize(read_radiograph(path, reader)[0], size, squash)
 
 
 def identity_of(path: str | Path) -> tuple[int, int]:
@@ -81,11 +82,12 @@ class PixelFile:
         target: an existing file of stored images of equal size.
         offset: bytes before the first one.
         first: row of the index that the first one belongs to.
-        settings: `size` and `squash` as keywords of `decode`.
+        settings: keywords of `decode`, `reader` as a dictionary.
     """
 
     def __init__(self, target: str | Path, offset: int, first: int, settings: dict[str, Any]) -> None:
-        self.offset, self.first, self.settings = offset, first, settings
+        self.offset, self.first = offset, first
+        self.settings = {**settings, "reader": ReaderSettings(**settings["reader"])}
         self.file = open(target, "r+b", buffering=0)  # noqa: SIM115 (see close)
 
     def decode(self, row: int, path: str) -> Record:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.data import ImageReader
 
-from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographMeta, ReaderSettings
 from monai_simclr.data.reading import read_radiograph as read_radiograph
 
 __all__ = ["RadiographReader", "read_radiograph"]

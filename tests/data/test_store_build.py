@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_simclr.data import StoreOptions, build_store, open_index, open_store, store_of, write_index
+from monai_simclr.data import ReaderSettings, StoreOptions, build_store, open_index, open_store, store_of, write_index
 from monai_simclr.data.decoding import decode
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.data.store import build
@@ -185,7 +185,11 @@ def test_a_file_that_was_only_touched_is_not_decoded_again(archive, tmp_path, de
 
 @pytest.mark.parametrize(
     ("size", "options", "said"),
-    [(16, {}, "size was 32, is 16"), (32, {"squash": True}, "squash was False, is True")],
+    [
+        (16, {}, "size was 32, is 16"),
+        (32, {"squash": True}, "squash was False, is True"),
+        (32, {"reader": ReaderSettings(voi="percentile")}, r"reader\.voi was 'auto', is 'percentile'"),
+    ],
 )
 def test_other_settings_are_refused_by_name_and_the_old_store_stays(archive, tmp_path, size, options, said):
     _build(archive, tmp_path / "s")
@@ -251,7 +255,7 @@ def test_a_file_that_grows_while_it_is_read_is_rejected(archive, tmp_path, monke
 
     index = open_index(archive)
 
-    def read(path, size, squash):
+    def read(path, size, squash, reader):
         with open(path, "ab") as file:
             file.write(b"more")
         return np.zeros((size, size), np.uint8)

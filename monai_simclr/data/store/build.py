@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from monai_simclr.data.open import open_index
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.earlier import Earlier
 from monai_simclr.data.store.join import await_change, await_shards, join, ledger_of, publish
 from monai_simclr.data.store.journal import Ledger
@@ -37,12 +38,14 @@ class StoreOptions:
 
     Attributes:
         squash: resize without padding to a square.
+        reader: how files are read.
         rebuild: when what is there was built with other settings, replace it; refused when false.
         patience: seconds that a rank waits for the others while nothing is written.
         progress: called with the number of images that are done, the number of all, and of those rejected.
     """
 
     squash: bool = False
+    reader: ReaderSettings = DEFAULT_SETTINGS
     rebuild: bool = False
     patience: float = 120.0
     progress: Progress = field(default_factory=LoggedProgress, compare=False)
@@ -165,7 +168,7 @@ def _job(
     index: pd.DataFrame, folder: str | Path, size: int, workers: int, most: float, options: StoreOptions | None
 ) -> _Job:
     options, shard = options or StoreOptions(), Shard.of_environment(Path(folder) / "building")
-    return _Job(index, Path(folder), StoreSettings(size, options.squash), workers, most, options, shard)
+    return _Job(index, Path(folder), StoreSettings(size, options.squash, options.reader), workers, most, options, shard)
 
 
 def _filled(job: _Job) -> bool:

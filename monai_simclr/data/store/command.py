@@ -6,18 +6,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from monai_simclr.data.open import open_index
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.build import StoreOptions, fill_store
 from monai_simclr.data.store.opened import Store, open_store
 from monai_simclr.data.store.progress import shown_progress
 
-__all__ = ["make_store"]
+__all__ = ["make_store", "parse_reader"]
 
 
 def make_store(
@@ -48,6 +50,30 @@ def make_store(
     if not whole:
         return f"rank {os.environ['RANK']} has decoded its share of {folder}; rank 0 makes the store of all shares"
     return _describe(open_store(folder), folder, time.perf_counter() - started)
+
+
+def parse_reader(texts: Sequence[str]) -> ReaderSettings:
+    """Reader settings from texts as a person types them.
+
+    Raises:
+        ValueError: if there is no such setting, or it cannot have that value.
+
+    Example:
+        >>> parse_reader(["voi=percentile", "crop_collimation=true"]).crop_collimation
+        True
+    """
+    kinds = {field.name: type(getattr(DEFAULT_SETTINGS, field.name)) for field in fields(ReaderSettings)}
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in kinds:
+            raise ValueError(f"--reader {text}: there is no setting {name!r}; there are {', '.join(kinds)}")
+        if kinds[name] is bool and value not in ("true", "false"):
+            raise ValueError(f"--reader {text}: {name} is true or false")
+        if kinds[name] is int and not value.isdigit():
+            raise ValueError(f"--reader {text}: {name} is a whole number")
+        changes[name] = value == "true" if kinds[name] is bool else kinds[name](value)
+    return replace(DEFAULT_SETTINGS, **changes)
 
 
 def _describe(store: Store, folder: Path, seconds: float) -> str:

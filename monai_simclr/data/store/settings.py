@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from monai_simclr._version import __version__
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 
 __all__ = ["StoreSettings", "differences", "versions"]
 
@@ -23,6 +24,7 @@ class StoreSettings:
     Attributes:
         size: side of the stored images in pixels.
         squash: resize without padding to a square first.
+        reader: how files are read.
 
     Raises:
         ValueError: if the size is less than 1.
@@ -30,6 +32,7 @@ class StoreSettings:
 
     size: int
     squash: bool = False
+    reader: ReaderSettings = DEFAULT_SETTINGS
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -37,7 +40,7 @@ class StoreSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"size": self.size, "squash": self.squash}
+        return asdict(self)
 
 
 def versions() -> dict[str, str]:
