@@ -178,7 +178,7 @@ def main(path: Path) -> None:
         index = write_archive(folder / "few", drawn, PICTURES)
         result["reading"] = reading(index, folder)
         result["building, phantoms"] = building(index, folder)
-        real = [path for path in sorted(REAL.glob("*.png")) if Image.open(path).mode == "L"]
+        real = [path for path in sorted((CXR / "nih" / "originals_1024").glob("*.png")) if Image.open(path).mode == "L"]
         if real:
             result["building, NIH"] = building(write_archive(folder / "real", real, PICTURES), folder)
         result["processes"] = processes(write_archive(folder / "many", drawn, 600), folder)
