@@ -63,11 +63,7 @@ from monai_simclr.files import write_json
 
 SIZE, SIDE = 256, 1024
 PICTURES = 160
-REAL = (
-    Path(os.environ.get("MONAI_SIMCLR_CXR", Path(__file__).resolve().parents[2] / "shared" / "cxr"))
-    / "nih"
-    / "originals_1024"
-)
+CXR = Path(os.environ.get("MONAI_SIMCLR_CXR", Path(__file__).resolve().parents[2] / "shared" / "cxr"))
 
 
 class DoNothing(Randomizable, Transform):
@@ -159,6 +155,12 @@ def processes(index: pd.DataFrame, folder: Path) -> dict[str, Any]:
     return {"wall_ms": times, "gain": times["1"] / times["2"], "images": len(index)}
 
 
+def said(result: dict[str, Any]) -> dict[str, Any]:
+    """Print a result, and give it back."""
+    print(json.dumps(result, indent=2), flush=True)
+    return result
+
+
 def main(path: Path) -> None:
     """Compare, print, and store with what it ran on."""
     warnings.simplefilter("ignore")
@@ -176,14 +178,14 @@ def main(path: Path) -> None:
         folder = Path(name)
         drawn = phantoms(folder / "phantoms")
         index = write_archive(folder / "few", drawn, PICTURES)
-        result["reading"] = reading(index, folder)
-        result["building, phantoms"] = building(index, folder)
+        result["reading"] = said(reading(index, folder))
+        result["building, phantoms"] = said(building(index, folder))
         real = [path for path in sorted((CXR / "nih" / "originals_1024").glob("*.png")) if Image.open(path).mode == "L"]
         if real:
-            result["building, NIH"] = building(write_archive(folder / "real", real, PICTURES), folder)
-        result["processes"] = processes(write_archive(folder / "many", drawn, 600), folder)
-    print(json.dumps(result, indent=2))
+            result["building, NIH"] = said(building(write_archive(folder / "real", real, PICTURES), folder))
+        result["processes"] = said(processes(write_archive(folder / "many", drawn, 600), folder))
     write_json(path, result)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":
