@@ -98,6 +98,29 @@ def preview(
     typer.echo(f"made {made.path}: {made.shown} radiographs, lungs of {made.guessed} not found, {made.rejected} unread")
 
 
+@app.command()
+def store(
+    archive: Annotated[Path, typer.Argument(help="Folder of an archive, or an index.csv.")],
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the store.")],
+    size: Annotated[int, typer.Option(help="Side of the stored images in pixels.", min=1)] = 256,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode; all cores when left out.", min=0)] = None,
+    max_rejected: Annotated[float, typer.Option(help="Share of images that may be damaged.", min=0, max=1)] = 0.05,
+    squash: Annotated[bool, typer.Option("--squash", help="Resize without padding to a square.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace a store of other settings.")] = False,
+    reader: Annotated[list[str] | None, typer.Option(help="A setting of the reader, as voi=percentile.")] = None,
+    patience: Annotated[float, typer.Option(help="Seconds that rank 0 waits for a silent rank.", min=0)] = 120.0,
+) -> None:
+    """Decode every radiograph of an archive once into a store; after a stop, the same command goes on."""
+    import logging
+
+    from monai_simclr.data.store import StoreOptions
+    from monai_simclr.data.store.command import make_store, parse_reader
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = StoreOptions(squash, parse_reader(reader or []), rebuild, patience)
+    typer.echo(make_store(archive, folder, size, workers, max_rejected, options))
+
+
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["keyed_hash", "sha256_of", "write_atomically", "write_json", "write_text"]
+__all__ = ["keyed_hash", "sha256_of", "sync", "write_atomically", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -47,12 +47,12 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        _sync(part)
+        sync(part)
         part.chmod(0o666 & ~_umask())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -88,7 +88,8 @@ def keyed_hash(key: str, text: str) -> str:
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, from memory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

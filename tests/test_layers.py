@@ -16,20 +16,21 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "monai_simclr"
 
 L2_AND_BELOW = [
-    *("findings", "files", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
+    *("findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
     *("data", "transforms", "engines", "evaluation"),
 ]
 MAY_IMPORT: dict[str, list[str]] = {
     "findings": [],
     "files": [],
-    "ops": [],
+    "fitting": [],
+    "ops": ["fitting"],
     "losses": [],
     "networks": ["files"],
     "optimizers": [],
     "embeddings": ["files"],
     "results": ["files"],
     "exits": [],
-    "data": ["findings", "files", "ops"],
+    "data": ["findings", "files", "fitting", "ops"],
     "transforms": ["ops"],
     "engines": ["embeddings"],
     "evaluation": ["findings", "embeddings"],
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "_version": [],
 }
 EVERYBODY_MAY = {"_version"}
-LIGHT_ROOMS = ["findings", "files", "results", "exits", "cli", "__init__", "__main__", "_version"]
+LIGHT_ROOMS = ["findings", "files", "fitting", "results", "exits", "cli", "__init__", "__main__", "_version"]
 
 
 def _name(path: Path) -> str:

@@ -1,23 +1,43 @@
 """Archives in: the image index, the reader of radiographs, splits by patient, the image store."""
 
-from monai_simclr.data.index import check_index as check_index
-from monai_simclr.data.index import classes_of as classes_of
-from monai_simclr.data.index import findings_of as findings_of
-from monai_simclr.data.index import read_index as read_index
-from monai_simclr.data.index import records as records
-from monai_simclr.data.index import write_index as write_index
-from monai_simclr.data.loading import InferenceDataset as InferenceDataset
-from monai_simclr.data.loading import KeyedSampler as KeyedSampler
-from monai_simclr.data.loading import StoreDataset as StoreDataset
-from monai_simclr.data.loading import list_radiographs as list_radiographs
-from monai_simclr.data.open import open_index as open_index
-from monai_simclr.data.radiograph import RadiographError as RadiographError
-from monai_simclr.data.radiograph import ReaderSettings as ReaderSettings
-from monai_simclr.data.reader import RadiographReader as RadiographReader
-from monai_simclr.data.reader import read_radiograph as read_radiograph
-from monai_simclr.data.split import label_fraction as label_fraction
-from monai_simclr.data.split import split_by_patient as split_by_patient
-from monai_simclr.data.store import Store as Store
-from monai_simclr.data.store import build_store as build_store
-from monai_simclr.data.store import open_store as open_store
-from monai_simclr.data.store import store_of as store_of
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monai_simclr.data.index import check_index as check_index
+    from monai_simclr.data.index import classes_of as classes_of
+    from monai_simclr.data.index import findings_of as findings_of
+    from monai_simclr.data.index import read_index as read_index
+    from monai_simclr.data.index import records as records
+    from monai_simclr.data.index import write_index as write_index
+    from monai_simclr.data.loading import InferenceDataset as InferenceDataset
+    from monai_simclr.data.loading import KeyedSampler as KeyedSampler
+    from monai_simclr.data.loading import StoreDataset as StoreDataset
+    from monai_simclr.data.loading import list_radiographs as list_radiographs
+    from monai_simclr.data.open import open_index as open_index
+    from monai_simclr.data.radiograph import RadiographError as RadiographError
+    from monai_simclr.data.radiograph import ReaderSettings as ReaderSettings
+    from monai_simclr.data.reader import RadiographReader as RadiographReader
+    from monai_simclr.data.reading import read_radiograph as read_radiograph
+    from monai_simclr.data.split import label_fraction as label_fraction
+    from monai_simclr.data.split import split_by_patient as split_by_patient
+    from monai_simclr.data.store import Store as Store
+    from monai_simclr.data.store import StoreOptions as StoreOptions
+    from monai_simclr.data.store import build_store as build_store
+    from monai_simclr.data.store import open_store as open_store
+    from monai_simclr.data.store import store_of as store_of
+else:
+    _MODULES = ("index", "split", "radiograph", "open", "store", "reading", "reader", "loading")
+
+    def __getattr__(name: str) -> object:
+        """Import a part when it is asked for (PEP 562), the light ones first: processes that decode need no torch."""
+        from importlib import import_module
+        from importlib.util import find_spec
+
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        for module in () if name.startswith("_") else map(__getattr__, _MODULES):
+            if name in module.__all__:
+                return getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

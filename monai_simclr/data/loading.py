@@ -77,7 +77,7 @@ class StoreDataset(Dataset):
         epoch, position = key if isinstance(key, tuple) else (0, key)
         record = self.data[position]
         item: dict[str, Any] = {"row": record["row"], "patient": record["patient"]}
-        item["image"] = torch.from_numpy(np.array(self.store.images[record["row"]]))[None]
+        item["image"] = torch.from_numpy(self.store.images[record["row"] : record["row"] + 1].copy())
         if record.get("label"):
             item["label"] = torch.tensor(record["label"], dtype=torch.float32)
         if self.transform is None:

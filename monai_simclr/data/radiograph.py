@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
-from monai.config import PathLike
-
 __all__ = ["DEFAULT_SETTINGS", "UNKNOWN", "RadiographError", "RadiographMeta", "ReaderSettings", "VoiPolicy", "meta_of"]
 
 VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
@@ -27,7 +25,7 @@ class RadiographError(ValueError):
         'IM_0001.dcm: has no pixels'
     """
 
-    def __init__(self, path: PathLike, problem: str) -> None:
+    def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(f"{Path(path).name}: {problem}")
         self.path, self.problem = str(path), problem
 

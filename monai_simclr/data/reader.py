@@ -1,109 +1,19 @@
-"""Files to canonical images: upright, (H, W), float32 in [0, 1], bright = dense. The content decides what a file is."""
+"""MONAI's way to our reading of radiographs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.config import PathLike
 from monai.data import ImageReader
 
-from monai_simclr.data.collimation import exposed_field
-from monai_simclr.data.formats.dicom import read_dicom
-from monai_simclr.data.formats.nifti import is_nifti, read_nifti
-from monai_simclr.data.formats.pictures import read_picture
-from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographMeta, ReaderSettings
+from monai_simclr.data.reading import read_radiograph as read_radiograph
 
 __all__ = ["RadiographReader", "read_radiograph"]
-
-_Read = Callable[[Path, ReaderSettings], tuple[np.ndarray, RadiographMeta]]
-_STARTS: tuple[tuple[bytes, _Read], ...] = (
-    (b"\x89PNG\r\n\x1a\n", read_picture),
-    (b"\xff\xd8\xff", read_picture),
-    *((start, read_picture) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (b"\x1f\x8b", read_nifti),
-)
-_FIRST = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
-"""How the first element of a data set goes on after its tag: an explicit VR, or the length of a short value."""
-
-
-def read_radiograph(path: PathLike, settings: ReaderSettings = DEFAULT_SETTINGS) -> tuple[np.ndarray, RadiographMeta]:
-    """Read a file as a canonical image.
-
-    DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, values of interest, one inversion at most;
-    it is scaled by the known output range and turned by its Patient Orientation. PNG, JPEG, TIFF and NIfTI with one
-    plane are scaled by their type. What a file is, its content decides.
-
-    Args:
-        path: the file.
-        settings: policies, switches and limits.
-
-    Returns:
-        float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata that name no patient.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        RadiographError: if the file is no radiograph that can be read (says why, and what to do).
-
-    Example:
-        >>> from monai_simclr.data.phantom_files import write_dicom_phantoms
-        >>> image, meta = read_radiograph(write_dicom_phantoms("archive", n_patients=1) / "PHANTOM-00000001/000.dcm")
-        >>> image.shape, meta["photometric_interpretation"], meta["inverted"]
-        ((256, 256), 'MONOCHROME1', True)
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}" + ("; it is a folder" if path.is_dir() else ""))
-    try:
-        size = path.stat().st_size
-        if size > settings.max_bytes:
-            raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
-        with quiet_libraries():
-            image, meta = _format_of(path)(path, settings)
-    except OSError as error:
-        raise RadiographError(path, f"cannot be opened ({type(error).__name__})") from error
-    low, high = image.min(), image.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise RadiographError(path, "has pixels that are not finite")
-    if low == high:
-        raise RadiographError(
-            path, f"is one gray all over ({low:.3g}) with voi={meta['voi']!r}; voi='percentile' may show it"
-        )
-    return _cropped(image, meta, settings), meta
-
-
-def _format_of(path: Path) -> _Read:
-    with open(path, "rb") as file:
-        head = file.read(540)
-    if head[128:132] == b"DICM":  # before the others: a DICOM file may start with a TIFF header (PS3.10 7.1)
-        return read_dicom
-    if is_nifti(head):
-        return read_nifti
-    for start, read in _STARTS:
-        if head.startswith(start):
-            return read
-    if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08") and head[4:6] in _FIRST:
-        raise RadiographError(
-            path,
-            "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), "
-            "which is not read on a guess; write the header, for instance with dcmtk's dcmconv",
-        )
-    raise RadiographError(
-        path,
-        "is empty" if not head else "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name",
-    )
-
-
-def _cropped(image: np.ndarray, meta: RadiographMeta, settings: ReaderSettings) -> np.ndarray:
-    height, width = image.shape
-    meta["crop"] = exposed_field(image) if settings.crop_collimation else (0, 0, height, width)
-    top, left, height, width = meta["crop"]
-    return np.ascontiguousarray(image[top : top + height, left : left + width], dtype=np.float32)
 
 
 class RadiographReader(ImageReader):

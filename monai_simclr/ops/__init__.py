@@ -1,8 +1,9 @@
 """Pure, batched image operations on (B, C, H, W): no random state, no files, nothing of MONAI."""
 
+from monai_simclr.fitting import fit as fit
+from monai_simclr.fitting import quantize as quantize
 from monai_simclr.ops.clahe import clahe as clahe
 from monai_simclr.ops.filters import gaussian_blur as gaussian_blur
-from monai_simclr.ops.geometry import fit as fit
 from monai_simclr.ops.geometry import warp as warp
 from monai_simclr.ops.intensity import adjust as adjust
 from monai_simclr.ops.intensity import curve as curve
@@ -15,4 +16,3 @@ from monai_simclr.ops.lungs import coverage as coverage
 from monai_simclr.ops.lungs import locate_lungs as locate_lungs
 from monai_simclr.ops.lungs import widened as widened
 from monai_simclr.ops.stored import finish as finish
-from monai_simclr.ops.stored import quantize as quantize

@@ -1,4 +1,4 @@
-"""Geometry of whole images: padding to a square, resizing, and one affine warp for a whole batch."""
+"""Geometry of whole images: one affine warp for a whole batch."""
 
 from __future__ import annotations
 
@@ -8,50 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["fit", "warp"]
-
-
-def fit(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Pad an image to a square with zeros and resize it, so that its shape fits and its aspect ratio stays.
-
-    Args:
-        pixels: one image, shape ``(H, W)``, uint8, uint16 or float32.
-        size: pixels along each side of the result, at least 1.
-
-    Returns:
-        New array, shape ``(size, size)``, of the same dtype. The image is in the middle; an odd pixel of padding
-        goes below and right. Shrinking averages areas (OpenCV's ``INTER_AREA``), growing interpolates linearly.
-
-    Raises:
-        ValueError: if `pixels` is no such array or `size` is less than 1.
-
-    Example:
-        >>> fit(np.full((2, 4), 9, dtype=np.uint8), 4)
-        array([[0, 0, 0, 0],
-               [9, 9, 9, 9],
-               [9, 9, 9, 9],
-               [0, 0, 0, 0]], dtype=uint8)
-    """
-    if pixels.ndim != 2 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.uint16, np.float32):
-        raise ValueError(f"an image (H, W) of uint8, uint16 or float32 is needed, got {pixels.dtype} {pixels.shape}")
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    square = _square(pixels)
-    if len(square) == size:
-        return square.copy() if square is pixels else square
-    how = cv2.INTER_AREA if len(square) > size else cv2.INTER_LINEAR
-    return cv2.resize(square, (size, size), interpolation=how)
-
-
-def _square(pixels: np.ndarray) -> np.ndarray:
-    height, width = pixels.shape
-    side = max(height, width)
-    if height == width:
-        return pixels
-    square = np.zeros((side, side), pixels.dtype)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = pixels
-    return square
+__all__ = ["warp"]
 
 
 def warp(images: Tensor, matrices: Tensor | np.ndarray, size: tuple[int, int], fill: float | None = None) -> Tensor:

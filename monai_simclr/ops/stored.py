@@ -1,4 +1,4 @@
-"""The two halves of preprocessing: a canonical image to what the store holds, and that to what a network sees."""
+"""The second half of preprocessing: what the store holds to what a network sees."""
 
 from __future__ import annotations
 
@@ -6,35 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_simclr.ops.geometry import fit
+from monai_simclr.fitting import fit
 
-__all__ = ["finish", "quantize"]
-
-
-def quantize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Pad a canonical image to a square, resize it and round it to 256 gray levels, as the image store holds it.
-
-    Args:
-        pixels: shape ``(H, W)``, float32 in [0, 1].
-        size: pixels along each side of the result.
-
-    Returns:
-        uint8, shape ``(size, size)``.
-
-    Raises:
-        ValueError: if a pixel is not in [0, 1] (or is NaN).
-
-    Example:
-        >>> quantize(np.array([[0.0, 1.0]], dtype=np.float32), 2)
-        array([[  0, 255],
-               [  0,   0]], dtype=uint8)
-    """
-    low, high = float(np.min(pixels)), float(np.max(pixels))
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"a canonical image has values in [0, 1], got {low:g} to {high:g}; read it with RadiographReader"
-        )
-    return np.rint(fit(np.asarray(pixels, dtype=np.float32), size) * 255).astype(np.uint8)
+__all__ = ["finish"]
 
 
 def finish(images: Tensor, size: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_simclr.data import RadiographError, build_store, open_index, open_store, store_of
+from monai_simclr.data import RadiographError, build_store, open_index
 from monai_simclr.data.loading import InferenceDataset, KeyedSampler, StoreDataset, list_radiographs
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.recipes import augmentation
@@ -13,33 +13,6 @@ from monai_simclr.recipes import augmentation
 @pytest.fixture
 def archive(tmp_path):
     return write_nih_phantoms(tmp_path / "nih", n_patients=12, size=64, bad_files=1)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_store_holds_the_readable_images_in_order_and_lists_the_others(archive, tmp_path, workers):
-    index = open_index(archive)
-    store = build_store(index, tmp_path / "store", 32, workers=workers, max_rejected=0.2)
-    assert store.images.shape == (len(index) - 1, 32, 32)
-    assert len(store.rejected) == 1
-    assert "cannot be decoded" in store.rejected["reason"].iloc[0]
-    assert set(store.index["image"]) | set(store.rejected["image"]) == set(index["image"])
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".store")]
-
-
-def test_too_many_damaged_images_stop_the_build_and_leave_nothing(archive, tmp_path):
-    with pytest.raises(ValueError, match="more than max_rejected=1% are damaged"):
-        build_store(open_index(archive), tmp_path / "store", 32, workers=0, max_rejected=0.01)
-    assert [path.name for path in tmp_path.iterdir()] == ["nih"]
-
-
-def test_a_store_is_opened_again_and_rebuilt_only_when_the_archive_changed(archive, tmp_path):
-    first = build_store(open_index(archive), tmp_path / "s", 32, workers=0, max_rejected=0.5)
-    stamp = (tmp_path / "s" / "images.npy").stat().st_mtime_ns
-    assert len(store_of(archive, tmp_path / "s", 32, workers=0).images) == len(first.images)
-    assert (tmp_path / "s" / "images.npy").stat().st_mtime_ns == stamp
-    (tmp_path / "s" / "index.csv").write_text("changed")
-    with pytest.raises(ValueError, match=r"index\.csv was changed after the store was built"):
-        open_store(tmp_path / "s")
 
 
 def test_items_have_a_key_and_not_a_history(archive, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from monai_simclr.data.formats.orientation import EXIF, turned
+from monai_simclr.data.formats.png import read_plain_png
 from monai_simclr.data.formats.scaling import histogram, look_up, percentile_range, spread
 from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, meta_of
 
@@ -38,8 +39,12 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
         picture = _opened(path, file)
         _check_size(path, picture, settings)
         mode, depth = picture.mode, "".join(str(tile.args) for tile in picture.tile)
-        orientation = _load(path, picture)
-        stored, top = _stored(path, picture, mode, deep_colour=";16" in depth and mode in _COLOUR)
+        plain = read_plain_png(path) if picture.format == "PNG" else None
+        if plain is not None:
+            stored, top, orientation = plain, int(np.iinfo(plain.dtype).max), ""
+        else:
+            orientation = _load(path, picture)
+            stored, top = _stored(path, picture, mode, deep_colour=";16" in depth and mode in _COLOUR)
     meta = meta_of(str(picture.format))
     meta["orientation"], meta["inverted"] = orientation, _tag(picture, _PHOTOMETRIC, 1) == 0
     if stored.min() == stored.max():

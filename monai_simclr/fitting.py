@@ -1,0 +1,79 @@
+"""Images of any shape to squares of one size, and canonical images to stored ones: OpenCV, no torch."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+__all__ = ["fit", "quantize"]
+
+
+def fit(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
+    """Pad an image to a square with zeros and resize it, so that its shape fits and its aspect ratio stays.
+
+    Args:
+        pixels: one image, shape ``(H, W)``, uint8, uint16 or float32.
+        size: pixels along each side of the result, at least 1.
+        squash: resize without padding, so that the aspect ratio is lost; for comparison with pipelines that do.
+
+    Returns:
+        New array, shape ``(size, size)``, of the same dtype. The image is in the middle; an odd pixel of padding
+        goes below and right. Shrinking averages areas (OpenCV's ``INTER_AREA``), growing interpolates linearly.
+
+    Raises:
+        ValueError: if `pixels` is no such array or `size` is less than 1.
+
+    Example:
+        >>> fit(np.full((2, 4), 9, dtype=np.uint8), 4)
+        array([[0, 0, 0, 0],
+               [9, 9, 9, 9],
+               [9, 9, 9, 9],
+               [0, 0, 0, 0]], dtype=uint8)
+    """
+    if pixels.ndim != 2 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ValueError(f"an image (H, W) of uint8, uint16 or float32 is needed, got {pixels.dtype} {pixels.shape}")
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    square = pixels if squash else _square(pixels)
+    if square.shape == (size, size):
+        return square.copy() if square is pixels else square
+    how = cv2.INTER_AREA if max(square.shape) > size else cv2.INTER_LINEAR
+    return cv2.resize(square, (size, size), interpolation=how)
+
+
+def _square(pixels: np.ndarray) -> np.ndarray:
+    height, width = pixels.shape
+    side = max(height, width)
+    if height == width:
+        return pixels
+    square = np.zeros((side, side), pixels.dtype)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def quantize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
+    """Pad a canonical image to a square, resize it and round it to 256 gray levels, as the image store holds it.
+
+    Args:
+        pixels: shape ``(H, W)``, float32 in [0, 1].
+        size: pixels along each side of the result.
+        squash: see `fit`.
+
+    Returns:
+        uint8, shape ``(size, size)``.
+
+    Raises:
+        ValueError: if a pixel is not in [0, 1] (or is NaN).
+
+    Example:
+        >>> quantize(np.array([[0.0, 1.0]], dtype=np.float32), 2)
+        array([[  0, 255],
+               [  0,   0]], dtype=uint8)
+    """
+    low, high = float(np.min(pixels)), float(np.max(pixels))
+    if not (low >= 0 and high <= 1):  # a NaN fails too
+        raise ValueError(
+            f"a canonical image has values in [0, 1], got {low:g} to {high:g}; read it with RadiographReader"
+        )
+    return np.rint(fit(np.asarray(pixels, dtype=np.float32), size, squash) * 255).astype(np.uint8)

@@ -1,0 +1,27 @@
+"""docs/how-to/store.md: its commands run, one after the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "store.md"
+PYTHON = {"monai-simclr": ["-m", "monai_simclr"], "torchrun": ["-m", "torch.distributed.run"]}
+
+
+def test_the_commands_of_the_page_run_from_top_to_bottom(tmp_path):
+    blocks = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(commands) == 5
+    for first, *rest in commands:
+        done = subprocess.run(
+            [sys.executable, *PYTHON[first], *rest], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{first} {rest}: {done.stderr}"
+    assert {path.name for path in tmp_path.iterdir()} == {"archive", "store", "store-of-two"}
+    assert "made store: 104 images of 64 x 64 pixels (0.4 MB)" in PAGE.read_text(encoding="utf-8")
