@@ -2,8 +2,9 @@
 
 Run: python benchmarks/nt_xent.py [RESULT.json]        (two to three minutes; makes .venv-bench the first time)
 
-Times are of one thread, medians of interleaved rounds in one process, each timed pass after one untimed. Memory is the highest resident memory above what
-there was before, each in a process of its own. The last part times ours on one thread and on two.
+Times are of one thread, medians of interleaved rounds in one process, each timed pass after one untimed. Memory is the
+highest resident memory above what there was before, each in a process of its own. The last part times ours on one
+thread and on two.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def step(model: nn.Module, rows: slice, settings: dict) -> float:
     views, patients = inputs()
     options = {name: value for name, value in settings.items() if name != "patients_too"}
     owners = patients[rows].repeat(2)
-    groups = (owners, owners.div(2, rounding_mode="floor")) if "patients_too" in settings else owners
+    groups = torch.stack([owners, owners.div(2, rounding_mode="floor")]) if "patients_too" in settings else owners
     loss = NTXentLoss(**options)(model(views[:, rows].reshape(-1, 5)), groups)
     loss.backward()
     return loss.item()

@@ -29,11 +29,11 @@ def test_patients_stay_out_unless_they_are_positives(mode: str, decoupled: bool,
     torch.testing.assert_close(got[1], want[1], rtol=1e-7, atol=1e-9)
 
 
-def test_group_and_patient_ids_may_come_as_the_pair_that_a_trainer_passes_on() -> None:
+def test_group_and_patient_ids_may_come_stacked_as_the_one_tensor_that_a_trainer_hands_over() -> None:
     z, ids = batch(6, 4, groups=5)
     owners = torch.tensor([0, 1, 1, 2, 3, 4]).repeat(2)
     want = nt_xent(z, ids, 0.1, patient_ids=owners)
-    assert torch.equal(NTXentLoss(0.1)(z, (ids, owners)), want)
+    assert torch.equal(NTXentLoss(0.1)(z, torch.stack([ids, owners])), want)
     assert torch.equal(NTXentLoss(0.1)(z, ids, owners), want)
     assert not torch.equal(nt_xent(z, ids, 0.1), want)
 

@@ -127,19 +127,18 @@ class NTXentLoss(nn.Module):
         self.gather = gather
         self.step = 0
 
-    def forward(
-        self, projections: Tensor, group_ids: Tensor | tuple[Tensor, Tensor], patient_ids: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, projections: Tensor, group_ids: Tensor, patient_ids: Tensor | None = None) -> Tensor:
         """The loss of projections ``(V*N, D)``, a scalar.
 
         Args:
             projections: see `nt_xent`.
-            group_ids: see `nt_xent`; or group and patient ids as a pair, as one `targets` of a MONAI trainer.
+            group_ids: see `nt_xent`; or group and patient ids stacked, ``(2, V*N)``: MONAI's trainers hand over one
+                tensor.
             patient_ids: see `nt_xent`.
         """
         self.step += self.training
-        if isinstance(group_ids, tuple):
-            group_ids, patient_ids = group_ids
+        if patient_ids is None and group_ids.ndim == 2 and len(group_ids) == 2:
+            group_ids, patient_ids = group_ids.unbind()
         temperature = self.temperature(self.step) if callable(self.temperature) else self.temperature
         try:
             return nt_xent(
