@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["has_batch_statistics", "in_chunks"]
 
 
+@torch.compiler.disable  # Dynamo cannot trace a checkpoint that has a context; compile the encoder itself
 def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk_size: int, network: nn.Module) -> Tensor:
     """What a function makes of images, with the activations of one chunk in memory at a time, backward pass included.
 
