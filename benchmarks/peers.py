@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv-bench"
 
 PEERS = {
-    "lightly": ["lightly==1.6.0", "lightly_utils==0.0.2", "torchvision<0.29"],
+    "lightly": ["lightly==1.6.0", "lightly_utils==0.0.2", "lightning-utilities", "torchvision<0.29"],
     "torchvision": ["torchvision<0.29"],
 }
 """What to install, without dependencies, for each peer."""
@@ -37,10 +37,11 @@ def run_beside_peers(*names: str) -> None:
     python = FOLDER / ("Scripts" if os.name == "nt" else "bin") / "python"
     if not python.exists():
         _make()
-    missing = [name for name in names if not (FOLDER / f"{name}.installed").exists()]
-    for name in missing:
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *PEERS[name]], check=True)
-        (FOLDER / f"{name}.installed").write_text("\n".join(PEERS[name]) + "\n", encoding="utf-8")
+    for name in names:
+        note, wanted = FOLDER / f"{name}.installed", "\n".join(PEERS[name])
+        if not note.exists() or note.read_text(encoding="utf-8") != wanted:
+            subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *PEERS[name]], check=True)
+            note.write_text(wanted, encoding="utf-8")
     if Path(sys.prefix) != FOLDER:
         sys.exit(subprocess.run([python, "-W", "ignore", *sys.argv]).returncode)
 
