@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -185,3 +187,32 @@ def test_a_zero_projection_among_others_has_no_gradient_and_spoils_none() -> Non
     assert math.isfinite(value)
     assert torch.equal(gradient[2], torch.zeros(3, dtype=torch.float64))
     assert gradient.abs().max() < 100
+
+
+MEASURE = """
+import sys, torch
+from pathlib import Path
+from monai_simclr.losses import nt_xent
+
+def resident(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+torch.set_num_threads(1)
+images = int(sys.argv[1])
+nt_xent(torch.rand(32, 128, requires_grad=True), torch.arange(16).repeat(2)).backward()
+z, before = torch.rand(2 * images, 128, requires_grad=True), resident("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+nt_xent(z, torch.arange(images).repeat(2)).backward()
+print(resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
+def test_memory_grows_with_the_batch_and_not_with_its_square() -> None:
+    def megabytes(images: int) -> float:
+        done = subprocess.run([sys.executable, "-c", MEASURE, str(images)], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    matrix = 8192**2 * 4 / 2**20  # one float32 matrix of all similarities of 4,096 images in two views
+    assert megabytes(4096) < matrix / 5
