@@ -15,7 +15,9 @@ from monai_simclr.networks import (
     load_encoder,
     save_classifier,
     save_encoder,
+    vector_length,
 )
+from monai_simclr.networks.chunks import has_batch_statistics
 
 HEADER = {"name": "resnet10", "width": "0.125", "size": "64"}
 
@@ -41,9 +43,41 @@ def test_an_unknown_encoder_is_named_with_the_known_ones():
         encoder("vit")
 
 
-def test_a_module_without_out_features_is_refused():
-    with pytest.raises(ValueError, match="Flatten must say the length of its vectors"):
-        SimCLR(torch.nn.Flatten())
+def test_any_module_that_makes_vectors_is_an_encoder():
+    pooled = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.AdaptiveAvgPool2d(1))
+    network = torch.nn.Sequential(pooled, torch.nn.Flatten()).train()
+    network[0][1].eval()
+    assert vector_length(network) == 6
+    assert (network.training, network[0][0].training, network[0][1].training) == (True, True, False)
+    assert network[0][1].num_batches_tracked == 0
+    assert SimCLR(network)(torch.rand(2, 1, 32, 32)).shape == (2, 128)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (torch.nn.Flatten(), r"Flatten must map images to vectors of one length, but makes \(4096,\) of 64-pixel"),
+        (torch.nn.Conv2d(1, 2, 3), r"Conv2d must map images to vectors of one length, but makes \(2, 62, 62\)"),
+        (torch.nn.Linear(5, 2), r"Linear cannot map an image \(1, 64, 64\) .* give it an integer `out_features`"),
+    ],
+)
+def test_what_makes_no_vectors_is_refused(network, message):
+    network.out_features = None
+    with pytest.raises(ValueError, match=message):
+        SimCLR(network)
+
+
+def test_group_norm_has_no_batch_statistics_and_comes_back_from_its_file(tmp_path):
+    net = encoder("resnet10", 0.125, norm="group")
+    assert not has_batch_statistics(net)
+    assert has_batch_statistics(encoder("resnet10", 0.125))
+    save_encoder(tmp_path / "e.safetensors", net, {**HEADER, "norm": "group"})
+    images = torch.rand(2, 1, 64, 64)
+    assert torch.equal(load_encoder(tmp_path / "e.safetensors")(images), net.eval()(images))
+    with pytest.raises(ValueError, match="norm must be one of batch, group, got 'instance'"):
+        encoder("resnet10", norm="instance")
+    with pytest.raises(ValueError, match="norm of the head must be one of batch, layer, got 'group'"):
+        SimCLR(net, norm="group")
 
 
 def test_an_encoder_comes_back_as_it_went(tmp_path):

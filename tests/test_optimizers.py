@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import logging
+from copy import deepcopy
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from monai_simclr.optimizers import LARS, make_optimizer, parameter_groups, scaled_learning_rate, warmup_cosine
+from monai_simclr.optimizers import LARS, Scaling, make_optimizer, parameter_groups, scaled_learning_rate, warmup_cosine
 
 RATE, MOMENTUM, TRUST = 0.5, 0.9, 0.01
 
@@ -119,6 +124,52 @@ def test_every_optimizer_by_name_lowers_a_loss(name: str) -> None:
     assert optimizer.param_groups[0]["weight_decay"] == 1e-4
 
 
+def test_lars_reads_nothing_back_from_the_device() -> None:
+    with FakeTensorMode():  # tensors without values: asking for one is an error
+        weights = [nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(5, 2))]
+        lars = LARS(weights, 1.0, weight_decay=0.1)
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = torch.ones_like(weight)
+            lars.step()
+        with pytest.raises(DataDependentOutputException):
+            weights[0].sum().item()
+
+
+@pytest.mark.parametrize(
+    ("scaling", "rate", "said"),
+    [
+        ("none", 0.075, "learning rate 0.075;"),
+        ("sqrt", 1.2, "learning rate 1.2 = 0.075 * sqrt(256);"),
+        ("linear", 0.075, "learning rate 0.075 = 0.075 * 256 / 256;"),
+    ],
+)
+def test_the_rate_and_where_it_comes_from_are_said_at_the_start(
+    scaling: Scaling, rate: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "monai_simclr"):
+        optimizer = make_optimizer("lars", nn.Linear(2, 2), 0.075, 1e-6, batch_size=256, scaling=scaling)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate])
+    assert said in caplog.text
+    assert "weight decay 1e-06 on 1 of 2 tensors, none on biases and norms" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_fused_step_is_the_step_of_the_loop(name: str) -> None:
+    plain = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True)}[name]
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()
+    twin = deepcopy(module)
+    optimizers = [(module, make_optimizer(name, module, 0.1, 0.01)), (twin, plain(parameter_groups(twin, 0.01), 0.1))]
+    for _ in range(5):
+        for network, optimizer in optimizers:
+            for number, weight in enumerate(network.parameters()):
+                weight.grad = weight.detach().cos() * (number + 1)
+            optimizer.step()
+    for mine, theirs in zip(module.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_unknown_names_and_frozen_modules_are_refused() -> None:
     with pytest.raises(ValueError, match="no optimizer 'adam'; choose 'adamw', 'lars' or 'sgd'"):
         make_optimizer("adam", nn.Linear(1, 1), 0.1)
@@ -129,7 +180,8 @@ def test_unknown_names_and_frozen_modules_are_refused() -> None:
 def test_learning_rates_of_the_simclr_paper() -> None:
     assert scaled_learning_rate(0.075, 4096) == pytest.approx(4.8)
     assert scaled_learning_rate(0.3, 4096, "linear") == pytest.approx(4.8)
-    with pytest.raises(ValueError, match="no rule 'cubic'; choose 'sqrt' or 'linear'"):
+    assert scaled_learning_rate(0.3, 0, "none") == 0.3
+    with pytest.raises(ValueError, match="no rule 'cubic'; choose 'none', 'sqrt' or 'linear'"):
         scaled_learning_rate(0.3, 4096, "cubic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         scaled_learning_rate(0.3, 0)

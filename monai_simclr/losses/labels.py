@@ -1,0 +1,68 @@
+"""Binary cross-entropy of findings whose labels may be unknown."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["MaskedBCEWithLogits", "masked_bce"]
+
+
+def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, averaged over the labels that are known.
+
+    Args:
+        logits: float, shape ``(B, F)``.
+        labels: shape ``(B, F)``: 1 (present), 0 (absent) or NaN (unknown, left out).
+        pos_weight: shape ``(F,)``: how many times a present finding counts; None for once.
+
+    Returns:
+        A scalar in float32 (float64 for float64 logits); 0, with a gradient of zeros, when no label is known.
+
+    Raises:
+        ValueError: if the shapes differ or a label is none of 0, 1 and NaN.
+
+    Example:
+        >>> round(masked_bce(torch.tensor([[0.0, 9.0]]), torch.tensor([[1.0, float("nan")]])).item(), 4)
+        0.6931
+    """
+    if logits.shape != labels.shape:
+        raise ValueError(f"logits of shape {tuple(logits.shape)} do not go with labels of shape {tuple(labels.shape)}")
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    labels = labels.as_subclass(Tensor).to(logits.device, dtype)
+    known = ~labels.isnan()
+    strange = known & (labels != 0) & (labels != 1)
+    if strange.any():
+        raise ValueError(
+            f"{int(strange.sum())} labels are none of 0, 1 and NaN, the first is {labels[strange][0].item():g}; "
+            "write unknown or uncertain labels as NaN"
+        )
+    weight = None if pos_weight is None else pos_weight.to(logits.device, dtype)
+    each = functional.binary_cross_entropy_with_logits(
+        logits.as_subclass(Tensor).to(dtype), labels.nan_to_num(0.0), pos_weight=weight, reduction="none"
+    )
+    return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
+
+
+class MaskedBCEWithLogits(nn.Module):
+    """`masked_bce` as a module.
+
+    Args:
+        pos_weight: shape ``(F,)``, or a list of F numbers; None for no weighting.
+
+    Example:
+        >>> MaskedBCEWithLogits()(torch.zeros(1, 2), torch.full((1, 2), float("nan"))).item()
+        0.0
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(self, pos_weight: Tensor | list[float] | None = None) -> None:
+        super().__init__()
+        weight = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=torch.float32)
+        self.register_buffer("pos_weight", weight)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over known labels of logits and labels ``(B, F)``, a scalar."""
+        return masked_bce(logits, labels, self.pos_weight)

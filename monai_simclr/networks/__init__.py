@@ -1,0 +1,34 @@
+"""The networks: encoders by name, the projection head, SimCLR, and the classifier of findings.
+
+The architecture is written here and nowhere else; which one a bundle uses stands in its metadata.json.
+"""
+
+from monai_simclr.networks.encoders import ENCODERS as ENCODERS
+from monai_simclr.networks.encoders import encoder as encoder
+from monai_simclr.networks.encoders import vector_length as vector_length
+from monai_simclr.networks.heads import FindingClassifier as FindingClassifier
+from monai_simclr.networks.heads import ProjectionHead as ProjectionHead
+from monai_simclr.networks.heads import SimCLR as SimCLR
+from monai_simclr.networks.pretrained import start_from as start_from
+from monai_simclr.networks.weights import encoder_header as encoder_header
+from monai_simclr.networks.weights import load_classifier as load_classifier
+from monai_simclr.networks.weights import load_encoder as load_encoder
+from monai_simclr.networks.weights import patients_seen as patients_seen
+from monai_simclr.networks.weights import save_classifier as save_classifier
+from monai_simclr.networks.weights import save_encoder as save_encoder
+
+__all__ = [
+    "ENCODERS",
+    "FindingClassifier",
+    "ProjectionHead",
+    "SimCLR",
+    "encoder",
+    "encoder_header",
+    "load_classifier",
+    "load_encoder",
+    "patients_seen",
+    "save_classifier",
+    "save_encoder",
+    "start_from",
+    "vector_length",
+]

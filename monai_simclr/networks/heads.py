@@ -1,0 +1,148 @@
+"""What sits on an encoder: the projection head of SimCLR, and the classifier of findings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from monai_simclr.networks.chunks import has_batch_statistics, in_chunks
+from monai_simclr.networks.encoders import vector_length
+
+__all__ = ["FindingClassifier", "HeadNorm", "ProjectionHead", "SimCLR"]
+
+HeadNorm = Literal["batch", "layer"]
+"""How the projection head normalizes: over the batch as in the paper, or within every row."""
+
+logger = logging.getLogger("monai_simclr")
+
+
+class ProjectionHead(nn.Sequential):
+    """Features ``(B, D)`` to projections ``(B, P)``: linear, norm, ReLU, linear (Chen et al., SimCLR, ICML 2020).
+
+    Args:
+        in_features: D.
+        hidden: width of the hidden layer; 0 means D.
+        out_features: P.
+        norm: ``"batch"`` as in the paper, or ``"layer"``, which knows no batch.
+
+    Raises:
+        ValueError: if there is no such norm.
+    """
+
+    def __init__(self, in_features: int, hidden: int = 0, out_features: int = 128, norm: HeadNorm = "batch") -> None:
+        if norm not in get_args(HeadNorm):
+            raise ValueError(f"norm of the head must be one of {', '.join(get_args(HeadNorm))}, got {norm!r}")
+        hidden = hidden or in_features
+        super().__init__(
+            nn.Linear(in_features, hidden, bias=False),
+            nn.BatchNorm1d(hidden) if norm == "batch" else nn.LayerNorm(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, out_features, bias=False),
+        )
+
+
+class SimCLR(nn.Module):
+    """An encoder with a projection head: images ``(B, 1, H, W)`` to projections ``(B, P)``.
+
+    With `chunk_size`, gradients are cached: a batch of any size trains in the memory of a chunk, for one more forward
+    pass. See `in_chunks` for what is exact: everything, unless there are batch statistics; those are a chunk's then.
+
+    Args:
+        encoder: any module that maps images to vectors, see `vector_length`.
+        hidden: width of the head's hidden layer; 0 means the encoder's.
+        out_features: P, 128 in the paper.
+        norm: of the head, see `ProjectionHead`.
+        chunk_size: most images (views, that is) of which activations are in memory at once while training; 0 for all.
+
+    Raises:
+        ValueError: if the encoder makes no vectors, or `chunk_size` is 1 or below 0.
+
+    Example:
+        >>> import torch
+        >>> from monai_simclr.networks import encoder
+        >>> model = SimCLR(encoder("resnet10", width=0.125), out_features=32)
+        >>> model(torch.rand(4, 1, 64, 64)).shape
+        torch.Size([4, 32])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        hidden: int = 0,
+        out_features: int = 128,
+        norm: HeadNorm = "batch",
+        chunk_size: int = 0,
+    ) -> None:
+        super().__init__()
+        if chunk_size < 0 or chunk_size == 1:
+            raise ValueError(f"chunk_size must be at least 2 images, or 0 for all at once, got {chunk_size}")
+        self.encoder = encoder
+        self.head = ProjectionHead(vector_length(encoder), hidden, out_features, norm)
+        self.chunk_size = chunk_size
+        if chunk_size and has_batch_statistics(self):
+            logger.warning(
+                "gradients are cached in chunks of %d images: batch normalization sees a chunk, not the batch; "
+                "for the exact gradient of the batch use encoder(norm='group') and SimCLR(norm='layer')",
+                chunk_size,
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.chunk_size and self.training:
+            return in_chunks(self._project, images, self.chunk_size, self)
+        return self._project(images)
+
+    def _project(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images))
+
+
+class FindingClassifier(nn.Module):
+    """Images ``(B, 1, H, W)`` to one logit a finding ``(B, K)``; the findings' names travel inside the state dict.
+
+    Args:
+        encoder: any module that maps images to vectors, see `vector_length`.
+        findings: K names, in the order of the output.
+        frozen: keep the encoder as it is, batch statistics included, and train the last layer only.
+
+    Raises:
+        ValueError: on loading a state dict that was trained for other findings (names both).
+
+    Example:
+        >>> import torch
+        >>> from monai_simclr.networks import encoder
+        >>> net = FindingClassifier(encoder("resnet10", width=0.125), ["Effusion", "Edema"])
+        >>> net(torch.rand(4, 1, 64, 64)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(self, encoder: nn.Module, findings: Sequence[str], frozen: bool = False) -> None:
+        super().__init__()
+        if not findings:
+            raise ValueError("a classifier needs at least one finding, got none; see `findings` in metadata.json")
+        self.encoder = encoder
+        self.findings = tuple(findings)
+        self.frozen = frozen
+        self.classifier = nn.Linear(vector_length(encoder), len(self.findings))
+        encoder.requires_grad_(not frozen)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.encoder(images))
+
+    def train(self, mode: bool = True) -> FindingClassifier:
+        """Training mode; a frozen encoder stays in evaluation mode, or its batch statistics would move."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"findings": list(self.findings)}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        if tuple(state["findings"]) != self.findings:
+            raise ValueError(
+                f"the checkpoint was trained for the findings {list(state['findings'])}, the network is for "
+                f"{list(self.findings)}; use the metadata.json of the bundle that trained it, or pass --findings"
+            )

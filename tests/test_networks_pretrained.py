@@ -1,0 +1,145 @@
+"""Encoders that start from weights with the names and shapes that torchvision and torchxrayvision write."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from monai_simclr.networks import encoder, start_from
+
+RESNETS = {"resnet18": (2, [2, 2, 2, 2]), "resnet50": (3, [3, 4, 6, 3])}
+
+
+def _norm(name, channels):
+    return {
+        f"{name}.weight": torch.rand(channels), f"{name}.bias": torch.rand(channels),
+        f"{name}.running_mean": torch.rand(channels), f"{name}.running_var": torch.rand(channels) + 0.5,
+        f"{name}.num_batches_tracked": torch.tensor(7),
+    }  # fmt: skip
+
+
+def _conv(name, out, into, size):
+    return {f"{name}.weight": torch.randn(out, into, size, size) / (into * size * size) ** 0.5}
+
+
+def torchvision_resnet(name, channels=3):
+    """Names and shapes of `torchvision.models.resnet18/50().state_dict()`, random values."""
+    convs, blocks = RESNETS[name]
+    state = {**_conv("conv1", 64, channels, 7), **_norm("bn1", 64)}
+    into = 64
+    for stage, count in enumerate(blocks):
+        planes = 64 * 2**stage
+        out = planes * (4 if convs == 3 else 1)
+        for block in range(count):
+            at = f"layer{stage + 1}.{block}"
+            widths = [planes, planes, out] if convs == 3 else [planes, planes]
+            sizes = [1, 3, 1] if convs == 3 else [3, 3]
+            source = into
+            for number, (width, size) in enumerate(zip(widths, sizes, strict=True), start=1):
+                state |= {**_conv(f"{at}.conv{number}", width, source, size), **_norm(f"{at}.bn{number}", width)}
+                source = width
+            if block == 0 and into != out:
+                state |= {**_conv(f"{at}.downsample.0", out, into, 1), **_norm(f"{at}.downsample.1", out)}
+            into = out
+    return {**state, "fc.weight": torch.randn(1000, into), "fc.bias": torch.randn(1000)}
+
+
+def torchvision_densenet(channels=3, dotted=False):
+    """Names and shapes of `torchvision.models.densenet121().state_dict()`; `dotted` as in its file of 2017."""
+    state = {**_conv("features.conv0", 64, channels, 7), **_norm("features.norm0", 64)}
+    dot, width = "." if dotted else "", 64
+    for block, count in enumerate([6, 12, 24, 16], start=1):
+        for layer in range(1, count + 1):
+            at = f"features.denseblock{block}.denselayer{layer}"
+            state |= {**_norm(f"{at}.norm{dot}1", width), **_conv(f"{at}.conv{dot}1", 128, width, 1)}
+            state |= {**_norm(f"{at}.norm{dot}2", 128), **_conv(f"{at}.conv{dot}2", 32, 128, 3)}
+            width += 32
+        if block < 4:
+            at = f"features.transition{block}"
+            state |= {**_norm(f"{at}.norm", width), **_conv(f"{at}.conv", width // 2, width, 1)}
+            width //= 2
+    return {**state, **_norm("features.norm5", width), "classifier.weight": torch.randn(1000, width)}
+
+
+def _stem(state):
+    return state["conv1.weight" if "conv1.weight" in state else "features.conv0.weight"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
+def test_an_encoder_takes_torchvisions_weights_and_answers_gray_as_three_equal_channels_would(name):
+    torch.manual_seed(0)
+    state = torchvision_densenet() if name == "densenet121" else torchvision_resnet(name)
+    net = start_from(encoder(name), state).eval()
+    stem = net.conv1 if name != "densenet121" else net.features.conv0
+    gray = torch.rand(2, 1, 64, 64)
+    want = torch.conv2d(gray.repeat(1, 3, 1, 1), _stem(state), stride=2, padding=3)
+    torch.testing.assert_close(stem(gray), want, rtol=1e-5, atol=1e-5)
+    ours = net.state_dict()
+    last = "features.norm5.running_var" if name == "densenet121" else "layer4.1.bn2.running_var"
+    assert torch.equal(ours[last], state[last])
+    assert net(gray).isfinite().all()
+
+
+def test_torchxrayvisions_names_are_understood():
+    resnet = {f"model.{name}": value for name, value in torchvision_resnet("resnet50", channels=1).items()}
+    net = start_from(encoder("resnet50"), {**resnet, "op_threshs": torch.rand(18)})
+    assert torch.equal(net.conv1.weight, resnet["model.conv1.weight"])
+    dense = torchvision_densenet(channels=1)
+    net = start_from(encoder("densenet121"), {**dense, "op_threshs": torch.rand(18), "classifier.bias": torch.rand(18)})
+    assert torch.equal(net.features.conv0.weight, dense["features.conv0.weight"])
+
+
+def test_the_dotted_names_of_torchvisions_oldest_files_are_understood():
+    old = torchvision_densenet(dotted=True)
+    net = start_from(encoder("densenet121"), old)
+    last = net.state_dict()["features.denseblock4.denselayer16.layers.conv2.weight"]
+    assert torch.equal(last, old["features.denseblock4.denselayer16.conv.2.weight"])
+
+
+def test_files_from_torch_and_safetensors_are_read(tmp_path):
+    state = torchvision_resnet("resnet18")
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    save_file(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        net = start_from(encoder("resnet18"), tmp_path / name)
+        assert torch.equal(net.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
+    torch.save(torch.rand(3), tmp_path / "b.pth")
+    with pytest.raises(ValueError, match=r"b\.pth holds a Tensor, not a state dict; save model\.state_dict\(\)"):
+        start_from(encoder("resnet18"), tmp_path / "b.pth")
+
+
+def test_counts_of_batches_may_be_missing_as_in_old_files():
+    state = {name: v for name, v in torchvision_resnet("resnet18").items() if "num_batches" not in name}
+    assert start_from(encoder("resnet18"), state).bn1.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("resnet18", {"layer4.1.bn2.bias": None}, "1 weights are missing, the first is 'layer4.1.bn2.bias'"),
+        ("resnet18", {"layer9.weight": torch.rand(1)}, "1 have no place, the first is 'layer9.weight'"),
+        ("resnet50", {}, "weights are missing, the first is 'layer1.0.bn3.bias'"),
+        ("resnet18", {"bn1.bias": torch.rand(3)}, r"bn1.bias has the shape \(3,\), the encoder's is \(64,\)"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(name, change, message):
+    state = {**torchvision_resnet("resnet18"), **change}
+    net = encoder(name)
+    before = net.conv1.weight.clone()
+    with pytest.raises(ValueError, match=message):
+        start_from(net, {key: value for key, value in state.items() if value is not None})
+    assert torch.equal(net.conv1.weight, before)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
+def test_the_features_are_torchvisions_own(name):
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed", exc_type=Exception)
+    theirs = getattr(models, name)()
+    made_up = torchvision_densenet() if name == "densenet121" else torchvision_resnet(name)
+    names = {key: value.shape for key, value in theirs.state_dict().items() if key != "classifier.bias"}
+    assert {key: value.shape for key, value in made_up.items()} == names
+    net = start_from(encoder(name), theirs.state_dict()).eval()
+    setattr(theirs, "classifier" if name == "densenet121" else "fc", torch.nn.Identity())
+    gray = torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(net(gray), theirs.eval()(gray.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
