@@ -37,6 +37,7 @@ _RESOURCES = (
     ("Socket closed", "another rank ended; its own last line says why"),
     ("Read error", "another rank ended; its own last line says why"),
     ("Timed out waiting", "another rank ended or hangs; its own last line says why"),
+    ("Wait timeout", "another rank did not come; its own last line says why"),
     ("NCCL", "another rank ended, or the network between GPUs failed"),
 )
 """`RuntimeError`s of torch that mean a lack of something (exit 6), by words in them, and what to do."""

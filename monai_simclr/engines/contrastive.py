@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import PrepareBatch, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor
@@ -130,8 +130,16 @@ class ContrastiveTrainer(SupervisedTrainer):
         if kwargs.get("prepare_batch") is None:
             kwargs["prepare_batch"] = PrepareTwoViews()
         super().__init__(*args, **{"decollate": decollate, **kwargs})
+        self.add_event_handler(Events.ITERATION_STARTED, _count_for_the_loss)
         if not decollate:
             self.add_event_handler(IterationEvents.MODEL_COMPLETED, _as_one_item)
+
+
+def _count_for_the_loss(engine: Engine) -> None:
+    """A loss that counts its steps, for a temperature schedule, counts ours: a resumed run needs no other memory."""
+    loss: Any = engine.loss_function  # type: ignore[attr-defined]
+    if isinstance(getattr(loss, "step", None), int):
+        loss.step = engine.state.iteration - 1
 
 
 def _as_one_item(engine: Engine) -> None:

@@ -44,7 +44,7 @@ class Progress:
         self._clear()
         self._resumed = False
         self._bar: Bar | None = None
-        self._shown = 0.0
+        self._shown, self._starved = 0.0, False
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
@@ -119,7 +119,8 @@ class Progress:
         engine.state.metrics.update({name: value for name, value in record.items() if name != "epoch"})
         if self._bar is None:
             logger.info(self._line(engine, record))
-        if record["data_share"] > _STARVED:
+        if record["data_share"] > _STARVED and not self._starved:
+            self._starved = True  # once a run is enough
             logger.warning(
                 f"epoch {engine.state.epoch}: {record['data_share']:.0%} of the time went into waiting for data; raise "
                 "--num_workers, or make the views on the device"

@@ -67,7 +67,8 @@ def begin(run: Run) -> None:
         if isinstance(workflow, ConfigWorkflow):
             lock_folder(run.output_dir)
             weakref.finalize(workflow, unlock_folder, run.output_dir)
-            write_json(run.path("config.json"), workflow.parser.config, default=str)
+            if not run.path("checkpoints").exists():  # a run that goes on keeps the config that it began with
+                write_json(run.path("config.json"), workflow.parser.config, default=str)
             return
         frame = frame.f_back  # type: ignore[assignment]
 
