@@ -49,7 +49,18 @@ MAY_IMPORT: dict[str, list[str]] = {
     "_version": [],
 }
 EVERYBODY_MAY = {"_version"}
-LIGHT_ROOMS = ["findings", "files", "results", "exits", "locks", "checkpoints", "cli", "__init__", "__main__", "_version"]
+LIGHT_ROOMS = [
+    "findings",
+    "files",
+    "results",
+    "exits",
+    "locks",
+    "checkpoints",
+    "cli",
+    "__init__",
+    "__main__",
+    "_version",
+]
 
 
 def _name(path: Path) -> str:

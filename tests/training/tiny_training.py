@@ -53,6 +53,7 @@ class Setting:
     kill: tuple[int, Any, int] | None = None
     kill_with: int = signal.SIGKILL
     normalized: bool = True
+    optimizer: str = "adamw"
     identity: Mapping[str, Any] = field(default_factory=dict)
     batch: int = BATCH
     poison: int | None = None
@@ -79,7 +80,7 @@ def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[Cont
     batches = loader(dataset, KeyedSampler(dataset, 3), setting.batch, setting.workers, 3)
     model = network(setting.normalized)
     trained = nn.parallel.DistributedDataParallel(model) if setting.ranks > 1 else model
-    optimizer = make_optimizer("adamw", trained, 0.01, 1e-4)
+    optimizer = make_optimizer(setting.optimizer, trained, 0.01, 1e-4)
     schedule = warmup_cosine(optimizer, 4, len(batches) * EPOCHS)
     progress, monitor = Progress(), ContrastiveMonitor(model[4])
     objects = {
@@ -96,6 +97,15 @@ def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[Cont
         ],
     )  # fmt: skip
     return made, checkpoint
+
+
+def parameters(checkpoint: Checkpoint) -> str:
+    """Checksum of the parameters alone; running statistics are those of the first rank."""
+    digest, model = hashlib.sha256(), checkpoint.objects["network"]
+    assert isinstance(model, nn.Module)
+    for value in model.parameters():
+        digest.update(value.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def checksum(checkpoint: Checkpoint) -> str:
@@ -127,6 +137,7 @@ def _run(setting: Setting, rank: int) -> None:
         _arm(made, setting, rank)
         made.run()
         (setting.folder / f"rank{rank}.sum").write_text(checksum(checkpoint))
+        (setting.folder / f"rank{rank}.parameters").write_text(parameters(checkpoint))
     except BaseException as error:
         os.write(2, f"{last_line(error)}\n".encode())
         os._exit(exit_code(error))
