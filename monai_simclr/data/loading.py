@@ -27,7 +27,7 @@ __all__ = ["InferenceDataset", "KeyedSampler", "StoreDataset", "keyed_state", "l
 _DAMAGE = (ValueError, OSError, RuntimeError)
 """What a reader or a transform raises for one bad image."""
 
-_TRIES = 8
+_TRIES = 16
 _SAMPLED = 64
 
 

@@ -102,7 +102,7 @@ class ContrastiveTrainer(SupervisedTrainer):
 
     Args:
         *args: as `SupervisedTrainer`.
-        precision: in what the network computes; sets MONAI's `inferer` and `amp`. None leaves these to you.
+        precision: in what the network computes; sets what is not given of MONAI's `inferer` and `amp`.
         accumulation_steps: must be 1.
         decollate: as `SupervisedTrainer`.
         **kwargs: as `SupervisedTrainer`; ``compile=True`` runs the network through `torch.compile`.
@@ -126,7 +126,8 @@ class ContrastiveTrainer(SupervisedTrainer):
                 "every small batch keeps its own; use a larger batch_size, or cached gradients"
             )
         if precision is not None:
-            kwargs.update(precision_settings(precision, torch.device(args[0] if args else kwargs["device"])))
+            device = torch.device(args[0] if args else kwargs["device"])
+            kwargs = {**precision_settings(precision, device), **kwargs}
         if kwargs.get("prepare_batch") is None:
             kwargs["prepare_batch"] = PrepareTwoViews()
         super().__init__(*args, **{"decollate": decollate, **kwargs})

@@ -13,7 +13,7 @@ import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
 
-__all__ = ["AutocastInferer", "Precision", "precision_settings"]
+__all__ = ["AutocastInferer", "Precision", "inferer_for", "precision_settings"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """In what a network computes; parameters, the loss and the optimizer stay in float32."""
@@ -43,6 +43,23 @@ class AutocastInferer(Inferer):
             return network(inputs, *args, **kwargs).float()
 
 
+def inferer_for(precision: Precision) -> Inferer:
+    """The inferer that goes with a precision in a `ContrastiveTrainer`.
+
+    For float16 the autocast is MONAI's, around the whole step, and the inferer is the plain one.
+
+    Raises:
+        ValueError: if there is no such precision.
+
+    Example:
+        >>> type(inferer_for("bfloat16")).__name__
+        'AutocastInferer'
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    return SimpleInferer() if precision == "float16" else AutocastInferer(precision)
+
+
 def precision_settings(precision: Precision, device: torch.device) -> dict[str, Any]:
     """What a MONAI trainer needs for a precision: its `inferer`, and `amp` where gradients have to be scaled.
 
@@ -51,12 +68,11 @@ def precision_settings(precision: Precision, device: torch.device) -> dict[str, 
 
     Example:
         >>> sorted(precision_settings("bfloat16", torch.device("cpu")))
-        ['amp', 'inferer']
+        ['inferer']
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    inferer = inferer_for(precision)
     if precision != "float16":
-        return {"amp": False, "inferer": AutocastInferer(precision)}
+        return {"inferer": inferer}
     if device.type != "cuda":
         raise ValueError(f"float16 needs a CUDA device, got {device.type!r}; use precision bfloat16 here")
-    return {"amp": True, "inferer": SimpleInferer(), "amp_kwargs": {"dtype": torch.float16}}
+    return {"inferer": inferer, "amp": True, "amp_kwargs": {"dtype": torch.float16}}

@@ -2,6 +2,7 @@
 
 from monai_simclr.handlers.checkpoint import Checkpoint as Checkpoint
 from monai_simclr.handlers.damage import DamagedImages as DamagedImages
+from monai_simclr.handlers.group import HandlerGroup as HandlerGroup
 from monai_simclr.handlers.guard import ClipGradients as ClipGradients
 from monai_simclr.handlers.guard import KeyedNoise as KeyedNoise
 from monai_simclr.handlers.guard import StopOnNonFinite as StopOnNonFinite
@@ -12,6 +13,6 @@ from monai_simclr.handlers.progress import Progress as Progress
 from monai_simclr.handlers.scores import MeanAUROC as MeanAUROC
 
 __all__ = [
-    "Checkpoint", "ClipGradients", "ContrastiveMonitor", "DamagedImages", "KeyedNoise", "LinearProbe", "MeanAUROC",
-    "PredictionWriter", "Progress", "StopOnNonFinite",
+    "Checkpoint", "ClipGradients", "ContrastiveMonitor", "DamagedImages", "HandlerGroup", "KeyedNoise", "LinearProbe",
+    "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from monai.engines.utils import CommonKeys
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from monai_simclr.ranks import is_first
+from monai_simclr.ranks import is_first, world_size
 
 __all__ = ["Progress", "batch_output", "raise_after_all"]
 
@@ -33,9 +33,9 @@ class Progress:
         name: what is running, for the bar and the lines.
 
     Attributes:
-        history: one dict an epoch: `epoch`, `loss` (mean over its iterations), `images_per_second`, `data_share` (of
-            the time, spent waiting for data), `seconds`. They also go to ``engine.state.metrics``, where MONAI's
-            TensorBoard and MLflow handlers find them.
+        history: one dict an epoch: `epoch`, `loss` (mean over its iterations), `images_per_second` (images, not views,
+            on all ranks), `data_share` (of the time, spent waiting for data), `seconds`. They also go to
+            ``engine.state.metrics``, where MONAI's TensorBoard and MLflow handlers find them.
     """
 
     def __init__(self, name: str = "training") -> None:
@@ -100,7 +100,9 @@ class Progress:
     def _step(self, engine: Engine) -> None:
         output = batch_output(engine)
         self._losses.append(output[CommonKeys.LOSS].detach())
-        self._images += len(output[CommonKeys.IMAGE])
+        batch = engine.state.batch
+        views = len(output[CommonKeys.IMAGE])
+        self._images += world_size() * (len(batch["row"]) if isinstance(batch, dict) and "row" in batch else views)
         if self._bar is not None and time.perf_counter() - self._shown > _SHOWN:
             self._shown = time.perf_counter()
             self._bar.update(self._task, completed=engine.state.iteration, loss=f"{float(self._losses[-1]):.3f}")

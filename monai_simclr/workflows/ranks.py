@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from datetime import timedelta
 
 import torch
 from torch import nn
 
+from monai_simclr.exits import last_line
+from monai_simclr.files import write_json
 from monai_simclr.ranks import is_first
 
 __all__ = ["distributed", "join_ranks", "record_failure"]
@@ -49,8 +52,7 @@ def distributed(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def record_failure(error: BaseException) -> None:
-    """Tell torchrun what happened, so that its summary names the rank that failed first and its sentence."""
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-        get_error_handler().record_exception(error)
+    """Tell torchrun what happened, so that its summary names the rank that failed first, with its sentence."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        write_json(path, {"message": last_line(error), "timestamp": str(int(time.time()))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -12,7 +13,7 @@ from types import TracebackType
 
 import torch
 
-from monai_simclr.exits import exit_code, last_line, root_of
+from monai_simclr.exits import exit_code, last_line
 from monai_simclr.files import write_json
 from monai_simclr.locks import lock_folder, unlock_folder
 from monai_simclr.ranks import is_first, rank, world_size
@@ -61,6 +62,7 @@ def begin(run: Run) -> None:
 
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
         sys.excepthook = _end_with_a_sentence
+        logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us
     frame = sys._getframe()
     while frame is not None and is_first():
         workflow = frame.f_locals.get("self")
@@ -77,7 +79,7 @@ def _end_with_a_sentence(kind: type[BaseException], error: BaseException, trace:
     """The last line on stderr is ours; a traceback stands above it for a bug of ours, or when it was asked for."""
     if exit_code(error) == 1 or os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(kind, error, trace)
-    record_failure(root_of(error))
+    record_failure(error)
     who = f"rank {rank()}: " if world_size() > 1 else ""
     print(who + last_line(error), file=sys.stderr, flush=True)
     if world_size() > 1:
