@@ -119,7 +119,7 @@ def spread(features: Tensor) -> float:
     """Root mean square distance of normalized features ``(N, D)`` from their mean: 0 is one point, 1 no direction.
 
     Example:
-        >>> spread(torch.ones(4, 3) / 3**0.5), spread(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        >>> round(spread(torch.ones(4, 3) / 3**0.5), 2), spread(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
         (0.0, 1.0)
     """
     return math.sqrt(max(0.0, 1 - float(features.mean(0).square().sum()))) if len(features) else 0.0
