@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import logging
+import multiprocessing
+import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -55,14 +60,20 @@ def loader(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
     here, over = divmod(batch_size, world_size())
     if over:
         raise ValueError(f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly")
+    ending = multiprocessing.RawValue("b", 0)  # shared with the workers
+    atexit.register(setattr, ending, "value", 1)  # runs before multiprocessing's own, which was registered earlier
+    start_worker = functools.partial(_leave_signals_to_trainer, ending=ending)
     return DataLoader(
         dataset, here, sampler=sampler, num_workers=num_workers, drop_last=True,
-        generator=torch.Generator().manual_seed(seed), worker_init_fn=_ignore_signals,
+        generator=torch.Generator().manual_seed(seed), worker_init_fn=start_worker,
         persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
 
 
-def _ignore_signals(worker: int) -> None:
-    """A terminal's Ctrl-C and a cluster's SIGTERM go to all processes; the one that trains finishes its step first."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_signals_to_trainer(worker: int, ending: Any) -> None:
+    """A terminal's Ctrl-C and a cluster's SIGTERM go to all processes; the one that trains finishes its step first.
+
+    When that one ends, Python ends its workers by SIGTERM and waits for them: then it is meant for us.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if ending.value else None)

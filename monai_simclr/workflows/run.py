@@ -83,5 +83,6 @@ def _end_with_a_sentence(kind: type[BaseException], error: BaseException, trace:
     who = f"rank {rank()}: " if world_size() > 1 else ""
     print(who + last_line(error), file=sys.stderr, flush=True)
     if world_size() > 1:
+        sys.stdout.flush()
         os._exit(exit_code(error))  # the other ranks may be gone, and leaving in good order would wait for them
     raise SystemExit(exit_code(error))

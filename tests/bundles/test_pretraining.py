@@ -57,7 +57,9 @@ def _running(bundle: Path, output: str, *more: str) -> Iterator[subprocess.Popen
     """A run that has saved its first checkpoint; ended at the end, whatever happens."""
     pipe = subprocess.PIPE
     command = _command(bundle, output, *more)
-    running = subprocess.Popen(command, cwd=bundle, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
+    running = subprocess.Popen(
+        command, cwd=bundle, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, start_new_session=True
+    )
     try:
         limit = time.monotonic() + 120
         while not list((bundle / output).glob("checkpoints/*.pt")):
@@ -66,15 +68,16 @@ def _running(bundle: Path, output: str, *more: str) -> Iterator[subprocess.Popen
             time.sleep(0.05)
         yield running
     finally:
-        running.kill()
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("number", "code", "how"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
 def test_a_signal_ends_a_run_with_its_code_after_saving(bundle: Path, number: int, code: int, how: str) -> None:
     output = f"output/{how}"
-    with _running(bundle, output, "--max_epochs", "500") as running:
+    with _running(bundle, output, "--max_epochs", "500", "--num_workers", "2") as running:
         started = time.monotonic()
-        running.send_signal(number)
+        os.killpg(running.pid, number)  # as a terminal and a cluster do: the loader's processes get it too
         _, errors = running.communicate(timeout=30)
     assert time.monotonic() - started < 20
     assert running.returncode == code
