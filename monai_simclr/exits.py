@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "exit_code", "last_line", "root_of"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "Preempted", "exit_code", "last_line", "root_of"]
 
 PREEMPTED = 75
 """Stopped by SIGTERM after saving; the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 
 INTERRUPTED = 130
-"""Stopped by Ctrl-C."""
+"""Stopped by Ctrl-C, after saving in a training run."""
+
+
+class Preempted(Exception):  # noqa: N818 (an answer to a request, no error)
+    """The run was asked to stop by SIGTERM, as clusters do, and has saved."""
+
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
+    (Preempted, PREEMPTED),
     (FileExistsError, 4),
     (PermissionError, 4),
     (FloatingPointError, 5),
@@ -22,6 +28,19 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, 6),
 )
 """0 done; 1 our bug; 2 usage (typer's own); 3 data; 4 output folder; 5 numerical; 6 resources; the first that fits."""
+
+_RESOURCES = (
+    ("DataLoader worker", "killed, most often for lack of memory; lower num_workers or batch_size"),
+    ("out of memory", "lower batch_size"),
+    ("Connection closed by peer", "another rank ended; its own last line says why"),
+    ("Connection reset by peer", "another rank ended; its own last line says why"),
+    ("Socket closed", "another rank ended; its own last line says why"),
+    ("Read error", "another rank ended; its own last line says why"),
+    ("Timed out waiting", "another rank ended or hangs; its own last line says why"),
+    ("Wait timeout", "another rank did not come; its own last line says why"),
+    ("NCCL", "another rank ended, or the network between GPUs failed"),
+)
+"""`RuntimeError`s of torch that mean a lack of something (exit 6), by words in them, and what to do."""
 
 
 def root_of(error: BaseException) -> BaseException:
@@ -48,8 +67,13 @@ def exit_code(error: BaseException) -> int:
     Example:
         >>> exit_code(FloatingPointError("the loss is nan")), exit_code(KeyError("a bug of ours"))
         (5, 1)
+        >>> exit_code(RuntimeError("gloo/transport/tcp/pair.cc:547: Connection closed by peer"))
+        6
     """
-    return next((code for kind, code in EXIT_CODES if isinstance(root_of(error), kind)), 1)
+    root = root_of(error)
+    if _remedy(root):
+        return 6
+    return next((code for kind, code in EXIT_CODES if isinstance(root, kind)), 1)
 
 
 def last_line(error: BaseException) -> str:
@@ -62,7 +86,23 @@ def last_line(error: BaseException) -> str:
         'stopped by Ctrl-C; run the same command again'
     """
     error = root_of(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C; run the same command again"
-    hint = "" if exit_code(error) != 1 else "; this is a bug of ours, please report it with the traceback"
-    return f"{type(error).__name__}: {error}{hint}"
+    if isinstance(error, KeyboardInterrupt | Preempted):
+        return str(error) or "stopped by Ctrl-C; run the same command again"
+    sentence = str(error).strip()
+    if "DataLoader worker process" in sentence:  # torch puts the worker's whole traceback into the message
+        sentence = sentence.splitlines()[-1]
+        return sentence + _hint(error)
+    if remedy := _remedy(error):
+        return f"{type(error).__name__}: {sentence.splitlines()[0]}; {remedy}"
+    return f"{type(error).__name__}: {sentence}{_hint(error)}"
+
+
+def _hint(error: BaseException) -> str:
+    return "" if exit_code(error) != 1 else "; this is a bug of ours, please report it with the traceback"
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about an error of torch that means a lack of something; "" for any other error."""
+    if not isinstance(error, RuntimeError) or "in DataLoader worker process" in str(error):
+        return ""
+    return next((what for words, what in _RESOURCES if words in str(error)), "")

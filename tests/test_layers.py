@@ -17,6 +17,7 @@ PACKAGE = ROOT / "monai_simclr"
 
 L2_AND_BELOW = [
     *("findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
+    *("locks", "ranks", "checkpoints"),
     *("data", "transforms", "engines", "evaluation"),
 ]
 MAY_IMPORT: dict[str, list[str]] = {
@@ -30,12 +31,15 @@ MAY_IMPORT: dict[str, list[str]] = {
     "embeddings": ["files"],
     "results": ["files"],
     "exits": [],
-    "data": ["findings", "files", "fitting", "ops"],
+    "locks": [],
+    "ranks": [],
+    "checkpoints": ["files"],
+    "data": ["findings", "files", "fitting", "ops", "ranks"],
     "transforms": ["ops"],
-    "engines": ["embeddings"],
+    "engines": ["embeddings", "ranks"],
     "evaluation": ["findings", "embeddings"],
     "recipes": ["data", "transforms", "ops"],
-    "handlers": ["evaluation", "embeddings", "results", "files"],
+    "handlers": ["evaluation", "embeddings", "results", "files", "exits", "ranks", "checkpoints"],
     "report": ["evaluation", "embeddings", "results", "files", "findings"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
@@ -47,7 +51,10 @@ MAY_IMPORT: dict[str, list[str]] = {
     "_version": [],
 }
 EVERYBODY_MAY = {"_version"}
-LIGHT_ROOMS = ["findings", "files", "fitting", "results", "exits", "cli", "__init__", "__main__", "_version"]
+LIGHT_ROOMS = [
+    *("findings", "files", "fitting", "results", "exits", "locks", "checkpoints"),
+    *("cli", "__init__", "__main__", "_version"),
+]
 
 
 def _name(path: Path) -> str:

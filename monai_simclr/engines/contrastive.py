@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from ignite.engine import Engine, Events
 from monai.engines import PrepareBatch, SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from torch import Tensor
 
-__all__ = ["ContrastiveTrainer", "PrepareLabelled", "PrepareTwoViews"]
+from monai_simclr.engines.precision import Precision, precision_settings
+from monai_simclr.ranks import rank
+
+__all__ = ["ContrastiveTrainer", "PrepareLabelled", "PrepareTwoViews", "ViewTransform"]
+
+
+class ViewTransform(Protocol):
+    """What makes views on the device: our random transforms, by their `apply`."""
+
+    def apply(self, images: Tensor, **params: Any) -> Tensor:
+        """Make one view of each image ``(B, 1, H, W)`` with drawn parameters of leading length B."""
 
 
 class PrepareTwoViews(PrepareBatch):
-    """Batch with one key a view -> ``(images (V*N, 1, H, W) float, group ids (V*N,))``, views stacked one after
-    another.
+    """Batch -> ``(images (V*N, 1, H, W) float, group ids (V*N,))``, the views stacked one after another.
+
+    The views come from the workers, under one key each; or they are made here, on the device, from the stored images
+    and the parameters that `DrawViewsd` drew for them. Both are functions of the same keys and show the same pictures.
 
     Args:
-        keys: the views' keys, `image_1` and `image_2` as `MultiViewd` names them.
+        keys: the views' keys, `image_1` and `image_2` as `MultiViewd` names them; on the device, the keys of their
+            parameters, `draws_1` and `draws_2`.
         group_key: integer ids of what may not be each other's negatives, the patient; without the key in the batch
-            every
-            image is a group of its own.
+            every image, on every rank, is a group of its own.
         channels_last: memory format that convolutions on CPUs with bfloat16 and on GPUs prefer.
+        transform: makes the views on the device; None where the workers made them.
+        image_key: key of the stored images, for `transform`.
 
     uint8 views are scaled to [0, 1] on the device, so that workers hand over one byte a pixel.
     """
 
     def __init__(
-        self, keys: Sequence[str] = ("image_1", "image_2"), group_key: str = "patient", channels_last: bool = True
+        self,
+        keys: Sequence[str] | None = None,
+        group_key: str = "patient",
+        channels_last: bool = True,
+        transform: ViewTransform | None = None,
+        image_key: str = "image",
     ) -> None:
-        self.keys, self.group_key, self.channels_last = tuple(keys), group_key, channels_last
+        default = ("image_1", "image_2") if transform is None else ("draws_1", "draws_2")
+        self.keys, self.group_key, self.channels_last = tuple(keys or default), group_key, channels_last
+        self.transform, self.image_key = transform, image_key
 
     def __call__(
         self,
@@ -38,10 +61,17 @@ class PrepareTwoViews(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        views = [_floats(batchdata[key], device, non_blocking, self.channels_last) for key in self.keys]
-        groups = batchdata.get(self.group_key)
-        ids = torch.arange(len(views[0])) if groups is None else torch.as_tensor(groups)
+        views = [_floats(view, device, non_blocking, self.channels_last) for view in self._views(batchdata, device)]
+        groups, here = batchdata.get(self.group_key), len(views[0])
+        ids = torch.arange(here) + here * rank() if groups is None else torch.as_tensor(groups)
         return torch.cat(views), ids.to(device=device, non_blocking=non_blocking).repeat(len(views))
+
+    def _views(self, batchdata: dict[str, Any], device: str | torch.device | None) -> list[Tensor]:
+        if self.transform is None:
+            return [batchdata[key] for key in self.keys]
+        images = batchdata[self.image_key].to(device=device, non_blocking=True)
+        drawn = [{name: value.numpy() for name, value in batchdata[key].items()} for key in self.keys]
+        return [self.transform.apply(images, **params) for params in drawn]
 
 
 class PrepareLabelled(PrepareBatch):
@@ -65,22 +95,58 @@ class PrepareLabelled(PrepareBatch):
 class ContrastiveTrainer(SupervisedTrainer):
     """`SupervisedTrainer` with SimCLR's defaults; the training step is MONAI's own.
 
-    Takes what `SupervisedTrainer` takes. The network maps images to projections ``(V*N, D)``, the loss takes them and
-    the
-    group ids. `prepare_batch` defaults to `PrepareTwoViews`, `decollate` to false (nothing here reads single items).
+    Takes what `SupervisedTrainer` takes. The network maps images to projections ``(V*N, D)``, all views in one forward
+    pass, so that batch statistics are those of all of them; the loss takes the projections and the group ids.
+    `prepare_batch` defaults to `PrepareTwoViews`. `decollate` defaults to false: the output is a list of one
+    dictionary, the whole batch, which MONAI's handlers with ``from_engine(["loss"], first=True)`` read as it is.
+
+    Args:
+        *args: as `SupervisedTrainer`.
+        precision: in what the network computes; sets what is not given of MONAI's `inferer` and `amp`.
+        accumulation_steps: must be 1.
+        decollate: as `SupervisedTrainer`.
+        **kwargs: as `SupervisedTrainer`; ``compile=True`` runs the network through `torch.compile`.
 
     Raises:
-        ValueError: if `accumulation_steps` is not 1: accumulating gradients adds no negatives to a contrastive loss.
+        ValueError: if `accumulation_steps` is not 1 (accumulating gradients adds no negatives to a contrastive loss),
+            or the device cannot do the precision.
     """
 
-    def __init__(self, *args: Any, accumulation_steps: int = 1, decollate: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        precision: Precision | None = None,
+        accumulation_steps: int = 1,
+        decollate: bool = False,
+        **kwargs: Any,
+    ) -> None:
         if accumulation_steps != 1:
             raise ValueError(
                 f"accumulation_steps is {accumulation_steps}, but accumulating gradients adds no negatives to NT-Xent: "
-                "every small batch keeps its own; use a larger batch_size"
+                "every small batch keeps its own; use a larger batch_size, or cached gradients"
             )
-        kwargs.setdefault("prepare_batch", PrepareTwoViews())
+        if precision is not None:
+            device = torch.device(args[0] if args else kwargs["device"])
+            kwargs = {**precision_settings(precision, device), **kwargs}
+        if kwargs.get("prepare_batch") is None:
+            kwargs["prepare_batch"] = PrepareTwoViews()
         super().__init__(*args, **{"decollate": decollate, **kwargs})
+        self.add_event_handler(Events.ITERATION_STARTED, _count_for_the_loss)
+        if not decollate:
+            self.add_event_handler(IterationEvents.MODEL_COMPLETED, _as_one_item)
+
+
+def _count_for_the_loss(engine: Engine) -> None:
+    """A loss that counts its steps, for a temperature schedule, counts ours: a resumed run needs no other memory."""
+    loss: Any = engine.loss_function  # type: ignore[attr-defined]
+    if isinstance(getattr(loss, "step", None), int):
+        loss.step = engine.state.iteration - 1
+
+
+def _as_one_item(engine: Engine) -> None:
+    """A list of one dictionary, as if decollated, and without the graph: it is done with."""
+    output: Any = engine.state.output
+    engine.state.output = [{name: value.detach() for name, value in output.items()}]  # type: ignore[assignment]
 
 
 def _floats(images: Tensor, device: str | torch.device | None, non_blocking: bool, channels_last: bool) -> Tensor:

@@ -1,27 +1,29 @@
 """Mixed precision on any device: an inferer that runs the network under autocast.
 
 MONAI's trainers know automatic mixed precision on CUDA only. bfloat16 needs no loss scaling, so wrapping the forward
-pass is
-all that it takes, on CPUs that have it as well as on GPUs.
+pass is all that it takes, on CPUs that have it as well as on GPUs. float16 needs the scaler of MONAI's ``amp=True``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from monai.inferers import Inferer
+from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
 
-__all__ = ["AutocastInferer"]
+__all__ = ["AutocastInferer", "Precision", "inferer_for", "precision_settings"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""In what a network computes; parameters, the loss and the optimizer stay in float32."""
 
 
 class AutocastInferer(Inferer):
     """Run a network under `torch.autocast` and give its output back in float32.
 
     Args:
-        precision: ``"bfloat16"`` or ``"float32"`` (no autocast).
+        precision: ``"bfloat16"``, or ``"float32"`` (no autocast).
 
     Raises:
         ValueError: for another name; float16 needs loss scaling, which is MONAI's `amp=True` on CUDA.
@@ -39,3 +41,38 @@ class AutocastInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return network(inputs, *args, **kwargs).float()
+
+
+def inferer_for(precision: Precision) -> Inferer:
+    """The inferer that goes with a precision in a `ContrastiveTrainer`.
+
+    For float16 the autocast is MONAI's, around the whole step, and the inferer is the plain one.
+
+    Raises:
+        ValueError: if there is no such precision.
+
+    Example:
+        >>> type(inferer_for("bfloat16")).__name__
+        'AutocastInferer'
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    return SimpleInferer() if precision == "float16" else AutocastInferer(precision)
+
+
+def precision_settings(precision: Precision, device: torch.device) -> dict[str, Any]:
+    """What a MONAI trainer needs for a precision: its `inferer`, and `amp` where gradients have to be scaled.
+
+    Raises:
+        ValueError: if there is no such precision, or the device is no GPU and it is float16.
+
+    Example:
+        >>> sorted(precision_settings("bfloat16", torch.device("cpu")))
+        ['inferer']
+    """
+    inferer = inferer_for(precision)
+    if precision != "float16":
+        return {"inferer": inferer}
+    if device.type != "cuda":
+        raise ValueError(f"float16 needs a CUDA device, got {device.type!r}; use precision bfloat16 here")
+    return {"inferer": inferer, "amp": True, "amp_kwargs": {"dtype": torch.float16}}

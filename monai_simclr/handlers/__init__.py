@@ -1,9 +1,18 @@
 """Ignite handlers: what happens around a run, not in it."""
 
+from monai_simclr.handlers.checkpoint import Checkpoint as Checkpoint
+from monai_simclr.handlers.damage import DamagedImages as DamagedImages
+from monai_simclr.handlers.group import HandlerGroup as HandlerGroup
+from monai_simclr.handlers.guard import ClipGradients as ClipGradients
+from monai_simclr.handlers.guard import KeyedNoise as KeyedNoise
+from monai_simclr.handlers.guard import StopOnNonFinite as StopOnNonFinite
 from monai_simclr.handlers.monitor import ContrastiveMonitor as ContrastiveMonitor
 from monai_simclr.handlers.predictions import PredictionWriter as PredictionWriter
+from monai_simclr.handlers.probe import LinearProbe as LinearProbe
 from monai_simclr.handlers.progress import Progress as Progress
-from monai_simclr.handlers.progress import StopOnNonFinite as StopOnNonFinite
 from monai_simclr.handlers.scores import MeanAUROC as MeanAUROC
 
-__all__ = ["ContrastiveMonitor", "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite"]
+__all__ = [
+    "Checkpoint", "ClipGradients", "ContrastiveMonitor", "DamagedImages", "HandlerGroup", "KeyedNoise", "LinearProbe",
+    "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite",
+]  # fmt: skip

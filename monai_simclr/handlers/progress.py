@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Any, cast
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.engines.utils import CommonKeys, IterationEvents
+from monai.engines.utils import CommonKeys
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-__all__ = ["Progress", "StopOnNonFinite"]
+from monai_simclr.ranks import is_first, world_size
+
+__all__ = ["Progress", "batch_output", "raise_after_all"]
 
 logger = logging.getLogger("monai_simclr.training")
+
+_STARVED = 0.3
+"""Share of the time spent waiting for data from which on it is said."""
+
+_SHOWN = 0.5
+"""Seconds between two looks at the loss on a bar: each look waits for the device."""
 
 
 class Progress:
@@ -25,27 +33,51 @@ class Progress:
         name: what is running, for the bar and the lines.
 
     Attributes:
-        history: one dict an epoch: `epoch`, `loss` (mean over its iterations), `images_per_second`, `seconds`.
+        history: one dict an epoch: `epoch`, `loss` (mean over its iterations), `images_per_second` (images, not views,
+            on all ranks), `data_share` (of the time, spent waiting for data), `seconds`. They also go to
+            ``engine.state.metrics``, where MONAI's TensorBoard and MLflow handlers find them.
     """
 
     def __init__(self, name: str = "training") -> None:
         self.name = name
         self.history: list[dict[str, float]] = []
-        self._losses: list[torch.Tensor] = []
-        self._images, self._started = 0, 0.0
+        self._clear()
+        self._resumed = False
         self._bar: Bar | None = None
+        self._shown, self._starved = 0.0, False
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._wait)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._got)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
         engine.add_event_handler(Events.COMPLETED, self._stop)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._raise)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
+        raise_after_all(engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, and what the epoch so far adds up to: plain numbers."""
+        seconds = self._seconds + time.perf_counter() - self._started
+        sums = {"images": self._images, "seconds": seconds, "waited": self._waited}
+        return {"history": self.history, "losses": [float(loss) for loss in self._losses], **sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, also in the middle of an epoch."""
+        self.history = list(state["history"])
+        self._losses[:] = [torch.tensor(loss) for loss in state["losses"]]
+        self._images, self._seconds, self._waited = state["images"], state["seconds"], state["waited"]
+        self._resumed = True
+
+    def _clear(self) -> None:
+        self._losses: list[torch.Tensor] = []
+        self._images, self._seconds, self._waited = 0, 0.0, 0.0
+        self._started = self._asked = time.perf_counter()
 
     def _start(self, engine: Engine) -> None:
-        if not sys.stderr.isatty():
+        if not (sys.stderr.isatty() and is_first()):
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Bar(*columns, TextColumn("loss {task.fields[loss]}"))
@@ -54,60 +86,77 @@ class Progress:
         self._bar.start()
 
     def _start_epoch(self, engine: Engine) -> None:
-        self._losses, self._images, self._started = [], 0, time.perf_counter()
+        if not self._resumed:
+            self._clear()
+        self._resumed = False
+        self._started = time.perf_counter()
+
+    def _wait(self, engine: Engine) -> None:
+        self._asked = time.perf_counter()
+
+    def _got(self, engine: Engine) -> None:
+        self._waited += time.perf_counter() - self._asked
 
     def _step(self, engine: Engine) -> None:
-        output: Any = engine.state.output
-        output = output[0] if isinstance(output, list) else output
+        output = batch_output(engine)
         self._losses.append(output[CommonKeys.LOSS].detach())
-        self._images += len(output[CommonKeys.IMAGE])
-        if self._bar is not None:
-            self._bar.update(self._task, advance=1, loss=f"{float(self._losses[-1]):.3f}")
+        batch = engine.state.batch
+        views = len(output[CommonKeys.IMAGE])
+        self._images += world_size() * (len(batch["row"]) if isinstance(batch, dict) and "row" in batch else views)
+        if self._bar is not None and time.perf_counter() - self._shown > _SHOWN:
+            self._shown = time.perf_counter()
+            self._bar.update(self._task, completed=engine.state.iteration, loss=f"{float(self._losses[-1]):.3f}")
 
     def _finish_epoch(self, engine: Engine) -> None:
-        seconds = time.perf_counter() - self._started
+        seconds = self._seconds + time.perf_counter() - self._started
         record = {
             "epoch": engine.state.epoch,
-            "loss": float(torch.stack(self._losses).mean()),
+            "loss": float(torch.tensor([float(loss) for loss in self._losses]).mean()),
             "images_per_second": self._images / seconds,
+            "data_share": self._waited / seconds,
             "seconds": seconds,
         }
         self.history.append(record)
+        self._clear()
+        engine.state.metrics.update({name: value for name, value in record.items() if name != "epoch"})
         if self._bar is None:
-            speed = f"{record['images_per_second']:.0f} images/s"
-            logger.info(
-                f"{self.name}: epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {record['loss']:.4f}, {speed}"
+            logger.info(self._line(engine, record))
+        if record["data_share"] > _STARVED and not self._starved:
+            self._starved = True  # once a run is enough
+            logger.warning(
+                f"epoch {engine.state.epoch}: {record['data_share']:.0%} of the time went into waiting for data; raise "
+                "--num_workers, or make the views on the device"
             )
 
-    def _stop(self, engine: Engine) -> None:
+    def _line(self, engine: Engine, record: dict[str, float]) -> str:
+        metrics = engine.state.metrics
+        parts = [f"{self.name}: epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {record['loss']:.4f}"]
+        if "chance_loss" in metrics:
+            parts[0] += f" (chance {metrics['chance_loss']:.2f})"
+            parts.append(f"partner found {metrics['top1']:.0%} (chance {metrics['chance']:.2%})")
+            parts.append(f"effective rank {metrics['effective_rank']:.0f}")
+        parts += [f"{record['images_per_second']:.0f} images/s", f"{record['data_share']:.0%} waiting for data"]
+        return ", ".join(parts)
+
+    def _stop(self, engine: Engine, error: BaseException | None = None) -> None:
         if self._bar is not None:
+            self._bar.update(self._task, completed=engine.state.iteration)
             self._bar.stop()
-
-    def _raise(self, engine: Engine, error: BaseException) -> None:
-        self._stop(engine)
-        raise error
+            self._bar = None
 
 
-class StopOnNonFinite:
-    """Stop before the optimizer steps when the loss is NaN or infinite, so that no weight is spoilt.
+def batch_output(engine: Engine) -> dict[str, Any]:
+    """The output of an iteration as one dictionary, from a trainer whose output is a dictionary, or a list of one."""
+    output: Any = engine.state.output
+    return output[0] if isinstance(output, list) else output
 
-    Raises:
-        FloatingPointError: names the iteration and the rows of the batch.
-    """
 
-    def attach(self, engine: Engine) -> None:
-        """Register on a trainer."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+def raise_after_all(engine: Engine) -> None:
+    """Have an error raised after all handlers of it; Ignite swallows an error that has a handler."""
+    if engine.has_event_handler(_raise, Events.EXCEPTION_RAISED):
+        engine.remove_event_handler(_raise, Events.EXCEPTION_RAISED)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, _raise)
 
-    def __call__(self, engine: Engine) -> None:
-        loss = cast(Any, engine.state.output)[CommonKeys.LOSS].detach()
-        if torch.isfinite(loss).all():
-            return
-        batch = engine.state.batch
-        rows = batch.get("row") if isinstance(batch, dict) else None
-        which = "" if rows is None else f" of the rows {[int(row) for row in rows][:20]}"
-        raise FloatingPointError(
-            f"the loss is {float(loss.mean())} at iteration {engine.state.iteration}, on a "
-            f"batch{which}; no step was taken; "
-            "look at these images, or lower the learning rate"
-        )
+
+def _raise(engine: Engine, error: BaseException) -> None:
+    raise error

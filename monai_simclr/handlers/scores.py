@@ -11,21 +11,22 @@ from monai.engines.utils import CommonKeys
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-__all__ = ["MeanAUROC"]
+__all__ = ["MeanAUROC", "mean_auroc"]
 
 
 class MeanAUROC(EpochMetric):
     """Mean AUROC over the findings that have a positive and a negative, of known labels; NaN if none has."""
 
     def __init__(self) -> None:
-        super().__init__(_mean_auroc, output_transform=_scores_and_labels, check_compute_fn=False)
+        super().__init__(mean_auroc, output_transform=_scores_and_labels, check_compute_fn=False)
 
 
 def _scores_and_labels(output: Any) -> tuple[Tensor, Tensor]:
     return output[CommonKeys.PRED].detach().float(), output[CommonKeys.LABEL]
 
 
-def _mean_auroc(scores: Tensor, labels: Tensor) -> float:
+def mean_auroc(scores: Tensor, labels: Tensor) -> float:
+    """Mean AUROC of scores ``(N, K)`` against labels ``(N, K)``, as in `MeanAUROC`."""
     values = []
     for score, label in zip(scores.cpu().T, labels.cpu().T, strict=True):
         known = ~torch.isnan(label)

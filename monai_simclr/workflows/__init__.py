@@ -8,7 +8,8 @@ from monai_simclr.workflows.classifying import start_classifier as start_classif
 from monai_simclr.workflows.clustering import cluster as cluster
 from monai_simclr.workflows.inference import finish_inference as finish_inference
 from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
+from monai_simclr.workflows.pretraining import probe as probe
+from monai_simclr.workflows.ranks import distributed as distributed
+from monai_simclr.workflows.ranks import join_ranks as join_ranks
 from monai_simclr.workflows.run import Run as Run
 from monai_simclr.workflows.run import begin as begin
-from monai_simclr.workflows.run import distributed as distributed
-from monai_simclr.workflows.run import join_ranks as join_ranks

@@ -1,7 +1,8 @@
-"""What pretraining leaves behind."""
+"""What pretraining is watched by, and what it leaves behind."""
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import secrets
@@ -9,18 +10,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import nn
 
-from monai_simclr.data.loading import StoreDataset
+from monai_simclr import recipes
+from monai_simclr.data import Store, StoreDataset, findings_of
+from monai_simclr.engines import embed
 from monai_simclr.files import keyed_hash, write_json
+from monai_simclr.handlers import LinearProbe
 from monai_simclr.networks import SimCLR, save_encoder
+from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
 
-__all__ = ["finish_pretraining"]
+__all__ = ["finish_pretraining", "probe"]
 
 logger = logging.getLogger("monai_simclr")
+
+
+def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe:
+    """A linear probe of the encoder while it trains, on all findings that the archive has labels for."""
+    finish = functools.partial(recipes.finish, size=run.size)
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        was_training = encoder.training
+        made = embed(encoder, store.images[rows], finish, run.device)
+        encoder.train(was_training)
+        return made
+
+    return LinearProbe(features, store.index, findings_of(store.index), every)
 
 
 def finish_pretraining(
@@ -33,7 +51,7 @@ def finish_pretraining(
     monitor: Sequence[Mapping[str, float]],
 ) -> None:
     """Leave the encoder with what it is and whom it saw, the metrics, and a closing line (on the first rank)."""
-    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+    if not is_first():
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}

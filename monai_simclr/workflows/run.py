@@ -1,21 +1,25 @@
-"""What every command of the bundle shares: its settings, its executed config, how its errors end, several ranks."""
+"""What every command of the bundle shares: its settings, its executed config, how its errors end."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import torch
-from torch import nn
 
 from monai_simclr.exits import exit_code, last_line
 from monai_simclr.files import write_json
+from monai_simclr.locks import lock_folder, unlock_folder
+from monai_simclr.ranks import is_first, rank, world_size
+from monai_simclr.workflows.ranks import record_failure
 
-__all__ = ["DEBUG_VARIABLE", "Run", "begin", "distributed", "join_ranks"]
+__all__ = ["DEBUG_VARIABLE", "Run", "begin"]
 
 DEBUG_VARIABLE = "MONAI_SIMCLR_DEBUG"
 """Set to anything, it shows the traceback of every error of a bundle command."""
@@ -43,22 +47,30 @@ class Run:
 
 
 def begin(run: Run) -> None:
-    """Start a bundle command: keep its executed config, and let its errors end in a sentence and an exit code.
+    """Start a bundle command: hold its folder, keep its executed config, let its errors end in a sentence and a code.
 
     The config goes to ``output_dir/config.json``, overrides included. MONAI gives a config's expressions no way to the
     parser that evaluates them, so the parser is taken from the frames that called us; outside a bundle run there is
-    none and nothing is written. The hook for errors is set in `python -m monai.bundle` only, never in a Python session
-    of somebody else.
+    none, nothing is written and nothing held. The folder is given back when the workflow is gone. The hook for errors
+    is set in `python -m monai.bundle` only, never in a Python session of somebody else. Of several ranks the first one
+    holds and writes.
+
+    Raises:
+        FileExistsError: if another process works in the folder.
     """
     from monai.bundle import ConfigWorkflow
 
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
         sys.excepthook = _end_with_a_sentence
+        logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us
     frame = sys._getframe()
-    while frame is not None:
+    while frame is not None and is_first():
         workflow = frame.f_locals.get("self")
         if isinstance(workflow, ConfigWorkflow):
-            write_json(run.path("config.json"), workflow.parser.config, default=str)
+            lock_folder(run.output_dir)
+            weakref.finalize(workflow, unlock_folder, run.output_dir)
+            if not run.path("checkpoints").exists():  # a run that goes on keeps the config that it began with
+                write_json(run.path("config.json"), workflow.parser.config, default=str)
             return
         frame = frame.f_back  # type: ignore[assignment]
 
@@ -67,20 +79,10 @@ def _end_with_a_sentence(kind: type[BaseException], error: BaseException, trace:
     """The last line on stderr is ours; a traceback stands above it for a bug of ours, or when it was asked for."""
     if exit_code(error) == 1 or os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(kind, error, trace)
-    print(last_line(error), file=sys.stderr, flush=True)
+    record_failure(error)
+    who = f"rank {rank()}: " if world_size() > 1 else ""
+    print(who + last_line(error), file=sys.stderr, flush=True)
+    if world_size() > 1:
+        sys.stdout.flush()
+        os._exit(exit_code(error))  # the other ranks may be gone, and leaving in good order would wait for them
     raise SystemExit(exit_code(error))
-
-
-def join_ranks(device: torch.device) -> None:
-    """Join the processes that torchrun started: nccl on GPUs, gloo on CPUs."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def distributed(network: nn.Module, device: torch.device) -> nn.Module:
-    """A network for several ranks: batch statistics over all of them (GPUs only), gradients averaged."""
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if device.type == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)

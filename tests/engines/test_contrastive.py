@@ -87,7 +87,8 @@ def test_a_nan_loss_stops_before_the_step_and_names_the_rows():
     network = _network()
     before = [p.clone() for p in network.parameters()]
     with pytest.raises(
-        FloatingPointError, match=r"the loss is nan at iteration 1, on a batch of the rows \[0, 1, 2, 3\]"
+        FloatingPointError,
+        match=r"the loss is nan at iteration 1 \(epoch 1\), at the learning rate 0.01, on a batch of the rows \[0, 1",
     ):
         _trainer(network, _batch(), loss=_Nan(), handlers=[StopOnNonFinite(), Progress()]).run()
     assert all(torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))

@@ -1,0 +1,156 @@
+"""Pretraining by MONAI's own command: stopped, gone on with, by two ranks under torchrun, refused where it must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.data.phantom import FINDINGS
+from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.networks import load_encoder
+
+RANKS = "['configs/pretrain.json','configs/multi_gpu.json']"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretraining")
+    write_nih_phantoms(folder / "phantoms", n_patients=32, size=96)
+    return copy_bundle(folder / "bundle", FINDINGS, size=56, width=0.25)
+
+
+def _command(bundle: Path, output: str, *more: str, config: str = "configs/pretrain.json", ranks: int = 1) -> list[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    settings = {"dataset_dir": str(bundle.parent / "phantoms"), "num_workers": "0", "batch_size": "16"}
+    settings |= {"output_dir": output, "logging_file": "configs/logging.conf", "precision": "float32"}
+    pairs = [part for name, value in settings.items() for part in (f"--{name}", value)]
+    return [
+        sys.executable, "-W", "ignore", *launch, "-m", "monai.bundle", "run", "--config_file", config, *pairs, *more
+    ]  # fmt: skip
+
+
+def _run(bundle: Path, output: str, *more: str, **how: object) -> subprocess.CompletedProcess[str]:
+    command = _command(bundle, output, *more, **how)  # type: ignore[arg-type]
+    return subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
+
+
+def _weights(bundle: Path, output: str) -> dict[str, torch.Tensor]:
+    newest = max((bundle / output / "checkpoints").glob("*.pt"))
+    return torch.load(newest, weights_only=True)["objects"]["network"]
+
+
+@contextmanager
+def _running(bundle: Path, output: str, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """A run that has saved its first checkpoint; ended at the end, whatever happens."""
+    pipe = subprocess.PIPE
+    command = _command(bundle, output, *more)
+    running = subprocess.Popen(
+        command, cwd=bundle, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, start_new_session=True
+    )
+    try:
+        limit = time.monotonic() + 120
+        while not list((bundle / output).glob("checkpoints/*.pt")):
+            assert time.monotonic() < limit, "no checkpoint within two minutes"
+            assert running.poll() is None, running.communicate()[1]
+            time.sleep(0.05)
+        yield running
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("number", "code", "how"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_a_signal_ends_a_run_with_its_code_after_saving(bundle: Path, number: int, code: int, how: str) -> None:
+    output = f"output/{how}"
+    with _running(bundle, output, "--max_epochs", "500", "--num_workers", "2") as running:
+        started = time.monotonic()
+        os.killpg(running.pid, number)  # as a terminal and a cluster do: the loader's processes get it too
+        _, errors = running.communicate(timeout=30)
+    assert time.monotonic() - started < 20
+    assert running.returncode == code
+    assert errors.splitlines()[-1].startswith(f"stopped by {how}, saved in {output}/checkpoints at iteration ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_second_run_in_the_folder_is_refused_and_changes_nothing(bundle: Path) -> None:
+    with _running(bundle, "output/taken", "--max_epochs", "500") as running:
+        second = _run(bundle, "output/taken", "--max_epochs", "500")
+        assert second.returncode == 4
+        assert second.stderr.splitlines()[-1].startswith(f"FileExistsError: process {running.pid} on ")
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=30)
+    other = _run(bundle, "output/taken", "--max_epochs", "2")
+    assert other.returncode == 4
+    assert "holds another run: max_epochs was 500, is 2; give the old values" in other.stderr.splitlines()[-1]
+    assert json.loads((bundle / "output/taken/config.json").read_text())["max_epochs"] == 500
+
+
+@pytest.mark.timeout(400)
+def test_two_ranks_under_torchrun_leave_an_encoder(bundle: Path) -> None:
+    done = _run(bundle, "output/ranks", "--max_epochs", "2", config=RANKS, ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("pretraining: epoch 2/2") == 1, "both ranks speak"
+    assert "batch statistics are those of each rank" in done.stdout
+    assert load_encoder(bundle / "models" / "encoder.safetensors").training is False
+    assert not any(name.startswith("module.") for name in _weights(bundle, "output/ranks"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_two_ranks_that_have_finished_say_so(bundle: Path) -> None:
+    for _ in range(2):
+        done = _run(bundle, "output/finished", "--max_epochs", "1", config=RANKS, ranks=2)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished, all 1 epochs are done and nothing is left to train" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_views_on_the_device_train_as_views_in_the_workers_do(bundle: Path) -> None:
+    for where in ("workers", "device"):
+        done = _run(bundle, f"output/{where}", "--max_epochs", "2", "--views_on", where, "--gradient_length", "1.0")
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = _weights(bundle, "output/workers"), _weights(bundle, "output/device")
+    assert all(torch.equal(two[name], value) for name, value in one.items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_mlflow_tracks_the_run_by_monais_switch(bundle: Path) -> None:
+    pytest.importorskip("sqlalchemy", reason="mlflow keeps its runs in SQLite, through sqlalchemy; see setup.cfg")
+    done = _run(bundle, "output/tracked", "--max_epochs", "1", "--tracking", "mlflow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (bundle / "output/tracked/mlruns.db").is_file()
+    assert list((bundle / "output/tracked/tensorboard").glob("events*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_one_ranks_failure_is_named_by_torchruns_summary(bundle: Path) -> None:
+    done = _run(bundle, "output/uneven", "--max_epochs", "1", "--batch_size", "15", config=RANKS, ranks=2)
+    assert done.returncode == 1
+    assert "Root Cause (first observed failure)" in done.stderr
+    assert done.stderr.count("ValueError: batch_size is 15 over all ranks, which 2 ranks cannot share evenly") >= 2
+
+
+def test_monai_finds_every_property(bundle: Path) -> None:
+    workflow = ConfigWorkflow(
+        str(bundle / "configs/pretrain.json"), workflow_type="train", logging_file=False, bundle_root=str(bundle),
+        dataset_dir=str(bundle.parent / "phantoms"), num_workers=0, batch_size=16, output_dir=str(bundle / "checked"),
+    )  # fmt: skip
+    workflow.initialize()
+    assert workflow.check_properties() == []

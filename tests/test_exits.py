@@ -1,0 +1,69 @@
+"""An exit code for each kind of error, and one sentence that stands last."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from monai_simclr.exits import Preempted, exit_code, last_line
+
+
+class _Dies(Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, row: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return row
+
+
+class _Refuses(_Dies):
+    def __getitem__(self, row: int) -> int:
+        raise ValueError("row 2: no pixels; decode it again")
+
+
+def _error_of(dataset: Dataset) -> BaseException:
+    try:
+        list(DataLoader(dataset, num_workers=1))
+    except Exception as error:
+        return error
+    raise AssertionError("no error came")
+
+
+def test_a_killed_worker_is_a_lack_of_something_and_says_what_to_lower():
+    error = _error_of(_Dies())
+    assert exit_code(error) == 6
+    assert last_line(error).startswith("RuntimeError: DataLoader worker (pid")
+    assert last_line(error).endswith("killed, most often for lack of memory; lower num_workers or batch_size")
+    assert "\n" not in last_line(error)
+
+
+def test_what_a_worker_raises_is_its_own_sentence_without_its_traceback():
+    error = _error_of(_Refuses())
+    assert exit_code(error) == 3
+    assert last_line(error) == "ValueError: row 2: no pixels; decode it again"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 6, "lower batch_size"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [::1]"), 6, "another rank ended"),
+        (OSError(28, "No space left on device"), 6, "No space left"),
+        (FileExistsError("output is taken"), 4, "output is taken"),
+        (FloatingPointError("the loss is nan"), 5, "the loss is nan"),
+        (Preempted("stopped by SIGTERM, saved in output"), 75, "stopped by SIGTERM, saved in output"),
+        (KeyboardInterrupt("stopped by Ctrl-C, saved in output"), 130, "stopped by Ctrl-C, saved in output"),
+        (RuntimeError("shapes cannot be multiplied"), 1, "this is a bug of ours, please report it"),
+    ],
+)
+def test_every_kind_of_error_has_its_code(error: BaseException, code: int, sentence: str):
+    assert exit_code(error) == code
+    assert sentence in last_line(error)
+    wrapped = RuntimeError("Failed to evaluate ConfigExpression")
+    wrapped.__cause__ = error
+    assert exit_code(wrapped) == code

@@ -1,0 +1,95 @@
+"""A run that is killed anywhere and started again ends as if nothing had happened, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import tiny_training as tiny
+from ignite.engine import Events
+
+CONFIGURATIONS = [(0, 1), (2, 1), (0, 2), (2, 2)]
+"""Workers and ranks."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """Checksums of runs that nothing stopped, by the number of ranks."""
+    sums = {}
+    for ranks in (1, 2):
+        folder = tmp_path_factory.mktemp(f"whole{ranks}")
+        assert tiny.run(tiny.Setting(folder, ranks=ranks)) == [0] * ranks
+        sums[ranks] = tiny.result(folder)
+    return sums
+
+
+def _killed_and_resumed(folder: Path, workers: int, ranks: int, number: int) -> str:
+    choose = random.Random(number * 100 + workers * 10 + ranks)
+    kill = (choose.randint(1, tiny.STEPS), choose.choice(tiny.EVENTS), choose.randrange(ranks))
+    codes = tiny.run(tiny.Setting(folder, workers, ranks, kill))
+    assert codes[kill[2]] == -signal.SIGKILL, tiny.said(folder)
+    assert all(codes), "a rank went on alone"
+    assert tiny.run(tiny.Setting(folder, workers, ranks)) == [0] * ranks, tiny.said(folder)
+    return tiny.result(folder)
+
+
+@pytest.mark.parametrize(("workers", "ranks", "number"), [(0, 1, 1), (2, 1, 2), (0, 2, 3)])
+def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
+    whole: dict[int, str], tmp_path: Path, workers: int, ranks: int, number: int
+) -> None:
+    assert _killed_and_resumed(tmp_path, workers, ranks, number) == whole[ranks]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("workers", "ranks"), CONFIGURATIONS)
+def test_twenty_random_kills_lose_nothing(whole: dict[int, str], tmp_path: Path, workers: int, ranks: int) -> None:
+    ends = [_killed_and_resumed(tmp_path / str(number), workers, ranks, number) for number in range(20)]
+    assert ends == [whole[ranks]] * 20
+
+
+def test_workers_change_nothing(whole: dict[int, str], tmp_path: Path) -> None:
+    assert tiny.run(tiny.Setting(tmp_path, workers=2)) == [0]
+    assert tiny.result(tmp_path) == whole[1]
+
+
+def test_a_run_that_is_killed_again_and_again_still_ends_the_same(whole: dict[int, str], tmp_path: Path) -> None:
+    for iteration in (3, 6, 9, 14, 18):
+        tiny.run(tiny.Setting(tmp_path, kill=(iteration, Events.ITERATION_COMPLETED, 0)))
+    assert tiny.run(tiny.Setting(tmp_path)) == [0]
+    assert tiny.result(tmp_path) == whole[1]
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
+    tiny.run(tiny.Setting(tmp_path))
+    first, files = tiny.result(tmp_path), sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert tiny.run(tiny.Setting(tmp_path)) == [0]
+    assert tiny.result(tmp_path) == first
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == files
+
+
+def test_another_run_in_the_folder_is_refused_and_each_difference_named(tmp_path: Path) -> None:
+    tiny.run(tiny.Setting(tmp_path, kill=(5, Events.ITERATION_COMPLETED, 0)))
+    assert tiny.run(tiny.Setting(tmp_path, batch=10, identity={"strength": "mild"})) == [4]
+    last = tiny.said(tmp_path).splitlines()[-1]
+    assert "holds another run: batch_size was 8, is 10" in last
+    assert "strength was not given, is mild" in last
+    assert "iterations in an epoch was 6, is 5" in last
+    assert "dataset" not in last
+
+
+def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
+    tiny.run(tiny.Setting(tmp_path, kill=(5, Events.ITERATION_COMPLETED, 0)))
+    assert tiny.run(tiny.Setting(tmp_path, ranks=2)) == [4, 4]
+    assert "world_size was 1, is 2" in tiny.said(tmp_path)
+
+
+def test_the_newest_checkpoint_is_left_out_when_it_is_truncated(whole: dict[int, str], tmp_path: Path) -> None:
+    tiny.run(tiny.Setting(tmp_path, kill=(14, Events.ITERATION_STARTED, 0)))
+    newest = max((tmp_path / "checkpoints").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert tiny.run(tiny.Setting(tmp_path)) == [0]
+    assert f"{newest.name} is truncated or was altered" in tiny.said(tmp_path)
+    assert tiny.result(tmp_path) == whole[1]
