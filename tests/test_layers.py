@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "data": ["findings", "files", "ops"],
     "transforms": ["ops"],
     "engines": ["embeddings"],
-    "evaluation": ["findings", "embeddings"],
+    "evaluation": ["findings", "embeddings", "files"],
     "recipes": ["data", "transforms", "ops"],
     "handlers": ["evaluation", "embeddings", "results", "files"],
     "report": ["evaluation", "embeddings", "results", "files", "findings"],

@@ -19,5 +19,5 @@ from monai_simclr.evaluation.neighbors import knn_predict as knn_predict
 from monai_simclr.evaluation.probe import Probe as Probe
 from monai_simclr.evaluation.probe import probe_classes as probe_classes
 from monai_simclr.evaluation.probe import probe_findings as probe_findings
-from monai_simclr.evaluation.scores import confounder_floor as confounder_floor
+from monai_simclr.evaluation.confounders import confounder_floor as confounder_floor
 from monai_simclr.evaluation.scores import score_findings as score_findings
