@@ -80,6 +80,52 @@ def phantoms(
     typer.echo(f"made {write(folder, n_patients=patients, size=size, seed=seed)}")
 
 
+@app.command()
+def study(
+    bundle: Annotated[Path, typer.Argument(help="Bundle with a pretrained encoder in models/.")],
+    dataset_dir: Annotated[Path, typer.Option(help="Archive with labels and splits.")],
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the study.")] = Path("study"),
+    fractions: Annotated[str, typer.Option(help="Percents of the train patients.")] = "0.1,1,5,10,25,100",
+    draws: Annotated[int, typer.Option(help="Draws of labelled patients.", min=1)] = 5,
+    arms: Annotated[str, typer.Option(help="Ways of training.")] = "scratch,random_frozen,frozen,finetuned",
+    arm: Annotated[list[str] | None, typer.Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
+    iterations: Annotated[int, typer.Option(help="Steps of every fine-tuning.", min=1)] = 200,
+    override: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of train.json, for all arms.")] = None,
+    shard: Annotated[str, typer.Option(help="1/2: this process takes every second run.")] = "1/1",
+    allow_seen_patients: Annotated[bool, typer.Option(help="Score patients whom pretraining saw.")] = False,
+) -> None:
+    """Measure how many labels pretraining saves: fractions x draws x arms, resumable, one table and one curve."""
+    from monai_simclr.study.plan import Study, parse_fractions, parse_shard
+
+    encoders, training = _pairs(arm), {key: _literal(value) for key, value in _pairs(override).items()}
+    names = (*(name.strip() for name in arms.split(",") if name.strip()), *encoders)
+    plan = Study(
+        bundle, dataset_dir, output_dir, parse_fractions(fractions), draws, names, encoders, iterations, training
+    )
+    part = parse_shard(shard)
+    from monai_simclr.study import run_study
+
+    typer.echo(f"made {run_study(plan, part, allow_seen_patients)}; next: monai-simclr report {output_dir}")
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` options as a mapping."""
+    wrong = [text for text in given or [] if "=" not in text]
+    if wrong:
+        raise typer.BadParameter(f"write NAME=VALUE, not {wrong[0]!r}")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in given or [])}
+
+
+def _literal(text: str) -> object:
+    """A number, a truth value or None where the text is one, else the text."""
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     try:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_simclr.bundling import copy_bundle
+from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.data.phantom import FINDINGS
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
@@ -61,12 +59,12 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
     archive = {"dataset_dir": str(folder / "phantoms"), "num_workers": 0}
     with _step("pretraining without labels"):
         settings = {"max_epochs": epochs, "batch_size": _BATCH, "learning_rate": 0.002, "strength": "phantom"}
-        _run(bundle, "pretrain", **archive, **settings)
+        run_bundle(bundle, "pretrain", **archive, **settings)
     with _step("clusters, neighbors and probe, beside their floors"):
-        _run(bundle, "cluster", **archive)
+        run_bundle(bundle, "cluster", **archive)
     arms = _few_labels(bundle, archive, draws)
     with _step("predictions on DICOM"):
-        _run(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
+        run_bundle(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
     report = _report(folder, bundle, arms)
     _say(f"{_NOTICE}\nThe demo took {time.perf_counter() - started:.0f} s. Report: {report}")
     return report
@@ -79,7 +77,7 @@ def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[di
         for draw in range(draws):
             with _step(f"fine-tuning with {_FRACTION:.0%} of the labels, {arm}, draw {draw + 1} of {draws}"):
                 output = bundle / "output" / "few_label" / f"{arm}_{draw}"
-                _run(
+                run_bundle(
                     bundle, "train", **archive, pretrained=pretrained, draw=draw, label_fraction=_FRACTION,
                     max_epochs=20, val_interval=20, output_dir=str(output),
                 )  # fmt: skip
@@ -123,17 +121,6 @@ def _step(name: str) -> Iterator[None]:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _run(bundle: Path, name: str, **overrides: Any) -> None:
-    from monai.bundle import run
-
-    logging.getLogger("monai").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # MONAI warns that configs are code; these are our own, and the README says so of all others
-        warnings.filterwarnings("ignore", message="parsing config_file")
-        config, logs = bundle / "configs" / f"{name}.json", bundle / "configs" / "logging.conf"
-        run(config_file=str(config), logging_file=str(logs), bundle_root=str(bundle.resolve()), **overrides)
 
 
 def _fresh_folder(folder: Path) -> Path:

@@ -22,6 +22,7 @@ __all__ = [
     "permute_over_patients",
 ]
 
+
 class Interval(NamedTuple):
     """A value with its confidence interval; NaN where it cannot be known.
 

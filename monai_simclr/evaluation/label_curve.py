@@ -11,7 +11,7 @@ from scipy.optimize import least_squares
 from monai_simclr.evaluation.bootstrap import Interval
 from monai_simclr.evaluation.few_label import run_resamples
 
-__all__ = ["Curve", "PowerLaw", "arm_curves", "fit_power_law", "label_saving", "labels_needed"]
+__all__ = ["Curve", "PowerLaw", "arm_curves", "curve_laws", "fit_power_law", "label_saving", "labels_needed"]
 
 
 class Curve(NamedTuple):
@@ -75,27 +75,29 @@ def fit_power_law(patients: np.ndarray, areas: np.ndarray) -> PowerLaw | None:
     def residuals(law: np.ndarray) -> np.ndarray:
         return law[0] - law[1] * n ** -law[2] - y
 
-    starts = [least_squares(residuals, (min(0.99, y.max() + 0.02), 0.3, g), bounds=([0.5, 0, 0.05], [1, 1, 2]))
-              for g in (0.2, 0.6, 1.2)]  # fmt: skip
+    plateau = float(np.clip(y.max() + 0.02, 0.51, 0.99))
+    bounds = ([0.5, 0, 0.05], [1, 1, 2])
+    starts = [least_squares(residuals, (plateau, 0.3, gamma), bounds=bounds) for gamma in (0.3, 1.0)]
     return PowerLaw(*(float(value) for value in min(starts, key=lambda found: found.cost).x))
 
 
-def labels_needed(curve: Curve, train_patients: int, auroc: float, refits: int = 200) -> Interval:
-    """Labelled patients that the power law of a curve says an AUROC needs, with its interval over test patients.
+def curve_laws(curve: Curve, train_patients: int, refits: int = 100) -> list[PowerLaw]:
+    """The power law of a curve, then of its first resamples, for the interval; empty for fewer than four fractions."""
+    n = curve.fractions * train_patients
+    laws = [fit_power_law(n, areas) for areas in curve.areas[: 1 + refits]]
+    return [law for law in laws if law is not None]
+
+
+def labels_needed(laws: Sequence[PowerLaw], auroc: float) -> Interval:
+    """Labelled patients that the power laws of `curve_laws` say an AUROC needs, with the interval over test patients.
 
     Infinite means "not with any number"; an extrapolation beyond the curve is a forecast, not a finding.
 
-    Args:
-        curve: of one arm.
-        train_patients: all of them.
-        auroc: wanted.
-        refits: resamples to fit again.
+    Example:
+        >>> labels_needed([PowerLaw(0.9, 0.4, 0.5)] * 3, 0.7)
+        Interval(value=4.0, low=4.0, high=4.0)
     """
-    n = curve.fractions * train_patients
-    laws = [fit_power_law(n, areas) for areas in curve.areas[: 1 + refits]]
-    if any(law is None for law in laws):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return _outer([law.needed(auroc) for law in laws if law is not None])
+    return _outer([law.needed(auroc) for law in laws])
 
 
 def label_saving(curve: Curve, reference: Curve) -> Interval:

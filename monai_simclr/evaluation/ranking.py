@@ -36,7 +36,9 @@ class Ranking:
         values, negatives = ranked[positive], ranked[~positive]
         self._left = np.searchsorted(negatives, values, side="left")
         self._right = np.searchsorted(negatives, values, side="right")
-        self._levels = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.array([], dtype=int)
+        self._levels = (
+            np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.array([], dtype=int)
+        )
 
     def areas(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """AUROC (Mann-Whitney, a tie counts half) and average precision of every resample.

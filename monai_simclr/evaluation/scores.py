@@ -54,7 +54,8 @@ def score_findings(
     areas = [_areas(given, k, codes, counts) for k in range(len(given.findings))]
     units = [patients_of_smaller_class(given.labels[:, k], codes) for k in range(len(areas))]
     rows = [
-        {**counted(given, k, codes), **_intervals(*areas[k], units[k]), "reason": _reason(given, k)} for k in range(len(areas))
+        {**counted(given, k, codes), **_intervals(*areas[k], units[k]), "reason": _reason(given, k)}
+        for k in range(len(areas))
     ]
     pooled = [mean_of_known(np.array([area[i] for area in areas])) for i in (0, 1)]
     macro = _intervals(*pooled, counts.shape[1])

@@ -29,7 +29,9 @@ def groups_of(index: pd.DataFrame) -> dict[str, np.ndarray]:
             continue
         if name == "age":
             age = index["age"].astype(float)
-            found[name] = np.select([age.between(a, b, inclusive="left") for a, b, _ in _AGES], [t for *_, t in _AGES], "")
+            found[name] = np.select(
+                [age.between(a, b, inclusive="left") for a, b, _ in _AGES], [t for *_, t in _AGES], ""
+            )
         else:
             found[name] = index[name].astype(object).fillna("").astype(str).to_numpy()
     return found
@@ -93,7 +95,7 @@ def _of_finding(
             "specificity": _share(scores[labels == 0] < threshold, threshold),
         }  # fmt: skip
     if len(areas) > 1:
-        best, worst = max(areas, key=lambda name: areas[name][0]), min(areas, key=lambda name: areas[name][0])
+        best, *_, worst = sorted(areas, key=lambda name: -areas[name][0])
         gap = areas[best] - areas[worst]
         found = interval_of(gap[0], gap[1:], units=counts.shape[1])
         yield {

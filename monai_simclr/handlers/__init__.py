@@ -4,6 +4,7 @@ from monai_simclr.handlers.monitor import ContrastiveMonitor as ContrastiveMonit
 from monai_simclr.handlers.predictions import PredictionWriter as PredictionWriter
 from monai_simclr.handlers.progress import Progress as Progress
 from monai_simclr.handlers.progress import StopOnNonFinite as StopOnNonFinite
+from monai_simclr.handlers.scores import KeepBest as KeepBest
 from monai_simclr.handlers.scores import MeanAUROC as MeanAUROC
 
-__all__ = ["ContrastiveMonitor", "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite"]
+__all__ = ["ContrastiveMonitor", "KeepBest", "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite"]

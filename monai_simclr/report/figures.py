@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-__all__ = ["contact_sheet", "embedding_map", "few_label_figure", "place_on_map", "training_curve"]
+__all__ = ["COLORS", "contact_sheet", "embedding_map", "few_label_figure", "place_on_map", "plain", "training_curve"]
 
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#44aa99")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#44aa99")
 """Okabe and Ito's palette first: told apart by colour-blind readers."""
 _MAP_ROWS = 3000
 
@@ -45,8 +45,8 @@ def embedding_map(places: np.ndarray, groups: np.ndarray, title: str) -> str:
     axes = figure.add_subplot()
     for i, name in enumerate(np.unique(groups)):
         x, y = places[groups == name].T
-        axes.scatter(x, y, s=8, c=_COLORS[i % len(_COLORS)], marker="os^Dv"[i // len(_COLORS) % 5], label=_plain(name))
-    axes.set(xticks=[], yticks=[], title=_plain(title))
+        axes.scatter(x, y, s=8, c=COLORS[i % len(COLORS)], marker="os^Dv"[i // len(COLORS) % 5], label=plain(name))
+    axes.set(xticks=[], yticks=[], title=plain(title))
     axes.legend(fontsize=7, markerscale=2, loc="best")
     return _png(figure)
 
@@ -70,8 +70,8 @@ def training_curve(history: Sequence[Mapping[str, Any]]) -> str:
     figure = Figure(figsize=(3.2 * columns, 2.3 * rows), layout="constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=_COLORS[0])
-        axes.set(title=_plain(name), xlabel="epoch")
+        axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=COLORS[0])
+        axes.set(title=plain(name), xlabel="epoch")
     return _png(figure)
 
 
@@ -83,13 +83,13 @@ def few_label_figure(rows: Sequence[Mapping[str, Any]]) -> str:
         mine = sorted((row for row in rows if str(row["arm"]) == arm), key=lambda row: row["fraction"])
         spread = [row.get("sd") or 0.0 for row in mine]
         x, y = [100 * row["fraction"] for row in mine], [row["mean"] for row in mine]
-        axes.errorbar(x, y, spread, marker="o", capsize=3, color=_COLORS[i % len(_COLORS)], label=_plain(arm))
+        axes.errorbar(x, y, spread, marker="o", capsize=3, color=COLORS[i % len(COLORS)], label=plain(arm))
     axes.set(xscale="log", xlabel="train patients with labels (%)", ylabel="macro AUROC, mean and sd over draws")
     axes.legend()
     return _png(figure)
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """Text for matplotlib as it is: a dollar sign would start mathematics, an underscore first hides a legend."""
     return " " + str(text).replace("$", r"\$")
 
