@@ -108,6 +108,47 @@ def study(
     typer.echo(f"made {run_study(plan, part, allow_seen_patients)}; next: monai-simclr report {output_dir}")
 
 
+@app.command()
+def select(
+    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json left.")],
+    budget: Annotated[int, typer.Option(help="How many images can be labelled.", min=1)] = 50,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The work list, CSV.")] = Path("worklist.csv"),
+    labelled: Annotated[Path | None, typer.Option(help="CSV with a column image: what has labels already.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same list.")] = 0,
+) -> None:
+    """List the images to label next: typical ones that cover the archive, one a patient, no labels needed."""
+    from monai_simclr.worklists import write_worklist
+
+    typer.echo(f"made {write_worklist(embeddings, budget, output, labelled, seed)}; label these, then train")
+
+
+@app.command()
+def similar(
+    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json left.")],
+    image: Annotated[str, typer.Argument(help="Path or file name of one of its images.")],
+    n: Annotated[int, typer.Option("-n", help="How many studies.", min=1)] = 10,
+) -> None:
+    """List the studies most like one image, at most one a patient, its own patient left out."""
+    from monai_simclr.worklists import list_similar
+
+    list_similar(embeddings, image, n)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or a bundle's output folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Of the page.")] = "monai-simclr: report",
+    notice: Annotated[str, typer.Option(help="A banner on top.")] = "",
+    store: Annotated[Path | None, typer.Option(help="Image store, when it is not in the bundle's cache.")] = None,
+) -> None:
+    """Write one page that shows what was run, on whom, how well, and what may have been learned instead."""
+    from monai_simclr.report import gather, write_report
+
+    made = write_report(output, title=title, notice=notice, material=gather(runs, store))
+    typer.echo(f"made {made}; it opens without a network; treat it as patient data")
+
+
 def _pairs(given: list[str] | None) -> dict[str, str]:
     """``NAME=VALUE`` options as a mapping."""
     wrong = [text for text in given or [] if "=" not in text]

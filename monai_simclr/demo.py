@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import dataclasses
 import shutil
 import sys
 import time
@@ -18,10 +17,9 @@ import torch
 from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.data.phantom import FINDINGS
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.files import write_json, write_text
-from monai_simclr.report import write_report
+from monai_simclr.report import gather, write_report
 from monai_simclr.results import print_table, read_metrics
 
 __all__ = ["run_demo"]
@@ -94,7 +92,6 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     metrics["few_label"] = {"values": few.to_dict("records")}
     for title, rows in _tables(metrics["cluster"], few).items():
         print_table(rows, title=title)
-    embeddings = Embeddings.load(output / "cluster" / "embeddings.npz")
     commands = [
         f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / where}"
         for name, where in (
@@ -104,11 +101,15 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
             ("inference", "dicom"),
         )
     ]
-    return write_report(
-        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, metrics=metrics,
-        embeddings=embeddings, clusters=_clusters(output / "cluster" / "clusters.csv"), thumbnails=_thumbnails(bundle),
-        history=_history(output / "pretrain" / "history.json"), commands=commands,
+    last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
+    material = gather([output / "pretrain", output / "cluster", last, output / "inference"])
+    material = dataclasses.replace(
+        material, metrics={**material.metrics, "few_label": metrics["few_label"]}, study=few.to_dict("records"),
+        commands=commands,
     )  # fmt: skip
+    return write_report(
+        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, material=material
+    )
 
 
 @contextmanager
@@ -145,21 +146,3 @@ def _tables(cluster: Mapping[str, Any], few: Any) -> dict[str, list[dict[str, An
         "What the encoder learned, on held-out phantom patients": learned,
         f"AUROC with {_FRACTION:.0%} of the train patients' labels": few.round(3).to_dict("records"),
     }
-
-
-def _clusters(path: Path) -> np.ndarray:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    largest = max(
-        (name for name in rows[0] if name.startswith("cluster_of_")), key=lambda name: int(name.split("_")[-1])
-    )
-    return np.array([int(row[largest]) for row in rows])
-
-
-def _thumbnails(bundle: Path) -> np.ndarray:
-    stores = sorted((bundle / "cache").glob("*/images.npy"))
-    return np.load(stores[0], mmap_mode="r", allow_pickle=False)
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    return json.loads(path.read_text(encoding="utf-8"))
