@@ -18,7 +18,7 @@ __all__ = ["list_similar", "row_of", "write_worklist"]
 def write_worklist(
     embeddings: str | Path, budget: int, output: str | Path, labelled: str | Path | None = None, seed: int = 0
 ) -> Path:
-    """Write the images to label next as CSV, with an empty column for each finding of the index.
+    """Write the images to label next as CSV, most needed first.
 
     Args:
         embeddings: file of embeddings.
@@ -35,7 +35,7 @@ def write_worklist(
     done = None if labelled is None else _labelled(found, Path(labelled))
     table = select_images(found, budget, seed, done)
     with write_atomically(output) as part:
-        table.to_csv(part, index=False)
+        table.drop(columns="patient_id").to_csv(part, index=False)
     return Path(output)
 
 
@@ -47,13 +47,16 @@ def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFram
     """
     found = Embeddings.load(embeddings)
     table = similar_images(found, row_of(found, image), n)
-    shown = table.assign(image=[Path(name).name for name in table["image"]]).drop(
-        columns=["patient_id", "study_id"], errors="ignore"
-    )
-    print_table(
-        [{str(key): value for key, value in row.items()} for row in shown.to_dict("records")],
-        title=f"most like {Path(image).name}",
-    )
+    kept = [name for name in ("view_position", "sex", "age", "source") if name in table]
+    names = [name for name in table.columns if table[name].dtype == float and name not in ("similarity", "age")]
+    rows = [
+        {
+            "similarity": row["similarity"], "image": Path(row["image"]).name, **{name: row[name] for name in kept},
+            "findings": ", ".join(name for name in names if row[name] == 1) or "-",
+        }
+        for row in table.to_dict("records")
+    ]  # fmt: skip
+    print_table(rows, title=f"most like {Path(image).name}")
     return table
 
 

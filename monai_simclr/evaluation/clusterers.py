@@ -104,7 +104,7 @@ def choose_k(
         >>> rng = np.random.default_rng(0)
         >>> three = rng.normal(size=(90, 4)) / 9 + np.eye(4)[np.arange(90) % 3]
         >>> best, curve = choose_k(three, np.ones(90, dtype=bool), [2, 3, 4])
-        >>> best, curve["stability"].round(2).max()
+        >>> best, float(curve["stability"].round(2).max())
         (3, 1.0)
     """
     reduced = reduce_features(features, train)

@@ -39,6 +39,9 @@ def label_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.errorbar(x, mean, np.nan_to_num(sd), marker="os^Dv"[i % 5], capsize=3, color=color, label=plain(arm))
     axes.axhline(0.5, color="#7f7f7f", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="train patients with labels (%)", ylabel="macro AUROC on test patients")
+    shown = sorted({100 * float(row["fraction"]) for row in rows})
+    axes.set_xticks(shown, [f"{percent:g}" for percent in shown])
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     return figure
 

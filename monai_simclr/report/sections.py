@@ -177,10 +177,11 @@ def reliability_figure(material: Material) -> Figure | None:
         if not test.both(k):
             continue
         labels, logits = test.labels[test.known(k), k], test.scores[test.known(k), k]
-        curves[name] = [reliability(labels, sigmoid(logits))]
+        bins = int(np.clip(len(labels) // 25, 2, 10))  # a point of fewer images is noise
+        curves[name] = [reliability(labels, sigmoid(logits), bins)]
         if val is not None and val.both(k):
             temperature = fit_temperature(val.labels[val.known(k), k], val.scores[val.known(k), k])
-            curves[name].append(reliability(labels, sigmoid(logits / temperature)))
+            curves[name].append(reliability(labels, sigmoid(logits / temperature), bins))
     if not curves:
         return None
     alt = f"reliability diagrams of {', '.join(curves)}: share of positives over mean probability"

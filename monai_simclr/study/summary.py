@@ -53,7 +53,8 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
         table.to_csv(part, index=False)
     macro = table[table["finding"] == MACRO]
     write_label_curve(study.output_dir / "curve.png", macro.to_dict("records"))
-    saving = {arm: _said(label_saving(curve, curves[study.reference]).as_dict())
+    least = min(run["fraction"] for run in runs)
+    saving = {arm: _said(label_saving(curve, curves[study.reference]).as_dict(), least=least)
               for arm, curve in curves.items() if arm != study.reference}  # fmt: skip
     laws = {arm: _law(curve, train_patients) for arm, curve in curves.items()}
     shown = macro[
@@ -124,7 +125,7 @@ def _law(curve: Curve, train_patients: int) -> dict[str, Any] | None:
     return {**laws[0]._asdict(), "patients_needed_for_auroc": needed}
 
 
-def _said(interval: Mapping[str, float], unit: str = "") -> dict[str, Any]:
+def _said(interval: Mapping[str, float], unit: str = "", least: float = 0.0) -> dict[str, Any]:
     """An interval that may be infinite, with a sentence; JSON has no infinity."""
 
     def word(value: float) -> str:
@@ -132,7 +133,9 @@ def _said(interval: Mapping[str, float], unit: str = "") -> dict[str, Any]:
             return "not reached"
         if math.isnan(value):
             return "unknown"
-        return f"{value:.0f}{unit}" if unit else f"{value:.1%} of train patients"
+        if unit:
+            return f"{value:.0f}{unit}"
+        return f"{value:.1%} of train patients" + (" or fewer" if value <= least else "")
 
     sentence = f"{word(interval['value'])} [{word(interval['low'])}, {word(interval['high'])}]"
     return {**interval, "sentence": sentence}

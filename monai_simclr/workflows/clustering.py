@@ -126,7 +126,7 @@ def _judged(
         "label_errors": find_label_errors(made, how.findings), "copies_between_splits": find_copies(made),
     }  # fmt: skip
     for name, table in tables.items():
-        _write(table, run.path(f"{name}.csv"))
+        _write(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
     _write(_assigned(report.clusters, made.index, classes), run.path("clusters.csv"))
     print_table(_shown(alignment), title=alignment.sentence)
     values = {
