@@ -87,6 +87,7 @@ def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[di
 def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     output = bundle / "output"
     few = compare_arms(arms, reference="scratch")
+    rows = [{str(key): value for key, value in row.items()} for row in few.to_dict("records")]
     write_json(output / "few_label" / "comparison.json", few.to_dict("records"), default=float)
     metrics = {name: read_metrics(output / name) for name in ("pretrain", "cluster", "inference")}
     metrics["few_label"] = {"values": few.to_dict("records")}
@@ -104,7 +105,7 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
     material = gather([output / "pretrain", output / "cluster", last, output / "inference"])
     material = dataclasses.replace(
-        material, metrics={**material.metrics, "few_label": metrics["few_label"]}, study=few.to_dict("records"),
+        material, metrics={**material.metrics, "few_label": metrics["few_label"]}, study=rows,
         commands=commands,
     )  # fmt: skip
     return write_report(

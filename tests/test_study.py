@@ -134,7 +134,8 @@ def test_a_plan_that_cannot_be_is_refused(settings, message):
 def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
     path = ground / "other.pt"
     torch.save(encoder("resnet10", 0.125).state_dict(), path)
-    arguments = ["study", str(ground / "bundle"), "--dataset-dir", str(ground / "phantoms"), "-o", str(ground / "given"),
+    bundle, archive, out = (str(ground / name) for name in ("bundle", "phantoms", "given"))
+    arguments = ["study", bundle, "--dataset-dir", archive, "-o", out,
                  "--fractions", "100", "--draws", "1", "--arms", "scratch,finetuned", "--arm", f"other={path}",
                  "--iterations", "4", "--set", "layer_decay=0.5", "--set", "balance=class_weights"]  # fmt: skip
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
@@ -169,5 +170,5 @@ def test_select_and_similar_work_from_a_file_of_embeddings(tmp_path, monkeypatch
     assert shown.exit_code == 0
     assert shown.output.count(".png") == 4
     assert "secret" not in shown.output + (tmp_path / "list.csv").read_text()
-    with pytest.raises(ValueError, match="0 of the 40 embedded images are called 'x.png'"):
+    with pytest.raises(ValueError, match=r"0 of the 40 embedded images are called 'x.png'"):
         CliRunner().invoke(app, ["similar", "e.npz", "x.png"], catch_exceptions=False)

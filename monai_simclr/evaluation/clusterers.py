@@ -119,7 +119,7 @@ def choose_k(
     if not rows:
         raise ValueError(f"no k of {list(k)} lies from 2 to {int(train.sum()) - 1}, the train rows less one")
     table = pd.DataFrame(rows)
-    best = int(table.loc[table["silhouette"].fillna(-1).idxmax(), "k"])
+    best = int(table["k"].to_numpy()[table["silhouette"].fillna(-1).to_numpy().argmax()])
     return best, table.assign(chosen=table["k"] == best)
 
 

@@ -102,10 +102,10 @@ def evaluate_clusters(
     """Cluster, name the clusters on train patients, and score the names on test patients, with what to compare beside.
 
     Every set of features (the embeddings, and each reference) goes through the same steps: L2-normalisation, PCA and
-    clusters fitted on train; a map from clusters to classes learned on train (Hungarian one-to-one where k is the number
-    of classes, and many-to-one); the measures of `agreement.MEASURES`, and the silhouette (which needs no labels), at the test patients, with an interval
-    from resampling test patients; and the 95 % band of the same steps, map included, with the classes permuted over
-    patients. The interval is of the scoring, with clusters and map fixed.
+    clusters fitted on train; a map from clusters to classes learned on train (Hungarian one-to-one if k is the number
+    of classes, and many-to-one); the measures of `agreement.MEASURES`, and the silhouette (which needs no labels), at
+    the test patients, with an interval from resampling test patients; and the 95 % band of the same steps, map
+    included, with the classes permuted over patients. The interval is of the scoring, with clusters and map fixed.
 
     Args:
         embeddings: index with `patient_id` and `split`.
@@ -119,7 +119,8 @@ def evaluate_clusters(
         seeds: fits with seed, seed + 1, ...; all but the first only for the spread of the values.
 
     Raises:
-        ValueError: if lengths differ, there is no such method, a patient is in train and test, or train or test has no row with a class.
+        ValueError: if lengths differ, there is no such method, a patient is in train and test, or train or test has no
+            row with a class.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -153,11 +154,11 @@ def evaluate_clusters(
             ]
             records.append({**about, **_silhouette(reduced, found[0], rows, seed, n_bootstrap)})
     named, crosses = {}, {}
-    for count, found in clusters.items():
+    for count, mine in clusters.items():
         shape = (count, len(names))
-        many = many_to_one(contingency(found[rows.train], rows.classes[rows.train], shape))
+        many = many_to_one(contingency(mine[rows.train], rows.classes[rows.train], shape))
         named[count] = [names[code] for code in many]
-        table = contingency(found[rows.test], rows.classes[rows.test], shape)
+        table = contingency(mine[rows.test], rows.classes[rows.test], shape)
         crosses[count] = pd.DataFrame(table, columns=names).rename_axis("cluster")
     return ClusterReport(pd.DataFrame(records), clusters, named, crosses, n)
 
@@ -218,7 +219,8 @@ def _silhouette(reduced: np.ndarray, clusters: np.ndarray, rows: _Rows, seed: in
         null.append(silhouette(reduced, shuffled, np.isin(np.arange(len(clusters)), few), seed)[1].mean())
     low, high = np.quantile(null, [0.025, 0.975])
     return {
-        "measure": "silhouette", **interval.as_dict(), "majority": 0.0, "null_low": float(low), "null_high": float(high),
+        "measure": "silhouette", **interval.as_dict(), "majority": 0.0,
+        "null_low": float(low), "null_high": float(high),
         "p": p_value(interval.value, np.array(null)), "seed_sd": float("nan"),
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""DeLong's interval and paired test of AUROC, on request: for one image a patient. The default is the patient bootstrap.
+"""DeLong's interval and paired test of AUROC, on request, for one image a patient; the default resamples patients.
 
 DeLong's variance takes images for independent. With several images a patient it is too small, so its p-values are too
 low: NIH intervals by patient were 1.04 to 2.07 times as wide.

@@ -39,9 +39,9 @@ def compare_arms(
         seed: of the resampling.
 
     Returns:
-        One row a fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd, low,
-        high, low_draws, high_draws, p, p_holm`: macro AUROC over draws, and its difference to `reference`. `p` is of the
-        paired patient bootstrap, two-sided; `p_holm` is adjusted for all fractions and arms of the table.
+        One row a fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd,
+        low, high, low_draws, high_draws, p, p_holm`: macro AUROC over draws, and its difference to `reference`. `p` is
+        of the paired patient bootstrap, two-sided; `p_holm` is adjusted for all fractions and arms of the table.
 
     Raises:
         ValueError: if `reference` is no arm, a run occurs twice or has no partner, or test images or shapes differ.

@@ -15,7 +15,7 @@ __all__ = ["Curve", "PowerLaw", "arm_curves", "curve_laws", "fit_power_law", "la
 
 
 class Curve(NamedTuple):
-    """One arm: label fractions ``(F,)``, and macro AUROC, mean over draws, of the data and of n resamples ``(1+n, F)``."""
+    """One arm: label fractions ``(F,)``; macro AUROC, mean over draws, of data and n resamples ``(1 + n, F)``."""
 
     fractions: np.ndarray
     areas: np.ndarray

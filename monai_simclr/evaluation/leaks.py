@@ -46,12 +46,13 @@ def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: 
         >>> check_unseen(np.array(["a", "b"]), "key", frozenset({keyed_hash("key", "b")}), allowed=True)
         1
     """
-    found = np.unique(np.asarray(patients).astype(str)[seen_patients(patients, key, seen)]) if key else []
+    known = seen_patients(patients, key, seen) if key else np.zeros(len(patients), dtype=bool)
+    found = np.unique(np.asarray(patients).astype(str)[known])
     if len(found) and not allowed:
         raise ValueError(
             f"pretraining saw {len(found)} of the {len(np.unique(patients))} patients to be scored, the first is "
-            f"{str(found[0])!r}, so their scores would flatter; score other patients, pretrain without them, or state it "
-            "with --allow_seen_patients True"
+            f"{str(found[0])!r}, so their scores would flatter; score other patients, pretrain without them, or say "
+            "so with --allow_seen_patients True"
         )
     return len(found)
 
@@ -102,7 +103,7 @@ def find_copies(embeddings: Embeddings, similarity: float = 0.9999) -> pd.DataFr
             if value >= similarity:
                 rows.append((row, near, float(value)))
     rows.sort(key=lambda row: -row[2])
-    first, second = ([row[i] for row in rows] for i in (0, 1))
+    first, second = (np.array([row[i] for row in rows], dtype=int) for i in (0, 1))
     return pd.DataFrame(
         {
             "image": index["image"].to_numpy()[first], "copy": index["image"].to_numpy()[second],

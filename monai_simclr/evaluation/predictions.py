@@ -16,7 +16,7 @@ class Predictions:
 
     Args:
         labels: 1, 0 or NaN (unknown), shape ``(N, K)``.
-        scores: finite, shape ``(N, K)``, higher for 1. For calibration they are logits: probabilities are their sigmoid.
+        scores: finite, shape ``(N, K)``, higher for 1. For calibration they are logits: their sigmoid is a probability.
         patients: shape ``(N,)``.
         findings: K names.
 

@@ -50,10 +50,11 @@ def score_card(
         seed: of the resampling.
 
     Returns:
-        One row a finding and score (`SCORES`), and a macro mean of each over the findings that have it: `finding, score,
-        value, low, high, n, positives, positive_patients, prevalence, threshold, temperature`. An expected calibration
-        error (15 equal-mass bins) is a sum of absolute values, which noise pushes up, and resampling pushes further: its
-        interval is mirrored at the value, and rough (it holds the truth in 85 % of simulated small data sets, not 95).
+        One row a finding and score (`SCORES`), and a macro mean of each over the findings that have it: `finding,
+        score, value, low, high, n, positives, positive_patients, prevalence, threshold, temperature`. An expected
+        calibration error (15 equal-mass bins) is a sum of absolute values, which noise pushes up, and resampling
+        further: its interval is mirrored at the value, and rough (it holds the truth in 85 % of simulated small data
+        sets, not in 95 %).
 
     Raises:
         ValueError: if validation has other findings, or a patient is in both.

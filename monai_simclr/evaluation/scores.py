@@ -58,7 +58,7 @@ def score_findings(
         for k in range(len(areas))
     ]
     pooled = [mean_of_known(np.array([area[i] for area in areas])) for i in (0, 1)]
-    macro = _intervals(*pooled, counts.shape[1])
+    macro = _intervals(pooled[0], pooled[1], counts.shape[1])
     reason = "" if np.isfinite(macro["auroc"]) else "none"
     return pd.DataFrame([*rows, {"finding": MACRO, "n": len(given), **macro, "reason": reason}])
 

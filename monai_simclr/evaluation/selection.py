@@ -44,8 +44,8 @@ def select_images(
         labelled: mask of rows that have labels already; their regions are filled, and their patients left out.
 
     Returns:
-        `order, image, patient_id, region, region_images, typicality`, the largest regions first, so that a prefix of the
-        list is a selection too.
+        `order, image, patient_id, region, region_images, typicality`, the largest regions first, so that a prefix of
+        the list is a selection too.
 
     Raises:
         ValueError: if there are fewer patients to choose from than the budget.

@@ -23,7 +23,7 @@ def groups_of(index: pd.DataFrame) -> dict[str, np.ndarray]:
         >>> {name: list(map(str, groups)) for name, groups in groups_of(pd.DataFrame({"age": [30.0, np.nan]})).items()}
         {'age': ['under 40', '']}
     """
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name in ("sex", "age", "view_position", "source"):
         if name not in index:
             continue

@@ -15,7 +15,7 @@ _YOURS = "to be written by you"
 
 
 def claim_checklist(material: Material) -> Table:
-    """Topics of CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 2024), in our words, with what is known."""
+    """Topics of CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 2024), in our words, and what is known."""
     metrics = material.metrics
     first: dict[str, Any] = next((dict(content) for content in metrics.values()), {})
     versions = ", ".join(f"{name} {version}" for name, version in first.get("versions", {}).items() if version)
@@ -23,17 +23,17 @@ def claim_checklist(material: Material) -> Table:
     alignment = metrics.get("cluster", {}).get("values", {}).get("alignment", {})
     rows = [
         ("Study design, aim, clinical setting", _YOURS),
-        ("Data source, period, inclusion and exclusion", _YOURS + "; images that could not be read are listed in the store"),
+        ("Data source, period, inclusion and exclusion", _YOURS + "; unreadable images are listed in the store"),
         ("De-identification", "this page has no names; contact sheets show images: treat it as patient data"),
         ("Preprocessing", "one recipe for training and inference; the settings are in the store's provenance.json"),
         ("Missing labels", "left out of that finding; counted in the tables as n"),
         ("Reference standard, annotators, their agreement", _YOURS),
         ("Partitions, and the level at which they are disjoint", "by patient; refused otherwise"),
-        ("Test patients seen in pretraining", "not recorded" if not seen else f"{max(seen)} (more than 0 only when stated)"),
+        ("Test patients seen in pretraining", f"{max(seen)} (more than 0 only when stated)" if seen else "unknown"),
         ("Model, initial weights", _YOURS + "; the bundle's metadata.json names the encoder"),
         ("Software", versions or "not recorded"),
-        ("Training, hyperparameters, choice of the final model", "commands below; the epoch is chosen on validation patients"),
-        ("Metrics, uncertainty", "95 % intervals from at least 200 resamples of patients; thresholds fixed on validation"),
+        ("Training, hyperparameters, choice of the final model", "commands below; epoch chosen on validation patients"),
+        ("Metrics, uncertainty", "95 % intervals, resampling patients; thresholds fixed on validation"),
         ("Comparison with baselines", "majority, permutation null, raw pixels, random encoder, view + age + sex"),
         ("Confounders", str(alignment.get("sentence", "no cluster run was given"))),
         ("Subgroups", "in the table below" if material.subgroups is not None else "no scores were given"),

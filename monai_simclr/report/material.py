@@ -106,7 +106,10 @@ def _read_clusters(folder: Path, found: dict[str, Any]) -> None:
         return
     found["embeddings"] = Embeddings.load(folder / "embeddings.npz")
     table = pd.read_csv(folder / "clusters.csv", dtype=str, keep_default_na=False)
-    largest = max((name for name in table if name.startswith("cluster_of_")), key=lambda name: int(name.split("_")[-1]))
+    largest = max(
+        (str(name) for name in table.columns if str(name).startswith("cluster_of_")),
+        key=lambda name: int(name.split("_")[-1]),
+    )
     found["clusters"] = table[largest].astype(int).to_numpy()
 
 

@@ -16,8 +16,10 @@ from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_m
 from monai_simclr.report.material import Material
 from monai_simclr.report.tables import Table
 
-__all__ = ["card_tables", "confounder_tables", "cross_table", "maps", "reliability_figure", "runs_table", "sheets", "shown",
-           "subgroup_table"]  # fmt: skip
+__all__ = [
+    "card_tables", "confounder_tables", "cross_table", "maps", "reliability_figure", "runs_table", "sheets", "shown",
+    "subgroup_table",
+]  # fmt: skip
 
 _NO_FINDINGS = {"image", "patient_id", "study_id", "view_position", "sex", "age", "split", "source", "manufacturer",
                 "lung_mask"}  # fmt: skip
@@ -114,7 +116,7 @@ def card_tables(card: pd.DataFrame | None) -> list[Table]:
         return []
     calibration = card["score"].str.contains("Brier|ECE|calibration")
     parts = {"ranking and operating points (thresholds fixed on validation patients)": card[~calibration],
-             "calibration, before and after temperature scaling fitted on validation patients": card[calibration]}  # fmt: skip
+             "calibration, before and after temperature scaling (fitted on validation)": card[calibration]}  # fmt: skip
     return [_pivot(part, title) for title, part in parts.items()]
 
 

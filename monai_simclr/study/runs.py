@@ -71,8 +71,8 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
 
     Args:
         study: the settings.
-        shard: of several processes that share the runs, this one's place and their number; the last to end has the whole
-            summary.
+        shard: of several processes that share the runs, this one's place and their number; the last to end has the
+            whole summary.
         allow_seen_patients: state that test patients may be in what the encoder was pretrained on.
 
     Returns:
@@ -153,8 +153,9 @@ def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_pat
     with open(folder / "log.txt", "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         run_bundle(
             study.bundle, "train", dataset_dir=str(study.dataset_dir.resolve()), label_fraction=run.fraction,
-            draw=run.draw, pretrained=path is not None, output_dir=str(folder.resolve()), ckpt_path=str(model.resolve()),
-            allow_seen_patients=allow_seen_patients, **{**defaults, **training, **given},
+            draw=run.draw, pretrained=path is not None, output_dir=str(folder.resolve()),
+            ckpt_path=str(model.resolve()), allow_seen_patients=allow_seen_patients,
+            **{**defaults, **training, **given},
         )  # fmt: skip
     model.unlink()  # a study leaves scores, not a hundred models
 

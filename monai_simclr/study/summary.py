@@ -52,22 +52,22 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     with write_atomically(study.output_dir / "table.csv") as part:
         table.to_csv(part, index=False)
     macro = table[table["finding"] == MACRO]
-    write_label_curve(study.output_dir / "curve.png", macro.to_dict("records"))
+    rows = [{str(key): value for key, value in row.items()} for row in macro.to_dict("records")]
+    write_label_curve(study.output_dir / "curve.png", rows)
     least = min(run["fraction"] for run in runs)
     saving = {arm: _said(label_saving(curve, curves[study.reference]).as_dict(), least=least)
               for arm, curve in curves.items() if arm != study.reference}  # fmt: skip
     laws = {arm: _law(curve, train_patients) for arm, curve in curves.items()}
-    shown = macro[
-        ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
-    ]
-    print_table(shown.to_dict("records"), title="macro AUROC on test patients; difference to the reference [95 %]")
+    columns = ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
+    shown = [{name: row[name] for name in columns} for row in rows]
+    print_table(shown, title="macro AUROC on test patients; difference to the reference [95 %]")
     for arm, found in saving.items():
         print(f"{arm} reaches {study.reference} with all labels at: {found['sentence']}")
     done, planned = len(runs), len(list(study.runs()))
     return write_metrics(
         study.output_dir,
         {
-            "few_label": macro.to_dict("records"), "label_saving": saving, "power_law": laws,
+            "few_label": rows, "label_saving": saving, "power_law": laws,
             "not_run": {f"{100 * fraction:g}%": reason for fraction, reason in skipped.items()},
         },
         command="study", split="test", seed=0,

@@ -145,7 +145,7 @@ def _score(
     table = score_findings(test.labels, test.scores, test.patients, test.findings, scoring.n_bootstrap, run.seed)
     card = score_card(test, val if val is not None and len(val) else None, scoring.n_bootstrap, run.seed)
     first = card[card["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
-    groups = score_subgroups(test, index, first.reindex(test.findings).to_numpy(), scoring.n_bootstrap, run.seed)
+    groups = score_subgroups(test, index, first.reindex(list(test.findings)).to_numpy(), scoring.n_bootstrap, run.seed)
     for name, made in {"scores.csv": card, "subgroups.csv": groups}.items():
         with write_atomically(run.path(name)) as part:
             made.to_csv(part, index=False)
@@ -182,7 +182,7 @@ def _save_scores(path: Path, test: Predictions, val: Predictions | None) -> None
     if val is not None:
         arrays |= {"val_scores": val.scores, "val_labels": val.labels, "val_patients": val.patients}
     with write_atomically(path) as part, open(part, "wb") as file:
-        np.savez(file, **{name: np.array(value) for name, value in arrays.items()})
+        np.savez(file, **{name: np.array(value) for name, value in arrays.items()})  # type: ignore[arg-type]
 
 
 def _floor(store: Store, test: Predictions, scoring: Scoring, seed: int) -> list[dict[str, Any]]:
@@ -190,4 +190,5 @@ def _floor(store: Store, test: Predictions, scoring: Scoring, seed: int) -> list
     if scoring.split != "test":
         return []
     floor = floor_scores(store.index, test.findings)
-    return [dict(row) for row in beside_floor(test, floor, scoring.n_bootstrap, seed).to_dict("records")]  # type: ignore[misc]
+    rows = beside_floor(test, floor, scoring.n_bootstrap, seed).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]

@@ -46,7 +46,7 @@ logger = logging.getLogger("monai_simclr")
 
 _CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 14, 20, 30, 50)
 _CURVE = (2, 5, 14, 50)
-"""Numbers of clusters whose prevalence is scored: more clusters score higher by their number alone, so all are shown."""
+"""Numbers of clusters whose prevalence is scored; more clusters score higher by their number alone."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _judged(
         "alignment": {"sentence": alignment.sentence, **_named(alignment.table, "what")},
         "enrichment": _named(tables["enrichment"].head(20), "cluster", "finding"),
     }
-    upper = probe.set_index("features").loc["encoder"]
+    upper = {str(key): float(value) for key, value in probe.iloc[0].items() if key != "features"}
     null = (upper["null_low"], upper["null_high"])
     last = "upper line, a linear probe with all train labels: " + format_score(
         upper["value"], upper["low"], upper["high"], upper["majority"], null

@@ -97,8 +97,9 @@ def layerwise_optimizer(
         raise ValueError(f"layer_decay must be greater than 0 and at most 1, got {layer_decay}")
     if layer_decay == 1:
         return make_optimizer("adamw", network, learning_rate, weight_decay)
-    groups = []
-    for distance, part in enumerate([[network.classifier], *reversed(stages(network.encoder))]):
+    groups: list[dict[str, Any]] = []
+    parts: list[list[nn.Module]] = [[network.classifier], *reversed(stages(network.encoder))]
+    for distance, part in enumerate(parts):
         module = nn.ModuleList(part)
         if any(parameter.requires_grad for parameter in module.parameters()):
             rate = learning_rate * layer_decay**distance
