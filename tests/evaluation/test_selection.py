@@ -17,6 +17,7 @@ from monai_simclr.evaluation import (
     similar_images,
 )
 from monai_simclr.evaluation.neighbors import knn_scores
+from monai_simclr.evaluation.selection import _greedy
 
 
 def _archive(seed: int, n: int = 400) -> Embeddings:
@@ -53,12 +54,26 @@ def test_a_selection_reads_no_label():
     assert select_images(archive, 20)["image"].tolist() == select_images(blind, 20)["image"].tolist()
 
 
-def test_labelled_patients_are_left_out_and_their_regions_come_last():
+def test_labelled_patients_are_left_out_and_what_they_stand_for_is_not_chosen_again():
     archive = _archive(0)
     before = select_images(archive, 10)
     labelled = archive.index["image"].isin(before["image"]).to_numpy()
     after = select_images(archive, 10, labelled=labelled)
     assert not set(after["patient_id"]) & set(before["patient_id"])
+    both = select_images(archive, 20)
+    assert set(after["patient_id"]) == set(both["patient_id"][10:])  # a list goes on where it stopped
+
+
+def test_the_greedy_choice_is_that_of_a_slow_loop():
+    rng = np.random.default_rng(0)
+    likeness, patients = rng.normal(size=(40, 60)).astype(np.float32), np.arange(40) // 2
+    best, taken, expected = np.full(60, -1.0), set(), []
+    for _ in range(12):
+        gains = [np.maximum(row, best).sum() if patients[i] not in taken else -np.inf for i, row in enumerate(likeness)]
+        expected.append(int(np.argmax(gains)))
+        taken.add(patients[expected[-1]])
+        best = np.maximum(best, likeness[expected[-1]])
+    assert _greedy(likeness, np.full(60, -1.0, dtype=np.float32), patients, 12).tolist() == expected
 
 
 def test_a_budget_above_the_patients_is_refused():
