@@ -1,7 +1,7 @@
 """Does `select_images` beat random choice? Probe AUROC at 20, 50, 100 labels, ten draws. Writes selection.json.
 
-``python benchmarks/selection.py NAME=EMBEDDINGS.npz ...`` on embeddings with labels and splits. Without arguments: phantoms
-and, where ../shared/cxr is, its kermany part, both as 32 x 32 pixels reduced to 64 principal components.
+``python benchmarks/selection.py NAME=EMBEDDINGS.npz ...`` on embeddings with labels and splits. Without arguments:
+phantoms and, where ../shared/cxr is, its kermany part, both as 32 x 32 pixels reduced to 64 principal components.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ def measure(embeddings: Embeddings) -> list[dict]:
                 areas.setdefault(finding, []).append([_area(embeddings, finding, some) for some in (chosen, random)])
         for finding, values in areas.items():
             pair = np.array(values)
+            if np.isnan(pair).any():
+                continue
             gap = pair[:, 0] - pair[:, 1]
             rows.append(
                 {
@@ -107,6 +109,8 @@ def _area(embeddings: Embeddings, finding: str, rows: np.ndarray) -> float:
     scores, test, _ = probe_scores(embeddings, [finding], rows)
     labels = embeddings.index[finding].to_numpy(dtype=float)[test]
     known = np.isfinite(labels)
+    if len(np.unique(labels[known])) < 2:
+        return float("nan")
     return float(roc_auc_score(labels[known], scores[known, 0]))
 
 

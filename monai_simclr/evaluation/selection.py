@@ -33,11 +33,10 @@ def select_images(
     """A work list for labelling: images that together stand for the archive, one a patient, the most telling first.
 
     Facility location (Wei et al., ICML 2015): every image of the archive is stood for by the chosen one that is most
-    like it (cosine, after the mean of all was taken off), and image after image is chosen that raises the sum of these
+    like it (cosine, after the mean of all was taken off); image after image is chosen that raises the sum of these
     likenesses most. Typical images come first, then what they do not cover; a prefix of the list is a selection too.
-    No label is read. (Tried on pixels of phantoms and of real images, ten draws: nearest to k-means centers and the most
-    typical image of every cluster, Hacohen et al., ICML 2022, did not beat random choice everywhere; this did, see
-    benchmarks/selection.py.)
+    No label is read. What it gains over random choice is in benchmarks/selection.json; on features that
+    know little of the findings (raw pixels) it gains nothing that ten draws can show.
 
     Args:
         embeddings: index with `image` and `patient_id`; rows of split "test" and "val" are never offered.
@@ -46,8 +45,8 @@ def select_images(
         labelled: mask of rows that have labels already; they stand for their like, and their patients are left out.
 
     Returns:
-        `order, image, patient_id, covers, typicality`: for how many images it stands (of those looked at), and how dense
-        the archive is around it.
+        `order, image, patient_id, covers, typicality`: for how many images it stands (of those looked at), and how
+        dense the archive is around it.
 
     Raises:
         ValueError: if there are fewer patients to choose from than the budget.
@@ -67,7 +66,8 @@ def select_images(
     free = np.flatnonzero(open_rows & ~np.isin(patients, patients[done]))
     if not 1 <= budget <= len(np.unique(patients[free])):
         raise ValueError(
-            f"a budget of {budget} images is not within 1 to the {len(np.unique(patients[free]))} patients without labels"
+            f"a budget of {budget} images is not within 1 to the {len(np.unique(patients[free]))} patients without "
+            "labels"
         )
     generator = np.random.default_rng(seed)
     offered = _some(free, max(_CANDIDATES, 10 * budget), generator)

@@ -15,7 +15,7 @@ _YOURS = "to be written by you"
 
 
 def claim_checklist(material: Material) -> Table:
-    """Topics of CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 2024) in our words, with what is known."""
+    """Topics of CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 2024) in our words, and what is known."""
     metrics = material.metrics
     first: dict[str, Any] = next((dict(content) for content in metrics.values()), {})
     versions = ", ".join(f"{name} {version}" for name, version in first.get("versions", {}).items() if version)

@@ -147,10 +147,11 @@ def test_about_95_percent_of_intervals_of_every_score_hold_the_truth():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("patients", [100, 150])
-def test_of_500_data_sets_95_percent_hold_the_truth_give_or_take_2(patients):
-    shares = _coverage(500, patients)
-    print({name: round(share, 3) for name, share in shares.items()})
+def test_of_1000_data_sets_95_percent_hold_the_truth_give_or_take_2():
+    # 500 sets of each size: with 500 alone a share of 0.95 scatters by 0.01, and fourteen are looked at
+    small, large = _coverage(500, 100), _coverage(500, 150)
+    shares = {name: (small[name] + large[name]) / 2 for name in SCORES}
+    print({name: round(float(share), 3) for name, share in shares.items()})
     for name, share in shares.items():
         low, high = (0.80, 0.99) if name.startswith("ECE") else (0.93, 0.97)
         assert low <= share <= high, (name, share)
