@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.files import write_json
 
-__all__ = ["copy_bundle"]
+__all__ = ["copy_bundle", "read_metadata", "run_bundle"]
 
 
 def copy_bundle(
@@ -55,3 +58,39 @@ def copy_bundle(
     metadata["encoder"] |= {key: value for key, value in (("name", encoder), ("width", width)) if value is not None}
     write_json(path, metadata)
     return folder
+
+
+def read_metadata(bundle: str | Path) -> dict[str, Any]:
+    """The metadata.json of a bundle.
+
+    Raises:
+        FileNotFoundError: if the folder is no bundle.
+    """
+    path = Path(bundle) / "configs" / "metadata.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{bundle} is no bundle: it has no configs/metadata.json; make one with monai-simclr bundle"
+        )
+    metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return metadata
+
+
+def run_bundle(bundle: str | Path, name: str, **overrides: Any) -> None:
+    """Run one of our bundle's configs in this process, as ``python -m monai.bundle run`` does.
+
+    Args:
+        bundle: its folder.
+        name: of the config, without ``.json``.
+        overrides: of the config's top keys.
+    """
+    from monai.bundle import run  # imports torch
+
+    configs = Path(bundle) / "configs"
+    logging.getLogger("monai").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # MONAI warns that configs are code; these are our own, and the README says so of all others
+        warnings.filterwarnings("ignore", message="parsing config_file")
+        run(
+            config_file=str(configs / f"{name}.json"), logging_file=str(configs / "logging.conf"),
+            bundle_root=str(Path(bundle).resolve()), **overrides,
+        )  # fmt: skip

@@ -121,6 +121,93 @@ def store(
     typer.echo(make_store(archive, folder, size, workers, max_rejected, options))
 
 
+@app.command()
+def study(
+    bundle: Annotated[Path, typer.Argument(help="Bundle with a pretrained encoder in models/.")],
+    dataset_dir: Annotated[Path, typer.Option(help="Archive with labels and splits.")],
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the study.")] = Path("study"),
+    fractions: Annotated[str, typer.Option(help="Percents of the train patients.")] = "0.1,1,5,10,25,100",
+    draws: Annotated[int, typer.Option(help="Draws of labelled patients.", min=1)] = 5,
+    arms: Annotated[str, typer.Option(help="Ways of training.")] = "scratch,random_frozen,frozen,finetuned",
+    arm: Annotated[list[str] | None, typer.Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
+    iterations: Annotated[int, typer.Option(help="Steps of every fine-tuning.", min=1)] = 200,
+    override: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of train.json, for all arms.")] = None,
+    shard: Annotated[str, typer.Option(help="1/2: this process takes every second run.")] = "1/1",
+    allow_seen_patients: Annotated[bool, typer.Option(help="Score patients whom pretraining saw.")] = False,
+) -> None:
+    """Measure how many labels pretraining saves: fractions x draws x arms, resumable, one table and one curve."""
+    from monai_simclr.study.plan import Study, parse_fractions, parse_shard
+
+    encoders, training = _pairs(arm), {key: _literal(value) for key, value in _pairs(override).items()}
+    names = (*(name.strip() for name in arms.split(",") if name.strip()), *encoders)
+    plan = Study(
+        bundle, dataset_dir, output_dir, parse_fractions(fractions), draws, names, encoders, iterations, training
+    )
+    part = parse_shard(shard)
+    from monai_simclr.study import run_study
+
+    typer.echo(f"made {run_study(plan, part, allow_seen_patients)}; next: monai-simclr report {output_dir}")
+
+
+@app.command()
+def select(
+    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json left.")],
+    budget: Annotated[int, typer.Option(help="How many images can be labelled.", min=1)] = 50,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The work list, CSV.")] = Path("worklist.csv"),
+    labelled: Annotated[Path | None, typer.Option(help="CSV with a column image: what has labels already.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same list.")] = 0,
+) -> None:
+    """List the images to label next: typical ones that cover the archive, one a patient, no labels needed."""
+    from monai_simclr.worklists import write_worklist
+
+    typer.echo(f"made {write_worklist(embeddings, budget, output, labelled, seed)}; label these, then train")
+
+
+@app.command()
+def similar(
+    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json left.")],
+    image: Annotated[str, typer.Argument(help="Path or file name of one of its images.")],
+    n: Annotated[int, typer.Option("-n", help="How many studies.", min=1)] = 10,
+) -> None:
+    """List the studies most like one image, at most one a patient, its own patient left out."""
+    from monai_simclr.worklists import list_similar
+
+    list_similar(embeddings, image, n)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or a bundle's output folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Of the page.")] = "monai-simclr: report",
+    notice: Annotated[str, typer.Option(help="A banner on top.")] = "",
+    store: Annotated[Path | None, typer.Option(help="Image store, when it is not in the bundle's cache.")] = None,
+) -> None:
+    """Write one page that shows what was run, on whom, how well, and what may have been learned instead."""
+    from monai_simclr.report import gather, write_report
+
+    made = write_report(output, title=title, notice=notice, material=gather(runs, store))
+    typer.echo(f"made {made}; it opens without a network; treat it as patient data")
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` options as a mapping."""
+    wrong = [text for text in given or [] if "=" not in text]
+    if wrong:
+        raise typer.BadParameter(f"write NAME=VALUE, not {wrong[0]!r}")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in given or [])}
+
+
+def _literal(text: str) -> object:
+    """A number, a truth value or None where the text is one, else the text."""
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     try:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import logging
+import dataclasses
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_simclr.bundling import copy_bundle
+from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.data.phantom import FINDINGS
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.files import write_json, write_text
-from monai_simclr.report import write_report
+from monai_simclr.report import gather, write_report
 from monai_simclr.results import print_table, read_metrics
 
 __all__ = ["run_demo"]
@@ -61,12 +57,12 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
     archive = {"dataset_dir": str(folder / "phantoms"), "num_workers": 0}
     with _step("pretraining without labels"):
         settings = {"max_epochs": epochs, "batch_size": _BATCH, "learning_rate": 0.002, "strength": "phantom"}
-        _run(bundle, "pretrain", **archive, **settings)
+        run_bundle(bundle, "pretrain", **archive, **settings)
     with _step("clusters, neighbors and probe, beside their floors"):
-        _run(bundle, "cluster", **archive)
+        run_bundle(bundle, "cluster", **archive)
     arms = _few_labels(bundle, archive, draws)
     with _step("predictions on DICOM"):
-        _run(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
+        run_bundle(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
     report = _report(folder, bundle, arms)
     _say(f"{_NOTICE}\nThe demo took {time.perf_counter() - started:.0f} s. Report: {report}")
     return report
@@ -79,7 +75,7 @@ def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[di
         for draw in range(draws):
             with _step(f"fine-tuning with {_FRACTION:.0%} of the labels, {arm}, draw {draw + 1} of {draws}"):
                 output = bundle / "output" / "few_label" / f"{arm}_{draw}"
-                _run(
+                run_bundle(
                     bundle, "train", **archive, pretrained=pretrained, draw=draw, label_fraction=_FRACTION,
                     max_epochs=20, val_interval=20, output_dir=str(output),
                 )  # fmt: skip
@@ -91,12 +87,12 @@ def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[di
 def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     output = bundle / "output"
     few = compare_arms(arms, reference="scratch")
+    rows = [{str(key): value for key, value in row.items()} for row in few.to_dict("records")]
     write_json(output / "few_label" / "comparison.json", few.to_dict("records"), default=float)
     metrics = {name: read_metrics(output / name) for name in ("pretrain", "cluster", "inference")}
     metrics["few_label"] = {"values": few.to_dict("records")}
     for title, rows in _tables(metrics["cluster"], few).items():
         print_table(rows, title=title)
-    embeddings = Embeddings.load(output / "cluster" / "embeddings.npz")
     commands = [
         f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / where}"
         for name, where in (
@@ -106,11 +102,15 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
             ("inference", "dicom"),
         )
     ]
-    return write_report(
-        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, metrics=metrics,
-        embeddings=embeddings, clusters=_clusters(output / "cluster" / "clusters.csv"), thumbnails=_thumbnails(bundle),
-        history=_history(output / "pretrain" / "history.json"), commands=commands,
+    last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
+    material = gather([output / "pretrain", output / "cluster", last, output / "inference"])
+    material = dataclasses.replace(
+        material, metrics={**material.metrics, "few_label": metrics["few_label"]}, study=rows,
+        commands=commands,
     )  # fmt: skip
+    return write_report(
+        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, material=material
+    )
 
 
 @contextmanager
@@ -123,17 +123,6 @@ def _step(name: str) -> Iterator[None]:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _run(bundle: Path, name: str, **overrides: Any) -> None:
-    from monai.bundle import run
-
-    logging.getLogger("monai").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # MONAI warns that configs are code; these are our own, and the README says so of all others
-        warnings.filterwarnings("ignore", message="parsing config_file")
-        config, logs = bundle / "configs" / f"{name}.json", bundle / "configs" / "logging.conf"
-        run(config_file=str(config), logging_file=str(logs), bundle_root=str(bundle.resolve()), **overrides)
 
 
 def _fresh_folder(folder: Path) -> Path:
@@ -158,21 +147,3 @@ def _tables(cluster: Mapping[str, Any], few: Any) -> dict[str, list[dict[str, An
         "What the encoder learned, on held-out phantom patients": learned,
         f"AUROC with {_FRACTION:.0%} of the train patients' labels": few.round(3).to_dict("records"),
     }
-
-
-def _clusters(path: Path) -> np.ndarray:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    largest = max(
-        (name for name in rows[0] if name.startswith("cluster_of_")), key=lambda name: int(name.split("_")[-1])
-    )
-    return np.array([int(row[largest]) for row in rows])
-
-
-def _thumbnails(bundle: Path) -> np.ndarray:
-    stores = sorted((bundle / "cache").glob("*/images.npy"))
-    return np.load(stores[0], mmap_mode="r", allow_pickle=False)
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    return json.loads(path.read_text(encoding="utf-8"))

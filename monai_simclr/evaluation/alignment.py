@@ -23,7 +23,7 @@ class Alignment:
     """What the clusters follow.
 
     Attributes:
-        table: `what, kind ("acquisition" or "finding"), ami, n`, the highest AMI first.
+        table: `what, kind ("acquisition", "finding" or "patient"), ami, n`, the highest AMI first.
         sentence: the same in plain English.
     """
 
@@ -105,7 +105,8 @@ def _columns(index: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, st
         decade = np.floor(table["age"].astype(float) / 10)
         table["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
     there = [(name, "acquisition") for name in _ACQUISITION if name in table]
-    wanted = [*there, *((name, "finding") for name in findings)]
+    wanted = [*there, ("patient_id", "patient"), *((name, "finding") for name in findings)]
+    wanted = [(name, kind) for name, kind in wanted if name in table]
     return [(name, kind, table[name].astype(object).fillna("").astype(str).to_numpy()) for name, kind in wanted]
 
 
@@ -117,6 +118,7 @@ def _align(clusters: np.ndarray, values: np.ndarray, what: str, kind: str) -> di
 
 
 def _sentence(table: pd.DataFrame) -> str:
+    table = table[table["kind"] != "patient"]  # images of one patient are alike, whatever the clusters follow
     first = table.iloc[0]
     rest = table[table["kind"] != first["kind"]]
     if first["ami"] < _NOTHING:

@@ -6,19 +6,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm as normal
+from scipy.stats import t as student_t
+
+from monai_simclr.evaluation.ranking import Ranking
 
 __all__ = [
     "Interval",
-    "auroc_resamples",
     "auroc_with_interval",
     "interval_of",
+    "p_value",
     "patient_bootstrap",
     "patient_counts",
+    "patients_of_smaller_class",
     "permute_over_patients",
 ]
-
-_CHUNK = 4_000_000
-"""Weights held at once by the fast path: 32 MB of float64."""
 
 
 class Interval(NamedTuple):
@@ -38,7 +40,9 @@ class Interval(NamedTuple):
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def interval_of(value: float, resamples: np.ndarray, level: float = 0.95, recenter: bool = False) -> Interval:
+def interval_of(
+    value: float, resamples: np.ndarray, level: float = 0.95, recenter: bool = False, units: int | None = None
+) -> Interval:
     """Percentile interval (Efron 1979) of a value from its bootstrap resamples; NaN resamples are left out.
 
     Args:
@@ -47,17 +51,42 @@ def interval_of(value: float, resamples: np.ndarray, level: float = 0.95, recent
         level: share of the resamples inside.
         recenter: shift the interval so that the resamples' mean lies on `value`. For measures of agreement (AMI, NMI,
             ARI): a patient drawn twice agrees with himself, which pushes every resample up.
+        units: independent units that the statistic rests on (patients; for a curve's area those of the smaller class).
+            With few of them percentiles are too narrow; the interval is then widened as Student's t is (Hesterberg, The
+            American Statistician 2015, section 4.6). None for no widening.
 
     Example:
         >>> interval_of(0.5, np.linspace(0, 1, 101), level=0.9)
         Interval(value=0.5, low=0.05, high=0.95)
+        >>> interval_of(0.5, np.linspace(0, 1, 101), level=0.9, units=10)
+        Interval(value=0.5, low=0.026663, high=0.973337)
     """
     known = resamples[np.isfinite(resamples)]
-    if not len(known) or not np.isfinite(value):
+    if not len(known) or not np.isfinite(value) or (units is not None and units < 2):
         return Interval(float(value), float("nan"), float("nan"))
     shift = known.mean() - value if recenter else 0.0
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) - shift
-    return Interval(float(value), round(float(low), 12), round(float(high), 12))
+    tail = _tail(level, units)
+    low, high = np.quantile(known, [tail, 1 - tail]) - shift
+    return Interval(float(value), round(float(low), 6), round(float(high), 6))
+
+
+def _tail(level: float, units: int | None) -> float:
+    """Share of the resamples below the interval."""
+    if units is None:
+        return (1 - level) / 2
+    wide = student_t.ppf((1 + level) / 2, units - 1) * np.sqrt(units / (units - 1))
+    return float(normal.cdf(-wide))
+
+
+def p_value(value: float, null: np.ndarray) -> float:
+    """Share of a permutation null that is at least as high, the data themselves counted (Phipson and Smyth 2010).
+
+    Example:
+        >>> p_value(0.9, np.array([0.1, 0.95, 0.2]))
+        0.5
+    """
+    known = null[np.isfinite(null)]
+    return float((1 + np.sum(known >= value - 1e-12)) / (1 + len(known))) if np.isfinite(value) else float("nan")
 
 
 def patient_counts(patients: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,40 +143,7 @@ def patient_bootstrap(
     codes, counts = patient_counts(patients, n, seed)
     positions = np.arange(len(codes))
     resamples = np.array([statistic(np.repeat(positions, row[codes])) for row in counts], dtype=float)
-    return interval_of(float(statistic(positions)), resamples, level)
-
-
-def auroc_resamples(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of one set of scores under many weightings of its images at once.
-
-    Equal to scikit-learn's ``roc_auc_score`` on every resample: the Mann-Whitney statistic, a tie counting half.
-
-    Args:
-        labels: 0 or 1, shape ``(N,)``.
-        scores: shape ``(N,)``, higher for 1.
-        weights: how often every image is in each resample, shape ``(n, N)``.
-
-    Returns:
-        Shape ``(n,)``; NaN where a resample has one class only.
-
-    Example:
-        >>> auroc_resamples(np.array([0, 1, 1]), np.array([0.1, 0.1, 0.9]), np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]]))
-        array([0.75, 0.5 ,  nan])
-    """
-    order = np.argsort(scores, kind="stable")
-    ranked, positive = np.asarray(scores)[order], np.asarray(labels)[order] > 0.5
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    areas = np.empty(len(weights))
-    step = max(1, _CHUNK // len(ranked))
-    for start in range(0, len(weights), step):
-        drawn = weights[start : start + step][:, order].astype(np.float64)
-        up = np.add.reduceat(drawn * positive, starts, axis=1)
-        down = np.add.reduceat(drawn * ~positive, starts, axis=1)
-        below = np.cumsum(down, axis=1) - down / 2
-        pairs = up.sum(axis=1) * down.sum(axis=1)
-        with np.errstate(invalid="ignore"):
-            areas[start : start + step] = np.where(pairs > 0, (up * below).sum(axis=1) / pairs, np.nan)
-    return areas
+    return interval_of(float(statistic(positions)), resamples, level, units=counts.shape[1])
 
 
 def auroc_with_interval(
@@ -175,15 +171,27 @@ def auroc_with_interval(
     if not (np.isfinite(labels).all() and np.isfinite(scores).all()):
         raise ValueError("a label or a score is NaN or infinite; leave rows without a label out before scoring")
     codes, counts = patient_counts(patients, n, seed)
-    value = auroc_resamples(labels, scores, np.ones((1, len(labels))))[0]
-    return interval_of(value, auroc_resamples(labels, scores, counts[:, codes]))
+    ranking = Ranking(labels, scores, codes)
+    value = ranking.areas(np.ones((1, counts.shape[1])))[0][0]
+    return interval_of(value, ranking.areas(counts)[0], units=patients_of_smaller_class(labels, codes))
+
+
+def patients_of_smaller_class(labels: np.ndarray, codes: np.ndarray) -> int:
+    """Patients with a positive image or patients with a negative one, whichever are fewer.
+
+    Example:
+        >>> patients_of_smaller_class(np.array([1, 1, 0, 0]), np.array([0, 0, 1, 2]))
+        1
+    """
+    return min(len(np.unique(codes[labels == 1])), len(np.unique(codes[labels == 0])))
 
 
 def permute_over_patients(values: np.ndarray, patients: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Values laid on other patients: what chance looks like when a patient's images share their labels.
+    """Every patient gets the values of another one: what chance looks like when a patient's images share their labels.
 
-    The patients' blocks of values are put in a random order and laid, block after block, on the rows in patient order,
-    so that values which belonged together stay together.
+    Values that belonged together stay together: the other patient's are repeated, or cut, to the number of images. (To
+    lay all values, patient after patient, on rows in another order is not the same: patients of unequal size then
+    divide each other's values, and the null was too narrow, 9 % of p-values below 0.05 in the simulation of the tests.)
 
     Args:
         values: shape ``(N,)``.
@@ -193,11 +201,16 @@ def permute_over_patients(values: np.ndarray, patients: np.ndarray, generator: n
     Example:
         >>> permute_over_patients(np.array([1, 1, 2, 2]), np.array(list("aabb")), np.random.default_rng(3)).tolist()
         [2, 2, 1, 1]
+        >>> permute_over_patients(np.array([1, 1, 2]), np.array(list("aab")), np.random.default_rng(3)).tolist()
+        [2, 2, 1]
     """
     codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
     rows = np.argsort(codes, kind="stable")
-    place = generator.permutation(codes.max() + 1) if len(codes) else codes
-    drawn = np.argsort(place[codes], kind="stable")
+    size = np.bincount(codes)
+    start = np.r_[0, np.cumsum(size)[:-1]]
+    mine = codes[rows]
+    other = generator.permutation(len(size))[mine]
+    place = np.arange(len(codes)) - start[mine]
     permuted = np.empty_like(values)
-    permuted[rows] = values[drawn]
+    permuted[rows] = values[rows[start[other] + place % size[other]]]
     return permuted

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, permute_over_patients
+from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_counts, permute_over_patients
 
 __all__ = ["ENCODER", "ClassRows", "accuracy_rows", "class_rows"]
 
@@ -83,7 +83,7 @@ def accuracy_rows(
         seed: of both.
 
     Returns:
-        One row a set of features: `features, n, value, low, high, majority, null_low, null_high`.
+        One row a set of features: `features, n, value, low, high, majority, null_low, null_high, p`.
     """
     right, patients = rows.classes[rows.test], rows.patients[rows.test]
     names, counts_of = np.unique(rows.classes[rows.train], return_counts=True)
@@ -96,8 +96,10 @@ def accuracy_rows(
     for name, features in {ENCODER: embeddings.features, **references}.items():
         answers = answer(np.asarray(features, dtype=np.float32).reshape(len(embeddings), -1))
         hits = (answers == right).astype(float)
-        interval = interval_of(float(hits.mean()), weights @ hits / weights.sum(axis=1))
-        low, high = np.quantile([(answers == chance).mean() for chance in permuted], [0.025, 0.975])
+        interval = interval_of(float(hits.mean()), weights @ hits / weights.sum(axis=1), units=counts.shape[1])
+        null = np.array([(answers == chance).mean() for chance in permuted])
+        low, high = np.quantile(null, [0.025, 0.975])
         beside = {"majority": majority, "null_low": float(low), "null_high": float(high)}
+        beside["p"] = p_value(interval.value, null)
         table.append({"features": name, "n": len(right), **interval.as_dict(), **beside})
     return pd.DataFrame(table)

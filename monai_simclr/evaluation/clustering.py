@@ -1,4 +1,4 @@
-"""Do clusters follow the classes? k-means and its map to classes learned on train, scored on held-out patients."""
+"""Do clusters follow the classes? Clusters and their map to classes learned on train, scored on held-out patients."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import normalize
 
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.agreement import MEASURES, agreement, contingency, many_to_one, one_to_one
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, permute_over_patients
+from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_counts, permute_over_patients
 from monai_simclr.evaluation.class_rows import ENCODER, class_rows
+from monai_simclr.evaluation.clusterers import METHODS, reduce_features, silhouette
 from monai_simclr.evaluation.formatting import format_score
 
-__all__ = ["ClusterReport", "evaluate_clusters", "fit_clusters"]
+__all__ = ["ClusterReport", "evaluate_clusters"]
 
-_COMPONENTS = 50
+
+_PRINTED = ("acc_one_to_one", "acc_many_to_one", "oracle_map_acc")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class ClusterReport:
 
     Attributes:
         table: one row for each features, k and measure: `features, k, measure, value, low, high, majority, null_low,
-            null_high`.
+            null_high, p, seed_sd`; `p` is of the permutation null, `seed_sd` the spread over seeds.
         clusters: for every k, the cluster of every row of the embeddings, shape ``(N,)``, also of rows left out.
         names: for every k, the class that every cluster stands for (many-to-one, learned on train).
         crosses: for every k, test images by cluster x class.
@@ -55,7 +54,7 @@ class ClusterReport:
 
         A measure that a k does not define (the one-to-one map needs as many clusters as classes) has no line.
         """
-        known = self.table[self.table["measure"].str.contains("acc") & np.isfinite(self.table["value"])]
+        known = self.table[self.table["measure"].isin(_PRINTED) & np.isfinite(self.table["value"])]
         return [
             f"{row['features']}, k={row['k']}: "
             + format_score(
@@ -88,32 +87,6 @@ class _Rows:
         return classes
 
 
-def fit_clusters(features: np.ndarray, train: np.ndarray, k: int, seed: int = 0, n_init: int = 10) -> np.ndarray:
-    """k-means on L2-normalised features, reduced to at most 50 principal components; all of it fitted on train rows.
-
-    Args:
-        features: shape ``(N, D)``.
-        train: the rows to fit on, a mask of shape ``(N,)``.
-        k: number of clusters.
-        seed: of k-means and PCA.
-        n_init: starts of k-means, of which the best is kept.
-
-    Returns:
-        The cluster of every row, ``0 .. k - 1``, shape ``(N,)``.
-
-    Raises:
-        ValueError: if there are fewer train rows than clusters.
-
-    Example:
-        >>> two = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
-        >>> a, b, c, d = fit_clusters(two, np.array([True, False, True, False]), k=2)
-        >>> bool(a == b and c == d and a != c)
-        True
-    """
-    reduced = _reduce(features, train, seed)
-    return _kmeans(reduced, train, k, seed, n_init)
-
-
 def evaluate_clusters(
     embeddings: Embeddings,
     references: Mapping[str, np.ndarray],
@@ -122,14 +95,17 @@ def evaluate_clusters(
     seed: int = 0,
     n_bootstrap: int = 1000,
     n_permutations: int = 200,
+    *,
+    method: str = "kmeans",
+    seeds: int = 1,
 ) -> ClusterReport:
     """Cluster, name the clusters on train patients, and score the names on test patients, with what to compare beside.
 
     Every set of features (the embeddings, and each reference) goes through the same steps: L2-normalisation, PCA and
-    k-means fitted on train; a map from clusters to classes learned on train (Hungarian one-to-one where k is the number
-    of classes, and many-to-one); accuracy, balanced accuracy, AMI, NMI and ARI at the test patients, with an interval
-    from resampling test patients; and the 95 % band of the same steps, map included, with the classes permuted over
-    patients. The interval is of the scoring, with clusters and map fixed.
+    clusters fitted on train; a map from clusters to classes learned on train (Hungarian one-to-one if k is the number
+    of classes, and many-to-one); the measures of `agreement.MEASURES`, and the silhouette (which needs no labels), at
+    the test patients, with an interval from resampling test patients; and the 95 % band of the same steps, map
+    included, with the classes permuted over patients. The interval is of the scoring, with clusters and map fixed.
 
     Args:
         embeddings: index with `patient_id` and `split`.
@@ -139,9 +115,12 @@ def evaluate_clusters(
         seed: of everything random.
         n_bootstrap: resamples of test patients.
         n_permutations: of the null.
+        method: a key of `clusterers.METHODS`.
+        seeds: fits with seed, seed + 1, ...; all but the first only for the spread of the values.
 
     Raises:
-        ValueError: if lengths differ, a patient is in train and test, or train or test has no row with a class.
+        ValueError: if lengths differ, there is no such method, a patient is in train and test, or train or test has no
+            row with a class.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -153,25 +132,33 @@ def evaluate_clusters(
         >>> [line.split(":")[0] for line in report.lines()][::3], report.n["left_out"]
         (['encoder, k=2', 'noise, k=2'], 0)
     """
+    if method not in METHODS:
+        raise ValueError(f"there is no clustering {method!r}; choose one of {list(METHODS)}")
     rows, names, n = _rows(embeddings, references, classes)
     clusters: dict[int, np.ndarray] = {}
     records: list[dict] = []
     for name, features in {ENCODER: embeddings.features, **references}.items():
-        reduced = _reduce(features, rows.train, seed)
+        reduced = reduce_features(features, rows.train, seed)
         for count in dict.fromkeys(k):
-            found = _kmeans(reduced, rows.train, count, seed, n_init=10)
+            if not 1 <= count <= rows.train.sum():
+                raise ValueError(f"{count} clusters cannot be fitted on {rows.train.sum()} train rows")
+            found = [METHODS[method](reduced, rows.train, count, seed + i, 10) for i in range(seeds)]
             if name == ENCODER:
-                clusters[count] = found
+                clusters[count] = found[0]
+            scored = _score(found[0], rows, count, seed, n_bootstrap, n_permutations)
+            spread = np.std([_value(each, rows, count) for each in found], axis=0, ddof=1) if seeds > 1 else None
+            about = {"features": name, "k": count}
             records += [
-                {"features": name, "k": count, **row}
-                for row in _score(found, rows, count, seed, n_bootstrap, n_permutations)
+                {**about, **row, "seed_sd": float("nan") if spread is None else float(spread[i])}
+                for i, row in enumerate(scored)
             ]
+            records.append({**about, **_silhouette(reduced, found[0], rows, seed, n_bootstrap)})
     named, crosses = {}, {}
-    for count, found in clusters.items():
+    for count, mine in clusters.items():
         shape = (count, len(names))
-        many = many_to_one(contingency(found[rows.train], rows.classes[rows.train], shape))
+        many = many_to_one(contingency(mine[rows.train], rows.classes[rows.train], shape))
         named[count] = [names[code] for code in many]
-        table = contingency(found[rows.test], rows.classes[rows.test], shape)
+        table = contingency(mine[rows.test], rows.classes[rows.test], shape)
         crosses[count] = pd.DataFrame(table, columns=names).rename_axis("cluster")
     return ClusterReport(pd.DataFrame(records), clusters, named, crosses, n)
 
@@ -194,20 +181,6 @@ def _rows(
     return _Rows(codes, patients, train, test, len(names)), [str(name) for name in names], n
 
 
-def _reduce(features: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
-    unit = normalize(np.asarray(features, dtype=np.float32).reshape(len(features), -1))
-    size = min(_COMPONENTS, int(train.sum()))
-    if unit.shape[1] <= size:
-        return unit
-    return PCA(size, random_state=seed).fit(unit[train]).transform(unit).astype(np.float32)
-
-
-def _kmeans(reduced: np.ndarray, train: np.ndarray, k: int, seed: int, n_init: int) -> np.ndarray:
-    if not 1 <= k <= train.sum():
-        raise ValueError(f"{k} clusters cannot be fitted on {train.sum()} train rows")
-    return KMeans(k, n_init=n_init, random_state=seed).fit(reduced[train]).predict(reduced)
-
-
 def _score(clusters: np.ndarray, rows: _Rows, k: int, seed: int, n_bootstrap: int, n_permutations: int) -> list[dict]:
     single, many = _maps(clusters, rows.classes, rows, k)
     mine, right = clusters[rows.test], rows.classes[rows.test]
@@ -218,11 +191,38 @@ def _score(clusters: np.ndarray, rows: _Rows, k: int, seed: int, n_bootstrap: in
     majority = _majority(rows)
     scored = []
     for i, measure in enumerate(MEASURES):
-        interval = interval_of(value[i], drawn[:, i], recenter="acc" not in measure)
+        interval = interval_of(
+            value[i], drawn[:, i], recenter=not measure.endswith(("one", "balanced_acc")), units=counts.shape[1]
+        )
         low, high = np.quantile(null[:, i], [0.025, 0.975])
         beside = {"majority": majority[measure], "null_low": float(low), "null_high": float(high)}
-        scored.append({"measure": measure, **interval.as_dict(), **beside})
+        scored.append({"measure": measure, **interval.as_dict(), **beside, "p": p_value(value[i], null[:, i])})
     return scored
+
+
+def _value(clusters: np.ndarray, rows: _Rows, k: int) -> np.ndarray:
+    table = contingency(clusters[rows.test], rows.classes[rows.test], (k, rows.width))
+    return agreement(table, *_maps(clusters, rows.classes, rows, k))
+
+
+def _silhouette(reduced: np.ndarray, clusters: np.ndarray, rows: _Rows, seed: int, n_bootstrap: int) -> dict:
+    """How apart the clusters lie at test images: knows no class, so its null is clusters laid on other patients."""
+    positions, values = silhouette(reduced, clusters, rows.test, seed)
+    positions = positions.astype(int)
+    codes, counts = patient_counts(rows.patients[positions], n_bootstrap, seed)
+    weights = counts[:, codes].astype(float)
+    interval = interval_of(float(values.mean()), weights @ values / weights.sum(axis=1), units=counts.shape[1])
+    few, generator, null = positions[:500], np.random.default_rng(seed), []
+    for _ in range(20):
+        shuffled = clusters.copy()
+        shuffled[few] = permute_over_patients(clusters[few], rows.patients[few], generator)
+        null.append(silhouette(reduced, shuffled, np.isin(np.arange(len(clusters)), few), seed)[1].mean())
+    low, high = np.quantile(null, [0.025, 0.975])
+    return {
+        "measure": "silhouette", **interval.as_dict(), "majority": 0.0,
+        "null_low": float(low), "null_high": float(high),
+        "p": p_value(interval.value, np.array(null)), "seed_sd": float("nan"),
+    }  # fmt: skip
 
 
 def _maps(clusters: np.ndarray, classes: np.ndarray, rows: _Rows, k: int) -> tuple[np.ndarray | None, np.ndarray]:
@@ -252,4 +252,6 @@ def _majority(rows: _Rows) -> dict[str, float]:
         "ami": 0.0,
         "nmi": 0.0,
         "ari": 0.0,
+        "v_measure": 0.0,
+        "oracle_map_acc": share,
     }

@@ -9,9 +9,13 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation.bootstrap import interval_of, patient_counts
+from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.scores import macro_auroc_resamples
 
-__all__ = ["compare_arms"]
+__all__ = ["compare_arms", "run_resamples"]
+
+Key = tuple[float, str, int]
+"""Fraction, arm and draw of a run."""
 
 
 def compare_arms(
@@ -23,7 +27,8 @@ def compare_arms(
     """Compare arms (ways of training) at every label fraction, paired by draw and by test patient.
 
     Two uncertainties stay apart: `sd` is over draws of the labelled patients, `low` and `high` are over test patients,
-    the same resamples for both arms, of the difference that is averaged over draws.
+    the same resamples for both arms, of the difference that is averaged over draws. `low_draws` and `high_draws` hold
+    both: every resample draws the draws too, in pairs.
 
     Args:
         runs: one mapping a run: `arm`, `draw`, `fraction` (share of the train patients whose labels were used),
@@ -34,8 +39,9 @@ def compare_arms(
         seed: of the resampling.
 
     Returns:
-        One row a fraction and arm: `fraction, arm, draws, mean, sd, difference, difference_sd, low, high`: macro AUROC
-        over draws, and its difference to `reference`.
+        One row a fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd,
+        low, high, low_draws, high_draws, p, p_holm`: macro AUROC over draws, and its difference to `reference`. `p` is
+        of the paired patient bootstrap, two-sided; `p_holm` is adjusted for all fractions and arms of the table.
 
     Raises:
         ValueError: if `reference` is no arm, a run occurs twice or has no partner, or test images or shapes differ.
@@ -48,39 +54,57 @@ def compare_arms(
         [['scratch', 0.5, 0.0], ['simclr', 1.0, 0.5]]
     """
     _check(runs, reference)
-    codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
-    labels = np.asarray(runs[0]["labels"], dtype=float)
-    found = {
-        (run["fraction"], run["arm"], run["draw"]): macro_auroc_resamples(labels, run["scores"], codes, counts)
-        for run in runs
-    }
+    found, patients = run_resamples(runs, n_bootstrap, seed), len(np.unique(runs[0]["patients"]))
     rows = []
     for fraction, arm in sorted({key[:2] for key in found}, key=lambda key: (key[0], key[1] != reference, key[1])):
         draws = sorted(key[2] for key in found if key[:2] == (fraction, arm))
-        mine = [found[fraction, arm, draw] for draw in draws]
-        other = [found[fraction, reference, draw] for draw in draws]
-        rows.append({"fraction": fraction, "arm": arm, "draws": len(draws), **_compare(mine, other)})
-    return pd.DataFrame(rows)
+        mine = np.array([found[fraction, arm, draw] for draw in draws])
+        other = np.array([found[fraction, reference, draw] for draw in draws])
+        compared = _compare(mine, other, patients, seed)
+        rows.append({"fraction": fraction, "arm": arm, "draws": len(draws), **compared})
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p"].to_numpy()))
 
 
-def _compare(mine: list[tuple[float, np.ndarray]], other: list[tuple[float, np.ndarray]]) -> dict[str, float]:
-    values = np.array([value for value, _ in mine])
-    differences = values - np.array([value for value, _ in other])
-    resamples = np.mean([a - b for (_, a), (_, b) in zip(mine, other, strict=True)], axis=0)
-    interval = interval_of(float(differences.mean()), resamples)
-    several = len(values) > 1  # the spread of one draw is unknown, not 0
+def run_resamples(runs: Sequence[Mapping[str, Any]], n_bootstrap: int = 1000, seed: int = 0) -> dict[Key, np.ndarray]:
+    """Macro AUROC of every run on the data as they are, then on the same resamples of test patients: ``(1 + n,)``."""
+    codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
+    labels = np.asarray(runs[0]["labels"], dtype=float)
+    found = {}
+    for run in runs:
+        value, drawn = macro_auroc_resamples(labels, run["scores"], codes, counts)
+        found[float(run["fraction"]), str(run["arm"]), int(run["draw"])] = np.r_[value, drawn]
+    return found
+
+
+def _compare(mine: np.ndarray, other: np.ndarray, patients: int, seed: int) -> dict[str, float]:
+    """From areas ``(draws, 1 + n)`` of an arm and of the reference, in pairs."""
+    gaps = mine - other
+    mean, gap = mine.mean(axis=0), gaps.mean(axis=0)
+    several = len(mine) > 1  # the spread of one draw is unknown, not 0
+    own = interval_of(mean[0], mean[1:], units=patients)
+    paired = interval_of(gap[0], gap[1:], units=patients)
+    picks = np.random.default_rng(seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
+    both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
+    with_draws = interval_of(gap[0], both if several else both * np.nan, units=len(gaps))
     return {
-        "mean": float(values.mean()),
-        "sd": float(values.std(ddof=1)) if several else float("nan"),
-        "difference": interval.value,
-        "difference_sd": float(differences.std(ddof=1)) if several else float("nan"),
-        "low": interval.low,
-        "high": interval.high,
-    }
+        "mean": own.value, "mean_low": own.low, "mean_high": own.high,
+        "sd": float(mine[:, 0].std(ddof=1)) if several else float("nan"),
+        "difference": paired.value,
+        "difference_sd": float(gaps[:, 0].std(ddof=1)) if several else float("nan"),
+        "low": paired.low, "high": paired.high, "low_draws": with_draws.low, "high_draws": with_draws.high,
+        "p": _two_sided(gap[1:]) if np.any(gaps) else float("nan"),
+    }  # fmt: skip
+
+
+def _two_sided(resamples: np.ndarray) -> float:
+    known = resamples[np.isfinite(resamples)]
+    less, more = np.sum(known <= 0), np.sum(known >= 0)
+    return float(min(1.0, 2 * (1 + min(less, more)) / (1 + len(known))))
 
 
 def _check(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
-    keys = [(run["fraction"], run["arm"], run["draw"]) for run in runs]
+    keys = [(float(run["fraction"]), str(run["arm"]), int(run["draw"])) for run in runs]
     if len(set(keys)) < len(keys):
         raise ValueError("a run occurs twice; one run for each arm, draw and fraction is needed")
     arms = sorted({key[1] for key in keys})

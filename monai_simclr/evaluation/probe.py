@@ -13,9 +13,10 @@ from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
+from monai_simclr.evaluation.leaks import refuse_shared_patients
 from monai_simclr.evaluation.scores import score_findings
 
-__all__ = ["C_GRID", "Probe", "probe_classes", "probe_findings"]
+__all__ = ["C_GRID", "Probe", "probe_classes", "probe_findings", "probe_scores"]
 
 C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the L2 penalty that are tried on val patients."""
@@ -66,6 +67,21 @@ def probe_findings(
         >>> bool(probe_findings(Embeddings(features, index), ["Mass"], n_bootstrap=20).table["auroc"][0] > 0.95)
         True
     """
+    scores, test, chosen = probe_scores(embeddings, findings, train_rows)
+    labels = embeddings.index[list(findings)].to_numpy(dtype=float)
+    patients = embeddings.index["patient_id"].to_numpy()[test]
+    table = score_findings(labels[test], scores, patients, findings, n_bootstrap, seed)
+    return Probe(table.join(pd.DataFrame(chosen)), scores, test)
+
+
+def probe_scores(
+    embeddings: Embeddings, findings: Sequence[str], train_rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """What `probe_findings` fits, without scoring it: logits ``(n_test, K)``, positions of the test rows, penalties.
+
+    Raises:
+        ValueError: as `probe_findings` does.
+    """
     split = embeddings.index["split"].to_numpy().astype(str)
     train = np.flatnonzero(split == "train") if train_rows is None else np.asarray(train_rows)
     val, test = np.flatnonzero(split == "val"), np.flatnonzero(split == "test")
@@ -73,6 +89,8 @@ def probe_findings(
         raise ValueError(
             f"{len(train)} train and {len(test)} test rows: a probe needs both, and only rows of train to fit"
         )
+    patients = embeddings.index["patient_id"].to_numpy().astype(str)
+    refuse_shared_patients({"train": patients[train], "val": patients[val], "test": patients[test]})
     labels = embeddings.index[list(findings)].to_numpy(dtype=float)
     features = StandardScaler().fit(embeddings.features[train]).transform(embeddings.features)
     scores = np.zeros((len(test), len(findings)))
@@ -82,9 +100,7 @@ def probe_findings(
         model, c, how = _fit(features, labels[:, k], *known)
         scores[:, k] = 0.0 if model is None else model.decision_function(features[test])
         chosen.append({"c": c, "c_chosen_on": how})
-    patients = embeddings.index["patient_id"].to_numpy()[test]
-    table = score_findings(labels[test], scores, patients, findings, n_bootstrap, seed)
-    return Probe(table.join(pd.DataFrame(chosen)), scores, test)
+    return scores, test, chosen
 
 
 def probe_classes(

@@ -10,9 +10,10 @@ from monai_simclr.handlers.monitor import ContrastiveMonitor as ContrastiveMonit
 from monai_simclr.handlers.predictions import PredictionWriter as PredictionWriter
 from monai_simclr.handlers.probe import LinearProbe as LinearProbe
 from monai_simclr.handlers.progress import Progress as Progress
+from monai_simclr.handlers.scores import KeepBest as KeepBest
 from monai_simclr.handlers.scores import MeanAUROC as MeanAUROC
 
 __all__ = [
-    "Checkpoint", "ClipGradients", "ContrastiveMonitor", "DamagedImages", "HandlerGroup", "KeyedNoise", "LinearProbe",
-    "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite",
+    "Checkpoint", "ClipGradients", "ContrastiveMonitor", "DamagedImages", "HandlerGroup", "KeepBest", "KeyedNoise",
+    "LinearProbe", "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite",
 ]  # fmt: skip

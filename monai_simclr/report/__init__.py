@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
+from monai_simclr.report.label_curve import write_label_curve as write_label_curve
+from monai_simclr.report.material import Material as Material
+from monai_simclr.report.material import gather as gather
 from monai_simclr.report.page import write_report as write_report

@@ -12,9 +12,12 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-__all__ = ["contact_sheet", "embedding_map", "few_label_figure", "place_on_map", "training_curve"]
+__all__ = [
+    "COLORS", "as_source", "contact_sheet", "embedding_map", "place_on_map", "plain", "reliability_diagrams",
+    "training_curve",
+]  # fmt: skip
 
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#44aa99")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#44aa99")
 """Okabe and Ito's palette first: told apart by colour-blind readers."""
 _MAP_ROWS = 3000
 
@@ -45,20 +48,36 @@ def embedding_map(places: np.ndarray, groups: np.ndarray, title: str) -> str:
     axes = figure.add_subplot()
     for i, name in enumerate(np.unique(groups)):
         x, y = places[groups == name].T
-        axes.scatter(x, y, s=8, c=_COLORS[i % len(_COLORS)], marker="os^Dv"[i // len(_COLORS) % 5], label=_plain(name))
-    axes.set(xticks=[], yticks=[], title=_plain(title))
+        axes.scatter(x, y, s=8, c=COLORS[i % len(COLORS)], marker="os^Dv"[i // len(COLORS) % 5], label=plain(name))
+    axes.set(xticks=[], yticks=[], title=plain(title))
     axes.legend(fontsize=7, markerscale=2, loc="best")
-    return _png(figure)
+    return as_source(figure)
 
 
-def contact_sheet(thumbnails: np.ndarray) -> str:
-    """One row of grey images, uint8 ``(n, h, w)``."""
-    figure = Figure(figsize=(1.1 * len(thumbnails), 1.1), layout="constrained")
-    for i, image in enumerate(thumbnails):
-        axes = figure.add_subplot(1, len(thumbnails), i + 1)
+def contact_sheet(near: Sequence[np.ndarray], far: Sequence[np.ndarray] = ()) -> str:
+    """One row of grey images, uint8 ``(h, w)`` each: the nearest, a gap, and the farthest."""
+    places = len(near) + len(far) + (1 if len(far) else 0)
+    figure = Figure(figsize=(1.1 * places, 1.1), layout="constrained")
+    for place, image in [*enumerate(near, 1), *enumerate(far, len(near) + 2)]:
+        axes = figure.add_subplot(1, places, place)
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_axis_off()
-    return _png(figure)
+    return as_source(figure)
+
+
+def reliability_diagrams(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> str:
+    """One panel a finding: what `reliability` gave before and, where there is a second, after temperature scaling."""
+    columns = min(4, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows), layout="constrained")
+    for i, (name, pair) in enumerate(curves.items()):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=0.8, linestyle=":")
+        for (said, seen, _), label, color, marker in zip(pair, ("as they are", "scaled"), COLORS, "os", strict=False):
+            axes.plot(said, seen, marker=marker, markersize=4, color=color, label=label)
+        axes.set(title=plain(name), xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of positives")
+        axes.legend(fontsize=6)
+    return as_source(figure)
 
 
 def training_curve(history: Sequence[Mapping[str, Any]]) -> str:
@@ -70,31 +89,18 @@ def training_curve(history: Sequence[Mapping[str, Any]]) -> str:
     figure = Figure(figsize=(3.2 * columns, 2.3 * rows), layout="constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=_COLORS[0])
-        axes.set(title=_plain(name), xlabel="epoch")
-    return _png(figure)
+        axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=COLORS[0])
+        axes.set(title=plain(name), xlabel="epoch")
+    return as_source(figure)
 
 
-def few_label_figure(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Macro AUROC over the label fraction, one line an arm, with the standard deviation over draws."""
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    for i, arm in enumerate(dict.fromkeys(str(row["arm"]) for row in rows)):
-        mine = sorted((row for row in rows if str(row["arm"]) == arm), key=lambda row: row["fraction"])
-        spread = [row.get("sd") or 0.0 for row in mine]
-        x, y = [100 * row["fraction"] for row in mine], [row["mean"] for row in mine]
-        axes.errorbar(x, y, spread, marker="o", capsize=3, color=_COLORS[i % len(_COLORS)], label=_plain(arm))
-    axes.set(xscale="log", xlabel="train patients with labels (%)", ylabel="macro AUROC, mean and sd over draws")
-    axes.legend()
-    return _png(figure)
-
-
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """Text for matplotlib as it is: a dollar sign would start mathematics, an underscore first hides a legend."""
     return " " + str(text).replace("$", r"\$")
 
 
-def _png(figure: Figure) -> str:
+def as_source(figure: Figure) -> str:
+    """A figure as PNG in the text of an ``src``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -2,10 +2,16 @@
 
 from monai_simclr.workflows.archive import loader as loader
 from monai_simclr.workflows.archive import open_archive as open_archive
+from monai_simclr.workflows.classifying import Scoring as Scoring
 from monai_simclr.workflows.classifying import evaluate as evaluate
 from monai_simclr.workflows.classifying import finish_training as finish_training
 from monai_simclr.workflows.classifying import start_classifier as start_classifier
+from monai_simclr.workflows.clustering import Clustering as Clustering
 from monai_simclr.workflows.clustering import cluster as cluster
+from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_sampler
+from monai_simclr.workflows.finetuning import freeze_stages as freeze_stages
+from monai_simclr.workflows.finetuning import layerwise_optimizer as layerwise_optimizer
+from monai_simclr.workflows.finetuning import pos_weight as pos_weight
 from monai_simclr.workflows.inference import finish_inference as finish_inference
 from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
 from monai_simclr.workflows.pretraining import probe as probe

@@ -5,32 +5,75 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from monai_simclr import recipes
 from monai_simclr.data import Store
 from monai_simclr.engines import embed
-from monai_simclr.evaluation import confounder_floor, score_findings
+from monai_simclr.evaluation import (
+    Predictions,
+    beside_floor,
+    floor_scores,
+    score_card,
+    score_findings,
+    score_subgroups,
+)
 from monai_simclr.files import write_atomically
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, save_classifier
 from monai_simclr.results import closing_line, print_table, write_metrics
 from monai_simclr.workflows.run import Run
+from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
 
-__all__ = ["evaluate", "finish_training", "start_classifier"]
+__all__ = ["Scoring", "evaluate", "finish_training", "start_classifier"]
 
 logger = logging.getLogger("monai_simclr")
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How a classifier is scored.
+
+    Attributes:
+        split: whose patients.
+        n_bootstrap: resamples of patients.
+        allow_seen_patients: state that patients whom training saw may be scored.
+    """
+
+    split: str = "test"
+    n_bootstrap: int = 1000
+    allow_seen_patients: bool = False
+
+
 def start_classifier(
-    network: FindingClassifier, encoder_path: str | Path, pretrained: bool, device: torch.device
+    network: FindingClassifier,
+    encoder_path: str | Path | None,
+    device: torch.device,
+    store: Store,
+    scoring: Scoring,
 ) -> FindingClassifier:
-    """A classifier ready for training: its encoder as pretraining left it, or from scratch."""
-    if pretrained:
-        network.encoder.load_state_dict(load_encoder(encoder_path).state_dict())
+    """A classifier ready for training: its encoder as pretraining left it, or from scratch.
+
+    Args:
+        network: the classifier.
+        encoder_path: the encoder that `configs/pretrain.json` left, or a bare state dict (.pt) of the same
+            architecture; None for random weights.
+        device: where it trains.
+        store: the archive, for the check below.
+        scoring: whose patients will be scored.
+
+    Raises:
+        ValueError: if pretraining saw one of the patients that will be scored, unless `scoring` allows it.
+    """
+    if encoder_path is not None:
+        patients = store.index.loc[store.index["split"] == scoring.split, "patient_id"].to_numpy()
+        check_encoder(encoder_path, patients, scoring.allow_seen_patients)
+        network.encoder.load_state_dict(_weights(Path(encoder_path)))
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -40,6 +83,7 @@ def finish_training(
     network: FindingClassifier,
     store: Store,
     rows: np.ndarray,
+    scoring: Scoring,
     settings: Mapping[str, Any],
 ) -> None:
     """Leave the classifier, its scores on held-out patients beside the confounder floor, and a closing line.
@@ -50,50 +94,101 @@ def finish_training(
         network: the trained classifier.
         store: the archive's images.
         rows: which rows had labels in training.
-        settings: what was asked for (label fraction, draw, arm), for ``metrics.json``.
+        scoring: how it is scored.
+        settings: what was asked for (label fraction, draw, arm, encoder_path), for ``metrics.json``.
     """
     save_classifier(path, network)
-    patients = store.index["patient_id"].iloc[rows].nunique()
-    n = {"labelled_images": len(rows), "labelled_patients": int(patients)}
-    made = _score(run, network, store, "test", command="train", n=n, settings=settings)
+    labelled = store.index["patient_id"].iloc[rows]
+    used = np.r_[labelled.to_numpy(), store.index.loc[store.index["split"] == "val", "patient_id"].to_numpy()]
+    record_patients(path, used, settings.get("encoder_path"))
+    n = {"labelled_images": len(rows), "labelled_patients": int(labelled.nunique())}
+    made = _score(run, network, store, scoring, command="train", n=n, settings=settings)
     logger.info(closing_line([Path(path), made], "run configs/inference.json on new images next"))
 
 
-def evaluate(run: Run, path: str | Path, network: FindingClassifier, store: Store, split: str) -> None:
-    """Score a trained classifier on a split, beside the confounder floor."""
-    made = _score(run, load_classifier(network, path, run.device), store, split, command="evaluate", n={}, settings={})
+def evaluate(run: Run, path: str | Path, network: FindingClassifier, store: Store, scoring: Scoring) -> None:
+    """Score a trained classifier on a split, beside the confounder floor.
+
+    Raises:
+        ValueError: if the classifier or its encoder saw one of these patients, unless `scoring` allows it.
+    """
+    network = load_classifier(network, path, run.device)
+    patients = store.index.loc[store.index["split"] == scoring.split, "patient_id"].to_numpy()
+    seen = check_classifier(path, patients, scoring.allow_seen_patients)
+    made = _score(run, network, store, scoring, command="evaluate", n={"seen_patients": seen}, settings={})
     logger.info(closing_line([made], "run configs/inference.json on new images next"))
+
+
+def _weights(path: Path) -> Mapping[str, torch.Tensor]:
+    if path.suffix not in (".pt", ".pth"):
+        return load_encoder(path).state_dict()
+    if not path.is_file():
+        raise FileNotFoundError(f"no state dict at {path}; pass --encoder_path with the file of the encoder's weights")
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    return {key.removeprefix("encoder."): value for key, value in weights.items()}
 
 
 def _score(
     run: Run,
     network: FindingClassifier,
     store: Store,
-    split: str,
+    scoring: Scoring,
     *,
     command: str,
     n: Mapping[str, int],
     settings: Mapping[str, Any],
 ) -> Path:
-    """Score a classifier on the images of a split; write scores.npz (for paired comparisons) and metrics.json."""
-    findings = network.findings
-    chosen = np.flatnonzero((store.index["split"] == split).to_numpy())
-    if not len(chosen):
-        raise ValueError(f"no image is in the split {split!r}; the index has {sorted(set(store.index['split']))}")
-    index = store.index.iloc[chosen].reset_index(drop=True)
-    logits = embed(network, store.images[chosen], functools.partial(recipes.finish, size=run.size), run.device)
-    labels = index[list(findings)].to_numpy(dtype=float)
-    patients = index["patient_id"].to_numpy(dtype=str)
-    table = score_findings(labels, logits, patients, findings, seed=run.seed)
-    with write_atomically(run.path("scores.npz")) as part, open(part, "wb") as file:
-        np.savez(file, scores=logits, labels=labels, patients=patients, findings=np.array(findings))
-    floor = confounder_floor(store.index, findings, seed=run.seed).to_dict("records") if split == "test" else []
-    shown = table[["finding", "n", "positives", "auroc", "low", "high", "auprc"]].to_dict("records")
-    print_table(shown, title=f"AUROC on the split {split!r} (confounder floor in metrics.json)")  # type: ignore[arg-type]
+    """Score a classifier on the images of a split; write scores.npz (for paired comparisons), tables, metrics.json."""
+    test, index = _predict(run, network, store, scoring.split)
+    val = _predict(run, network, store, "val")[0] if scoring.split != "val" else None
+    _save_scores(run.path("scores.npz"), test, val)
+    table = score_findings(test.labels, test.scores, test.patients, test.findings, scoring.n_bootstrap, run.seed)
+    card = score_card(test, val if val is not None and len(val) else None, scoring.n_bootstrap, run.seed)
+    first = card[card["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
+    groups = score_subgroups(test, index, first.reindex(list(test.findings)).to_numpy(), scoring.n_bootstrap, run.seed)
+    for name, made in {"scores.csv": card, "subgroups.csv": groups}.items():
+        with write_atomically(run.path(name)) as part:
+            made.to_csv(part, index=False)
+    floor = _floor(store, test, scoring, run.seed)
+    shown = table[["finding", "n", "positives", "auroc", "low", "high", "auprc", "prevalence"]].to_dict("records")
+    print_table(shown, title=f"AUROC on the split {scoring.split!r} (all scores in scores.csv)")  # type: ignore[arg-type]
     return write_metrics(
         run.output_dir,
         {"findings": {row["finding"]: row for row in table.to_dict("records")}, **settings},
-        command=command, split=split, seed=run.seed,
-        n={"images": len(chosen), "patients": len(set(patients)), **n},
+        command=command, split=scoring.split, seed=run.seed,
+        n={"images": len(test), "patients": len(set(test.patients)), **n},
         baselines={"chance": 0.5, "confounder_floor": floor},
     )  # fmt: skip
+
+
+def _predict(run: Run, network: FindingClassifier, store: Store, split: str) -> tuple[Predictions, pd.DataFrame]:
+    """Logits and labels of a split's images, and their index rows; empty for val where there is none."""
+    chosen = np.flatnonzero((store.index["split"] == split).to_numpy())
+    if not len(chosen) and split != "val":
+        raise ValueError(f"no image is in the split {split!r}; the index has {sorted(set(store.index['split']))}")
+    index = store.index.iloc[chosen].reset_index(drop=True)
+    finish = functools.partial(recipes.finish, size=run.size)
+    logits = (
+        embed(network, store.images[chosen], finish, run.device)
+        if len(chosen)
+        else np.zeros((0, len(network.findings)))
+    )
+    labels = index[list(network.findings)].to_numpy(dtype=float)
+    return Predictions(labels, logits, index["patient_id"].to_numpy(dtype=str), network.findings), index
+
+
+def _save_scores(path: Path, test: Predictions, val: Predictions | None) -> None:
+    arrays = {"scores": test.scores, "labels": test.labels, "patients": test.patients, "findings": test.findings}
+    if val is not None:
+        arrays |= {"val_scores": val.scores, "val_labels": val.labels, "val_patients": val.patients}
+    with write_atomically(path) as part, open(part, "wb") as file:
+        np.savez(file, **{name: np.array(value) for name, value in arrays.items()})  # type: ignore[arg-type]
+
+
+def _floor(store: Store, test: Predictions, scoring: Scoring, seed: int) -> list[dict[str, Any]]:
+    """The model beside view, age and sex alone, where the split is the one that the floor is fitted for."""
+    if scoring.split != "test":
+        return []
+    floor = floor_scores(store.index, test.findings)
+    rows = beside_floor(test, floor, scoring.n_bootstrap, seed).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]

@@ -1,66 +1,193 @@
 from __future__ import annotations
 
+import base64
+import json
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.report import write_report
+from monai_simclr.evaluation import Predictions, score_card, score_subgroups
+from monai_simclr.report import Material, gather, write_report
+from monai_simclr.results import write_metrics
 
 EVIL = "<script>alert('x')</script>"
+SECTIONS = ["runs", "confounders", "scores", "calibration", "subgroups", "few-labels", "map", "clusters", "sheets",
+            "training", "results", "checklist", "versions"]  # fmt: skip
 
 
 class _Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.ids: list[str] = []
+        self.sections: list[str] = []
         self.sources: list[str] = []
+        self.images: list[dict] = []
+        self.labels: list[str] = []
+        self.radios: list[str] = []
+        self.links: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.tags.append(tag)
-        self.ids += [found["id"]] if "id" in found else []
-        self.sources += [found[name] for name in ("src", "href") if name in found]
+        if tag == "section":
+            self.sections.append(found["id"])
+        if tag == "img":
+            self.images.append(found)
+        if tag == "label":
+            self.labels.append(found["for"])
+        if tag == "input":
+            assert found["type"] == "radio"
+            self.radios.append(found["id"])
+        if tag == "a":
+            self.links.append(found["href"])
+        elif "src" in found or "href" in found:
+            self.sources.append(found.get("src") or found["href"])
 
 
-SECTIONS = ["results", "map", "clusters", "sheets", "few-labels", "training", "versions"]
-
-
-def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(tmp_path):
+@pytest.fixture(scope="module")
+def material() -> Material:
     rng = np.random.default_rng(0)
-    index = pd.DataFrame({"split": ["test"] * 20, "view_position": ["PA", EVIL] * 10, EVIL: [0.0, 1.0] * 10})
-    few = [{"arm": EVIL, "fraction": f, "mean": 0.6, "sd": None} for f in (0.01, 0.1)]
-    path = write_report(
-        tmp_path / "report.html",
-        title=EVIL,
-        notice="phantom: says nothing about patients",
-        metrics={"cluster": {"values": {EVIL: {"value": 0.5, "low": None}}, "seed": 0}, "few_label": {"values": few}},
-        embeddings=Embeddings(rng.normal(size=(20, 4)), index),
-        clusters=np.arange(20) % 2,
-        thumbnails=rng.integers(255, size=(20, 8, 8), dtype=np.uint8),
+    n = 120
+    mass = rng.integers(2, size=n).astype(float)
+    index = pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(n)],
+            "patient_id": [f"secret{i // 2}" for i in range(n)],
+            "split": ["val"] * 40 + ["test"] * 80,
+            "view_position": ["PA", EVIL] * (n // 2),
+            "sex": ["M", "M", "F", "F"] * (n // 4),
+            "age": rng.integers(20, 90, size=n).astype(float),
+            EVIL: mass,
+        }
+    )
+    logits = (2 * mass - 1 + rng.normal(size=n))[:, None]
+    everyone = Predictions(mass[:, None], logits, index["patient_id"].to_numpy(), [EVIL])
+    test, val = everyone.where(np.arange(40, n)), everyone.where(np.arange(40))
+    floor = [{"finding": EVIL, "model": 0.8, "floor": 0.6, "difference": 0.2, "low": 0.1, "high": 0.3}]
+    alignment = {"sentence": f"these clusters follow {EVIL}", EVIL: {"kind": "finding", "ami": 0.5, "n": 80}}
+    study = [
+        {"arm": EVIL, "fraction": f, "mean": 0.6, "sd": None, "mean_low": 0.5, "mean_high": 0.7} for f in (0.01, 0.1)
+    ]
+    metrics = {
+        "cluster": {"values": {"alignment": alignment}, "seed": 0, "n": {"images": 80, "seen_patients": 0}},
+        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_floor": floor}, "n": {}},
+    }
+    return Material(
+        metrics=metrics,
+        embeddings=Embeddings(rng.normal(size=(n, 4)), index),
+        clusters=np.arange(n) % 2,
+        thumbnails=rng.integers(255, size=(n, 8, 8), dtype=np.uint8),
         history=[{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
+        study=study,
+        card=score_card(test, val, n_bootstrap=50),
+        subgroups=score_subgroups(test, index.iloc[40:], n_bootstrap=50),
+        test=test,
+        val=val,
         commands=[EVIL],
     )
-    text = path.read_text()
-    page = _Page(text)
-    assert page.ids == SECTIONS
-    assert "script" not in page.tags
+
+
+@pytest.fixture(scope="module")
+def page(material, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    return write_report(path, title=EVIL, notice="phantom: says nothing about patients", material=material)
+
+
+def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(page):
+    text = page.read_text()
+    found = _Page(text)
+    assert found.sections == SECTIONS
+    assert "script" not in found.tags
     assert "phantom: says nothing about patients" in text
-    assert len(page.sources) == 6
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "these clusters follow" in text
+    assert all(source.startswith("data:") for source in found.sources)
+    assert "secret" not in text
+
+
+def test_every_figure_is_a_picture_with_words_for_who_cannot_see_it(page):
+    found = _Page(page.read_text())
+    assert len(found.images) == 4 + 2 + 1 + 1 + 1  # maps, sheets, reliability, few labels, training
+    for image in found.images:
+        data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+        assert data[:4] == b"\x89PNG"
+        assert len(image["alt"]) > 10
+
+
+def test_the_map_is_switched_by_labelled_radio_buttons_and_links_lead_to_sections(page):
+    found = _Page(page.read_text())
+    assert found.radios == found.labels == [f"map-{i}" for i in (1, 2, 3, 4)]
+    assert found.links == [f"#{name}" for name in SECTIONS[:1] + SECTIONS[1:]]
 
 
 def test_an_empty_report_says_what_is_missing(tmp_path):
-    text = write_report(tmp_path / "r.html", title="t", notice="", metrics={}).read_text()
-    assert _Page(text).ids == SECTIONS
+    text = write_report(tmp_path / "r.html", title="t", notice="", material=Material()).read_text()
+    assert _Page(text).sections == SECTIONS
     assert "No training history was given." in text
+    assert "No scores of a classifier were given." in text
     assert 'role="note"' not in text
 
 
-def test_clusters_of_other_images_are_refused(tmp_path):
+def test_clusters_of_other_images_are_refused():
     with pytest.raises(ValueError, match="3 clusters do not go with 0 embeddings"):
-        write_report(tmp_path / "r.html", title="t", notice="", metrics={}, clusters=np.zeros(3))
+        Material(clusters=np.zeros(3))
+
+
+def test_runs_are_gathered_from_a_folder_of_runs(tmp_path):
+    write_metrics(tmp_path / "pretrain", {"loss": 1.0}, command="pretrain", split="train", seed=0, n={"images": 4})
+    (tmp_path / "pretrain" / "history.json").write_text('[{"epoch": 1, "loss": 2.0}]')
+    (tmp_path / "pretrain" / "config.json").write_text(json.dumps({"max_epochs": 3, "device": "$torch.device('cpu')"}))
+    found = gather([tmp_path])
+    assert list(found.metrics) == ["pretrain"]
+    assert found.history == [{"epoch": 1, "loss": 2.0}]
+    assert found.commands == ['python -m monai.bundle run --config_file "configs/pretrain.json" --max_epochs 3']
+    with pytest.raises(FileNotFoundError, match=r"has no metrics.json, nor has a folder in it"):
+        gather([tmp_path / "nothing"])
+
+
+def _browser() -> str:
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if not found:
+        pytest.skip("no chromium here; apt-get install chromium")
+    return found
+
+
+def _visit(page: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [_browser(), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
+               "--enable-logging=stderr", "--v=0", *arguments, page.as_uri()]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_real_browser_shows_the_page_without_an_error(page, tmp_path):
+    done = _visit(page, tmp_path, "--dump-dom")
+    assert done.returncode == 0
+    assert "CONSOLE" not in done.stderr, done.stderr
+    found = _Page(done.stdout)
+    assert found.sections == SECTIONS
+    assert len(found.images) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_light_and_dark_are_drawn_and_differ(page, tmp_path, dark):
+    from PIL import Image
+
+    mode = ["--blink-settings=preferredColorScheme=0"] if dark else ["--blink-settings=preferredColorScheme=1"]
+    _visit(page, tmp_path, f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1200,2000", *mode)
+    with Image.open(tmp_path / "shot.png") as shot:
+        corner = np.asarray(shot.convert("L"))[:8, :8].mean()
+    assert corner < 60 if dark else corner > 240
+
+
+@pytest.mark.slow
+def test_the_page_prints(page, tmp_path):
+    _visit(page, tmp_path, f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    assert (tmp_path / "page.pdf").read_bytes()[:5] == b"%PDF-"

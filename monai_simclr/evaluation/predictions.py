@@ -1,0 +1,77 @@
+"""Predictions of K findings for N images, checked once, with the patients that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Predictions", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits, labels and patients of the same images.
+
+    Args:
+        labels: 1, 0 or NaN (unknown), shape ``(N, K)``.
+        scores: finite, shape ``(N, K)``, higher for 1. For calibration they are logits: their sigmoid is a probability.
+        patients: shape ``(N,)``.
+        findings: K names.
+
+    Raises:
+        ValueError: if shapes differ, a label is not 0, 1 or NaN, or a score is not finite.
+
+    Example:
+        >>> two = Predictions(np.array([[0], [np.nan]]), np.array([[-1.0], [2.0]]), np.array(["a", "b"]), ["Mass"])
+        >>> len(two), two.known(0).tolist()
+        (2, [True, False])
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    patients: np.ndarray
+    findings: Sequence[str]
+
+    def __post_init__(self) -> None:
+        labels, scores = np.asarray(self.labels, dtype=float), np.asarray(self.scores, dtype=float)
+        patients, findings = np.asarray(self.patients).astype(str), [str(name) for name in self.findings]
+        if labels.shape != scores.shape or labels.shape != (len(patients), len(findings)):
+            raise ValueError(
+                f"labels {labels.shape} and scores {scores.shape} must both be (images, findings) "
+                f"= ({len(patients)}, {len(findings)})"
+            )
+        strange = labels[np.isfinite(labels) & (labels != 0) & (labels != 1)]
+        if len(strange) or np.isinf(labels).any():
+            raise ValueError(f"labels are 1, 0 or NaN; came {strange[:3].tolist() or 'infinity'}")
+        if not np.isfinite(scores).all():
+            raise ValueError(f"{int((~np.isfinite(scores)).sum())} scores are not finite; check the model")
+        for name, value in {"labels": labels, "scores": scores, "patients": patients, "findings": findings}.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def known(self, k: int) -> np.ndarray:
+        """Where the label of finding `k` is known, a mask of shape ``(N,)``."""
+        return np.isfinite(self.labels[:, k])
+
+    def both(self, k: int) -> bool:
+        """Whether finding `k` has a positive and a negative image."""
+        labels = self.labels[self.known(k), k]
+        return bool(0 < labels.sum() < len(labels))
+
+    def where(self, rows: np.ndarray) -> Predictions:
+        """The images that a mask or an array of positions names."""
+        return Predictions(self.labels[rows], self.scores[rows], self.patients[rows], self.findings)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, without overflow.
+
+    Example:
+        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    return 0.5 * (1 + np.tanh(np.asarray(logits, dtype=float) / 2))

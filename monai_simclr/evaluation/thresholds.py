@@ -1,0 +1,43 @@
+"""Operating points: thresholds chosen on validation patients, applied to others as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+__all__ = ["OPERATING_POINTS", "choose_thresholds"]
+
+OPERATING_POINTS: tuple[str, ...] = (
+    "sensitivity at 90% specificity",
+    "sensitivity at 95% specificity",
+    "specificity at 90% sensitivity",
+    "F1",
+)
+"""What is reported at the threshold of the same place in `choose_thresholds`."""
+
+
+def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """A threshold for each of `OPERATING_POINTS`; an image is called positive when its score is at least that.
+
+    Args:
+        labels: 0 or 1 of validation patients, shape ``(N,)``.
+        scores: of the same images, shape ``(N,)``.
+
+    Returns:
+        The threshold with the highest sensitivity at a specificity of 0.90 and of 0.95, the highest specificity at a
+        sensitivity of 0.90, and the highest F1; shape ``(4,)``, NaN without both labels. Infinite where only calling
+        nothing positive is specific enough.
+
+    Example:
+        >>> choose_thresholds(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.5, 0.9])).tolist()
+        [0.9, 0.9, 0.5, 0.5]
+    """
+    if not 0 < np.sum(labels) < len(labels):
+        return np.full(4, np.nan)
+    false, true, at = roc_curve(labels, scores, drop_intermediate=False)
+    chosen = [at[np.flatnonzero(1 - false >= wanted - 1e-12)[-1]] for wanted in (0.90, 0.95)]
+    chosen.append(at[np.flatnonzero(true >= 0.90 - 1e-12)[0]])
+    precision, recall, cuts = precision_recall_curve(labels, scores)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
+    return np.array([*chosen, cuts[int(np.argmax(f1))]], dtype=float)

@@ -1,0 +1,117 @@
+"""What a study is made of: its settings and its runs. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["ARMS", "PlannedRun", "Study", "parse_fractions", "parse_shard"]
+
+ARMS: tuple[str, ...] = ("scratch", "random_frozen", "frozen", "finetuned")
+"""What a study knows: the network from random weights; a linear probe on the same encoder with random weights (the
+floor of the next); a linear probe on the pretrained encoder; the pretrained encoder fine-tuned. Any other arm is the
+name of a given encoder, fine-tuned."""
+
+_FROZEN = ("random_frozen", "frozen")
+
+
+class PlannedRun(NamedTuple):
+    """One training: an arm, the share of the train patients whose labels it uses, and the draw of these patients."""
+
+    arm: str
+    fraction: float
+    draw: int
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder is only embedded with, once, and a linear probe fitted."""
+        return self.arm in _FROZEN
+
+    def folder(self, root: Path) -> Path:
+        """Where the run's files go."""
+        return root / "runs" / self.arm / f"{100 * self.fraction:g}percent" / f"draw{self.draw}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Settings of a study.
+
+    Attributes:
+        bundle: folder of the bundle whose ``configs/train.json`` fine-tunes and whose ``models/`` has the encoder.
+        dataset_dir: the archive, with splits and labels.
+        output_dir: of the study; runs that are whole there are not run again.
+        fractions: shares of the train patients, in (0, 1].
+        draws: of labelled patients, for each fraction; the fractions of a draw are nested.
+        arms: of `ARMS`, or names of `encoders`.
+        encoders: name -> file of an encoder to fine-tune (ours, or a bare state dict .pt), beside the bundle's own.
+        iterations: steps of every fine-tuning, whatever its fraction.
+        training: other overrides of ``train.json`` (learning_rate, batch_size, trained_stages, ...), for all arms.
+        reference: the arm that the others are compared with.
+
+    Raises:
+        ValueError: if a fraction, the draws, the reference or an arm is unknown or out of range.
+
+    Example:
+        >>> study = Study(Path("b"), Path("d"), Path("o"), fractions=(0.1, 1.0), draws=2, arms=("scratch", "frozen"))
+        >>> len(list(study.runs())), next(study.runs())
+        (8, PlannedRun(arm='scratch', fraction=0.1, draw=0))
+    """
+
+    bundle: Path
+    dataset_dir: Path
+    output_dir: Path
+    fractions: tuple[float, ...] = (0.001, 0.01, 0.05, 0.1, 0.25, 1.0)
+    draws: int = 5
+    arms: tuple[str, ...] = ARMS
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    iterations: int = 200
+    training: Mapping[str, Any] = field(default_factory=dict)
+    reference: str = "scratch"
+
+    def __post_init__(self) -> None:
+        wrong = [fraction for fraction in self.fractions if not 0 < fraction <= 1]
+        if wrong or not self.fractions:
+            raise ValueError(f"fractions of patients lie in (0, 100] percent; got {[100 * f for f in self.fractions]}")
+        unknown = [arm for arm in self.arms if arm not in ARMS and arm not in self.encoders]
+        if unknown or self.reference not in self.arms:
+            raise ValueError(
+                f"arms are {list(ARMS)} or encoders given as --arm NAME=FILE, the reference one of them; got "
+                f"{list(self.arms)} with the reference {self.reference!r}"
+            )
+        if self.draws < 1 or self.iterations < 1:
+            raise ValueError(f"draws and iterations must be at least 1, got {self.draws} and {self.iterations}")
+
+    def runs(self) -> Iterator[PlannedRun]:
+        """Every run, all arms of a draw together, so that what is there can be compared before all is done."""
+        for draw in range(self.draws):
+            for fraction in self.fractions:
+                for arm in self.arms:
+                    yield PlannedRun(arm, fraction, draw)
+
+
+def parse_fractions(text: str) -> tuple[float, ...]:
+    """Shares from percents joined by commas.
+
+    Example:
+        >>> parse_fractions("0.1,1,100")
+        (0.001, 0.01, 1.0)
+    """
+    try:
+        return tuple(round(float(part) / 100, 9) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"fractions are percents joined by commas, such as 1,10,100; got {text!r}") from None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"1/2"``: the first of two processes that share a study's runs, as ``(0, 2)``.
+
+    Example:
+        >>> parse_shard("2/3")
+        (1, 3)
+    """
+    first, _, of = text.partition("/")
+    if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
+        raise ValueError(f"a shard is such as 1/2, the first of two; got {text!r}")
+    return int(first) - 1, int(of)

@@ -1,0 +1,197 @@
+"""Run a study: every arm, fraction and draw once; what is whole on disk stays."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from monai_simclr import recipes
+from monai_simclr.bundling import read_metadata, run_bundle
+from monai_simclr.data import Store, label_fraction
+from monai_simclr.embeddings import Embeddings
+from monai_simclr.engines import embed
+from monai_simclr.evaluation import probe_scores
+from monai_simclr.files import sha256_of, write_atomically, write_json
+from monai_simclr.networks import encoder, load_encoder
+from monai_simclr.study.plan import PlannedRun, Study
+from monai_simclr.study.summary import summarize
+from monai_simclr.workflows import open_archive
+from monai_simclr.workflows.seen import check_encoder
+
+__all__ = ["run_study"]
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What all runs of a study stand on: the bundle's facts, the archive, and what the settings hash to."""
+
+    study: Study
+    metadata: dict[str, Any]
+    store: Store
+    findings: list[str]
+    size: int
+
+    def encoder_of(self, arm: str) -> Path | None:
+        if arm in ("scratch", "random_frozen"):
+            return None
+        given = self.study.encoders.get(arm)
+        return Path(given) if given else self.study.bundle / self.metadata["files"]["encoder"]
+
+    def settings(self, run: PlannedRun) -> dict[str, Any]:
+        """What a run's numbers depend on; a run on disk with other settings is not this run."""
+        path = self.encoder_of(run.arm)
+        return {
+            "arm": run.arm, "fraction": run.fraction, "draw": run.draw, "size": self.size, "findings": self.findings,
+            "iterations": None if run.frozen else self.study.iterations,
+            "training": {} if run.frozen else dict(self.study.training), "encoder_sha256": path and sha256_of(path),
+            "network": self.metadata["encoder"],
+            "index_sha256": hashlib.sha256(self.store.index.drop(columns="image").to_csv().encode()).hexdigest(),
+        }  # fmt: skip
+
+
+def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients: bool = False) -> Path:
+    """Run what is missing of a study, and summarize what is there.
+
+    Fine-tuning is ``configs/train.json`` of the bundle, with the same number of steps for every fraction; validation
+    patients choose the epoch, the same ones in all runs. A frozen arm embeds the archive once and fits a linear probe.
+    A fraction that would leave a finding without a positive patient is left out, and the summary says why.
+
+    Args:
+        study: the settings.
+        shard: of several processes that share the runs, this one's place and their number; the last to end has the
+            whole summary.
+        allow_seen_patients: state that test patients may be in what the encoder was pretrained on.
+
+    Returns:
+        Path of the summary's ``metrics.json``.
+
+    Raises:
+        ValueError: if pretraining saw a test patient, or a run in the folder was made with other settings.
+    """
+    ground = _ground(study)
+    test = (ground.store.index["split"] == "test").to_numpy()
+    for arm in study.arms:
+        path = ground.encoder_of(arm)
+        if path is not None:
+            check_encoder(path, ground.store.index["patient_id"].to_numpy()[test], allow_seen_patients)
+    mine = [run for i, run in enumerate(study.runs()) if i % shard[1] == shard[0]]
+    skipped: dict[float, str] = {}
+    for i, run in enumerate(mine):
+        rows = _labelled_rows(ground, run, skipped)
+        if rows is None or _is_whole(ground, run):
+            continue
+        started = time.perf_counter()
+        _probe(ground, run, rows) if run.frozen else _finetune(ground, run, rows, allow_seen_patients)
+        write_json(run.folder(study.output_dir) / "settings.json", {
+            "settings": ground.settings(run), "labelled_images": len(rows), "seconds": time.perf_counter() - started,
+            "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
+        })  # fmt: skip
+        print(
+            f"run {i + 1} of {len(mine)}: {run.arm}, {run.fraction:.2%} of patients, draw {run.draw + 1}, "
+            f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True,
+        )  # fmt: skip
+    train = ground.store.index.loc[ground.store.index["split"] == "train", "patient_id"].nunique()
+    return summarize(study, int(train), skipped)
+
+
+def _ground(study: Study) -> _Ground:
+    metadata = read_metadata(study.bundle)
+    shape = metadata["network_data_format"]
+    size = int(shape["inputs"]["image"]["spatial_shape"][0])
+    store = open_archive(study.dataset_dir, study.bundle / metadata["files"]["store"], size)
+    return _Ground(study, metadata, store, list(shape["outputs"]["pred"]["channel_def"].values()), size)
+
+
+def _labelled_rows(ground: _Ground, run: PlannedRun, skipped: dict[float, str]) -> np.ndarray | None:
+    try:
+        return label_fraction(ground.store.index, run.fraction, run.draw, ground.findings)
+    except ValueError as error:
+        if run.fraction == 1 or "without a positive" not in str(error):
+            raise
+        skipped[run.fraction] = str(error)
+        return None
+
+
+def _is_whole(ground: _Ground, run: PlannedRun) -> bool:
+    folder = run.folder(ground.study.output_dir)
+    if not (folder / "settings.json").is_file() or not (folder / "scores.npz").is_file():
+        return False
+    before = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
+    now = json.loads(json.dumps(ground.settings(run)))
+    other = [key for key in now if before.get(key) != now[key]]
+    if other:
+        raise ValueError(
+            f"{folder} was made with another {', '.join(other)}; give this study a folder of its own with -o"
+        )
+    return True
+
+
+def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_patients: bool) -> None:
+    study, folder = ground.study, run.folder(ground.study.output_dir)
+    training = dict(study.training)
+    steps = max(1, len(rows) // min(len(rows), int(training.get("batch_size", _BATCH))))
+    epochs = math.ceil(study.iterations / steps)
+    defaults = {"max_epochs": epochs, "val_interval": max(1, epochs // 10), "seed": run.draw, "n_bootstrap": 200,
+                "batch_size": _BATCH, "num_workers": 0}  # fmt: skip
+    path = ground.encoder_of(run.arm)
+    given = {} if path is None else {"encoder_path": str(path.resolve())}
+    model = folder / "model.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        run_bundle(
+            study.bundle, "train", dataset_dir=str(study.dataset_dir.resolve()), label_fraction=run.fraction,
+            draw=run.draw, pretrained=path is not None, output_dir=str(folder.resolve()),
+            ckpt_path=str(model.resolve()), allow_seen_patients=allow_seen_patients,
+            **{**defaults, **training, **given},
+        )  # fmt: skip
+    model.unlink()  # a study leaves scores, not a hundred models
+
+
+def _probe(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> None:
+    embeddings = _embeddings(ground, run)
+    scores, test = probe_scores(embeddings, ground.findings, rows)[:2]
+    index = embeddings.index.iloc[test]
+    folder = run.folder(ground.study.output_dir)
+    with write_atomically(folder / "scores.npz") as part, open(part, "wb") as file:
+        np.savez(
+            file, scores=scores, labels=index[ground.findings].to_numpy(dtype=float),
+            patients=index["patient_id"].to_numpy(dtype=str), findings=np.array(ground.findings),
+        )  # fmt: skip
+
+
+def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
+    """Of the whole archive, made once; random weights are other ones for every draw."""
+    if run.arm == "frozen":
+        path = ground.encoder_of(run.arm)
+        assert path is not None
+        name, make = f"frozen_{sha256_of(path)[:12]}", functools.partial(load_encoder, path)
+    else:
+        name, make = f"random{run.draw}", functools.partial(_random_encoder, ground.metadata["encoder"], run.draw)
+    file = ground.study.output_dir / "embeddings" / f"{name}_{ground.size}.npz"
+    if not file.is_file():
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        features = embed(make(), ground.store.images, functools.partial(recipes.finish, size=ground.size), device)
+        Embeddings(features, ground.store.index, {"encoder": name}).save(file)
+    found = Embeddings.load(file)
+    if len(found) != len(ground.store.index):
+        raise ValueError(f"{file} is of another archive; give this study a folder of its own with -o")
+    return found
+
+
+def _random_encoder(settings: dict[str, Any], seed: int) -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return encoder(settings["name"], float(settings["width"]))

@@ -1,0 +1,141 @@
+"""The summary of a study: one table, one curve, tests between arms, power laws, and the label saving."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from monai_simclr.evaluation import arm_curves, compare_arms, curve_laws, label_saving, labels_needed
+from monai_simclr.evaluation.label_curve import Curve
+from monai_simclr.evaluation.multiple import holm
+from monai_simclr.files import write_atomically
+from monai_simclr.report import write_label_curve
+from monai_simclr.results import print_table, write_metrics
+from monai_simclr.study.plan import Study
+
+__all__ = ["MACRO", "summarize"]
+
+MACRO = "macro mean"
+_TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9)
+
+
+def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n_bootstrap: int = 1000) -> Path:
+    """Write ``table.csv``, ``curve.png`` and ``metrics.json`` of the runs that are there, and print the table.
+
+    Args:
+        study: the settings.
+        train_patients: all train patients of the archive.
+        skipped: fractions that were left out, and why.
+        n_bootstrap: resamples of test patients, the same for all runs.
+
+    Returns:
+        Path of ``metrics.json``.
+
+    Raises:
+        ValueError: if no run of the reference arm is there yet.
+    """
+    runs = _load(study)
+    paired = {(run["fraction"], run["draw"]) for run in runs if run["arm"] == study.reference}
+    runs = [run for run in runs if (run["fraction"], run["draw"]) in paired]
+    if not runs:
+        raise ValueError(
+            f"no run of the arm {study.reference!r} is in {study.output_dir} yet; every summary starts from it"
+        )
+    table = _table(study, runs, n_bootstrap)
+    curves = arm_curves(runs, n_bootstrap)
+    with write_atomically(study.output_dir / "table.csv") as part:
+        table.to_csv(part, index=False)
+    macro = table[table["finding"] == MACRO]
+    rows = [{str(key): value for key, value in row.items()} for row in macro.to_dict("records")]
+    write_label_curve(study.output_dir / "curve.png", rows)
+    least = min(run["fraction"] for run in runs)
+    saving = {arm: _said(label_saving(curve, curves[study.reference]).as_dict(), least=least)
+              for arm, curve in curves.items() if arm != study.reference}  # fmt: skip
+    laws = {arm: _law(curve, train_patients) for arm, curve in curves.items()}
+    columns = ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
+    shown = [{name: row[name] for name in columns} for row in rows]
+    print_table(shown, title="macro AUROC on test patients; difference to the reference [95 %]")
+    for arm, found in saving.items():
+        print(f"{arm} reaches {study.reference} with all labels at: {found['sentence']}")
+    done, planned = len(runs), len(list(study.runs()))
+    return write_metrics(
+        study.output_dir,
+        {
+            "few_label": rows, "label_saving": saving, "power_law": laws,
+            "not_run": {f"{100 * fraction:g}%": reason for fraction, reason in skipped.items()},
+        },
+        command="study", split="test", seed=0,
+        n={"runs": done, "planned": planned, "train_patients": train_patients,
+           "test_images": len(runs[0]["labels"]), "test_patients": len(set(runs[0]["patients"]))},
+        baselines={"chance": 0.5, "reference": study.reference},
+    )  # fmt: skip
+
+
+def _load(study: Study) -> list[dict[str, Any]]:
+    runs = []
+    for run in study.runs():
+        folder = run.folder(study.output_dir)
+        if not (folder / "settings.json").is_file():
+            continue
+        about = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        with np.load(folder / "scores.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("scores", "labels", "patients", "findings")}
+        counts = {"n_patients": about["labelled_patients"], "n_images": about["labelled_images"]}
+        runs.append({"arm": run.arm, "fraction": run.fraction, "draw": run.draw, **arrays, **counts})
+    return runs
+
+
+def _table(study: Study, runs: Sequence[Mapping[str, Any]], n_bootstrap: int) -> pd.DataFrame:
+    """Macro mean first, then every finding; the frozen arms are also compared with each other."""
+    findings = [str(name) for name in runs[0]["findings"]]
+    parts = []
+    for name in [MACRO, *(findings if len(findings) > 1 else [])]:
+        mine = [run if name == MACRO else _of_finding(run, findings.index(name)) for run in runs]
+        compared = [compare_arms(mine, study.reference, n_bootstrap).assign(reference=study.reference)]
+        both = {(run["fraction"], run["draw"]) for run in mine if run["arm"] == "random_frozen"}
+        frozen = [run for run in mine if run["arm"] == "random_frozen"]
+        frozen += [run for run in mine if run["arm"] == "frozen" and (run["fraction"], run["draw"]) in both]
+        if len({run["arm"] for run in frozen}) == 2:
+            again = compare_arms(frozen, "random_frozen", n_bootstrap).assign(reference="random_frozen")
+            compared.append(again[again["arm"] == "frozen"])
+        joined = pd.concat(compared, ignore_index=True)
+        parts.append(joined.assign(finding=name, p_holm=holm(joined["p"].to_numpy())))
+    table = pd.concat(parts, ignore_index=True)
+    patients = {run["fraction"]: run["n_patients"] for run in runs}
+    first = ["finding", "fraction", "patients", "arm", "reference"]
+    table["patients"] = table["fraction"].map(patients)
+    return table[[*first, *(name for name in table.columns if name not in first)]]
+
+
+def _of_finding(run: Mapping[str, Any], k: int) -> dict[str, Any]:
+    return {**run, "scores": run["scores"][:, k : k + 1], "labels": run["labels"][:, k : k + 1]}
+
+
+def _law(curve: Curve, train_patients: int) -> dict[str, Any] | None:
+    laws = curve_laws(curve, train_patients)
+    if not laws:
+        return None
+    needed = {f"{target:g}": _said(labels_needed(laws, target).as_dict(), " patients") for target in _TARGETS}
+    return {**laws[0]._asdict(), "patients_needed_for_auroc": needed}
+
+
+def _said(interval: Mapping[str, float], unit: str = "", least: float = 0.0) -> dict[str, Any]:
+    """An interval that may be infinite, with a sentence; JSON has no infinity."""
+
+    def word(value: float) -> str:
+        if math.isinf(value):
+            return "not reached"
+        if math.isnan(value):
+            return "unknown"
+        if unit:
+            return f"{value:.0f}{unit}"
+        return f"{value:.1%} of train patients" + (" or fewer" if value <= least else "")
+
+    sentence = f"{word(interval['value'])} [{word(interval['low'])}, {word(interval['high'])}]"
+    return {**interval, "sentence": sentence}

@@ -1,0 +1,81 @@
+"""Paired tests between arms, power laws and label savings, on curves whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monai_simclr.evaluation import arm_curves, compare_arms, curve_laws, fit_power_law, label_saving, labels_needed
+from monai_simclr.evaluation.label_curve import Curve, PowerLaw
+from monai_simclr.evaluation.multiple import holm
+
+
+def _runs(seed: int, gain: dict[str, list[float]], patients: int = 60, draws: int = 3) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    names = np.repeat(np.arange(patients), 2)
+    labels = rng.integers(2, size=patients)[names][:, None].astype(float)
+    person = rng.normal(size=(patients, 1))[names]
+    return [
+        {
+            "arm": arm, "draw": draw, "fraction": fraction, "labels": labels, "patients": names,
+            "scores": strength * labels + person + rng.normal(size=labels.shape) / 2,
+        }
+        for arm, strengths in gain.items()
+        for fraction, strength in zip((0.01, 0.1, 1.0), strengths, strict=True)
+        for draw in range(draws)
+    ]  # fmt: skip
+
+
+def test_holm_equals_the_steps_done_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.005])), [0.06, 0.03, 0.06, 0.02])
+
+
+def test_an_arm_that_is_better_is_found_and_one_that_is_the_same_is_not():
+    better = compare_arms(_runs(0, {"scratch": [0.3] * 3, "finetuned": [1.5] * 3}), "scratch", 300)
+    rows = better[better["arm"] == "finetuned"]
+    assert (rows["low"] > 0).all()
+    assert (rows["p_holm"] < 0.05).all()
+    same = compare_arms(_runs(1, {"scratch": [1.0] * 3, "finetuned": [1.0] * 3}), "scratch", 300)
+    assert (same.loc[same["arm"] == "finetuned", "p_holm"] > 0.05).all()
+
+
+def test_holm_is_never_below_the_single_p_value():
+    table = compare_arms(_runs(2, {"scratch": [0.5] * 3, "a": [0.8] * 3, "b": [0.6] * 3}), "scratch", 200)
+    known = table.dropna(subset=["p"])
+    assert (known["p_holm"] >= known["p"]).all()
+
+
+@pytest.mark.slow
+def test_paired_differences_of_500_data_sets_cover_the_truth_give_or_take_2():
+    inside = 0
+    for seed in range(500):
+        table = compare_arms(
+            _runs(seed, {"scratch": [1.0] * 3, "same": [1.0] * 3}, patients=80, draws=1), "scratch", 300
+        )
+        row = table[(table["arm"] == "same") & (table["fraction"] == 0.1)].iloc[0]
+        inside += row["low"] <= 0 <= row["high"]
+    assert 0.93 <= inside / 500 <= 0.97
+
+
+def test_a_power_law_is_found_again_from_its_own_points():
+    n = np.array([4, 16, 64, 256, 1024])
+    law = PowerLaw(0.92, 0.35, 0.4)
+    found = fit_power_law(n, np.array([law.at(value) for value in n]))
+    np.testing.assert_allclose(found, law, atol=1e-3)
+    assert found.needed(0.8) == pytest.approx(law.needed(0.8), rel=0.01)
+    assert fit_power_law(n[:3], np.array([0.6, 0.7, 0.8])) is None
+
+
+def test_labels_beyond_the_plateau_are_never_enough():
+    curve = Curve(np.array([0.01, 0.1, 0.5, 1.0]), np.array([[0.6, 0.7, 0.74, 0.75]] * 20))
+    laws = curve_laws(curve, 1000, refits=5)
+    assert labels_needed(laws, 0.99).value == np.inf
+    assert labels_needed(laws, 0.7).value == pytest.approx(100, rel=0.2)
+
+
+def test_the_label_saving_is_where_the_curve_crosses_and_says_when_it_never_does():
+    curves = arm_curves(_runs(3, {"scratch": [0.1, 0.5, 1.0], "good": [0.8, 1.5, 2.0], "bad": [0.0, 0.1, 0.2]}), 200)
+    saved = label_saving(curves["good"], curves["scratch"])
+    assert 0.01 <= saved.low <= saved.value <= saved.high < 0.5
+    lost = label_saving(curves["bad"], curves["scratch"])
+    assert lost.value == lost.high == np.inf

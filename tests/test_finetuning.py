@@ -1,0 +1,125 @@
+"""Options of fine-tuning: which stages train, how fast, how rare findings are weighed, when it stops."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from monai_simclr.handlers import KeepBest
+from monai_simclr.networks import FindingClassifier, encoder
+from monai_simclr.workflows.finetuning import BalancedSampler, freeze_stages, layerwise_optimizer, pos_weight, stages
+
+
+def _network(name: str = "resnet10") -> FindingClassifier:
+    torch.manual_seed(0)
+    return FindingClassifier(encoder(name, width=0.125), ["Mass", "Edema"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
+def test_every_parameter_of_an_encoder_is_in_one_stage(name):
+    network = encoder(name, width=0.125)
+    found = [id(p) for part in stages(network) for module in part for p in module.parameters()]
+    assert sorted(found) == sorted(id(p) for p in network.parameters())
+
+
+@pytest.mark.parametrize("trained", [0, 1, 3])
+def test_a_training_step_moves_the_trained_stages_only_batch_statistics_included(trained):
+    network = freeze_stages(_network(), trained).train()
+    parts = stages(network.encoder)
+    before = {key: value.clone() for key, value in network.state_dict().items() if key != "_extra_state"}
+    optimizer = layerwise_optimizer(network, 0.1, 0.0)
+    network.train()
+    network(torch.rand(4, 1, 32, 32)).square().sum().backward()
+    optimizer.step()
+    names = {id(module): name for name, module in network.named_modules()}
+    for i, part in enumerate(parts):
+        for module in part:
+            prefix = names[id(module)] + "."
+            moved = [
+                key
+                for key, value in before.items()
+                if key.startswith(prefix) and not torch.equal(value, network.state_dict()[key])
+            ]
+            assert bool(moved) == (i >= len(parts) - trained), prefix
+
+
+def test_more_stages_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="trained_stages is 9, but the encoder has 5 stages"):
+        freeze_stages(_network(), 9)
+
+
+def test_rates_fall_from_the_head_to_the_image_and_frozen_stages_have_none():
+    network = freeze_stages(_network(), 2)
+    rates = {round(group["lr"], 6) for group in layerwise_optimizer(network, 0.1, 0.01, 0.5).param_groups}
+    assert rates == {0.1, 0.05, 0.025}
+    with pytest.raises(ValueError, match="layer_decay must be greater than 0 and at most 1, got 0"):
+        layerwise_optimizer(network, 0.1, 0.0, 0.0)
+
+
+def _store() -> SimpleNamespace:
+    mass, edema = [1.0] * 10 + [0.0] * 90, [np.nan] * 50 + [0.0] * 25 + [1.0] * 25
+    return SimpleNamespace(index=pd.DataFrame({"split": "train", "Mass": mass, "Edema": edema}))
+
+
+def test_class_weights_are_negatives_over_positives_of_known_labels():
+    store = _store()
+    assert pos_weight(store, np.arange(100), ["Mass", "Edema"], "class_weights") == [9.0, 1.0]
+    assert pos_weight(store, np.arange(100), ["Mass", "Edema"], "balanced_sampling") is None
+    with pytest.raises(ValueError, match="balance must be 'none', 'class_weights' or 'balanced_sampling', got 'focal'"):
+        pos_weight(store, np.arange(100), ["Mass"], "focal")
+
+
+def test_balanced_sampling_shows_a_rare_finding_as_often_as_others_and_is_a_function_of_seed_and_epoch():
+    class Labelled(torch.utils.data.Dataset):
+        data = [{"label": [1.0, 0.0]}] * 5 + [{"label": [0.0, 1.0]}] * 45 + [{"label": [0.0, float("nan")]}] * 150
+
+        def __len__(self):
+            return len(self.data)
+
+    sampler = BalancedSampler(Labelled(), seed=3)
+    drawn = []
+    for epoch in range(40):
+        sampler.set_epoch(epoch)
+        drawn += [position for _, position in sampler]
+    share = np.bincount(np.digitize(drawn, [5, 50]), minlength=3) / len(drawn)
+    np.testing.assert_allclose(share, 1 / 3, atol=0.03)
+    assert list(sampler) == list(sampler)
+
+
+def _train(scores: list[float], patience: int) -> tuple[Engine, KeepBest, torch.nn.Linear]:
+    network = torch.nn.Linear(1, 1, bias=False)
+    waiting = iter(scores)
+
+    def validate(engine, batch):
+        engine.state.metrics["val_mean_auroc"] = next(waiting)
+
+    validator, trainer = Engine(validate), Engine(lambda engine, batch: None)
+    best = KeepBest(validator, network, patience)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _(engine):
+        network.weight.data.fill_(float(engine.state.epoch))
+        validator.run([0])
+
+    best.attach(trainer)
+    trainer.run([0], max_epochs=len(scores))
+    return trainer, best, network
+
+
+def test_the_best_weights_on_validation_come_back_and_training_stops_when_nothing_gets_better():
+    trainer, best, network = _train([0.6, 0.8, 0.7, 0.7, 0.9, 0.5], patience=2)
+    assert (trainer.state.epoch, best.best, best.best_epoch) == (4, 0.8, 2)
+    assert network.weight.item() == 2
+
+
+def test_without_patience_every_epoch_is_tried_and_without_scores_the_last_weights_stay(caplog):
+    trainer, _, network = _train([0.6, 0.8, 0.7, 0.9], patience=0)
+    assert (trainer.state.epoch, network.weight.item()) == (4, 4)
+    _, _, network = _train([float("nan")] * 3, patience=1)
+    assert network.weight.item() == 3
+    assert "the last weights stay" in caplog.text

@@ -1,0 +1,174 @@
+"""The label-efficiency study: planned, run, resumed, refused and summarized, on phantoms."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.cli import app
+from monai_simclr.data import open_index
+from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.embeddings import Embeddings
+from monai_simclr.files import keyed_hash
+from monai_simclr.networks import encoder, save_encoder
+from monai_simclr.results import read_metrics
+from monai_simclr.study import Study, run_study, runs
+
+FINDINGS = ["Cardiomegaly", "Effusion"]
+
+
+def _encoder(folder, seen: list[str]) -> None:
+    torch.manual_seed(0)
+    hashes = json.dumps([keyed_hash("k", patient) for patient in seen])
+    header = {"name": "resnet10", "width": "0.125", "patients_key": "k", "patients_seen": hashes}
+    save_encoder(folder / "models" / "encoder.safetensors", encoder("resnet10", 0.125), header)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    write_nih_phantoms(folder / "phantoms", n_patients=60, size=64)
+    copy_bundle(folder / "bundle", FINDINGS, size=32, encoder="resnet10", width=0.125)
+    _encoder(folder / "bundle", [])
+    return folder
+
+
+def _study(ground, name: str = "out", **settings) -> Study:
+    given = {"fractions": (0.02, 0.5, 1.0), "draws": 2, "arms": ("scratch", "random_frozen", "frozen"), "iterations": 4}
+    return Study(ground / "bundle", ground / "phantoms", ground / name, **{**given, **settings})
+
+
+@pytest.fixture(scope="module")
+def done(ground):
+    study = _study(ground)
+    return study, read_metrics(run_study(study))
+
+
+def test_the_summary_has_a_row_for_each_arm_and_fraction_and_says_what_was_left_out(done):
+    study, metrics = done
+    table = pd.read_csv(study.output_dir / "table.csv")
+    macro = table[table["finding"] == "macro mean"]
+    assert set(zip(macro["fraction"], macro["arm"], strict=True)) == {
+        (f, arm) for f in (0.5, 1.0) for arm in study.arms
+    }
+    assert set(table["finding"]) == {"macro mean", *FINDINGS}
+    assert (macro["low"] <= macro["difference"]).all()
+    assert "without a positive" in metrics["values"]["not_run"]["2%"]
+    assert set(metrics["values"]["label_saving"]) == {"random_frozen", "frozen"}
+    assert (study.output_dir / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert "frozen" in set(macro.loc[macro["reference"] == "random_frozen", "arm"])
+
+
+def test_a_study_leaves_scores_and_no_models(done):
+    assert not list(done[0].output_dir.rglob("model.pt"))
+    assert len(list(done[0].output_dir.rglob("scores.npz"))) == 12
+
+
+def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_numbers(done, monkeypatch):
+    study, metrics = done
+    lost = study.output_dir / "runs" / "scratch" / "50percent" / "draw1"
+    before = np.load(lost / "scores.npz")["scores"]
+    (lost / "settings.json").unlink()
+    trained = []
+    finetune = runs._finetune
+    monkeypatch.setattr(runs, "_finetune", lambda *a: (trained.append(a[1]), finetune(*a)))
+    again = read_metrics(run_study(study))
+    assert [(run.arm, run.fraction, run.draw) for run in trained] == [("scratch", 0.5, 1)]
+    np.testing.assert_array_equal(np.load(lost / "scores.npz")["scores"], before)
+    assert again["values"] == metrics["values"]
+
+
+def test_other_settings_in_the_same_folder_are_refused(ground, done):
+    with pytest.raises(ValueError, match="was made with another iterations; give this study a folder of its own"):
+        run_study(_study(ground, iterations=5))
+
+
+def test_labelled_patients_of_a_smaller_fraction_are_among_those_of_a_larger_one(done):
+    study = done[0]
+    counts = [
+        json.loads(path.read_text())["labelled_patients"]
+        for path in sorted((study.output_dir / "runs" / "frozen").rglob("draw0/settings.json"))
+    ]
+    assert len(set(counts)) == 2
+
+
+def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_stated(ground):
+    index = open_index(ground / "phantoms")
+    _encoder(ground / "bundle", list(index.loc[index["split"] == "test", "patient_id"])[:1])
+    try:
+        study = _study(ground, "leaky", fractions=(1.0,), draws=1)
+        with pytest.raises(ValueError, match="pretraining saw 1 of the"):
+            run_study(study)
+        assert run_study(study, allow_seen_patients=True).is_file()
+    finally:
+        _encoder(ground / "bundle", [])
+
+
+def test_two_shards_do_every_run_once():
+    study = Study("b", "d", "o", fractions=(0.1, 1.0), draws=3)
+    runs_of = [[run for i, run in enumerate(study.runs()) if i % 2 == shard] for shard in (0, 1)]
+    assert sorted(map(str, runs_of[0] + runs_of[1])) == sorted(map(str, study.runs()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fractions": (1.5,)}, r"fractions of patients lie in \(0, 100\] percent; got \[150.0\]"),
+        ({"arms": ("frozen",)}, "the reference one of them"),
+        ({"arms": ("scratch", "dino")}, "given as --arm NAME=FILE"),
+        ({"draws": 0}, "draws and iterations must be at least 1, got 0"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Study("b", "d", "o", **settings)
+
+
+@pytest.mark.slow
+def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
+    path = ground / "other.pt"
+    torch.save(encoder("resnet10", 0.125).state_dict(), path)
+    bundle, archive, out = (str(ground / name) for name in ("bundle", "phantoms", "given"))
+    arguments = ["study", bundle, "--dataset-dir", archive, "-o", out,
+                 "--fractions", "100", "--draws", "1", "--arms", "scratch,finetuned", "--arm", f"other={path}",
+                 "--iterations", "4", "--set", "layer_decay=0.5", "--set", "balance=class_weights"]  # fmt: skip
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    table = pd.read_csv(ground / "given" / "table.csv")
+    assert set(table["arm"]) == {"scratch", "finetuned", "other"}
+
+
+def test_select_and_similar_work_from_a_file_of_embeddings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    index = pd.DataFrame(
+        {
+            "image": [f"a/{i}.png" for i in range(40)],
+            "patient_id": [f"secret{i}" for i in range(40)],
+            "split": "train",
+            "sex": "F",
+            "Mass": 1.0,
+        }
+    )
+    Embeddings(rng.normal(size=(40, 4)), index).save("e.npz")
+    result = CliRunner().invoke(app, ["select", "e.npz", "--budget", "5", "-o", "list.csv"], catch_exceptions=False)
+    assert result.exit_code == 0
+    listed = pd.read_csv("list.csv")
+    assert len(listed) == 5
+    listed[["image"]].to_csv("done.csv", index=False)
+    CliRunner().invoke(
+        app, ["select", "e.npz", "--budget", "5", "-o", "next.csv", "--labelled", "done.csv"], catch_exceptions=False
+    )
+    assert not set(pd.read_csv("next.csv")["image"]) & set(listed["image"])
+    shown = CliRunner().invoke(app, ["similar", "e.npz", "7.png", "-n", "3"], catch_exceptions=False)
+    assert shown.exit_code == 0
+    assert shown.output.count(".png") == 4
+    assert "secret" not in shown.output + (tmp_path / "list.csv").read_text()
+    with pytest.raises(ValueError, match=r"0 of the 40 embedded images are called 'x.png'"):
+        CliRunner().invoke(app, ["similar", "e.npz", "x.png"], catch_exceptions=False)
