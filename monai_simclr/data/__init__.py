@@ -2,6 +2,7 @@
 
 from monai_simclr.data.index import check_index as check_index
 from monai_simclr.data.index import classes_of as classes_of
+from monai_simclr.data.index import combine_indexes as combine_indexes
 from monai_simclr.data.index import findings_of as findings_of
 from monai_simclr.data.index import read_index as read_index
 from monai_simclr.data.index import records as records
