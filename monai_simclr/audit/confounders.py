@@ -26,8 +26,8 @@ def confounders(index: pd.DataFrame, facts: pd.DataFrame) -> list[dict[str, Any]
     """AUROC of every nuisance for every finding, the strongest first: over all images, and within each source.
 
     For a number (age, bytes, rows x columns) the AUROC is of the number itself, in the better direction. For a category
-    it is of the category's prevalence, learnt on one half of the patients and scored on the other, both ways. A pixel
-    is never looked at: what stands here, a network may learn instead of the finding.
+    it is of the category's prevalence, learnt on one half of the patients and scored on the other, both ways. An unknown
+    view, sex or age is left out. A pixel is never looked at: what stands here, a network may learn instead of the finding.
 
     Args:
         index: N rows with labels.
@@ -69,6 +69,7 @@ def _nuisances(index: pd.DataFrame, facts: pd.DataFrame) -> dict[str, np.ndarray
             number = name in _NUMBERS
             values = table[name].astype(float if number else str)
             values = values.where(values >= 0) if number else values
+            values = values.replace("", np.nan) if name in ("view_position", "sex") else values
             if values.nunique() > 1:
                 found[name] = values.to_numpy()
     return found
@@ -82,15 +83,15 @@ def _strata(index: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _row(values: np.ndarray, positive: np.ndarray, half: np.ndarray) -> dict[str, Any] | None:
+    given = ~pd.isna(values)
+    values, positive, half = values[given], positive[given], half[given]
     if values.dtype == float:
-        given = ~np.isnan(values)
-        values, positive = values[given], positive[given]
         area = _auroc(values, positive)
         area = max(area, 1 - area)
     else:
         area = _crossed(values, positive, half)
     n, m = int(positive.sum()), int((~positive).sum())
-    if np.isnan(area) or min(n, m) < _FEWEST or len(np.unique(values)) < 2:
+    if min(n, m) < _FEWEST or np.isnan(area) or len(np.unique(values)) < 2:
         return None
     chance = 0.5 + 1.96 * float(np.sqrt((n + m + 1) / (12 * n * m)))
     strong = bool(area >= max(_STRONG, chance))
@@ -98,7 +99,7 @@ def _row(values: np.ndarray, positive: np.ndarray, half: np.ndarray) -> dict[str
 
 
 def _crossed(values: np.ndarray, positive: np.ndarray, half: np.ndarray) -> float:
-    """Mean over the two halves of the AUROC of prevalences that the other half taught; NaN if a half cannot be scored."""
+    """Mean over the halves of the AUROC of prevalences that the other half taught; NaN if one cannot be scored."""
     overall = positive.mean()
     areas = []
     for scored in (half, ~half):

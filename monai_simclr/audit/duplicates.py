@@ -57,7 +57,7 @@ def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray, radius: int = RADIUS
         return group
     unique, first, place = np.unique(hashes[readable], axis=0, return_index=True, return_inverse=True)
     place = place.reshape(-1)  # NumPy 2.0 gave it the shape of the rows
-    close = np.concatenate([pair for pair in _close(unique, radius)] or [np.zeros((0, 2), int)])
+    close = np.concatenate(list(_close(unique, radius)) or [np.zeros((0, 2), int)])
     edges = np.concatenate([first[close], np.stack([np.arange(len(readable)), first[place]], axis=1)])
     edges = edges[_correlation(thumbs[readable], edges) >= CORRELATION]
     n = len(readable)

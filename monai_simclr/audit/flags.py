@@ -13,7 +13,7 @@ __all__ = ["FLAGS", "Flag", "flag_rows"]
 LIKE_A_CHEST = 0.15
 """Frontal score under which an image is unlike a frontal chest: 0.4 % of 3,250 frontal radiographs are under it."""
 TURNED = -0.3
-"""Frontal score under which the polarity is likely wrong: 99 % of the same images are, when their polarity is turned."""
+"""Frontal score under which the polarity is likely wrong: 99 % of the same images are, with their polarity turned."""
 _ROWS = 1000
 
 
@@ -69,9 +69,11 @@ FLAGS: tuple[Flag, ...] = (
          "text in the picture may name the patient: look at some",
          lambda t: _dicom(t) & (t["burned_in"] != "YES")
          & ((t["burned_in"] == "") | t["sop_class"].str.contains("Secondary Capture"))),
-    Flag("border", "a tenth of the area or more is uniform stripes at the edges", "collimation or padding: crop, or live with it",
+    Flag("border", "a tenth of the area or more is uniform stripes at the edges",
+         "collimation or padding: crop, or live with it",
          lambda t: t["border"] > 0.1, pixels=True),
-    Flag("flat", "almost no contrast (standard deviation under 0.05)", "look at them: black, white, or wrongly windowed",
+    Flag("flat", "almost no contrast (standard deviation under 0.05)",
+         "look at them: black, white, or wrongly windowed",
          lambda t: t["contrast"] < 0.05, pixels=True),
     Flag("saturated", "half of the pixels or more are black or white", "look at the window and at the collimation",
          lambda t: t["saturated"] > 0.5, pixels=True),
@@ -91,10 +93,6 @@ def flag_rows(index: pd.DataFrame, facts: pd.DataFrame) -> dict[str, dict[str, A
         if flag.pixels and "frontal" not in facts:
             continue
         rows = np.flatnonzero(flag.rule(table).to_numpy(dtype=bool))
-        raised[flag.key] = {
-            "title": flag.title,
-            "remedy": flag.remedy,
-            "count": len(rows),
-            "rows": rows[:_ROWS].tolist(),
-        }
+        found = {"count": len(rows), "rows": rows[:_ROWS].tolist()}
+        raised[flag.key] = {"title": flag.title, "remedy": flag.remedy, **found}
     return raised

@@ -25,8 +25,8 @@ HEADER_FIELDS = (
 _TAGS = [
     "SOPClassUID", "Modality", "PhotometricInterpretation", "PresentationLUTShape", "PresentationIntentType",
     "BitsStored", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ViewPosition", "ViewCodeSequence",
-    "BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
-    "WindowCenter", "WindowWidth", "VOILUTSequence", "PixelSpacing", "ImagerPixelSpacing",
+    "BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName",
+    "AcquisitionDeviceProcessingDescription", "WindowCenter", "WindowWidth", "VOILUTSequence", "PixelSpacing", "ImagerPixelSpacing",
     "NominalScannedPixelSpacing", "BurnedInAnnotation", "Manufacturer", "ManufacturerModelName",
 ]  # fmt: skip
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")

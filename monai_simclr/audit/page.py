@@ -47,7 +47,7 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
     page = _template().render(
         content=content, files=_file_tables(content["files"]), views=_counted("view position", content["views"]),
         left_out=_counted("left out of the index", content["left_out"]), splits=_records("splits", content["splits"]),
-        flags=[{"key": key, **flag, "some": _some(flag["rows"], flag["count"])} for key, flag in content["flags"].items()],
+        flags=[{**flag, "some": _some(flag["rows"], flag["count"])} for flag in content["flags"].values()],
         leaks=_groups("patients in several splits", content["leaks"]["first"]),
         duplicates={kind: _duplicate_table(kind, facts) for kind, facts in content["duplicates"].items()},
         prevalence=_records("prevalence of every finding", content["prevalence"]),
@@ -59,9 +59,8 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
 
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("monai_simclr.audit", package_path=".")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-        "page.html"
-    )
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html")
 
 
 def _file_tables(files: Mapping[str, Mapping[str, int]]) -> list[Table]:

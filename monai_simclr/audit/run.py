@@ -24,8 +24,8 @@ from monai_simclr.results import package_versions
 
 __all__ = ["Audit", "run_audit"]
 
-_COUNTED = ("problem", "format", "modality", "sop_class", "transfer_syntax", "photometric", "presentation_lut", "intent",
-            "bits", "window", "spacing", "burned_in", "manufacturer", "model", "damage")  # fmt: skip
+_COUNTED = ("problem", "format", "modality", "sop_class", "transfer_syntax", "photometric", "presentation_lut",
+            "intent", "bits", "window", "spacing", "burned_in", "manufacturer", "model", "damage")  # fmt: skip
 _MOST = 30
 
 
