@@ -26,8 +26,9 @@ def confounders(index: pd.DataFrame, facts: pd.DataFrame) -> list[dict[str, Any]
     """AUROC of every nuisance for every finding, the strongest first: over all images, and within each source.
 
     For a number (age, bytes, rows x columns) the AUROC is of the number itself, in the better direction. For a category
-    it is of the category's prevalence, learnt on one half of the patients and scored on the other, both ways. An unknown
-    view, sex or age is left out. A pixel is never looked at: what stands here, a network may learn instead of the finding.
+    it is of the category's prevalence, learnt on one half of the patients and scored on the other, both ways. An
+    unknown view, sex or age is left out. A pixel is never looked at: what stands here, a network may learn instead of
+    the finding.
 
     Args:
         index: N rows with labels.
@@ -85,13 +86,15 @@ def _strata(index: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
 def _row(values: np.ndarray, positive: np.ndarray, half: np.ndarray) -> dict[str, Any] | None:
     given = ~pd.isna(values)
     values, positive, half = values[given], positive[given], half[given]
+    n, m = int(positive.sum()), int((~positive).sum())
+    if min(n, m) < _FEWEST or pd.unique(values).size < 2:
+        return None
     if values.dtype == float:
         area = _auroc(values, positive)
         area = max(area, 1 - area)
     else:
         area = _crossed(values, positive, half)
-    n, m = int(positive.sum()), int((~positive).sum())
-    if min(n, m) < _FEWEST or np.isnan(area) or len(np.unique(values)) < 2:
+    if np.isnan(area):
         return None
     chance = 0.5 + 1.96 * float(np.sqrt((n + m + 1) / (12 * n * m)))
     strong = bool(area >= max(_STRONG, chance))

@@ -48,7 +48,7 @@ FLAGS: tuple[Flag, ...] = (
          "set view_position, or leave them out",
          lambda t: (t["view_position"] != "LL") & ((t["header_view"] == "LL") | (t["lateral_words"] == "yes"))),
     Flag("lateral", "lateral in an index that has frontal images too", "keep one kind: views=('PA', 'AP')",
-         lambda t: (t["view_position"] == "LL") & t["view_position"].isin(["PA", "AP"]).any()),
+         lambda t: (t["view_position"] == "LL") & bool(t["view_position"].isin(["PA", "AP"]).any())),
     Flag("view_conflict", "the header says another view than the index", "find out which is right",
          lambda t: (t["header_view"] != "") & (t["view_position"] != "") & (t["header_view"] != t["view_position"])),
     Flag("monochrome1", "MONOCHROME1: stored with dense tissue dark", "nothing: our reader turns them, once",

@@ -26,8 +26,8 @@ _TAGS = [
     "SOPClassUID", "Modality", "PhotometricInterpretation", "PresentationLUTShape", "PresentationIntentType",
     "BitsStored", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ViewPosition", "ViewCodeSequence",
     "BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName",
-    "AcquisitionDeviceProcessingDescription", "WindowCenter", "WindowWidth", "VOILUTSequence", "PixelSpacing", "ImagerPixelSpacing",
-    "NominalScannedPixelSpacing", "BurnedInAnnotation", "Manufacturer", "ManufacturerModelName",
+    "AcquisitionDeviceProcessingDescription", "WindowCenter", "WindowWidth", "VOILUTSequence", "PixelSpacing",
+    "ImagerPixelSpacing", "NominalScannedPixelSpacing", "BurnedInAnnotation", "Manufacturer", "ManufacturerModelName",
 ]  # fmt: skip
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _DESCRIPTIONS = ("StudyDescription", "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")

@@ -18,7 +18,7 @@ LOOK_FIELDS = ("damage", "frontal", "border", "saturated", "contrast", "hash", "
 HASH_BITS = 256
 THUMB = 32
 
-# Mean of 1,008 frontal radiographs of NIH's train_val list (CC0-like terms, an aggregate of all), 16 x 16, centred and
+# Mean of 1,008 frontal radiographs of NIH's train_val list (an aggregate: nobody's image), 16 x 16, centred and
 # scaled to 99. Rows from the neck to the abdomen, columns from the patient's right to the left: dark lungs beside a
 # bright mediastinum, dark air above the shoulders, bright abdomen.
 _CHEST = np.array([
@@ -71,7 +71,7 @@ def frontal_score(image: np.ndarray) -> float:
 
     What it can: 99.6 % of 1,642 held-out and other archives' frontal chest radiographs score above 0.15, and 99.4 % of
     the same images with their polarity turned score under -0.3 (docs/how-to/own-dicom-archive.md has the table). A
-    tibia scores -0.2. What it cannot: tell a lateral or an odd frontal (rotated, opaque, tightly collimated) from no chest at
+    tibia scores -0.2. What it cannot: tell a lateral or an odd frontal (rotated, opaque, collimated) from no chest at
     all; a CT slice or a round bright thing can pass. It ranks what a person should look at.
 
     Args:

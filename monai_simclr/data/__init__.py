@@ -12,6 +12,7 @@ from monai_simclr.data.loading import KeyedSampler as KeyedSampler
 from monai_simclr.data.loading import StoreDataset as StoreDataset
 from monai_simclr.data.loading import list_radiographs as list_radiographs
 from monai_simclr.data.open import open_index as open_index
+from monai_simclr.data.options import SourceOptions as SourceOptions
 from monai_simclr.data.reader import RadiographError as RadiographError
 from monai_simclr.data.reader import RadiographReader as RadiographReader
 from monai_simclr.data.reader import read_radiograph as read_radiograph

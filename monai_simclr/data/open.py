@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from monai_simclr.data.index import COLUMNS, check_images_exist, check_index, read_index
+from monai_simclr.data.options import SourceOptions, source_options
 from monai_simclr.data.sources.chexpert import read_chexpert, recognise_chexpert
 from monai_simclr.data.sources.dicom_tree import read_dicom_tree, recognise_dicom_tree
 from monai_simclr.data.sources.folder import (
@@ -28,49 +28,9 @@ from monai_simclr.data.sources.rsna import read_rsna, recognise_rsna
 from monai_simclr.data.sources.table import read_table
 from monai_simclr.data.sources.vindr import read_vindr, recognise_vindr
 
-__all__ = ["SOURCES", "Source", "SourceOptions", "open_index"]
+__all__ = ["SOURCES", "Source", "open_index"]
 
 logger = logging.getLogger("monai_simclr.data")
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """What a source may be told; an option that the archive's source does not know is an error, never ignored.
-
-    Attributes:
-        uncertain: what uncertain labels become (CheXpert, MIMIC, VinDr): "ignore", "zeros", "ones", "smoothed".
-        blank: what findings that a report does not mention become (CheXpert, MIMIC): "zeros", "ignore".
-        labeler: whose labels: "chexpert" or "negbio" (MIMIC), "all" or "physician" (PadChest).
-        min_votes: how many readers must agree (VinDr).
-        findings: what to label (PadChest, a table with `columns`).
-        columns: from our columns to those of a CSV file (a table).
-        patient_pattern: regular expression whose first group is the patient in a file's name (archives without ids).
-        views: keep only these view positions (every source), as ("PA", "AP").
-    """
-
-    uncertain: str | None = None
-    blank: str | None = None
-    labeler: str | None = None
-    min_votes: int | None = None
-    findings: tuple[str, ...] | None = None
-    columns: Mapping[str, str] | None = None
-    patient_pattern: str | None = None
-    views: tuple[str, ...] = field(default=())
-
-    def of(self, read: Callable[..., pd.DataFrame], name: str) -> dict[str, Any]:
-        """The options that were given, for a function that reads a source; `views` is everybody's.
-
-        Raises:
-            ValueError: if the function does not know one of them.
-        """
-        given = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "views"}
-        given = {option: value for option, value in given.items() if value is not None}
-        known = set(inspect.signature(read).parameters)
-        unknown = sorted(set(given) - known)
-        if unknown:
-            takes = sorted((known & {option.name for option in fields(self)}) | {"views"})
-            raise ValueError(f"the archive was read as {name}, which has no option {unknown}; it takes {takes}")
-        return given
 
 
 @dataclass(frozen=True)
@@ -108,7 +68,7 @@ def open_index(dataset_dir: str | Path, *, check: bool = True, **options: Any) -
             PadChest, VinDr-CXR or RSNA pneumonia; ``chestmnist*.npz`` or ``pneumoniamnist*.npz``; a tree of DICOM
             files; folders of classes; a folder of images; or, with ``columns``, any CSV file.
         check: False gives the table as it is, sound or not and whether its images are there or not, for the audit.
-        options: see `SourceOptions`.
+        options: see `monai_simclr.data.SourceOptions`.
 
     Returns:
         The index; ``attrs`` says what it was taken for ("recognised") and what was left out ("left_out", by reason).
@@ -117,7 +77,7 @@ def open_index(dataset_dir: str | Path, *, check: bool = True, **options: Any) -
         FileNotFoundError: if the folder is missing, empty, or nothing that we know, or images are missing.
         ValueError: if what it holds is not a sound index (says where), or an option is not the source's.
     """
-    chosen = _options(options)
+    chosen = source_options(options)
     path = Path(dataset_dir)
     source, why = _recognise(path, chosen)
     index = source.read(path, **chosen.of(source.read, source.name))
@@ -132,15 +92,6 @@ def open_index(dataset_dir: str | Path, *, check: bool = True, **options: Any) -
     index.attrs.update(recognised=f"{source.name}: {why}", left_out=left_out)
     _say(index, path, source, why)
     return index
-
-
-def _options(options: Mapping[str, Any]) -> SourceOptions:
-    known = {option.name for option in fields(SourceOptions)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ValueError(f"there is no option {unknown} of a source; known are {sorted(known)}")
-    lists = {name: tuple(options[name]) for name in ("findings", "views") if options.get(name) is not None}
-    return SourceOptions(**{**options, **lists})
 
 
 def _recognise(path: Path, options: SourceOptions) -> tuple[Source, str]:
