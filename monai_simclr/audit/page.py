@@ -50,7 +50,7 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
         flags=[{**flag, "some": _some(flag["rows"], flag["count"])} for flag in content["flags"].values()],
         leaks=_groups("patients in several splits", content["leaks"]["first"]),
         duplicates={kind: _duplicate_table(kind, facts) for kind, facts in content["duplicates"].items()},
-        prevalence=_records("prevalence of every finding", content["prevalence"]),
+        prevalence=_records("prevalence of every finding", [row for row in content["prevalence"] if row["known"]]),
         confounders=_confounders(content["confounders"]), sheets=_sheets(content, thumbs),
     )  # fmt: skip
     write_text(path, page)
