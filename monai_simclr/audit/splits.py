@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import findings_of
+from monai_simclr.data.index import findings_of, patients_in_several_splits
 
 __all__ = ["duplicate_facts", "leaking_patients", "prevalence", "split_sizes"]
 
@@ -42,7 +42,7 @@ def prevalence(index: pd.DataFrame) -> list[dict[str, Any]]:
 def leaking_patients(index: pd.DataFrame) -> list[dict[str, Any]]:
     """Patients in more than one split, as the rows of their images; the patient's id stays out."""
     given = index[(index["split"] != "") & (index["patient_id"] != "")]
-    leaks = given.groupby("patient_id").filter(lambda part: part["split"].nunique() > 1)
+    leaks = given[given["patient_id"].isin(patients_in_several_splits(given))]
     return [
         {"rows": [int(row) for row in part.index], "splits": sorted(set(part["split"]))}
         for _, part in leaks.groupby("patient_id", sort=False)

@@ -157,15 +157,18 @@ def test_duplicates_across_splits_come_first_and_other_labels_are_counted():
 
 @pytest.mark.parametrize("key", [flag.key for flag in FLAGS])
 def test_every_flag_can_be_raised_and_stays_down_on_a_sound_file(key):
-    sound = {"format": "DICOM", "window": "window", "spacing": "PixelSpacing", "burned_in": "NO", "frames": 1, "samples": 1,
-             "chest": "yes", "photometric": "MONOCHROME2", "damage": "", "frontal": 0.7, "border": 0.0, "saturated": 0.1,
-             "contrast": 0.2}  # fmt: skip
+    sound = {"format": "DICOM", "window": "window", "spacing": "PixelSpacing", "burned_in": "NO", "frames": 1,
+             "samples": 1, "chest": "yes", "photometric": "MONOCHROME2", "damage": "", "frontal": 0.7, "border": 0.0,
+             "saturated": 0.1, "contrast": 0.2}  # fmt: skip
     ill = {
-        "unreadable": {"problem": "the file is missing"}, "damaged": {"damage": "is truncated"}, "not_a_chest": {"chest": "no"},
-        "polarity": {"frontal": -0.6}, "unlike_a_chest": {"frontal": 0.0}, "lateral_among_frontals": {"lateral_words": "yes"},
+        "unreadable": {"problem": "the file is missing"}, "damaged": {"damage": "is truncated"},
+        "not_a_chest": {"chest": "no"},
+        "polarity": {"frontal": -0.6}, "unlike_a_chest": {"frontal": 0.0},
+        "lateral_among_frontals": {"lateral_words": "yes"},
         "view_conflict": {"header_view": "AP"}, "monochrome1": {"photometric": "MONOCHROME1"},
         "inverse": {"presentation_lut": "INVERSE"}, "for_processing": {"intent": "FOR PROCESSING"},
-        "no_radiograph": {"frames": 2}, "no_window": {"window": "none"}, "no_spacing": {"spacing": "PixelSpacing is zero"},
+        "no_radiograph": {"frames": 2}, "no_window": {"window": "none"},
+        "no_spacing": {"spacing": "PixelSpacing is zero"},
         "burned_in": {"burned_in": "YES"}, "burned_in_unknown": {"burned_in": ""}, "border": {"border": 0.5},
         "flat": {"contrast": 0.01}, "saturated": {"saturated": 0.9}, "lateral": {},
     }  # fmt: skip
