@@ -208,6 +208,61 @@ def _literal(text: str) -> object:
         return text
 
 
+_Dataset = Annotated[Path, typer.Argument(help="Folder of an archive, an index.csv, any CSV, or a MedMNIST .npz file.")]
+_Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-O", help="NAME=VALUE for the archive's reader, as uncertain=ones; may be repeated."),
+]
+
+
+@app.command()
+def index(
+    dataset: _Dataset,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.")] = Path("index.csv"),
+    option: _Options = None,
+    split: Annotated[bool, typer.Option("--split", help="Split patients at random, 70 / 10 / 20 %.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+) -> None:
+    """Write the image index of an archive: one row an image, which every other command takes."""
+    from monai_simclr.data import open_index, split_by_patient, write_index
+    from monai_simclr.data.options import options_from_text
+
+    _show_log()
+    table = open_index(dataset, **options_from_text(option or []))
+    made = write_index(split_by_patient(table, seed=seed) if split else table, output)
+    typer.echo(f"made {made}: {len(table)} images; next: monai-simclr audit {made} -o audit --pixels")
+
+
+@app.command()
+def audit(
+    dataset: _Dataset,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the tables.")] = Path("audit"),
+    pixels: Annotated[bool, typer.Option("--pixels", help="Read the images too, not only headers.")] = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Small pictures on the page (patient data).")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that read files.", min=0)] = 2,
+    option: _Options = None,
+) -> None:
+    """Look an archive over before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
+    from monai_simclr.audit import run_audit
+    from monai_simclr.data.options import options_from_text
+
+    _show_log()
+    options = options_from_text(option or [])
+    found = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, options=options)
+    typer.echo(f"made {found.page}, {output / 'audit.json'}, {output / 'images.csv'}")
+    if found.leaks:
+        print(f"LEAK: {'; '.join(found.leaks)}; see {found.page}, and split by patient", file=sys.stderr)
+        raise typer.Exit(3)
+
+
+def _show_log() -> None:
+    """What a source was taken for and what it warns of, on stderr."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("monai_simclr").setLevel(logging.INFO)
+
+
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     try:

@@ -54,10 +54,12 @@ _SPELLINGS = {
     "pleural thickening": "Pleural_Thickening",
     "pleural_thickening": "Pleural_Thickening",
     "pleuralthickening": "Pleural_Thickening",
+    "pulmonary fibrosis": "Fibrosis",
     "nofinding": NO_FINDING,
     "no finding": NO_FINDING,
     "no_finding": NO_FINDING,
     "normal": NO_FINDING,
+    "healthy": NO_FINDING,
 }
 _KNOWN = {name.lower(): name for name in (*NIH14, *CHEXPERT14)}
 

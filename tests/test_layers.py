@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "evaluation": ["findings", "embeddings", "files"],
     "recipes": ["data", "transforms", "ops"],
     "handlers": ["evaluation", "embeddings", "results", "files", "exits", "ranks", "checkpoints"],
+    "audit": ["data", "findings", "files", "results"],
     "report": ["evaluation", "embeddings", "results", "files", "findings"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling", "study"],
     "cli": [
         *(*L2_AND_BELOW, "exits", "recipes", "handlers", "report", "workflows", "bundling"),
-        *("preview", "study", "worklists", "demo"),
+        *("audit", "preview", "study", "worklists", "demo"),
     ],
     "__main__": ["cli"],
     "__init__": [],

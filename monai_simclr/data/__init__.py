@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from monai_simclr.data.index import check_index as check_index
     from monai_simclr.data.index import classes_of as classes_of
+    from monai_simclr.data.index import combine_indexes as combine_indexes
     from monai_simclr.data.index import findings_of as findings_of
     from monai_simclr.data.index import read_index as read_index
     from monai_simclr.data.index import records as records
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from monai_simclr.data.loading import StoreDataset as StoreDataset
     from monai_simclr.data.loading import list_radiographs as list_radiographs
     from monai_simclr.data.open import open_index as open_index
+    from monai_simclr.data.options import SourceOptions as SourceOptions
     from monai_simclr.data.radiograph import RadiographError as RadiographError
     from monai_simclr.data.radiograph import ReaderSettings as ReaderSettings
     from monai_simclr.data.reader import RadiographReader as RadiographReader
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from monai_simclr.data.store import open_store as open_store
     from monai_simclr.data.store import store_of as store_of
 else:
-    _MODULES = ("index", "split", "radiograph", "open", "store", "reading", "reader", "loading")
+    _MODULES = ("index", "split", "radiograph", "options", "open", "store", "reading", "reader", "loading")
 
     def __getattr__(name: str) -> object:
         """Import a part when it is asked for (PEP 562), the light ones first: processes that decode need no torch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from monai_simclr.files import write_atomically
 from monai_simclr.findings import NO_FINDING
 
 __all__ = [
-    "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "findings_of", "read_index", "records",
-    "write_index",
+    "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "combine_indexes", "findings_of",
+    "patients_in_several_splits", "read_index", "records", "settle_index", "write_index",
 ]  # fmt: skip
 
 COLUMNS = ("image", "patient_id", "study_id", "view_position", "sex", "age", "split")
@@ -28,18 +28,17 @@ def findings_of(index: pd.DataFrame) -> tuple[str, ...]:
     return tuple(name for name in index.columns if name not in {*COLUMNS, *OPTIONAL})
 
 
-def check_index(index: pd.DataFrame) -> pd.DataFrame:
-    """Give the same index with settled types, or say what is wrong with it.
+def settle_index(index: pd.DataFrame) -> pd.DataFrame:
+    """Give the same index with settled types, sound or not: what a source makes, and what the audit looks at.
 
     Args:
         index: a table with `COLUMNS`, any of `OPTIONAL`, and one column a finding.
 
     Returns:
-        New table: text columns as str ("" is unknown), `age` in years (NaN is unknown), labels 1.0, 0.0 or NaN.
+        New table: text columns as str ("" is unknown), `age` in years (NaN is unknown), labels from 0 to 1 or NaN.
 
     Raises:
-        ValueError: if a column is missing, there are no rows, an image stands there twice, a patient is in two
-            splits, or a label is none of 1, 0 and NaN (names the column and the row).
+        ValueError: if a column is missing, there are no rows, or a label is out of range (names column and row).
     """
     missing = [name for name in COLUMNS if name not in index]
     if missing:
@@ -50,27 +49,59 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     text = [name for name in _TEXT if name in index]
     index[text] = index[text].astype(object).fillna("").astype(str)
     index["age"] = pd.to_numeric(index["age"], errors="coerce").astype(float)
-    twice = index["image"][index["image"].duplicated()]
-    if len(twice):
-        raise ValueError(
-            f"{len(twice)} images stand in the index twice, the first is {twice.iloc[0]}; keep one row an image"
-        )
-    splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
-    leaks = splits[splits > 1]
-    if len(leaks):
-        raise ValueError(
-            f"{len(leaks)} patients are in more than one split, the first is {leaks.index[0]!r}; split "
-            f"by patient with split_by_patient()"
-        )
     for name in findings_of(index):
         index[name] = _labels(index[name])
     return index
 
 
+def check_index(index: pd.DataFrame) -> pd.DataFrame:
+    """Give the same index with settled types, or say what is wrong with it.
+
+    A label is 1, 0 or NaN (unknown). In train rows, and where there are no splits yet, it may also lie between: a
+    smoothed label of an uncertain finding, which a loss can use. Validation and test rows need plain labels.
+
+    Args:
+        index: a table with `COLUMNS`, any of `OPTIONAL`, and one column a finding.
+
+    Returns:
+        New table, as `settle_index` gives it.
+
+    Raises:
+        ValueError: if a column is missing, there are no rows, an image stands there twice, a patient is in two
+            splits, a patient's id is empty, or a label is out of range (names the column and the row).
+    """
+    index = settle_index(index)
+    twice = index["image"][index["image"].duplicated()]
+    if len(twice):
+        raise ValueError(
+            f"{len(twice)} images stand in the index twice, the first is {twice.iloc[0]}; keep one row an image"
+        )
+    unknown = np.flatnonzero(index["patient_id"] == "")
+    if len(unknown):
+        raise ValueError(
+            f"{len(unknown)} rows have no patient_id, the first is row {unknown[0]}; give each patient an id, or each "
+            "image one of its own and know that a split may then put one patient on both sides"
+        )
+    leaks = patients_in_several_splits(index)
+    if len(leaks):
+        raise ValueError(
+            f"{len(leaks)} patients are in more than one split, the first is {leaks[0]!r}; split "
+            f"by patient with split_by_patient()"
+        )
+    _check_smoothed(index)
+    return index
+
+
+def patients_in_several_splits(index: pd.DataFrame) -> list[str]:
+    """Ids of the patients that leak: those whose images are in more than one split, sorted."""
+    splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
+    return [str(patient) for patient in splits.index[splits > 1]]
+
+
 def _labels(column: pd.Series) -> pd.Series:
     values = pd.to_numeric(column.replace("", np.nan), errors="coerce").astype(float)
     given = column.notna() & (column.astype(str) != "") & (column.astype(str) != "nan")
-    bad = given & ~values.isin([0.0, 1.0])
+    bad = given & ~values.between(0, 1)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
@@ -78,6 +109,18 @@ def _labels(column: pd.Series) -> pd.Series:
             f"map uncertain labels first"
         )
     return values
+
+
+def _check_smoothed(index: pd.DataFrame) -> None:
+    scored = index["split"].isin(["val", "test"])
+    for name in findings_of(index):
+        rows = np.flatnonzero(scored & (index[name] > 0) & (index[name] < 1))
+        if len(rows):
+            raise ValueError(
+                f"{name!r} has the smoothed label {index[name].iloc[rows[0]]:g} in row {rows[0]} of the "
+                f"{index['split'].iloc[rows[0]]} split; smoothed labels are for training: "
+                "split first, or read the archive with uncertain='ignore'"
+            )
 
 
 def classes_of(index: pd.DataFrame) -> np.ndarray:
@@ -90,9 +133,10 @@ def classes_of(index: pd.DataFrame) -> np.ndarray:
     if not findings:
         return np.full(len(index), "", dtype=object).astype(str)
     labels = index[list(findings)].to_numpy(dtype=float)
-    total, known = np.nansum(labels, axis=1), ~np.isnan(labels).any(axis=1)
+    known = ((labels == 0) | (labels == 1)).all(axis=1)  # neither unknown nor smoothed
+    total = np.where(known, labels.sum(axis=1), np.nan)
     names = np.array(findings)[np.nan_to_num(labels).argmax(axis=1)]
-    return np.where(known & (total == 0), NO_FINDING, np.where(known & (total == 1), names, "")).astype(str)
+    return np.where(total == 0, NO_FINDING, np.where(total == 1, names, "")).astype(str)
 
 
 def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -123,23 +167,26 @@ def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str,
     return rows
 
 
-def check_images_exist(index: pd.DataFrame) -> None:
-    """Raise `FileNotFoundError` with the count and the first name when images of an index are not there."""
+def check_images_exist(index: pd.DataFrame, hint: str = "is the archive unpacked there, whole?") -> None:
+    """Raise `FileNotFoundError` with the count, the first name and a hint when images of an index are not there."""
     missing = [path for path in index["image"] if not os.path.isfile(path)]
     if missing:
         folder = Path(missing[0]).parent
         raise FileNotFoundError(
             f"{len(missing)} of {len(index)} images of the index are not in {folder}, the first is "
-            f"{Path(missing[0]).name}; "
-            "NIH ships 12 archives: are all of them unpacked there?"
+            f"{Path(missing[0]).name}; {hint}"
         )
 
 
-def read_index(path: str | Path) -> pd.DataFrame:
+def read_index(path: str | Path, check: bool = True) -> pd.DataFrame:
     """Read and check an index that `write_index` wrote, or anyone's CSV with its columns.
 
     Everything is read as text first, so that patient "00123" is not patient "123". Relative paths are taken from
     the folder of the file.
+
+    Args:
+        path: of the CSV file.
+        check: False settles the types only, so that the audit can look at an index that is not sound.
 
     Raises:
         FileNotFoundError: if there is no file.
@@ -151,7 +198,30 @@ def read_index(path: str | Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     if "image" in table:
         table["image"] = [str((path.parent / name).absolute()) for name in table["image"]]
-    return check_index(table)
+    return check_index(table) if check else settle_index(table)
+
+
+def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) -> pd.DataFrame:
+    """One index of several archives; what one does not label is unknown (NaN) there.
+
+    Args:
+        indexes: by the archive's name, which becomes `source` where an index has none.
+        prefix: write the name before every patient's id, since two hospitals number their patients alike; False for
+            archives of the same patients (RSNA with NIH), so that a leak between them is seen.
+
+    Returns:
+        The checked index, in the order of the mapping.
+
+    Raises:
+        ValueError: as `check_index` does.
+    """
+    parts = []
+    for name, index in indexes.items():
+        part = index if "source" in index else index.assign(source=name)
+        parts.append(part.assign(patient_id=name + ":" + part["patient_id"]) if prefix else part)
+    whole = pd.concat(parts, ignore_index=True)
+    names = [*COLUMNS, *(name for name in OPTIONAL if name in whole)]
+    return check_index(whole[[*names, *(name for name in whole if name not in names)]])
 
 
 def write_index(index: pd.DataFrame, path: str | Path) -> Path:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from monai_simclr.data import (
     check_index,
     classes_of,
+    combine_indexes,
     findings_of,
     label_fraction,
     open_index,
@@ -19,7 +20,6 @@ from monai_simclr.data import (
     split_by_patient,
     write_index,
 )
-from monai_simclr.data.sources.nih import read_nih
 
 
 def _index(patients=("a", "a", "b"), split="train", **findings):
@@ -43,6 +43,40 @@ def test_a_patient_in_two_splits_is_refused_with_the_remedy():
 def test_an_uncertain_label_is_refused_with_its_row():
     with pytest.raises(ValueError, match=r"labels must be 1, 0 or NaN, got -1 for 'Mass' in row 1"):
         check_index(_index(Mass=[1, -1, 0]))
+
+
+def test_a_smoothed_label_is_for_train_rows_only():
+    soft = check_index(_index(Mass=[0.7, np.nan, 0.0]))
+    assert soft["Mass"].iloc[0] == 0.7
+    assert check_index(_index(split="", Mass=[0.7, 0.0, 1.0]))["Mass"].iloc[0] == 0.7
+    with pytest.raises(ValueError, match=r"'Mass' has the smoothed label 0\.7 in row 0 of the test split; smoothed"):
+        check_index(_index(split="test", Mass=[0.7, 0, 0]))
+
+
+def test_a_smoothed_label_is_no_class():
+    index = check_index(_index(("a", "b", "c"), Mass=[0.7, 1, 0], Edema=[0.3, 0, 0]))
+    assert classes_of(index).tolist() == ["", "Mass", "No Finding"]
+
+
+def test_a_row_without_a_patient_is_refused_with_its_row():
+    with pytest.raises(ValueError, match=r"1 rows have no patient_id, the first is row 1; give each patient an id"):
+        check_index(_index(("a", "", "b")))
+
+
+def test_archives_are_joined_with_their_names_before_the_patients_and_unknown_labels():
+    one, two = check_index(_index(Mass=1)), check_index(_index(Edema=[0, 1, 0]))
+    two["image"] = "/y" + two["image"]
+    whole = combine_indexes({"one": one, "two": two})
+    assert whole["patient_id"].tolist() == ["one:a", "one:a", "one:b", "two:a", "two:a", "two:b"]
+    assert whole["source"].tolist() == ["one"] * 3 + ["two"] * 3
+    assert whole["Mass"].isna().tolist() == [False] * 3 + [True] * 3
+    assert findings_of(whole) == ("Mass", "Edema")
+
+
+def test_archives_of_the_same_patients_show_who_is_in_two_splits():
+    test = _index(split="test").assign(image=["/y/0.png", "/y/1.png", "/y/2.png"])
+    with pytest.raises(ValueError, match=r"2 patients are in more than one split, the first is 'a'"):
+        combine_indexes({"one": _index(), "two": test}, prefix=False)
 
 
 def test_an_image_twice_is_refused():
@@ -118,74 +152,6 @@ def test_a_finding_without_any_positive_is_named():
         label_fraction(_index(Mass=0.0), 0.5)
 
 
-HEADER_2017 = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
-)
-
-
-def _nih(folder, *rows, name="Data_Entry_2017.csv", header=HEADER_2017):
-    (folder / name).write_text(header + "".join(row + "\n" for row in rows))
-
-
-def test_the_2017_table_with_its_trailing_comma_and_odd_ages_is_read(tmp_path):
-    _nih(
-        tmp_path,
-        "00000001_000.png,Cardiomegaly|Pleural_Thickening,0,1,060Y,M,PA,2682,2749,0.143,0.143,",
-        "00000002_000.png,No Finding,0,2,412,F,AP,2500,2048,0.168,0.168,",
-    )
-    index = read_nih(tmp_path, check_files=False)
-    assert index["age"].iloc[0] == 60
-    assert np.isnan(index["age"].iloc[1])
-    assert index[["Cardiomegaly", "Pleural_Thickening", "Mass"]].to_numpy().tolist() == [[1, 1, 0], [0, 0, 0]]
-    assert index["patient_id"].tolist() == ["1", "2"]
-
-
-def test_a_table_without_a_column_is_named(tmp_path):
-    _nih(tmp_path, "a.png,Mass", header="Image Index,Finding Labels\n")
-    with pytest.raises(ValueError, match=r"Data_Entry_2017.csv lacks the columns \['Patient ID', 'Patient Age'"):
-        read_nih(tmp_path)
-
-
-def test_an_unknown_finding_is_named_with_its_row(tmp_path):
-    _nih(tmp_path, "00000001_000.png,Covid,0,1,60,M,PA,1,1,1,1,")
-    with pytest.raises(ValueError, match=r"Data_Entry_2017.csv, row 2: .*\['Covid'\]"):
-        read_nih(tmp_path)
-
-
-def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
-    _nih(tmp_path, "00000001_000.png,Mass,0,1,60,M,PA,1,1,1,1,")
-    with pytest.raises(
-        FileNotFoundError, match=r"1 of 1 images .* the first is 00000001_000.png; NIH ships 12 archives"
-    ):
-        read_nih(tmp_path)
-
-
-def test_twelve_folders_are_found(tmp_path):
-    (tmp_path / "images_007" / "images").mkdir(parents=True)
-    (tmp_path / "images_007" / "images" / "00000001_000.png").write_bytes(b"")
-    _nih(tmp_path, "00000001_000.png,Mass,0,1,60,M,PA,1,1,1,1,")
-    assert "images_007" in read_nih(tmp_path)["image"].iloc[0]
-
-
 def test_an_empty_folder_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="is empty; pass --dataset_dir"):
         open_index(tmp_path)
-
-
-def test_the_full_nih_tables_have_the_published_splits(nih_metadata, tmp_path):
-    for path in nih_metadata.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    index = read_nih(tmp_path, check_files=False)
-    assert len(index) == 112_120
-    assert index["patient_id"].nunique() == 30_805
-    assert (index["split"] == "test").sum() == 25_596
-    assert index.loc[index["split"] == "test", "patient_id"].nunique() == 2_797
-    assert index["Hernia"].mean() == pytest.approx(227 / 112_120, abs=5e-5)
-
-
-def test_the_nih_pack_is_recognised(cxr, caplog):
-    caplog.set_level("INFO", logger="monai_simclr.data")
-    index = open_index(cxr / "nih")
-    assert (len(index), index["patient_id"].nunique()) == (1134, 898)
-    assert "so it is an NIH ChestX-ray14 folder" in caplog.text

@@ -1,86 +1,163 @@
-"""A tree of DICOM files of any shape: headers to an image index; pixels are not touched."""
+"""A tree of DICOM files of any shape: headers to an image index, in parallel; pixels are not touched."""
 
 from __future__ import annotations
 
 import logging
+import os
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from monai_simclr.data.index import check_index
+from monai_simclr.data.index import settle_index
+from monai_simclr.data.sources.identity import patients_by_name
+from monai_simclr.data.sources.wording import ages, sexes, view_position
 
-__all__ = ["holds_dicom", "read_dicom_tree"]
+__all__ = ["holds_dicom", "read_dicom_tree", "recognise_dicom_tree", "view_of_header"]
 
 logger = logging.getLogger("monai_simclr.data")
 
+RADIOGRAPHS = ("CR", "DX", "RG", "PX", "SC", "OT")
 _TAGS = [
-    "SOPInstanceUID", "PatientID", "IssuerOfPatientID", "StudyInstanceUID", "ViewPosition", "PatientSex", "PatientAge",
-    "Manufacturer",
+    "Modality", "PatientID", "IssuerOfPatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex",
+    "PatientAge", "Manufacturer",
 ]  # fmt: skip
+_VIEW_CODES = {
+    "399348003": "AP", "R-10206": "AP", "399346004": "PA", "R-10214": "PA", "399348001": "LL", "399067008": "LL",
+    "R-10228": "LL", "399173006": "LL", "R-10236": "LL", "399198007": "LL", "R-10232": "LL",
+}  # fmt: skip
+_PART_10, _NOT_DICOM, _NO_PREAMBLE, _DAMAGED = range(4)
 
 
 def holds_dicom(folder: str | Path) -> bool:
     """Whether some file below a folder is DICOM, by its content."""
-    return any(_is_dicom(path) for path in Path(folder).rglob("*"))
+    return any(_kind(path) == _PART_10 for path in _files(folder))
 
 
-def read_dicom_tree(folder: str | Path) -> pd.DataFrame:
-    """Image index of the DICOM files below a folder, whatever their names; other files are counted in the log.
+def recognise_dicom_tree(folder: Path) -> str:
+    return "it holds DICOM files" if holds_dicom(folder) else ""
 
-    A file without (0010,0020) Patient ID counts as a patient of its own. Whether a file is a radiograph is decided when
-    its pixels are read.
+
+def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int = 8) -> pd.DataFrame:
+    """Image index of the radiographs among the DICOM files below a folder, whatever their names.
+
+    Other files, damaged ones, and DICOM objects that are no radiographs by their Modality (CT, reports, presentation
+    states) are left out and counted in the log, by reason. Whether the pixels of a file can be read is found out when
+    they are.
+
+    Args:
+        folder: of any depth; links are followed as files, not as folders.
+        patient_pattern: regular expression whose first group is the patient in a file's path below the folder, for
+            archives whose (0010,0020) Patient ID is empty or the same for all; it overrides the headers.
+        workers: threads that read headers. They wait for disks and networks, not for each other; Python itself reads
+            about a thousand headers a second.
+
+    Returns:
+        The index. `patient_id` is "issuer:id" where (0010,0021) Issuer of Patient ID is given, since hospitals number
+        alike. A file without Patient ID counts as a patient of its own; the log says so, loudly.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no radiograph.
     """
-    rows, others = [], 0
-    for path in sorted(Path(folder).rglob("*")):
-        if not path.is_file():
-            continue
-        if _is_dicom(path) and (row := _row(path)):
-            rows.append(row)
-        else:
-            others += 1
+    paths = sorted(_files(folder))
+    with ThreadPoolExecutor(max(1, workers)) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of odd values; what matters is checked
+        found = list(pool.map(_row, paths))
+    rows = [row for row in found if isinstance(row, dict)]
+    left_out = dict(Counter(row for row in found if isinstance(row, str)))
     if not rows:
-        raise FileNotFoundError(f"there is no readable DICOM file below {folder}")
-    if others:
-        logger.warning(f"{others} files below {folder} are not DICOM and are left out")
-    return check_index(pd.DataFrame(rows))
+        raise FileNotFoundError(f"there is no radiograph among the {len(paths)} files below {folder}: {left_out}")
+    if left_out:
+        logger.warning(f"{sum(left_out.values())} files below {folder} are left out: {left_out}")
+    index = pd.DataFrame(rows)
+    index["patient_id"] = _patients(index, Path(folder), patient_pattern)
+    index["sex"], index["age"] = sexes(index["sex"]), ages(index["age"])
+    index = settle_index(index)
+    index.attrs["left_out"] = left_out
+    return index
 
 
-def _is_dicom(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def view_of_header(header: pydicom.Dataset) -> str:
+    """View from (0018,5101) View Position, else from (0054,0220) View Code Sequence: "PA", "AP", "LL" or ""."""
+    view = view_position(str(header.get("ViewPosition", "") or ""))
+    sequence = header.get("ViewCodeSequence")
+    if view or not sequence:
+        return view
+    code = sequence[0]
+    by_meaning = view_position(str(code.get("CodeMeaning", "") or "").replace("projection", ""))
+    return _VIEW_CODES.get(str(code.get("CodeValue", "")), by_meaning)
 
 
-def _row(path: Path) -> dict[str, Any] | None:
+def _files(folder: str | Path) -> list[Path]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return found
+
+
+def _kind(path: Path) -> int:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(132)
+    except OSError:
+        return _DAMAGED
+    if head[128:] == b"DICM":
+        return _PART_10
+    return _NO_PREAMBLE if head[:2] == b"\x08\x00" else _NOT_DICOM
+
+
+def _row(path: Path) -> dict[str, Any] | str:
+    """Header of a radiograph, or why the file is left out."""
+    kind = _kind(path)
+    if kind != _PART_10:
+        no_header = "DICOM without the Part 10 header"
+        return {_NOT_DICOM: "not DICOM", _NO_PREAMBLE: no_header, _DAMAGED: "cannot be opened"}[kind]
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except (InvalidDicomError, OSError, ValueError, EOFError):
-        return None
+        return _facts(path, header)
+    except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, NotImplementedError):
+        return "DICOM with a damaged header"
+
+
+def _facts(path: Path, header: pydicom.Dataset) -> dict[str, Any] | str:
+    modality = str(header.get("Modality", "") or "")
+    if modality not in RADIOGRAPHS:
+        return f"Modality {modality or 'not given'}"
     issuer = str(header.get("IssuerOfPatientID", "") or "")
-    patient = str(header.get("PatientID", "") or "")
+    patient = str(header.get("PatientID", "") or "").strip()
     return {
         "image": str(path.absolute()),
-        "patient_id": f"{issuer}:{patient}" if issuer and patient else patient or f"file:{path.name}",
+        "patient_id": f"{issuer}:{patient}" if issuer and patient else patient,
         "study_id": str(header.get("StudyInstanceUID", "") or ""),
-        "view_position": str(header.get("ViewPosition", "") or ""),
+        "view_position": view_of_header(header),
         "sex": str(header.get("PatientSex", "") or ""),
-        "age": _years(str(header.get("PatientAge", "") or "")),
+        "age": str(header.get("PatientAge", "") or ""),
         "split": "",
         "manufacturer": str(header.get("Manufacturer", "") or ""),
     }
 
 
-def _years(age: str) -> float:
-    """DICOM AS (PS3.5, 6.2): "060Y", "010M", "003W", "010D"."""
-    per_year = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
-    if len(age) == 4 and age[:3].isdigit() and age[3] in per_year:
-        return int(age[:3]) / per_year[age[3]]
-    return float("nan") if not age.isdigit() else float(np.float64(age))
+def _patients(index: pd.DataFrame, folder: Path, pattern: str) -> pd.Series:
+    names = pd.Series([Path(path).relative_to(folder.absolute()).as_posix() for path in index["image"]])
+    missing = index["patient_id"] == ""
+    if pattern:
+        return pd.Series(patients_by_name(names.tolist(), pattern, str(folder)))
+    if missing.any():
+        patients_by_name(names[missing].tolist(), "", f"{int(missing.sum())} files below {folder}")
+    _warn_of_one_patient(index["patient_id"][~missing])
+    return index["patient_id"].where(~missing, "file:" + names)
+
+
+def _warn_of_one_patient(patients: pd.Series) -> None:
+    counts = patients.value_counts()
+    if len(patients) >= 20 and len(counts) and counts.iloc[0] > 0.5 * len(patients):
+        logger.warning(
+            f"one (0010,0020) Patient ID stands in {counts.iloc[0]} of {len(patients)} files: was the archive "
+            "anonymised with one id for all? Give a patient_pattern, or no split can be made"
+        )

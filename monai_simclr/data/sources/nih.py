@@ -2,66 +2,87 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import check_images_exist, check_index
-from monai_simclr.findings import NIH14, parse_findings
+from monai_simclr.data.index import settle_index
+from monai_simclr.data.sources.identity import hold_out
+from monai_simclr.data.sources.tables import find_table, locate, read_text_table
+from monai_simclr.data.sources.wording import ages, sexes, view_positions
+from monai_simclr.findings import NIH14, canonical_finding, parse_findings
 
-__all__ = ["find_nih_table", "read_nih"]
+__all__ = ["find_nih_table", "read_nih", "read_nih_boxes", "recognise_nih"]
 
-_TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv.gz", "Data_Entry_2017.csv.gz")
 _NEEDED = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
-_VAL_SHARE = 0.125
 
 
 def find_nih_table(folder: str | Path) -> Path | None:
     """The Data_Entry table of an NIH folder, the newer one first; None if there is none."""
-    return next((Path(folder) / name for name in _TABLES if (Path(folder) / name).is_file()), None)
+    return find_table(folder, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 
 
-def read_nih(folder: str | Path, check_files: bool = True) -> pd.DataFrame:
-    """Image index of an NIH folder.
+def recognise_nih(folder: Path) -> str:
+    table = find_nih_table(folder)
+    return f"it has {table.name}, so it is an NIH ChestX-ray14 folder" if table else ""
+
+
+def read_nih(folder: str | Path) -> pd.DataFrame:
+    """Image index of an NIH folder (Wang et al., CVPR 2017).
 
     Args:
         folder: with ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv`` (or ``.csv.gz``), the official lists
             ``train_val_list.txt`` and ``test_list.txt`` (or ``..._NIH.txt``), and the images in ``images/`` or in
             ``images_001/images/`` to ``images_012/images/``.
-        check_files: whether every image of the table must be there.
 
     Returns:
         The index. The official test list is the test split; one patient in eight of the official train_val list is val,
         chosen by a hash of the patient's number, so that it never changes. Without lists `split` is "".
 
     Raises:
-        FileNotFoundError: if there is no table, or an image is missing.
+        FileNotFoundError: if there is no table.
         ValueError: if the table lacks a column, or names an unknown finding (says the row).
     """
     path = find_nih_table(folder)
     if path is None:
-        raise FileNotFoundError(f"there is no Data_Entry_2017_v2020.csv in {folder}; see the NIH page of the docs")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    missing = [name for name in _NEEDED if name not in table]
-    if missing:
-        raise ValueError(f"{path.name} lacks the columns {missing}; it has {list(table.columns)}")
-    age = pd.to_numeric(table["Patient Age"].str.rstrip("YyMmDd"), errors="coerce").astype(float)
+        raise FileNotFoundError(f"there is no Data_Entry_2017_v2020.csv in {folder}; see docs/how-to/nih.md")
+    table = read_text_table(path, _NEEDED)
     index = pd.DataFrame({
-        "image": _paths(Path(folder), table["Image Index"]),
+        "image": locate(_folders(Path(folder)), table["Image Index"]),
         "patient_id": table["Patient ID"],
         "study_id": table["Patient ID"] + "_" + table.get("Follow-up #", pd.Series("", index=table.index)),
-        "view_position": table["View Position"],
-        "sex": table["Patient Gender"],
-        "age": age.where(age <= 100, np.nan),
+        "view_position": view_positions(table["View Position"]),
+        "sex": sexes(table["Patient Gender"]),
+        "age": ages(table["Patient Age"]),
         "split": _splits(Path(folder), table),
     })  # fmt: skip
     index[list(NIH14)] = _labels(path, table["Finding Labels"])
-    index = check_index(index)
-    if check_files:
-        check_images_exist(index)
-    return index
+    return settle_index(index)
+
+
+def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
+    """The boxes that radiologists drew: ``BBox_List_2017.csv``. All of their images are in the official test list.
+
+    Returns:
+        One row a box: `image` (the file's name), `finding`, and `left, top, width, height` in pixels of the 1024 x 1024
+        images, from the upper left corner. "Infiltrate" is called Infiltration, as in the labels.
+
+    Raises:
+        FileNotFoundError: if there is no list.
+        ValueError: if a line does not have a name, a finding and four numbers.
+    """
+    path = find_table(folder, "BBox_List_2017.csv")
+    if path is None:
+        raise FileNotFoundError(f"there is no BBox_List_2017.csv in {folder}")
+    # The header "Bbox [x,y,w,h],,," splits at its own commas, so columns go by their place.
+    table = read_text_table(path, ["Image Index", "Finding Label"]).iloc[:, :6]
+    table.columns = pd.Index(["image", "finding", "left", "top", "width", "height"])
+    numbers = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce")
+    if numbers.isna().to_numpy().any():
+        row = int(np.flatnonzero(numbers.isna().any(axis=1))[0])
+        raise ValueError(f"{path.name}, row {row + 2}: a box needs four numbers, got {table.iloc[row, 2:].tolist()}")
+    return pd.concat([table["image"], table["finding"].map(canonical_finding), numbers], axis=1)
 
 
 def _labels(path: Path, texts: pd.Series) -> np.ndarray:
@@ -75,17 +96,15 @@ def _labels(path: Path, texts: pd.Series) -> np.ndarray:
     return np.array([read[text] for text in texts])
 
 
-def _paths(folder: Path, names: pd.Series) -> list[str]:
-    folders = [folder / "images", *(path / "images" for path in sorted(folder.glob("images_0*")))]
-    where = {path.name: str(path.absolute()) for one in folders if one.is_dir() for path in one.iterdir()}
-    return [where.get(name, str((folder / "images" / name).absolute())) for name in names]
+def _folders(folder: Path) -> list[Path]:
+    return [folder / "images", *(path / "images" for path in sorted(folder.glob("images_0*")))]
 
 
 def _splits(folder: Path, table: pd.DataFrame) -> np.ndarray:
     lists = {name: _list(folder, name) for name in ("train_val", "test")}
     if not any(lists.values()):
         return np.full(len(table), "")
-    held_out = table["Patient ID"].map({patient: _is_val(patient) for patient in table["Patient ID"].unique()})
+    held_out = hold_out(table["Patient ID"])
     in_test, in_train = table["Image Index"].isin(lists["test"]), table["Image Index"].isin(lists["train_val"])
     return np.where(in_test, "test", np.where(in_train, np.where(held_out, "val", "train"), ""))
 
@@ -95,7 +114,3 @@ def _list(folder: Path, name: str) -> set[str]:
         if path.is_file():
             return set(path.read_text(encoding="utf-8").split())
     return set()
-
-
-def _is_val(patient: str) -> bool:
-    return int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) / 2**32 < _VAL_SHARE

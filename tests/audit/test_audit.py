@@ -1,0 +1,231 @@
+"""The audit as a whole: leaks end with 3, nothing names a patient, real radiographs give what their README lists."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from monai_simclr.audit import run_audit
+from monai_simclr.cli import app
+from monai_simclr.data import check_index, write_index
+from monai_simclr.data.index import settle_index
+from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.findings import NIH14
+
+
+def _archive(folder, splits=("train", "train", "test", "test"), patients=("p-anna", "p-bert", "p-carl", "p-dora")):
+    generator = np.random.default_rng(0)
+    for number in range(len(splits)):
+        Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / f"anna{number}.png")
+    index = pd.DataFrame({
+        "image": [str(folder / f"anna{n}.png") for n in range(len(splits))], "patient_id": patients, "study_id": "",
+        "view_position": "PA", "sex": "F", "age": 50.0, "split": splits, "Mass": [1.0, 0, 0, 1],
+    })  # fmt: skip
+    write_index(settle_index(index), folder / "index.csv")
+    return folder
+
+
+def test_a_sound_archive_has_no_leak_and_exit_code_0(tmp_path):
+    done = CliRunner().invoke(app, ["audit", str(_archive(tmp_path)), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert content["leaks"]["sentences"] == []
+    assert content["images"] == 4
+
+
+def test_a_patient_in_two_splits_is_a_leak_with_exit_code_3(tmp_path):
+    folder = _archive(tmp_path, patients=("p-anna", "p-bert", "p-anna", "p-dora"))
+    done = CliRunner().invoke(app, ["audit", str(folder / "index.csv"), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 3
+    assert "LEAK: 1 patients are in more than one split" in done.output
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert content["leaks"]["first"] == [{"rows": [0, 2], "splits": ["test", "train"]}]
+
+
+def test_the_same_file_in_two_splits_is_a_leak(tmp_path):
+    folder = _archive(tmp_path)
+    (folder / "anna3.png").write_bytes((folder / "anna0.png").read_bytes())
+    found = run_audit(folder, tmp_path / "out", workers=0)
+    assert found.leaks == ["the same file is in more than one split, 1 times"]
+
+
+def test_the_same_picture_in_two_splits_is_a_leak_when_pixels_are_read(tmp_path):
+    folder = _archive(tmp_path)
+    big = Image.open(folder / "anna0.png").resize((256, 256), Image.Resampling.BICUBIC)
+    big.save(folder / "anna3.png")
+    assert run_audit(folder, tmp_path / "out", workers=0).leaks == []
+    found = run_audit(folder, tmp_path / "out", pixels=True, workers=0)
+    assert found.leaks == ["the same picture is in more than one split, 1 times"]
+
+
+def test_nothing_that_is_written_names_a_patient_or_a_path(tmp_path):
+    folder = _archive(tmp_path, patients=("p-anna", "p-bert", "p-anna", "p-dora"))
+    run_audit(folder, tmp_path / "out", pixels=True, workers=0)
+    for path in (tmp_path / "out").iterdir():
+        assert not re.search(r"anna|bert|dora|/tmp", path.read_text(encoding="utf-8")), path.name
+
+
+def test_the_page_needs_no_network_no_script_and_trusts_no_text(tmp_path):
+    folder = _archive(tmp_path)
+    table = (folder / "index.csv").read_text().replace("Mass", "<script>alert(1)</script>")
+    (folder / "index.csv").write_text(table)
+    page = run_audit(folder, tmp_path / "out", workers=0).page.read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in page
+    assert not re.search(r"<script|https?://|src=\"(?!data:)|@import", page)
+
+
+def test_pictures_are_only_on_the_page_when_asked_for_and_with_a_notice(tmp_path):
+    folder = _archive(tmp_path)
+    without = run_audit(folder, tmp_path / "out", pixels=True, workers=0).page.read_text()
+    pictured = run_audit(folder, tmp_path / "out", pixels=True, workers=0, pictures=True).page.read_text()
+    assert "data:image" not in without
+    assert "data:image/png;base64" in pictured
+    assert "treat it as patient data" in pictured
+    with pytest.raises(ValueError, match="pictures are made of pixels; add --pixels"):
+        run_audit(folder, tmp_path / "out", pictures=True)
+
+
+def test_missing_images_are_counted_and_do_not_end_the_audit(tmp_path):
+    folder = _archive(tmp_path)
+    (folder / "anna2.png").unlink()
+    content = run_audit(folder, tmp_path / "out", pixels=True, workers=0).content
+    assert content["flags"]["unreadable"]["rows"] == [2]
+    assert content["files"]["problem"] == {"(none)": 3, "the file is missing": 1}
+
+
+def test_options_of_the_source_reach_the_audit(tmp_path):
+    for name in ("train/NORMAL/person1_a.png", "test/PNEUMONIA/person1_b.png"):
+        (tmp_path / "a" / name).parent.mkdir(parents=True)
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a" / name)
+    command = ["audit", str(tmp_path / "a"), "-o", str(tmp_path / "out"), "-O", r"patient_pattern=(person\d+)_"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 3
+    assert "1 patients are in more than one split; the same file is in more than one split" in done.output
+
+
+def test_an_archive_that_is_not_there_ends_with_a_sentence_and_3(tmp_path):
+    command = [sys.executable, "-m", "monai_simclr", "audit", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert "there is no folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_index_command_writes_what_the_audit_reads(tmp_path):
+    archive = write_nih_phantoms(tmp_path / "nih", n_patients=12, size=64, seed=0)
+    done = CliRunner().invoke(app, ["index", str(archive), "-o", str(tmp_path / "index.csv"), "-O", "views=PA"])
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(tmp_path / "index.csv", dtype=str)
+    assert set(table["view_position"]) == {"PA"}
+    assert run_audit(tmp_path / "index.csv", tmp_path / "out").content["images"] == len(table)
+
+
+def _all_sets(cxr, path):
+    """One index of every set of the pack but the masks, from its manifest."""
+    rows = []
+    for row in csv.DictReader((cxr / "manifest.csv").open(encoding="utf-8")):
+        if row["dataset"].endswith("_mask"):
+            continue
+        nih, said = row["dataset"].startswith("nih"), set(row["labels"].split("|"))
+        labels = {name: float(name in said) if nih else np.nan for name in NIH14}
+        if row["dataset"].startswith("kermany"):
+            labels["Pneumonia"] = float("PNEUMONIA" in said)
+        split = {"train_val": "train"}.get(row["official_split"], row["official_split"])
+        rows.append({
+            "image": str(cxr / row["path"]), "patient_id": row["patient_id"] or row["path"], "study_id": "",
+            "view_position": row["view"], "sex": row["sex"], "age": row["age"], "split": split,
+            "source": f"{row['dataset']} {row['source']}", **labels,
+        })  # fmt: skip
+    index = settle_index(pd.DataFrame(rows))
+    write_index(index, path)
+    return index
+
+
+@pytest.fixture(scope="module")
+def real(cxr, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real")
+    index = _all_sets(cxr, folder / "index.csv")
+    return index, run_audit(folder / "index.csv", folder / "out", pixels=True, workers=0).content
+
+
+def _rows(index, *names):
+    names_of = index["image"].str.rsplit("/", n=1).str[1]
+    return [int(np.flatnonzero(names_of == name)[0]) for name in names]
+
+
+@pytest.mark.slow
+def test_the_file_size_of_one_nih_source_tells_pneumonia_and_of_the_others_not(real):
+    _, content = real
+    sizes = {row["within"]: row["auroc"] for row in content["confounders"]
+             if (row["finding"], row["nuisance"]) == ("Pneumonia", "bytes")}  # fmt: skip
+    assert sizes["nih muhammedtalo/COVID-19"] > 0.78
+    assert sizes["nih austinauyeung/covid-classifier"] < 0.6
+    assert sizes["kermany szallik/Neural_networks_binary_classification"] > 0.85
+
+
+@pytest.mark.slow
+def test_every_near_duplicate_that_the_pack_lists_is_found(real, cxr):
+    index, content = real
+    table = list(csv.DictReader((cxr / "kermany" / "labels.csv").open(encoding="utf-8")))
+    pairs = {
+        frozenset([row["file"].rsplit("/", 1)[1], row["near_duplicates"]]) for row in table if row["near_duplicates"]
+    }
+    groups = [set(group["rows"]) for group in content["duplicates"]["same_look"]["first"]]
+    assert len(pairs) == 10
+    kermany = index["image"].str.contains("/kermany/images/")
+    for one, other in map(sorted, pairs):
+        both = {int(np.flatnonzero(kermany & index["image"].str.endswith("/" + name))[0]) for name in (one, other)}
+        found = content["duplicates"]["same_look"]["groups"] > len(groups) or any(both <= group for group in groups)
+        assert found, (one, other)
+
+
+@pytest.mark.slow
+def test_the_tibia_among_the_chests_is_found_by_its_header_and_by_its_look(real):
+    index, content = real
+    [tibia] = _rows(index, "RG3_J2KI.dcm")
+    assert content["flags"]["not_a_chest"]["rows"] == [tibia]
+    assert tibia in content["flags"]["unlike_a_chest"]["rows"]
+    assert content["flags"]["unlike_a_chest"]["count"] < 20
+
+
+@pytest.mark.slow
+def test_monochrome1_files_and_the_file_without_a_header_are_found(real):
+    index, content = real
+    wanted = _rows(index, "RG1_J2KI.dcm", "RG3_J2KI.dcm", "derived_RG1_half_uncompressed.dcm")
+    assert content["flags"]["monochrome1"]["rows"] == sorted(wanted)
+    assert content["flags"]["unreadable"]["rows"] == _rows(index, "CR-MONO1-10-chest.dcm")
+
+
+@pytest.mark.slow
+def test_kermanys_own_split_leaks_patients(real):
+    assert "patients are in more than one split" in real[1]["leaks"]["sentences"][0]
+
+
+@pytest.mark.slow
+def test_frontal_scores_part_chests_from_turned_chests(cxr):
+    """Held-out NIH, and archives that the mean chest was not made of."""
+    from monai_simclr.audit.look import look_at
+
+    rows = csv.DictReader((cxr / "manifest.csv").open(encoding="utf-8"))
+    sets = {("kermany", "train"), ("kermany", "test"), ("hannover", ""), ("nih", "test")}
+    paths = [cxr / row["path"] for row in rows if (row["dataset"], row["official_split"]) in sets]
+    assert len(paths) > 1800
+    scores = np.array([look_at(path)["frontal"] for path in paths[::4]])
+    assert (scores < 0.15).mean() < 0.01
+    assert (-scores < -0.3).mean() > 0.98
+
+
+def test_an_index_with_a_leak_cannot_be_opened_for_training(tmp_path):
+    with pytest.raises(ValueError, match="1 patients are in more than one split"):
+        check_index(
+            pd.read_csv(_archive(tmp_path, patients=("a", "b", "a", "d")) / "index.csv", dtype=str).assign(age=1)
+        )

@@ -1,0 +1,256 @@
+"""Archives without a publisher's table: MedMNIST files, DICOM trees, class folders, folders of images, foreign CSV."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+
+from monai_simclr.data import check_index, open_index
+from monai_simclr.data.sources.dicom_tree import read_dicom_tree
+from monai_simclr.data.sources.folder import read_class_folders
+from monai_simclr.data.sources.medmnist import read_medmnist
+from monai_simclr.data.sources.table import read_table
+from monai_simclr.findings import NIH14
+
+
+def _npz(path, findings, counts=(3, 2, 2), size=28, **others):
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        arrays[f"{split}_images"] = generator.integers(0, 256, (count, size, size), dtype=np.uint8)
+        arrays[f"{split}_labels"] = generator.integers(0, 2, (count, findings), dtype=np.uint8)
+    np.savez_compressed(path, **{**arrays, **others})
+    return arrays
+
+
+def test_chestmnist_keeps_official_splits_nihs_findings_and_every_pixel(tmp_path, caplog):
+    arrays = _npz(tmp_path / "chestmnist_28.npz", 14)
+    index = open_index(tmp_path / "chestmnist_28.npz")
+    assert index["split"].tolist() == ["train"] * 3 + ["val"] * 2 + ["test"] * 2
+    np.testing.assert_array_equal(index[list(NIH14)].to_numpy()[3:5], arrays["val_labels"])
+    np.testing.assert_array_equal(np.asarray(Image.open(index["image"].iloc[4])), arrays["val_images"][1])
+    assert "NO PATIENT IDS: chestmnist_28.npz" in caplog.text
+
+
+def test_a_folder_with_one_npz_file_is_recognised_and_unpacked_once(tmp_path):
+    _npz(tmp_path / "pneumoniamnist.npz", 1)
+    index = open_index(tmp_path)
+    assert index.attrs["recognised"] == "MedMNIST: pneumoniamnist.npz is pneumoniamnist in MedMNIST's form"
+    assert index.columns[-1] == "Pneumonia"
+    before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "pneumoniamnist_images").iterdir())]
+    open_index(tmp_path)
+    assert [p.stat().st_mtime_ns for p in sorted((tmp_path / "pneumoniamnist_images").iterdir())] == before
+
+
+def test_pictures_of_another_file_are_not_taken_for_this_ones(tmp_path):
+    _npz(tmp_path / "chestmnist.npz", 14)
+    read_medmnist(tmp_path)
+    _npz(tmp_path / "chestmnist.npz", 14, counts=(4, 2, 2))
+    with pytest.raises(ValueError, match=r"chestmnist_images is there, but was not unpacked from this chestmnist.npz"):
+        read_medmnist(tmp_path)
+
+
+def test_a_damaged_npz_leaves_no_folder_behind(tmp_path):
+    _npz(tmp_path / "chestmnist.npz", 14, val_images=np.zeros((2, 28, 28), np.float32))
+    with pytest.raises(ValueError, match=r"chestmnist.npz: val_images has float32 \(2, 28, 28\); uint8 \(N, H, W\)"):
+        read_medmnist(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["chestmnist.npz"]
+
+
+def test_another_medmnist_set_is_refused(tmp_path):
+    _npz(tmp_path / "retinamnist.npz", 1)
+    with pytest.raises(ValueError, match=r"retinamnist.npz is not chestmnist or pneumoniamnist"):
+        read_medmnist(tmp_path)
+
+
+def test_unpacking_holds_a_block_and_not_the_archive(tmp_path):
+    _npz(tmp_path / "chestmnist_224.npz", 14, counts=(1200, 1, 1), size=224)  # 60 MB of pixels
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    read_medmnist(tmp_path)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 30_000, f"{grown} KiB"
+
+
+def _dicom(path, **tags):
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = ComputedRadiographyImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = pydicom.uid.generate_uid()
+    data.Modality, data.PatientID, data.PatientSex, data.PatientAge = "CR", "7", "F", "061Y"
+    data.PatientName = "Doe^Jane"
+    for name, value in tags.items():
+        setattr(data, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _view_code(meaning, value="399348003"):
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "SCT", meaning
+    return Sequence([code])
+
+
+def test_a_dicom_tree_gives_headers_and_counts_what_it_leaves_out(tmp_path, caplog):
+    _dicom(tmp_path / "a/b/IM_1", ViewPosition="PA", Manufacturer="Acme", IssuerOfPatientID="north")
+    _dicom(tmp_path / "a/IM_2.dcm", ViewCodeSequence=_view_code("antero-posterior projection"), PatientAge="006M")
+    _dicom(tmp_path / "ct", Modality="CT")
+    _dicom(tmp_path / "sr", Modality="SR")
+    (tmp_path / "README.txt").write_text("no DICOM")
+    (tmp_path / "bare.dcm").write_bytes(b"\x08\x00\x05\x00" + bytes(200))
+    index = open_index(tmp_path)
+    assert index["patient_id"].tolist() == ["7", "north:7"]
+    assert index["view_position"].tolist() == ["AP", "PA"]
+    assert index["age"].tolist() == [0.5, 61.0]
+    assert index["manufacturer"].tolist() == ["", "Acme"]
+    assert index.attrs["left_out"] == {
+        "not DICOM": 1, "DICOM without the Part 10 header": 1, "Modality CT": 1, "Modality SR": 1,
+    }  # fmt: skip
+    assert "4 files below" in caplog.text
+    assert "Doe" not in index.to_csv() + caplog.text
+
+
+@pytest.mark.parametrize("cut", [140, 200, 260])
+def test_a_damaged_header_is_counted_and_never_an_error(tmp_path, cut):
+    _dicom(tmp_path / "good")
+    whole = _dicom(tmp_path / "bad").read_bytes()
+    (tmp_path / "bad").write_bytes(whole[:cut] + b"\xff" * 40)
+    index = read_dicom_tree(tmp_path)
+    assert [path.rsplit("/", 1)[1] for path in index["image"]] == ["good"]
+    assert sum(index.attrs["left_out"].values()) == 1
+
+
+def test_files_of_a_dicom_tree_without_patient_ids_are_said_loudly_or_named_by_a_pattern(tmp_path, caplog):
+    for name in ("p1/IM1", "p1/IM2", "p2/IM1"):
+        _dicom(tmp_path / name, PatientID="")
+    alone = check_index(read_dicom_tree(tmp_path))
+    assert alone["patient_id"].tolist() == ["file:p1/IM1", "file:p1/IM2", "file:p2/IM1"]
+    assert "NO PATIENT IDS: 3 files below" in caplog.text
+    assert open_index(tmp_path, patient_pattern=r"^(p\d+)/")["patient_id"].tolist() == ["p1", "p1", "p2"]
+
+
+def test_one_patient_id_for_a_whole_archive_is_noticed(tmp_path, caplog):
+    for number in range(20):
+        _dicom(tmp_path / str(number), PatientID="ANONYMOUS")
+    read_dicom_tree(tmp_path)
+    assert "stands in 20 of 20 files: was the archive anonymised with one id for all?" in caplog.text
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path):
+    for number in range(30):
+        _dicom(tmp_path / f"{number:02d}", PatientID=str(number // 2))
+    assert read_dicom_tree(tmp_path, workers=1).equals(read_dicom_tree(tmp_path, workers=8))
+
+
+def _pictures(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(folder / name)
+    return folder
+
+
+def test_class_folders_are_findings_and_splits(tmp_path):
+    _pictures(
+        tmp_path, "train/NORMAL/IM-1.jpeg", "train/PNEUMONIA/person1_bacteria_1.jpeg",
+        "test/PNEUMONIA/person2_virus_3.jpeg", "val/NORMAL/IM-9.jpeg",
+    )  # fmt: skip
+    index = open_index(tmp_path)
+    assert index.attrs["recognised"] == "class folders: its images lie in folders that are classes: NORMAL, PNEUMONIA"
+    assert index["split"].tolist() == ["test", "train", "train", "val"]
+    assert index["Pneumonia"].tolist() == [1, 0, 1, 0]
+    assert "Normal" not in index
+
+
+def test_a_patient_pattern_finds_who_is_in_two_splits_of_class_folders(tmp_path):
+    _pictures(tmp_path, "train/PNEUMONIA/person1_a.png", "test/PNEUMONIA/person1_b.png", "test/NORMAL/person3_a.png")
+    with pytest.raises(ValueError, match=r"1 patients are in more than one split, the first is 'person1'"):
+        open_index(tmp_path, patient_pattern=r"(person\d+)_")
+    assert len(open_index(tmp_path, patient_pattern=r"(person\d+)_", check=False)) == 3
+
+
+def test_an_image_in_no_class_is_named(tmp_path):
+    _pictures(tmp_path, "A/1.png", "0.png")
+    with pytest.raises(ValueError, match="in no class; put it into the folder of its class"):
+        read_class_folders(tmp_path)
+
+
+def test_folders_that_are_patients_are_not_taken_for_classes(tmp_path):
+    index = open_index(_pictures(tmp_path, "p1/0.png", "p2/0.png"), patient_pattern=r"^(\d)")
+    assert index.attrs["recognised"].startswith("a folder of images")
+    assert len(index.columns) == 7
+
+
+def test_a_folder_of_images_says_that_patients_are_unknown(tmp_path, caplog):
+    index = open_index(_pictures(tmp_path, "x/0.png", "y/0.png"))
+    assert index["patient_id"].tolist() == ["x/0.png", "y/0.png"]
+    assert "NO PATIENT IDS" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [(r"^(p\d+)", r"finds no patient in the file name '0.png'"), (r"p\d", "has no group"), ("(", "is not a regular")],
+)
+def test_a_pattern_that_does_not_work_says_how(tmp_path, pattern, message):
+    with pytest.raises(ValueError, match=message):
+        open_index(_pictures(tmp_path, "0.png"), patient_pattern=pattern)
+
+
+def test_any_csv_is_read_by_a_map_of_its_columns(tmp_path):
+    _pictures(tmp_path, "img/1.png", "img/2.png")
+    (tmp_path / "cases.csv").write_text(
+        "file,pid,view,gender,years,part,effusion,note\nimg/1.png,007,postero-anterior,Male,61,validation,yes,x\n"
+        "img/2.png,7,lateral,F,,TRAIN,,y\n"
+    )
+    columns = {"image": "file", "patient_id": "pid", "view_position": "view", "sex": "gender", "age": "years",
+               "split": "part"}  # fmt: skip
+    index = open_index(tmp_path / "cases.csv", columns=columns, findings=["effusion"])
+    assert [[str(cell) for cell in row] for row in index.iloc[:, 1:].to_numpy()] == [
+        ["007", "", "PA", "M", "61.0", "val", "1.0"], ["7", "", "LL", "F", "nan", "train", "nan"],
+    ]  # fmt: skip
+    assert index.columns[-1] == "Effusion"
+
+
+def test_a_csv_with_joined_labels_is_read(tmp_path):
+    (tmp_path / "t.csv").write_text("f,l\n1.png,Effusion|infiltrate\n2.png,No Finding\n3.png,\n")
+    index = read_table(tmp_path / "t.csv", {"image": "f", "labels": "l"})
+    np.testing.assert_equal(index[["Effusion", "Infiltration"]].to_numpy(), [[1, 1], [0, 0], [np.nan, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": "f", "label": "l"}, r"unknown: \['label'\]"),
+        ({"image": "g"}, r"t.csv lacks the columns \['g'\]; it has \['f', 'l', 's'\]"),
+        ({"image": "f", "split": "s"}, r"t.csv, row 2: the split 'holdout' is none of"),
+    ],
+)
+def test_a_map_of_columns_that_does_not_fit_says_where(tmp_path, columns, message):
+    (tmp_path / "t.csv").write_text("f,l,s\n1.png,-1,holdout\n")
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "t.csv", columns)
+
+
+def test_an_uncertain_label_of_a_foreign_csv_is_refused_with_its_row(tmp_path):
+    (tmp_path / "t.csv").write_text("f,l,s\n1.png,-1,\n")
+    with pytest.raises(ValueError, match=r"t.csv, row 2: the label '-1' for 'l' is none of 1, 0, .*map uncertain"):
+        read_table(tmp_path / "t.csv", {"image": "f"}, ["l"])
+
+
+def test_a_foreign_csv_without_a_map_says_how_to_give_one(tmp_path):
+    (tmp_path / "t.csv").write_text("file,pid\n1.png,1\n")
+    with pytest.raises(ValueError, match=r"t.csv: the index lacks .* give columns=\{'image': ..., 'patient_id': ...\}"):
+        open_index(tmp_path / "t.csv")
+
+
+def test_a_folder_of_nothing_that_we_know_says_what_we_know(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(FileNotFoundError, match=r"no table of NIH ChestX-ray14, CheXpert, MIMIC-CXR-JPG, PadChest"):
+        open_index(tmp_path)
