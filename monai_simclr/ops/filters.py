@@ -37,14 +37,14 @@ def gaussian_blur(images: Tensor, sigma: Amount) -> Tensor:
     out = images.detach().clone().contiguous()
     for image, width in zip(out.numpy(), per_image("sigma", sigma, len(images), 0.0), strict=True):
         for plane in image if width > 0 else ():
-            plane[:] = blur_pixels(plane, width)
+            blur_pixels(plane, width)
     return out
 
 
-def blur_pixels(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur one plane, shape ``(H, W)``, uint8 or float32, on the CPU."""
+def blur_pixels(pixels: np.ndarray, sigma: float) -> None:
+    """Blur one plane, shape ``(H, W)``, uint8 or float32, on the CPU, in place."""
     taps = cv2.getGaussianKernel(2 * _reach(sigma) + 1, sigma)
-    return cv2.sepFilter2D(pixels, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
+    cv2.sepFilter2D(pixels, -1, taps, taps, dst=pixels, borderType=cv2.BORDER_REPLICATE)
 
 
 def blur_on_device(images: Tensor, sigma: Amount) -> Tensor:

@@ -91,15 +91,21 @@ def warp(images: Tensor, matrices: Tensor | np.ndarray, size: tuple[int, int], f
     out = np.empty((*images.shape[:2], *size), dtype=images.numpy().dtype)
     for image, matrix, target in zip(images.numpy(), maps, out, strict=True):
         for channel, plane in zip(image, target, strict=True):
-            plane[:] = warp_pixels(channel, matrix, size, fill)
+            warp_pixels(channel, matrix, size, fill, out=plane)
     return torch.from_numpy(out)
 
 
-def warp_pixels(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], fill: float | None = None) -> np.ndarray:
-    """Warp one plane, shape ``(H, W)``, uint8 or float32, on the CPU."""
+def warp_pixels(
+    pixels: np.ndarray,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    fill: float | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Warp one plane, shape ``(H, W)``, uint8 or float32, on the CPU, into `out` if it is given."""
+    border = cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT
     return cv2.warpAffine(
-        pixels, matrix, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT,
+        pixels, matrix, size[::-1], dst=out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border,
         borderValue=[0.0 if fill is None else fill],
     )  # fmt: skip
 

@@ -114,8 +114,7 @@ def curves(gamma: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> n
         True
     """
     scale, shift = _line(brightness, contrast)
-    levels = _LEVELS ** gamma[:, None]
-    levels *= 255 * scale[:, None]
+    levels = (_LEVELS ** gamma[:, None]) * (255 * scale[:, None])
     levels += 255 * shift[:, None]
     np.clip(levels, 0, 255, out=levels)
     return np.rint(levels, out=levels).astype(np.uint8)

@@ -73,30 +73,31 @@ def make_views(images: Tensor, drawn: Drawn, size: int) -> Tensor:
     columns = {name: value.tolist() for name, value in drawn.items()}  # plain numbers are ten times as fast as NumPy's
     views = np.empty((len(pixels), 1, size, size), dtype=pixels.dtype)
     for i, image in enumerate(pixels):
-        views[i, 0] = _view(image, {name: column[i] for name, column in columns.items()}, size)
+        _view(image, {name: column[i] for name, column in columns.items()}, views[i, 0])
     return torch.from_numpy(views).to(images.dtype)
 
 
-def _view(pixels: np.ndarray, row: Mapping[str, Any], size: int) -> np.ndarray:
-    """One view of one plane, shape ``(H, W)``, uint8 or float32."""
-    whole = pixels.dtype == np.uint8
+def _view(pixels: np.ndarray, row: Mapping[str, Any], out: np.ndarray) -> None:
+    """Make one view of one plane, shape ``(H, W)``, uint8 or float32, in `out`; every step after the first in place."""
+    whole, size = pixels.dtype == np.uint8, len(out)
     turn = math.radians(row["angle"])
     matrix = _affine(row["box"], math.cos(turn), math.sin(turn), 1 - 2 * row["flip"], pixels.shape, size)
-    out = warp_pixels(pixels, np.array(matrix).reshape(2, 3), (size, size))
+    warp_pixels(pixels, np.array(matrix).reshape(2, 3), (size, size), out=out)
     if row["clip"] > 0:
-        out = clahe(torch.from_numpy(out)[None, None], row["clip"], TILE_GRID)[0, 0].numpy()
+        out[:] = clahe(torch.from_numpy(out)[None, None], row["clip"], TILE_GRID)[0, 0].numpy()
     tone = row["gamma"], row["brightness"], row["contrast"]
     if tone != (1, 1, 1) and whole:
-        out = cv2.LUT(out, curves(*(np.array([amount]) for amount in tone))[0])
+        cv2.LUT(out, curves(*np.array(tone)[:, None])[0], dst=out)
     elif tone != (1, 1, 1):
-        out = adjust_on_device(torch.from_numpy(out)[None, None], *tone)[0, 0].numpy()
+        out[:] = adjust_on_device(torch.from_numpy(out)[None, None], *tone)[0, 0].numpy()
     if row["sigma"] > 0:
-        out = blur_pixels(out, row["sigma"])
+        blur_pixels(out, row["sigma"])
     if row["noise"] > 0:
         noise = _noise_table()[row["seed"] : row["seed"] + size * size].reshape(size, size)
         strength = row["noise"] * (255 if whole else 1)
-        out = cv2.addWeighted(out, 1.0, noise, strength, 0.0, dtype=cv2.CV_8U if whole else cv2.CV_32F)
-    return out if whole else np.clip(out, 0, 1)
+        cv2.addWeighted(out, 1.0, noise, strength, 0.0, dst=out, dtype=cv2.CV_8U if whole else cv2.CV_32F)
+    if not whole:
+        np.clip(out, 0, 1, out=out)
 
 
 def views_on_device(images: Tensor, drawn: Drawn, size: int) -> Tensor:

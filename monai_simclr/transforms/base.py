@@ -16,13 +16,13 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 
-__all__ = ["Operation", "Parameters", "RandOperation"]
+__all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation"]
 
 Parameters = dict[str, Any]
 """Parameters by name: arrays whose first axis is the image."""
 
 
-class _BatchTransform(Transform):
+class BatchTransform(Transform):
     """One image, shape ``(C, H, W)``, or a whole batch, from one function on a batch: `apply`."""
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI declares it for instances)
@@ -59,7 +59,7 @@ class _BatchTransform(Transform):
         return function(plain, images.meta if isinstance(images, MetaTensor) else {})
 
 
-class Operation(_BatchTransform):
+class Operation(BatchTransform):
     """A deterministic transform, made of one function on a batch.
 
     Subclasses write `apply`. Calling the object takes one image, shape ``(C, H, W)``, as a numpy array, tensor or
@@ -77,7 +77,7 @@ class Operation(_BatchTransform):
         return self.apply(images, **self.read(meta, images))
 
 
-class RandOperation(RandomizableTransform, _BatchTransform):
+class RandOperation(RandomizableTransform, BatchTransform):
     """A random transform, made of two functions: `draw` random parameters, `apply` them.
 
     Subclasses write these two. Everything else follows by rule: one image (`__call__`), a whole batch in which every
