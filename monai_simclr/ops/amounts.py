@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Amount", "on_device", "per_image"]
+__all__ = ["Amount", "apply_where", "on_device", "per_image"]
 
 Amount = float | np.ndarray | Tensor
 """One number for a whole batch, or one for each image, shape ``(B,)``; on the host, or it is copied there."""
@@ -53,3 +55,28 @@ def on_device(numbers: np.ndarray, device: torch.device, dtype: torch.dtype | No
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def apply_where(chosen: np.ndarray, images: Tensor, step: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
+    """Apply a step to some images of a batch only; it keeps their shape and dtype.
+
+    Args:
+        chosen: bool, shape ``(B,)``, on the host, so that nothing waits for the device.
+        images: batch, shape ``(B, ...)``; not written to.
+        step: takes the chosen images and their numbers, and returns what they become.
+
+    Returns:
+        `images` itself where none is chosen, otherwise a new tensor.
+
+    Example:
+        >>> apply_where(np.array([False, True]), torch.ones(2, 1), lambda some, numbers: some + 1).flatten()
+        tensor([1., 2.])
+    """
+    here = np.flatnonzero(chosen)
+    if len(here) in (0, len(images)):
+        return step(images, here) if len(here) else images
+    index = on_device(here, images.device)
+    done = step(images.index_select(0, index), here)
+    if images.dtype == torch.uint16:  # torch cannot write to some rows of it; the bits are those of int16
+        return images.view(torch.int16).index_copy(0, index, done.view(torch.int16)).view(torch.uint16)
+    return images.index_copy(0, index, done)

@@ -16,6 +16,8 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 
+from monai_simclr.ops.amounts import apply_where
+
 __all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation"]
 
 Parameters = dict[str, Any]
@@ -37,26 +39,32 @@ class BatchTransform(Transform):
         """Parameters that the images bring in their own metadata; `images` is a batch (of one), `meta` is theirs."""
         return {}
 
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 and not (self.any_rank and images.ndim > 2):
-            form, shape = "images (B, C, H, W)" if images.ndim > 4 else "(C, H, W)", tuple(images.shape[1:])
-            raise ValueError(
-                f"{type(self).__name__} takes one image {form}, got shape {shape}; "
-                "add a channel with EnsureChannelFirst, pass a slice of a volume, or a batch to .batch()"
-            )
-
     def _on_one(self, img: NdarrayOrTensor, function: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Tensor:
-        images = convert_to_tensor(img, track_meta=False)[None]
-        self._check(images)
-        out = function(images, img.meta if isinstance(img, MetaTensor) else {})[0]
+        out = self._on_batch(_tensor(img)[None], function, img.meta if isinstance(img, MetaTensor) else {}, 1)[0]
         if not get_track_meta():
             return out
         return convert_to_dst_type(out, dst=img, dtype=out.dtype)[0] if isinstance(img, MetaTensor) else MetaTensor(out)
 
-    def _on_batch(self, images: Tensor, function: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Tensor:
-        plain = convert_to_tensor(images, track_meta=False)
-        self._check(plain)
-        return function(plain, images.meta if isinstance(images, MetaTensor) else {})
+    def _on_batch(
+        self,
+        images: Tensor,
+        function: Callable[[Tensor, Mapping[str, Any]], Tensor],
+        meta: Mapping[str, Any],
+        skipped: int = 0,
+    ) -> Tensor:
+        if images.ndim != 4 and not (self.any_rank and images.ndim > 2):
+            raise ValueError(
+                f"{type(self).__name__} takes one image (C, H, W), or a batch (B, C, H, W) through .batch(); got shape "
+                f"{tuple(images.shape[skipped:])}; add a missing channel with EnsureChannelFirst, cut volumes in slices"
+            )
+        return function(images, meta)
+
+
+def _tensor(image: NdarrayOrTensor) -> Tensor:
+    """A plain tensor; MONAI's own conversion would make int32, of unknown range, of uint16."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint16:
+        return torch.from_numpy(np.ascontiguousarray(image))
+    return convert_to_tensor(image, track_meta=False)
 
 
 class Operation(BatchTransform):
@@ -68,7 +76,7 @@ class Operation(BatchTransform):
 
     def batch(self, images: Tensor) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes. A plain tensor."""
-        return self._on_batch(images, self._applied)
+        return self._on_batch(_tensor(images), self._applied, images.meta if isinstance(images, MetaTensor) else {})
 
     def __call__(self, img: NdarrayOrTensor) -> Tensor:
         return self._on_one(img, self._applied)
@@ -108,7 +116,7 @@ class RandOperation(RandomizableTransform, BatchTransform):
     def batch(self, images: Tensor) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters."""
         self.randomize(n=len(images))
-        return self._on_batch(images, self._gated)
+        return self._on_batch(_tensor(images), self._gated, images.meta if isinstance(images, MetaTensor) else {})
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
         if randomize:
@@ -121,11 +129,11 @@ class RandOperation(RandomizableTransform, BatchTransform):
         params = {**self.read(meta, images), **self.drawn}
         if self.keep.all():
             return self.apply(images, **params)
-        out = images.clone()
-        if self.keep.any():
-            chosen = torch.from_numpy(self.keep).to(images.device)
-            out[chosen] = self.apply(images[chosen], **{name: value[self.keep] for name, value in params.items()})
-        return out
+        if not self.keep.any():
+            return images.clone()
+        return apply_where(
+            self.keep, images, lambda some, here: self.apply(some, **{name: params[name][here] for name in params})
+        )
 
 
 def check_range(
