@@ -17,3 +17,4 @@ from monai_simclr.ops.lungs import widened as widened
 from monai_simclr.ops.stored import finish as finish
 from monai_simclr.ops.stored import quantize as quantize
 from monai_simclr.ops.views import make_views as make_views
+from monai_simclr.ops.views import view_matrices as view_matrices

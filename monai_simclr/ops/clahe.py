@@ -105,7 +105,7 @@ def _curves(levels: Tensor, limits: np.ndarray, tile_grid: tuple[int, int], bins
     counts.scatter_add_(0, places.flatten(), counts.new_ones(1).expand(places.numel()))
     limit = on_device((limits * pixels / bins).astype(np.int32).clip(min=1), levels.device)
     counts = _clipped(counts.view(len(levels), tiles, bins), limit.view(-1, 1, 1), bins)
-    scale = torch.tensor(bins - 1, dtype=torch.float32) / pixels  # rounded to float32, as OpenCV does
+    scale = np.float32(bins - 1) / np.float32(pixels)  # rounded to float32, as OpenCV does
     return counts.cumsum(2, dtype=torch.int32).to(torch.float32).mul_(float(scale))
 
 
@@ -164,7 +164,7 @@ def _blend(levels: Tensor, tables: list[Tensor], tile_grid: tuple[int, int], bin
 
 def _neighbors(length: int, padded: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Tiles before and after every pixel of a line, and how far it is between their centers, in float32 (OpenCV)."""
-    inverse = float(torch.tensor(1.0) / (padded // count))
+    inverse = float(np.float32(1) / np.float32(padded // count))
     place = torch.arange(length, dtype=torch.float32, device=device) * inverse - 0.5
     first = place.floor()
     return first.long().clamp(min=0), (first.long() + 1).clamp(max=count - 1), place - first

@@ -6,6 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
+from monai.config import NdarrayOrTensor
+from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_simclr import ops
@@ -104,6 +107,16 @@ class RandRadiographView(RandOperation):
             "clip": values[:, 6] * clahe,
             "seed": values[:, 7].astype(np.int64),
         }
+
+    def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
+        """Make one view of one image, shape ``(1, H, W)``; the affine of a MetaTensor says where the view lies."""
+        out = super().__call__(img, randomize)
+        if isinstance(img, MetaTensor) and isinstance(out, MetaTensor):
+            (a, b, x), (c, d, y) = ops.view_matrices(self.drawn, img.shape[1:], self.size)[0]
+            move = torch.eye(len(img.affine), dtype=torch.float64)
+            move[:2, [0, 1, -1]] = torch.tensor([[d, c, y], [b, a, x]], dtype=torch.float64)  # rows come first
+            out.affine = img.affine.to(torch.float64) @ move
+        return out
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """Make one view of each image, shape ``(B, 1, H, W)``; see `ops.make_views`."""

@@ -225,7 +225,8 @@ def test_threads_give_what_one_thread_gives(name):
         call = [lambda item, own=own: own(item, threading=True)["image"] for own in apart]
         expected = [copy.deepcopy(pipeline)(item)["image"] for item in items]
     else:
-        call = [lambda item, own=dictionary(name): own(item)["image"]] * len(items)
+        one_for_all = dictionary(name)
+        call = [lambda item: one_for_all(item)["image"]] * len(items)
         expected = [dictionary(name)(item)["image"] for item in items]
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(lambda pair: pair[0](pair[1]), zip(call, items, strict=True)))
