@@ -93,10 +93,8 @@ def adjust_on_device(images: Tensor, gamma: Amount = 1.0, brightness: Amount = 1
         table = on_device(curves(*factors).reshape(-1), images.device)
         row = torch.arange(len(images), dtype=torch.int32, device=images.device).view(-1, 1, 1, 1) * 256
         return table.index_select(0, (images.to(torch.int32).add_(row)).view(-1)).view(images.shape)
-    scale, shift = _line(factors[1], factors[2])
-    power, scale, shift = (
-        on_device(n, images.device, images.dtype).view(-1, 1, 1, 1) for n in (factors[0], scale, shift)
-    )
+    numbers = (factors[0], *_line(factors[1], factors[2]))
+    power, scale, shift = (on_device(n, images.device, images.dtype).view(-1, 1, 1, 1) for n in numbers)
     out = images.clamp(min=0)
     if (factors[0] != 1).any():  # known on the host
         out = out.pow(power)

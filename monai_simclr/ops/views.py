@@ -72,10 +72,10 @@ def make_views(images: Tensor, drawn: Drawn, size: int) -> Tensor:
         return views_on_device(images, drawn, size)
     pixels = images[:, 0].numpy() if images.dtype == torch.uint8 else images[:, 0].to(torch.float32).numpy()
     columns = {name: value.tolist() for name, value in drawn.items()}  # plain numbers are ten times as fast as NumPy's
-    views = np.empty((len(pixels), 1, size, size), dtype=pixels.dtype)
+    out = np.empty((len(pixels), 1, size, size), dtype=pixels.dtype)
     for i, image in enumerate(pixels):
-        _view(image, {name: column[i] for name, column in columns.items()}, views[i, 0])
-    return torch.from_numpy(views).to(images.dtype)
+        _view(image, {name: column[i] for name, column in columns.items()}, out[i, 0])
+    return torch.from_numpy(out).to(images.dtype)
 
 
 def _view(pixels: np.ndarray, row: Mapping[str, Any], out: np.ndarray) -> None:
