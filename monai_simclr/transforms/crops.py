@@ -73,22 +73,6 @@ def _kept(box: tuple[float, ...], lungs: list[float]) -> float:
     return across * down / ((lungs[2] - lungs[0]) * (lungs[3] - lungs[1]))
 
 
-def _edges(u: Any, scale: tuple[float, float], log_aspect: tuple[float, float], exp: Any, least: Any) -> tuple:
-    """Edges of crops from four uniform numbers each, of plain numbers (`math.exp`, `min`) or of arrays."""
-    root = (scale[0] + (scale[1] - scale[0]) * u[0]) ** 0.5
-    ratio = exp(0.5 * (log_aspect[0] + (log_aspect[1] - log_aspect[0]) * u[1]))
-    width, height = least(root * ratio, 1.0), least(root / ratio, 1.0)
-    left, top = (1 - width) * u[2], (1 - height) * u[3]
-    return left, top, left + width, top + height
-
-
-def _kept(box: tuple[float, ...], lungs: list[float]) -> float:
-    """`ops.coverage` of one box, of plain numbers."""
-    across = max(min(box[2], lungs[2]) - max(box[0], lungs[0]), 0.0)
-    down = max(min(box[3], lungs[3]) - max(box[1], lungs[1]), 0.0)
-    return across * down / ((lungs[2] - lungs[0]) * (lungs[3] - lungs[1]))
-
-
 def _grown(boxes: np.ndarray, lung_boxes: np.ndarray, min_coverage: float) -> np.ndarray:
     """Move the edges of crops toward those of the lungs' box, all by one share, as far as it takes and no further."""
     whole = np.concatenate(
