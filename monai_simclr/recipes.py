@@ -9,6 +9,7 @@ from monai.transforms import Compose, EnsureTyped, LoadImaged, MapTransform
 
 from monai_simclr.ops.stored import finish as finish
 from monai_simclr.transforms.dictionary import FinishedImaged, RandRadiographViewd, StoredImaged
+from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
 from monai_simclr.transforms.views import RandRadiographView
 
 __all__ = ["Strength", "augmentation", "finish", "preprocessing", "stored_size", "views"]
@@ -16,18 +17,32 @@ __all__ = ["Strength", "augmentation", "finish", "preprocessing", "stored_size",
 Strength = Literal["mild", "default", "moco_cxr", "simclr", "phantom"]
 """Names of the presets of `views`."""
 
-_INTENSITY_OFF: dict[str, Any] = {"prob_intensity": 0.0, "prob_blur": 0.0, "prob_noise": 0.0}
-
+_MILD: dict[str, Any] = {
+    "positioning": ViewPositioning(scale=(0.5, 1.0)),
+    "detector": ViewDetector(prob_blur=0.0, noise_std=(0.0, 0.02), prob_noise=0.3),
+}
 _PRESETS: dict[str, dict[str, Any]] = {
-    "mild": {"scale": (0.5, 1.0), "prob_blur": 0.0, "noise_std": (0.0, 0.02), "prob_noise": 0.3},
-    "default": {"scale": (0.3, 1.0), "brightness": 0.4, "contrast": 0.4, "prob_clahe": 0.2},
-    "moco_cxr": {**_INTENSITY_OFF, "scale": (0.85, 1.0), "aspect": (1.0, 1.0), "flip_prob": 0.5},
-    "simclr": {
-        "scale": (0.08, 1.0), "min_lung_coverage": 0.0, "rotate_degrees": 0.0, "flip_prob": 0.5, "gamma": (1.0, 1.0),
-        "brightness": 0.8, "contrast": 0.8, "blur_sigma": (0.1, 2.0), "prob_blur": 0.5, "prob_noise": 0.0,
+    "mild": _MILD,
+    "default": {
+        "positioning": ViewPositioning(scale=(0.3, 1.0)),
+        "exposure": ViewExposure(brightness=0.4, contrast=0.4),
+        "processing": ViewProcessing(prob=0.2),
     },
-    "phantom": {"scale": (0.5, 1.0), "rotate_degrees": 5.0, "prob_blur": 0.0, "noise_std": (0.0, 0.05)},
-}  # fmt: skip
+    "moco_cxr": {
+        "positioning": ViewPositioning(scale=(0.85, 1.0), aspect=(1.0, 1.0), flip_prob=0.5),
+        "exposure": ViewExposure(prob=0.0),
+        "detector": ViewDetector(prob_blur=0.0, prob_noise=0.0),
+    },
+    "simclr": {
+        "positioning": ViewPositioning(scale=(0.08, 1.0), min_lung_coverage=0.0, rotate_degrees=0.0, flip_prob=0.5),
+        "exposure": ViewExposure(gamma=(1.0, 1.0), brightness=0.8, contrast=0.8),
+        "detector": ViewDetector(blur_sigma=(0.1, 2.0), prob_blur=0.5, prob_noise=0.0),
+    },
+    "phantom": {
+        "positioning": ViewPositioning(scale=(0.5, 1.0), rotate_degrees=5.0),
+        "detector": ViewDetector(prob_blur=0.0, noise_std=(0.0, 0.05)),
+    },
+}
 
 
 def stored_size(size: int) -> int:
@@ -66,7 +81,7 @@ def views(strength: Strength = "default", size: int = 224) -> RandRadiographView
         ValueError: if there is no such preset.
 
     Example:
-        >>> views("mild", size=64).flip_prob
+        >>> views("mild", size=64).positioning.flip_prob
         0.0
     """
     if strength not in _PRESETS:
@@ -85,7 +100,7 @@ def augmentation(size: int = 224, keys: KeysCollection = "image") -> MapTransfor
         >>> augmentation(64).keys
         ('image',)
     """
-    return RandRadiographViewd(keys, size=size, **_PRESETS["mild"])
+    return RandRadiographViewd(keys, size=size, **_MILD)
 
 
 def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:

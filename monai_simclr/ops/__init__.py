@@ -6,7 +6,7 @@ from monai_simclr.ops.clahe import clahe as clahe
 from monai_simclr.ops.filters import gaussian_blur as gaussian_blur
 from monai_simclr.ops.geometry import warp as warp
 from monai_simclr.ops.intensity import adjust as adjust
-from monai_simclr.ops.intensity import curve as curve
+from monai_simclr.ops.intensity import curves as curves
 from monai_simclr.ops.intensity import window as window
 from monai_simclr.ops.lungs import PRIOR_LUNG_BOX as PRIOR_LUNG_BOX
 from monai_simclr.ops.lungs import LocatedLungs as LocatedLungs
@@ -16,3 +16,5 @@ from monai_simclr.ops.lungs import coverage as coverage
 from monai_simclr.ops.lungs import locate_lungs as locate_lungs
 from monai_simclr.ops.lungs import widened as widened
 from monai_simclr.ops.stored import finish as finish
+from monai_simclr.ops.views import make_views as make_views
+from monai_simclr.ops.views import view_matrices as view_matrices

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from monai_simclr.ops.intensity import Amount
+from monai_simclr.ops.amounts import Amount, on_device, per_image
 
-__all__ = ["clahe"]
+__all__ = ["clahe", "clahe_on_device"]
 
 _BINS = 256
+_LEVELS = {torch.uint8: 256, torch.uint16: 65536}
 
 
 def clahe(images: Tensor, clip_limit: Amount = 2.0, tile_grid: tuple[int, int] = (8, 8)) -> Tensor:
@@ -25,13 +25,18 @@ def clahe(images: Tensor, clip_limit: Amount = 2.0, tile_grid: tuple[int, int] =
         tile_grid: number of tiles down and across.
 
     Returns:
-        New tensor of the shape, dtype and device of `images`. On the CPU, uint8 and uint16 are OpenCV's bit for bit
-        (its 65,536 bins make a clip limit below 65,536 / pixels of a tile the same as that for uint16). Elsewhere uint8
-        agrees with OpenCV within one gray level. Floating point takes the same 256-bin curves and interpolates between
-        the bins, so that it has no bands and agrees with uint8 within one gray level.
+        New tensor of the shape, dtype and device of `images`. On the CPU, uint8 and uint16 are OpenCV's, bit for bit.
+        For uint16 OpenCV counts in 65,536 bins, so that a clip limit below 65,536 / pixels of a tile is that number;
+        scale 12-bit images to [0, 1] instead. On a device the integers agree with OpenCV exactly where the grid
+        divides the image, and within one gray level on at most 0.5 % of the pixels elsewhere. Floating point takes the
+        256-bin curves of uint8 and interpolates between the bins: no bands, and within one gray level of uint8.
+
+        A constant image stays constant, at another gray level, as OpenCV's does. A NaN counts as 0 and stays NaN.
+        Values outside [0, 1] are clipped first.
 
     Raises:
-        ValueError: if a number is out of range, or the grid has more tiles than the image has pixels.
+        ValueError: if a number is out of range, the dtype is another, or the grid has more tiles than the image has
+            rows or columns.
 
     Note:
         Zuiderveld, Contrast Limited Adaptive Histogram Equalization, Graphics Gems IV (1994). As a fixed step of
@@ -43,20 +48,9 @@ def clahe(images: Tensor, clip_limit: Amount = 2.0, tile_grid: tuple[int, int] =
         >>> clahe(images, clip_limit=40.0, tile_grid=(1, 1)).flatten()[[0, 63, 127]]
         tensor([  2, 128, 255], dtype=torch.uint8)
     """
-    limits = np.asarray(torch.as_tensor(clip_limit).cpu(), dtype=np.float64).reshape(-1)
-    if len(limits) not in (1, len(images)) or not (np.isfinite(limits).all() and (limits > 0).all()):
-        raise ValueError(f"clip_limit must be greater than 0, one or {len(images)} of them, got {limits.tolist()}")
-    if min(tile_grid) < 1 or tile_grid[0] > images.shape[-2] or tile_grid[1] > images.shape[-1]:
-        raise ValueError(f"a grid of {tile_grid} tiles does not fit images of {tuple(images.shape[-2:])} pixels")
-    limits = np.broadcast_to(limits, len(images))
-    if images.device.type == "cpu" and images.dtype in (torch.uint8, torch.uint16):
-        return _clahe_opencv(images, limits, tile_grid)
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"images must be uint8, uint16 (on the CPU) or floating point in [0, 1], got {images.dtype}")
-    return _clahe_torch(images, limits, tile_grid)
-
-
-def _clahe_opencv(images: Tensor, limits: np.ndarray, tile_grid: tuple[int, int]) -> Tensor:
+    if images.device.type != "cpu" or images.dtype not in _LEVELS:
+        return clahe_on_device(images, clip_limit, tile_grid)
+    limits = _checked(images, clip_limit, tile_grid)
     out = np.empty(images.shape, dtype=images.numpy().dtype)
     for image, target, limit in zip(images.numpy(), out, limits, strict=True):
         operator = cv2.createCLAHE(float(limit), tile_grid[::-1])  # OpenCV counts tiles across first
@@ -65,65 +59,112 @@ def _clahe_opencv(images: Tensor, limits: np.ndarray, tile_grid: tuple[int, int]
     return torch.from_numpy(out)
 
 
-def _clahe_torch(images: Tensor, limits: np.ndarray, tile_grid: tuple[int, int]) -> Tensor:
-    exact = not images.is_floating_point()
-    levels = images.to(torch.float32) if exact else (images.to(torch.float32).clamp(0, 1) * (_BINS - 1))
-    planes = levels.reshape(-1, *images.shape[-2:])
-    tiles, tile = _tiles(planes.round().long(), tile_grid)
-    limit = torch.from_numpy((limits * (tile[0] * tile[1]) / _BINS).astype(np.int64)).clamp(min=1)
-    curves = _curves(tiles, limit.to(images.device).repeat_interleave(images.shape[1]), tile_grid, exact)
-    out = _blend(planes, curves, tile_grid, tile).reshape(images.shape)
-    return out.round().clamp(0, 255).to(torch.uint8) if exact else (out / (_BINS - 1)).clamp(0, 1).to(images.dtype)
+def clahe_on_device(images: Tensor, clip_limit: Amount = 2.0, tile_grid: tuple[int, int] = (8, 8)) -> Tensor:
+    """Do what `clahe` does with torch, for the whole batch at once, wherever `images` are; the host never waits."""
+    limits = _checked(images, clip_limit, tile_grid).repeat(images.shape[1])
+    if images.dtype in _LEVELS:
+        bins = _LEVELS[images.dtype]
+        whole = images.to(torch.int32).flatten(0, 1)
+        curves = _curves(whole, limits, tile_grid, bins).round_().clamp_(0, bins - 1).flatten()
+        out = _blend(whole, [curves], tile_grid, bins)[0]
+        return out.round_().clamp_(0, bins - 1).to(images.dtype).view(images.shape)
+    # position between the bins; a NaN would index nowhere
+    levels = images.to(torch.float32).nan_to_num(0.0).clamp_(0, 1).mul_(_BINS - 1).flatten(0, 1)
+    curves = _curves(levels.round().to(torch.int32), limits, tile_grid, _BINS).flatten()
+    below = levels.floor().clamp_(max=_BINS - 2)
+    low, high = _blend(below.to(torch.int32), [curves, curves[1:]], tile_grid, _BINS)
+    out = torch.lerp(low, high, levels.sub_(below)).div_(_BINS - 1).clamp_(0, 1).view(images.shape)
+    return torch.where(images.isnan(), images, out.to(images.dtype))
 
 
-def _tiles(levels: Tensor, tile_grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """Pixels by tile, (planes, tiles, pixels of a tile); OpenCV reflects at the end where the grid does not divide."""
-    height, width = levels.shape[1:]
-    down, across = (-height) % tile_grid[0], (-width) % tile_grid[1]
-    if down or across:  # OpenCV then adds a whole tile's worth to the side that already divides
-        down, across = tile_grid[0] - height % tile_grid[0], tile_grid[1] - width % tile_grid[1]
-        levels = F.pad(levels[None].float(), (0, across, 0, down), mode="reflect")[0].long()
-    rows, columns = levels.shape[1] // tile_grid[0], levels.shape[2] // tile_grid[1]
-    tiles = levels.view(-1, tile_grid[0], rows, tile_grid[1], columns).transpose(2, 3)
-    return tiles.reshape(len(levels), tile_grid[0] * tile_grid[1], rows * columns), (rows, columns)
+def _checked(images: Tensor, clip_limit: Amount, tile_grid: tuple[int, int]) -> np.ndarray:
+    if images.dtype not in _LEVELS and not images.is_floating_point():
+        raise ValueError(f"images must be uint8, uint16 or floating point in [0, 1], got {images.dtype}")
+    if images.ndim != 4:
+        raise ValueError(f"CLAHE works on images (B, C, H, W), got shape {tuple(images.shape)}")
+    if min(tile_grid) < 1 or tile_grid[0] > images.shape[2] or tile_grid[1] > images.shape[3]:
+        raise ValueError(f"a grid of {tile_grid} tiles does not fit images of {tuple(images.shape[2:])} pixels")
+    return per_image("clip_limit", clip_limit, len(images), 0.0, above=True)
 
 
-def _curves(tiles: Tensor, limit: Tensor, tile_grid: tuple[int, int], exact: bool) -> Tensor:
-    """The curve of every tile, (planes, tiles, 256), from its clipped histogram."""
-    counts = torch.zeros(*tiles.shape[:2], _BINS, dtype=torch.int64, device=tiles.device)
-    counts.scatter_add_(2, tiles, torch.ones_like(tiles))
-    limit = limit.view(-1, 1, 1)
-    excess = (counts - limit).clamp(min=0).sum(2, keepdim=True)
-    rest = excess % _BINS
-    step = (_BINS // rest.clamp(min=1)).clamp(min=1)
-    bins = torch.arange(_BINS, device=tiles.device)
-    counts = torch.minimum(counts, limit) + excess // _BINS + ((bins % step == 0) & (bins // step < rest))
-    curves = counts.cumsum(2).to(torch.float32) * torch.tensor((_BINS - 1) / tiles.shape[2], dtype=torch.float32)
-    return curves.round().clamp(0, 255) if exact else curves
-
-
-def _blend(planes: Tensor, curves: Tensor, tile_grid: tuple[int, int], tile: tuple[int, int]) -> Tensor:
-    """Every pixel through the curves of the four nearest tiles, weighted by its distance to their centers."""
-    low = planes.floor().long().clamp(0, _BINS - 2)
-    part = planes - low
-    table = curves.reshape(len(planes), -1)
-    (top, bottom, v), (left, right, u) = (
-        _neighbors(length, count, side, planes.device)
-        for length, count, side in zip(planes.shape[1:], tile_grid, tile, strict=True)
+def _curves(levels: Tensor, limits: np.ndarray, tile_grid: tuple[int, int], bins: int) -> Tensor:
+    """The curve of every tile, (planes, tiles, bins), from its clipped histogram; `levels` are integers, (P, H, W)."""
+    rows, columns = (
+        _reflected(n, count, levels) for n, count in zip(levels.shape[1:], _padded(levels, tile_grid), strict=True)
     )
+    pixels = (len(rows) // tile_grid[0]) * (len(columns) // tile_grid[1])
+    if (len(rows), len(columns)) != tuple(levels.shape[1:]):
+        levels = levels.index_select(1, rows).index_select(2, columns)
+    down = torch.arange(len(rows), device=levels.device) // (len(rows) // tile_grid[0])
+    across = torch.arange(len(columns), device=levels.device) // (len(columns) // tile_grid[1])
+    tiles = tile_grid[0] * tile_grid[1]
+    places = levels.long()
+    places += (down[:, None] * tile_grid[1] + across) * bins
+    places += (torch.arange(len(levels), device=levels.device) * tiles * bins).view(-1, 1, 1)
+    counts = torch.zeros(len(levels) * tiles * bins, dtype=torch.int32, device=levels.device)
+    counts.scatter_add_(0, places.flatten(), counts.new_ones(1).expand(places.numel()))
+    limit = on_device((limits * pixels / bins).astype(np.int32).clip(min=1), levels.device)
+    counts = _clipped(counts.view(len(levels), tiles, bins), limit.view(-1, 1, 1), bins)
+    scale = np.float32(bins - 1) / np.float32(pixels)  # rounded to float32, as OpenCV does
+    return counts.cumsum(2, dtype=torch.int32).to(torch.float32).mul_(float(scale))
 
-    def through(rows: Tensor, columns: Tensor) -> Tensor:
-        start = (rows[:, None] * tile_grid[1] + columns[None, :]) * _BINS
-        at = (start[None] + low).flatten(1)
-        below, above = table.gather(1, at), table.gather(1, at + 1)
-        return torch.lerp(below, above, part.flatten(1)).view_as(planes)
 
-    upper = through(top, left) * (1 - u) + through(top, right) * u
-    lower = through(bottom, left) * (1 - u) + through(bottom, right) * u
-    return upper * (1 - v[:, None]) + lower * v[:, None]
+def _clipped(counts: Tensor, limit: Tensor, bins: int) -> Tensor:
+    """Histograms cut at their limits; what was cut off is spread over all bins, the rest in even steps (OpenCV)."""
+    excess = (counts - limit).clamp_(min=0).sum(2, keepdim=True, dtype=torch.int32)
+    rest = excess % bins
+    step = (bins // rest.clamp(min=1)).clamp(min=1)
+    bin_ = torch.arange(bins, device=counts.device, dtype=torch.int32)
+    return torch.minimum(counts, limit) + excess // bins + ((bin_ % step == 0) & (bin_ // step < rest))
 
 
-def _neighbors(length: int, count: int, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    place = torch.arange(length, dtype=torch.float32, device=device) / side - 0.5
+def _padded(levels: Tensor, tile_grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that the grid divides; OpenCV adds a whole grid to the side that already divides, too."""
+    height, width = levels.shape[1:]
+    if height % tile_grid[0] == 0 and width % tile_grid[1] == 0:
+        return height, width
+    return height + tile_grid[0] - height % tile_grid[0], width + tile_grid[1] - width % tile_grid[1]
+
+
+def _reflected(length: int, padded: int, like: Tensor) -> Tensor:
+    """Indices of a line that goes on as its mirror image (OpenCV's BORDER_REFLECT_101)."""
+    place = torch.arange(padded, device=like.device)
+    turn = max(2 * (length - 1), 1)
+    place = place % turn if length > 1 else place * 0
+    return torch.minimum(place, turn - place)
+
+
+def _blend(levels: Tensor, tables: list[Tensor], tile_grid: tuple[int, int], bins: int) -> list[Tensor]:
+    """Every pixel through the curves of the four nearest tiles, weighted by its distance to their centers.
+
+    `levels` (P, H, W) say where in a curve a pixel is; a table holds the curves of all tiles of all planes.
+    """
+    tiles = tile_grid[0] * tile_grid[1]
+    (top, bottom, v), (left, right, u) = (
+        _neighbors(length, padded, count, levels.device)
+        for length, padded, count in zip(levels.shape[1:], _padded(levels, tile_grid), tile_grid, strict=True)
+    )
+    # 32-bit places are read twice as fast; they are moved from tile to tile in place
+    kind = torch.int32 if len(levels) * tiles * bins < 2**31 else torch.int64
+    places = levels.to(kind, copy=True)
+    places += (torch.arange(len(levels), device=levels.device, dtype=kind) * (tiles * bins)).view(-1, 1, 1)
+    corners, before = [], torch.zeros(1, dtype=kind, device=levels.device)
+    for rows, columns in ((top, left), (top, right), (bottom, left), (bottom, right)):
+        start = ((rows[:, None] * tile_grid[1] + columns) * bins).to(kind)
+        places += start - before
+        before = start
+        corners.append([table.index_select(0, places.view(-1)).view(levels.shape) for table in tables])
+
+    def mixed(low: list[Tensor], high: list[Tensor], share: Tensor) -> list[Tensor]:
+        return [a.mul_(1 - share).add_(b.mul_(share)) for a, b in zip(low, high, strict=True)]
+
+    # weights and order of operations are OpenCV's, so that the sums round alike
+    return mixed(mixed(corners[0], corners[1], u), mixed(corners[2], corners[3], u), v[:, None])
+
+
+def _neighbors(length: int, padded: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Tiles before and after every pixel of a line, and how far it is between their centers, in float32 (OpenCV)."""
+    inverse = float(np.float32(1) / np.float32(padded // count))
+    place = torch.arange(length, dtype=torch.float32, device=device) * inverse - 0.5
     first = place.floor()
     return first.long().clamp(min=0), (first.long() + 1).clamp(max=count - 1), place - first

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["warp"]
+from monai_simclr.ops.amounts import on_device
+
+__all__ = ["warp", "warp_on_device", "warp_pixels"]
 
 
 def warp(images: Tensor, matrices: Tensor | np.ndarray, size: tuple[int, int], fill: float | None = None) -> Tensor:
@@ -40,34 +42,54 @@ def warp(images: Tensor, matrices: Tensor | np.ndarray, size: tuple[int, int], f
         raise ValueError(
             f"{len(images)} images need matrices of shape {(len(images), 2, 3)}, got {tuple(matrices.shape)}"
         )
-    if images.device.type == "cpu" and images.dtype in (torch.uint8, torch.float32):
-        return _warp_opencv(images, np.asarray(matrices, dtype=np.float64), size, fill)
-    return _warp_torch(images, torch.as_tensor(matrices), size, fill)
-
-
-def _warp_opencv(images: Tensor, matrices: np.ndarray, size: tuple[int, int], fill: float | None) -> Tensor:
+    if images.device.type != "cpu" or images.dtype not in (torch.uint8, torch.float32):
+        return warp_on_device(images, matrices, size, fill)
+    maps = np.asarray(matrices, dtype=np.float64)
     out = np.empty((*images.shape[:2], *size), dtype=images.numpy().dtype)
-    border = cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    for image, matrix, target in zip(images.numpy(), matrices, out, strict=True):
+    for image, matrix, target in zip(images.numpy(), maps, out, strict=True):
         for channel, plane in zip(image, target, strict=True):
-            plane[:] = cv2.warpAffine(
-                channel, matrix, size[::-1], flags=flags, borderMode=border, borderValue=[0.0 if fill is None else fill]
-            )
+            warp_pixels(channel, matrix, size, fill, out=plane)
     return torch.from_numpy(out)
 
 
-def _warp_torch(images: Tensor, matrices: Tensor, size: tuple[int, int], fill: float | None) -> Tensor:
-    working = images.dtype if images.is_floating_point() else torch.float32
-    coordinates = torch.promote_types(working, torch.float32)
-    matrices = matrices.to(images.device, coordinates)
-    rows, columns = (torch.arange(n, device=images.device, dtype=coordinates) for n in size)
-    a = matrices[:, :, None, None]  # (B, 2, 1, 1, 3)
-    points = a[..., 0] * columns[None, :] + a[..., 1] * rows[:, None] + a[..., 2]  # (B, 2, h, w)
-    extent = torch.tensor([images.shape[-1], images.shape[-2]], device=images.device, dtype=coordinates)
-    grid = ((2 * points + 1) / extent.view(1, 2, 1, 1) - 1).permute(0, 2, 3, 1)
-    source = images.to(coordinates) if fill is None else images.to(coordinates) - fill
+def warp_pixels(
+    pixels: np.ndarray,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    fill: float | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Warp one plane, shape ``(H, W)``, uint8 or float32, on the CPU, into `out` if it is given."""
+    border = cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT
+    return cv2.warpAffine(
+        pixels, matrix, size[::-1], dst=out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border,
+        borderValue=[0.0 if fill is None else fill],
+    )  # fmt: skip
+
+
+def warp_on_device(
+    images: Tensor, matrices: Tensor | np.ndarray, size: tuple[int, int], fill: float | None = None
+) -> Tensor:
+    """Do what `warp` does with torch, for the whole batch at once, wherever `images` are."""
+    working = torch.promote_types(images.dtype, torch.float32) if images.is_floating_point() else torch.float32
+    grid = _grid(matrices, (images.shape[2], images.shape[3]), size, images.device, working)
+    source = images.to(working) if fill is None else images.to(working) - fill
     padding = "border" if fill is None else "zeros"
     out = F.grid_sample(source, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     out = out if fill is None else out + fill
     return out.to(images.dtype) if images.is_floating_point() else out.round().to(images.dtype)
+
+
+def _grid(
+    matrices: Tensor | np.ndarray, source: tuple[int, int], size: tuple[int, int], device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """Where each pixel of the result lies in the image, in `grid_sample`'s [-1, 1], shape ``(B, *size, 2)``."""
+    numbers = matrices.detach().cpu().numpy() if isinstance(matrices, Tensor) else matrices
+    # the normalization goes into the matrix, on the host and in float64: one pass less over the pixels
+    extent = np.array([source[1], source[0]], dtype=np.float64)[:, None]
+    scaled = 2 * np.asarray(numbers, dtype=np.float64) / extent
+    scaled[:, :, 2] += 1 / extent[:, 0] - 1
+    a = on_device(scaled, device, dtype)[:, None, None]  # (B, 1, 1, 2, 3)
+    rows, columns = (torch.arange(n, device=device, dtype=dtype) for n in size)
+    return (a[..., 0] * columns[:, None] + a[..., 2]) + a[..., 1] * rows[:, None, None]

@@ -3,9 +3,7 @@
 from monai_simclr.transforms.array import CLAHE as CLAHE
 from monai_simclr.transforms.array import FinishedImage as FinishedImage
 from monai_simclr.transforms.array import RandCLAHE as RandCLAHE
-from monai_simclr.transforms.array import RandWindow as RandWindow
 from monai_simclr.transforms.array import StoredImage as StoredImage
-from monai_simclr.transforms.array import Window as Window
 from monai_simclr.transforms.base import Operation as Operation
 from monai_simclr.transforms.base import RandOperation as RandOperation
 from monai_simclr.transforms.dictionary import CLAHED as CLAHED
@@ -43,7 +41,13 @@ from monai_simclr.transforms.multiview import MultiView as MultiView
 from monai_simclr.transforms.multiview import MultiViewD as MultiViewD
 from monai_simclr.transforms.multiview import MultiViewd as MultiViewd
 from monai_simclr.transforms.multiview import MultiViewDict as MultiViewDict
+from monai_simclr.transforms.settings import ViewDetector as ViewDetector
+from monai_simclr.transforms.settings import ViewExposure as ViewExposure
+from monai_simclr.transforms.settings import ViewPositioning as ViewPositioning
+from monai_simclr.transforms.settings import ViewProcessing as ViewProcessing
 from monai_simclr.transforms.spatial import LungCrop as LungCrop
 from monai_simclr.transforms.spatial import RandLungPreservingCrop as RandLungPreservingCrop
 from monai_simclr.transforms.spatial import RandMildRotate as RandMildRotate
 from monai_simclr.transforms.views import RandRadiographView as RandRadiographView
+from monai_simclr.transforms.window import RandWindow as RandWindow
+from monai_simclr.transforms.window import Window as Window

@@ -1,4 +1,4 @@
-"""Array transforms of radiographs, shape (C, H, W): contrast, windows and the two stored forms."""
+"""Array transforms of radiographs, shape (C, H, W): local contrast, and the two stored forms."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from monai_simclr import ops
-from monai_simclr.ops.intensity import WindowFunction
 from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_range
 
-__all__ = ["CLAHE", "FinishedImage", "RandCLAHE", "RandWindow", "StoredImage", "Window"]
+__all__ = ["CLAHE", "FinishedImage", "RandCLAHE", "StoredImage"]
+
+
+_LEAST_CLIP = 0.01
 
 
 class CLAHE(Operation):
@@ -21,7 +23,7 @@ class CLAHE(Operation):
     inference must have it too.
 
     Args:
-        clip_limit: highest count of a histogram bin, as a multiple of the mean; greater than 0.
+        clip_limit: highest count of a histogram bin, as a multiple of the mean; at least 0.01.
         tile_grid: number of tiles down and across.
 
     Example:
@@ -30,11 +32,10 @@ class CLAHE(Operation):
     """
 
     def __init__(self, clip_limit: float = 2.0, tile_grid: tuple[int, int] = (8, 8)) -> None:
-        if not clip_limit > 0:
-            raise ValueError(f"clip_limit must be greater than 0, got {clip_limit}")
-        self.clip_limit, self.tile_grid = float(clip_limit), (tile_grid[0], tile_grid[1])
+        self.clip_limit = check_range("clip_limit", (clip_limit, clip_limit), _LEAST_CLIP)[0]
+        self.tile_grid = _check_grid(tile_grid)
 
-    def apply(self, images: Tensor) -> Tensor:
+    def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.clahe`."""
         return ops.clahe(images, self.clip_limit, self.tile_grid)
 
@@ -45,7 +46,7 @@ class RandCLAHE(RandOperation):
     It must stay random: see `CLAHE` for what a fixed step does.
 
     Args:
-        clip_limit: lowest and highest clip limit, greater than 0.
+        clip_limit: lowest and highest clip limit, at least 0.01.
         tile_grid: number of tiles down and across.
         prob: probability that an image is transformed.
 
@@ -59,7 +60,7 @@ class RandCLAHE(RandOperation):
         self, clip_limit: tuple[float, float] = (1.0, 3.0), tile_grid: tuple[int, int] = (8, 8), prob: float = 0.5
     ) -> None:
         super().__init__(prob)
-        self.clip_limit, self.tile_grid = check_range("clip_limit", clip_limit, 0.01), (tile_grid[0], tile_grid[1])
+        self.clip_limit, self.tile_grid = check_range("clip_limit", clip_limit, _LEAST_CLIP), _check_grid(tile_grid)
 
     def draw(self, n: int) -> Parameters:
         """Draw clip limits, shape ``(n,)``."""
@@ -68,58 +69,6 @@ class RandCLAHE(RandOperation):
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.clahe`."""
         return ops.clahe(images, params["clip_limit"], self.tile_grid)
-
-
-class Window(Operation):
-    """Map an intensity window to float32 [0, 1], as a DICOM display does (PS3.3 C.11.2).
-
-    Args:
-        center: middle of the window, in the unit of the image.
-        width: width of the window, in the unit of the image.
-        function: DICOM's VOI LUT function, see `ops.window`.
-
-    Example:
-        >>> Window(center=2048, width=4096)(torch.tensor([[[0.0, 2048.0, 4096.0]]])).flatten().tolist()
-        [0.0, 0.5, 1.0]
-    """
-
-    def __init__(self, center: float, width: float, function: WindowFunction = "LINEAR_EXACT") -> None:
-        self.center, self.width, self.function = center, width, function
-
-    def apply(self, images: Tensor) -> Tensor:
-        """See `ops.window`."""
-        return ops.window(images, self.center, self.width, self.function)
-
-
-class RandWindow(RandOperation):
-    """Window a canonical image at random, as another exposure or display of the same chest would show it.
-
-    Args:
-        center: lowest and highest middle of the window, in shares of the range.
-        width: lowest and highest width of the window, in shares of the range; greater than 0.
-        prob: probability that an image is transformed.
-
-    Example:
-        >>> image = torch.full((1, 2, 2), 0.5)
-        >>> RandWindow(center=(0.5, 0.5), width=(0.8, 0.8), prob=1.0)(image).flatten().tolist()
-        [0.5, 0.5, 0.5, 0.5]
-    """
-
-    def __init__(
-        self, center: tuple[float, float] = (0.4, 0.6), width: tuple[float, float] = (0.7, 1.0), prob: float = 0.8
-    ) -> None:
-        super().__init__(prob)
-        self.center, self.width = check_range("center", center, 0.0, 1.0), check_range("width", width, 0.01)
-
-    def draw(self, n: int) -> Parameters:
-        """Draw centers and widths, shape ``(n,)``."""
-        return {"center": self.R.uniform(*self.center, n), "width": self.R.uniform(*self.width, n)}
-
-    def apply(self, images: Tensor, **params: Any) -> Tensor:
-        """Window floating point images in [0, 1], or uint8 ones by their 255; the dtype stays."""
-        if images.dtype != torch.uint8:
-            return ops.window(images, params["center"], params["width"]).to(images.dtype)
-        return (ops.window(images, 255 * params["center"], 255 * params["width"]) * 255).round().to(torch.uint8)
 
 
 class StoredImage(Operation):
@@ -134,9 +83,9 @@ class StoredImage(Operation):
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size = _check_size(size)
 
-    def apply(self, images: Tensor) -> Tensor:
+    def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.quantize`; float (B, C, H, W) in [0, 1] to uint8 (B, C, size, size)."""
         planes = images.to(torch.float32).flatten(0, 1).cpu().numpy()
         stored = torch.stack([torch.from_numpy(ops.quantize(plane, self.size)) for plane in planes])
@@ -155,8 +104,20 @@ class FinishedImage(Operation):
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size = _check_size(size)
 
-    def apply(self, images: Tensor) -> Tensor:
+    def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.finish`."""
         return ops.finish(images, self.size)
+
+
+def _check_grid(tile_grid: tuple[int, int]) -> tuple[int, int]:
+    if len(tile_grid) != 2 or any(int(count) != count or count < 1 for count in tile_grid):
+        raise ValueError(f"tile_grid must be (tiles down, tiles across), at least 1 each, got {tile_grid}")
+    return int(tile_grid[0]), int(tile_grid[1])
+
+
+def _check_size(size: int) -> int:
+    if int(size) != size or size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    return int(size)

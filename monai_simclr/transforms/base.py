@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,30 +16,76 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 
-__all__ = ["Operation", "Parameters", "RandOperation"]
+from monai_simclr.ops.amounts import apply_where
+
+__all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation"]
 
 Parameters = dict[str, Any]
-"""Drawn parameters by name: arrays or tensors whose first axis is the image."""
+"""Parameters by name: arrays whose first axis is the image."""
 
 
-class Operation(Transform):
+class BatchTransform(Transform):
+    """One image, shape ``(C, H, W)``, or a whole batch, from one function on a batch: `apply`."""
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI declares it for instances)
+    any_rank = False
+    """Whether images of other than two spatial dimensions have a meaning."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, **params: Any) -> Tensor:
+        """Transform a batch, shape ``(B, C, H, W)``, without writing to it; image i by element i of each parameter."""
+
+    def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
+        """Parameters that the images bring in their own metadata; `images` is a batch (of one), `meta` is theirs."""
+        return {}
+
+    def _on_one(self, img: NdarrayOrTensor, function: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Tensor:
+        out = self._on_batch(_tensor(img)[None], function, img.meta if isinstance(img, MetaTensor) else {}, 1)[0]
+        if not get_track_meta():
+            return out
+        return convert_to_dst_type(out, dst=img, dtype=out.dtype)[0] if isinstance(img, MetaTensor) else MetaTensor(out)
+
+    def _on_batch(
+        self,
+        images: Tensor,
+        function: Callable[[Tensor, Mapping[str, Any]], Tensor],
+        meta: Mapping[str, Any],
+        skipped: int = 0,
+    ) -> Tensor:
+        if images.ndim != 4 and not (self.any_rank and images.ndim > 2):
+            raise ValueError(
+                f"{type(self).__name__} takes one image (C, H, W), or a batch (B, C, H, W) through .batch(); got shape "
+                f"{tuple(images.shape[skipped:])}; add a missing channel with EnsureChannelFirst, cut volumes in slices"
+            )
+        return function(images, meta)
+
+
+def _tensor(image: NdarrayOrTensor) -> Tensor:
+    """A plain tensor; MONAI's own conversion would make int32, of unknown range, of uint16."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint16:
+        return torch.from_numpy(np.ascontiguousarray(image))
+    return convert_to_tensor(image, track_meta=False)
+
+
+class Operation(BatchTransform):
     """A deterministic transform, made of one function on a batch.
 
     Subclasses write `apply`. Calling the object takes one image, shape ``(C, H, W)``, as a numpy array, tensor or
     MetaTensor and returns a new MetaTensor (a plain tensor where MONAI does not track metadata).
     """
 
-    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI declares it for instances)
-
-    @abstractmethod
-    def apply(self, images: Tensor) -> Tensor:
-        """Transform a batch, shape ``(B, C, H, W)``, without writing to it."""
+    def batch(self, images: Tensor) -> Tensor:
+        """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes. A plain tensor."""
+        return self._on_batch(_tensor(images), self._applied, images.meta if isinstance(images, MetaTensor) else {})
 
     def __call__(self, img: NdarrayOrTensor) -> Tensor:
-        return _on_one(img, self.apply)
+        return self._on_one(img, self._applied)
+
+    def _applied(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
+        return self.apply(images, **self.read(meta, images))
 
 
-class RandOperation(RandomizableTransform):
+class RandOperation(RandomizableTransform, BatchTransform):
     """A random transform, made of two functions: `draw` random parameters, `apply` them.
 
     Subclasses write these two. Everything else follows by rule: one image (`__call__`), a whole batch in which every
@@ -51,22 +98,14 @@ class RandOperation(RandomizableTransform):
         ValueError: if `prob` is outside [0, 1].
     """
 
-    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI declares it for instances)
-
     def __init__(self, prob: float = 1.0) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob must be in [0, 1], got {prob}")
-        super().__init__(prob)
+        super().__init__(check_prob("prob", prob))
         self.keep: np.ndarray = np.zeros(0, dtype=bool)
         self.drawn: Parameters = {}
 
     @abstractmethod
     def draw(self, n: int) -> Parameters:
         """Draw the parameters of `n` images from ``self.R``; every value has leading length `n`."""
-
-    @abstractmethod
-    def apply(self, images: Tensor, **params: Any) -> Tensor:
-        """Transform a batch, shape ``(B, C, H, W)``, without writing to it; image i by element i of each parameter."""
 
     def randomize(self, data: Any = None, n: int = 1) -> None:
         """Decide for each of `n` images whether it is transformed (`self.keep`), and draw how (`self.drawn`)."""
@@ -77,23 +116,24 @@ class RandOperation(RandomizableTransform):
     def batch(self, images: Tensor) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters."""
         self.randomize(n=len(images))
-        return self._gated(images)
+        return self._on_batch(_tensor(images), self._gated, images.meta if isinstance(images, MetaTensor) else {})
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
         if randomize:
             self.randomize()
         if len(self.keep) != 1:
             raise RuntimeError(f"{type(self).__name__} has no draw for one image; call it with randomize=True first")
-        return _on_one(img, self._gated)
+        return self._on_one(img, self._gated)
 
-    def _gated(self, images: Tensor) -> Tensor:
+    def _gated(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
+        params = {**self.read(meta, images), **self.drawn}
         if self.keep.all():
-            return self.apply(images, **self.drawn)
-        out = images.clone()
-        if self.keep.any():
-            chosen = torch.from_numpy(self.keep).to(images.device)
-            out[chosen] = self.apply(images[chosen], **{name: value[self.keep] for name, value in self.drawn.items()})
-        return out
+            return self.apply(images, **params)
+        if not self.keep.any():
+            return images.clone()
+        return apply_where(
+            self.keep, images, lambda some, here: self.apply(some, **{name: params[name][here] for name in params})
+        )
 
 
 def check_range(
@@ -105,15 +145,13 @@ def check_range(
     return float(bounds[0]), float(bounds[1])
 
 
+def check_number(name: str, number: float, least: float, most: float) -> float:
+    """A number within bounds, or a `ValueError` that says which argument is wrong."""
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be in [{least:g}, {most:g}], got {number}")
+    return float(number)
+
+
 def check_prob(name: str, prob: float) -> float:
     """A probability, or a `ValueError` that says which argument is wrong."""
-    if not 0 <= prob <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {prob}")
-    return float(prob)
-
-
-def _on_one(img: NdarrayOrTensor, function: Any) -> Tensor:
-    tensor = convert_to_tensor(img, track_meta=get_track_meta())
-    plain = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
-    out = function(plain[None])[0]
-    return convert_to_dst_type(out, dst=tensor, dtype=out.dtype)[0]
+    return check_number(name, prob, 0, 1)

@@ -12,7 +12,7 @@ from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.traits import LazyTrait
 from monai.transforms.transform import LazyTransform, MapTransform, Randomizable, RandomizableTransform, Transform
 
-from monai_simclr.transforms import array, spatial, views
+from monai_simclr.transforms import array, spatial, views, window
 from monai_simclr.transforms.lung_source import FromLungs, as_image
 
 __all__ = [
@@ -192,8 +192,8 @@ def _signature(array_class: type) -> inspect.Signature:
 
 CLAHEd = CLAHED = CLAHEDict = over_keys(array.CLAHE)
 RandCLAHEd = RandCLAHED = RandCLAHEDict = over_keys(array.RandCLAHE)
-Windowd = WindowD = WindowDict = over_keys(array.Window)
-RandWindowd = RandWindowD = RandWindowDict = over_keys(array.RandWindow)
+Windowd = WindowD = WindowDict = over_keys(window.Window)
+RandWindowd = RandWindowD = RandWindowDict = over_keys(window.RandWindow)
 StoredImaged = StoredImageD = StoredImageDict = over_keys(array.StoredImage)
 FinishedImaged = FinishedImageD = FinishedImageDict = over_keys(array.FinishedImage)
 RandMildRotated = RandMildRotateD = RandMildRotateDict = over_keys(spatial.RandMildRotate)

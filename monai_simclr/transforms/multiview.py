@@ -12,6 +12,8 @@ from monai.config import KeysCollection
 from monai.transforms.transform import MapTransform, Randomizable, Transform
 from monai.utils.misc import MAX_SEED
 
+from monai_simclr.transforms.base import BatchTransform
+
 __all__ = ["MultiView", "MultiViewD", "MultiViewDict", "MultiViewd"]
 
 
@@ -59,7 +61,8 @@ class MultiView(Randomizable, Transform):
 
     def __call__(self, img: Any) -> list[Any]:
         """Give `n_views` views of one image, shape ``(C, H, W)``; `img` is not written to."""
-        return [one(_clone(img)) for one in self.transforms]
+        # ours never write to what they get
+        return [one(img if isinstance(one, BatchTransform) else _clone(img)) for one in self.transforms]
 
 
 class MultiViewd(Randomizable, MapTransform):

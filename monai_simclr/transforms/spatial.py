@@ -47,6 +47,13 @@ class RandMildRotate(RandRotate):
         super().__init__(range_x=math.radians(degrees), prob=check_prob("prob", prob), padding_mode="border", lazy=lazy)
         self.degrees = degrees
 
+    def __call__(self, img: Any, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Rotate one image, shape ``(C, H, W)``; the arguments are those of MONAI's `RandRotate`."""
+        shape = img.peek_pending_shape() if isinstance(img, MetaTensor) else img.shape[1:]
+        if len(shape) != 2:
+            raise ValueError(f"RandMildRotate takes one image (C, H, W), got shape {tuple(img.shape)}")
+        return super().__call__(img, *args, **kwargs)
+
 
 class LungCrop(FromLungs, Crop):
     """Crop to the lungs with a margin, which takes away much of what tells hospitals apart.

@@ -10,9 +10,9 @@ import torch
 from pydicom.pixels import apply_windowing
 
 from monai_simclr import ops
-from monai_simclr.ops.clahe import _clahe_torch
-from monai_simclr.ops.filters import _blur_torch
-from monai_simclr.ops.geometry import _warp_torch
+from monai_simclr.ops.filters import blur_on_device
+from monai_simclr.ops.geometry import warp_on_device
+from monai_simclr.ops.intensity import adjust_on_device
 
 
 @pytest.fixture
@@ -31,31 +31,6 @@ def levels_apart(one: torch.Tensor, two: torch.Tensor) -> int:
     return int((one.int() - two.int()).abs().max())
 
 
-def test_clahe_of_uint8_is_opencv_bit_for_bit_with_a_clip_limit_for_each_image(images, pixels):
-    limits = np.array([1.0, 2.0, 40.0])
-    ours = ops.clahe(images, limits, (8, 4))
-    for out, plane, limit in zip(ours, pixels, limits, strict=True):
-        np.testing.assert_array_equal(out[0], cv2.createCLAHE(limit, (4, 8)).apply(plane))
-
-
-@pytest.mark.parametrize("size", [64, 60])
-def test_clahe_in_torch_is_within_one_level_of_opencv(images, size):
-    images, limits = images[..., :size].contiguous(), np.array([1.0, 2.5, 40.0])
-    assert levels_apart(_clahe_torch(images, limits, (8, 8)), ops.clahe(images, limits)) <= 1
-
-
-def test_clahe_of_float_is_within_one_level_of_uint8_and_has_no_bands(images):
-    floats = images.float() / 255
-    torch.testing.assert_close(ops.clahe(floats, 2.0), ops.clahe(images, 2.0).float() / 255, rtol=0, atol=1.01 / 255)
-    ramp = torch.linspace(0, 1, 64 * 64).view(1, 1, 64, 64)
-    assert len(ops.clahe(ramp, 2.0).unique()) > 2000
-
-
-def test_clahe_refuses_a_clip_limit_of_zero(images):
-    with pytest.raises(ValueError, match=r"clip_limit must be greater than 0.*\[0\.0\]"):
-        ops.clahe(images, 0.0)
-
-
 @pytest.mark.parametrize("function", ["LINEAR_EXACT", "LINEAR", "SIGMOID"])
 def test_window_is_what_pydicom_computes(function):
     stored = np.arange(0, 4096, 7, dtype=np.uint16)
@@ -67,8 +42,29 @@ def test_window_is_what_pydicom_computes(function):
     np.testing.assert_allclose(ours.flatten(), oracle, atol=1e-6)
 
 
+def test_a_window_of_width_one_is_a_step_in_linear_and_nan_stays_nan():
+    images = torch.tensor([9.0, 9.5, 9.6, float("nan")]).view(1, 1, 1, 4)
+    out = ops.window(images, 10, 1, "LINEAR").flatten()
+    assert out[:3].tolist() == [0.0, 0.0, 1.0]
+    assert out[3].isnan()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((10, 0.5, "LINEAR"), r"window width of LINEAR must be at least 1, got 0\.5"),
+        ((float("nan"), 1), r"window center must be finite"),
+        ((np.ones(3), 1), r"window center must be one number or 1, one for each image, got shape \(3,\)"),
+        ((1, 1, "LOG"), r"window function must be LINEAR_EXACT, LINEAR or SIGMOID, got 'LOG'"),
+    ],
+)
+def test_a_window_that_is_none_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ops.window(torch.rand(1, 1, 2, 2), *arguments)
+
+
 def test_window_of_no_width_says_so():
-    with pytest.raises(ValueError, match=r"must be greater than 0, got \[0\.0\]"):
+    with pytest.raises(ValueError, match=r"must be greater than 0, got 0\.0"):
         ops.window(torch.rand(1, 1, 2, 2), 0.5, 0.0)
 
 
@@ -81,10 +77,31 @@ def test_adjust_of_uint8_is_within_one_level_of_float(images):
 
 def test_blur_in_torch_is_opencvs(images):
     sigmas = np.array([0.0, 0.4, 1.7])
-    assert levels_apart(_blur_torch(images, sigmas), ops.gaussian_blur(images, sigmas)) <= 1
+    assert levels_apart(blur_on_device(images, sigmas), ops.gaussian_blur(images, sigmas)) <= 1
     floats = images / 255
-    torch.testing.assert_close(_blur_torch(floats, sigmas), ops.gaussian_blur(floats, sigmas), rtol=0, atol=1e-5)
+    torch.testing.assert_close(blur_on_device(floats, sigmas), ops.gaussian_blur(floats, sigmas), rtol=0, atol=1e-5)
     assert torch.equal(ops.gaussian_blur(images, sigmas)[0], images[0])
+
+
+def test_blur_of_uint8_is_the_rounded_convolution(images, pixels):
+    for sigma in (0.4, 1.0, 2.3):
+        reach = 2 * int(np.ceil(3 * sigma)) + 1
+        oracle = cv2.GaussianBlur(pixels[0].astype(np.float64), (reach, reach), sigma, borderType=cv2.BORDER_REPLICATE)
+        assert np.abs(ops.gaussian_blur(images[:1], sigma)[0, 0].numpy() - oracle).max() <= 0.501
+
+
+def test_a_blurred_constant_stays_what_it_is():
+    assert (ops.gaussian_blur(torch.full((1, 1, 20, 20), 97, dtype=torch.uint8), 1.3) == 97).all()
+
+
+def test_blur_refuses_a_negative_width(images):
+    with pytest.raises(ValueError, match=r"sigma must be at least 0, got \[-1\.0, 1\.0, 1\.0\]"):
+        ops.gaussian_blur(images, np.array([-1.0, 1.0, 1.0]))
+
+
+def test_adjust_in_torch_is_the_same_table(images):
+    factors = np.array([0.8, 1.0, 1.25]), np.array([1.2, 1.0, 0.7]), np.array([0.6, 1.0, 1.4])
+    assert torch.equal(adjust_on_device(images, *factors), ops.adjust(images, *factors))
 
 
 @pytest.mark.parametrize("fill", [None, 0.0])
@@ -92,7 +109,7 @@ def test_warp_in_torch_is_opencvs_inside_the_image(images, fill):
     matrices = np.array([[[0.9, 0.1, 2.3], [-0.1, 0.9, 5.1]], [[1, 0, 0], [0, 1, 0]], [[0.5, 0, 9], [0, 0.7, 9]]])
     ours, other = (
         ops.warp(images, matrices, (48, 48), fill),
-        _warp_torch(images, torch.tensor(matrices), (48, 48), fill),
+        warp_on_device(images, torch.tensor(matrices), (48, 48), fill),
     )
     assert levels_apart(ours, other) <= 1
     assert torch.equal(ours[1], images[1, :, :48, :48])

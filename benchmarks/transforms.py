@@ -1,0 +1,286 @@
+"""CPU time of one thread: two views, CLAHE, and the device path, against the peers, with the same operations.
+
+Run: python benchmarks/transforms.py [RESULT.json]   (makes .venv-bench for the peers at the first run)
+"""
+
+from __future__ import annotations
+
+import peer_environment
+
+if __name__ == "__main__":
+    peer_environment.enter()
+
+import json
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from monai import transforms as monai_transforms
+from monai.data import set_track_meta
+from skimage.exposure import equalize_adapthist
+
+from monai_simclr import ops
+from monai_simclr.files import write_atomically
+from monai_simclr.ops.clahe import clahe_on_device
+from monai_simclr.ops.views import views_on_device
+from monai_simclr.transforms import MultiView, RandRadiographView, ViewDetector, ViewExposure, ViewPositioning
+
+Side = Callable[[], Any]
+SIZE, ROUNDS, BATCH = 224, 11, 16
+PEERS = (
+    "torch",
+    "torchvision",
+    "monai",
+    "lightly",
+    "albumentations",
+    "kornia",
+    "scikit-image",
+    "opencv-python-headless",
+)
+
+
+def picture(size: int = 256) -> np.ndarray:
+    """A smooth picture over the whole range, as a radiograph is."""
+    noise = cv2.GaussianBlur(np.random.RandomState(0).rand(size, size).astype(np.float32), (0, 0), 2)
+    return np.rint((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+
+
+def our_view(full: bool) -> RandRadiographView:
+    """Crop of 0.3 to 1, 10 degrees, flip 0.5, brightness and contrast 0.4 (p 0.8), blur to 2 px (p 0.5).
+
+    `full` adds what a radiograph's views have and lightly has not: gamma (p 0.8) and noise (p 0.5).
+    """
+    return RandRadiographView(
+        SIZE,
+        ViewPositioning(scale=(0.3, 1.0), min_lung_coverage=0.0, flip_prob=0.5),
+        ViewExposure(gamma=(0.8, 1.25) if full else (1.0, 1.0), brightness=0.4, contrast=0.4, prob=0.8),
+        ViewDetector(blur_sigma=(0.1, 2.0), prob_blur=0.5, noise_std=(0.0, 0.03), prob_noise=0.5 if full else 0.0),
+    )
+
+
+def ours(full: bool, floats: bool) -> Side:
+    """Ours: uint8 tensors, or as lightly and MONAI give them, normalized float32."""
+    image, pair = torch.from_numpy(picture())[None], MultiView(our_view(full)).set_random_state(0)
+    return (lambda: [(view.float() / 255 - 0.5) / 0.25 for view in pair(image)]) if floats else lambda: pair(image)
+
+
+def lightly() -> Side:
+    """lightly's `SimCLRTransform` without color, from a PIL image."""
+    from lightly.transforms import SimCLRTransform
+    from PIL import Image
+
+    transform = SimCLRTransform(
+        input_size=SIZE, cj_prob=0.8, cj_strength=1.0, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.0, cj_hue=0.0,
+        min_scale=0.3, random_gray_scale=0.0, gaussian_blur=0.5, sigmas=(0.1, 2.0), hf_prob=0.5, rr_prob=1.0,
+        rr_degrees=10, normalize={"mean": [0.5], "std": [0.25]},
+    )  # fmt: skip
+    image = Image.fromarray(picture())
+    return lambda: transform(image)
+
+
+def albumentations(full: bool) -> Side:
+    """The same operations of albumentations, uint8 in and out."""
+    import albumentations as a
+
+    tone = [a.RandomGamma((80, 125), p=0.8)] if full else []
+    noise = [a.GaussNoise(std_range=(0.0, 0.03), p=0.5)] if full else []
+    transform = a.Compose([
+        a.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)), a.Rotate(10, p=1.0, border_mode=cv2.BORDER_REPLICATE),
+        a.HorizontalFlip(p=0.5), *tone, a.RandomBrightnessContrast(0.4, 0.4, p=0.8),
+        a.GaussianBlur(sigma_limit=(0.1, 2.0), blur_limit=0, p=0.5), *noise,
+    ])  # fmt: skip
+    image = picture()
+    return lambda: [transform(image=image)["image"] for _ in range(2)]
+
+
+def monai_chain() -> Side:
+    """MONAI's own transforms, called twice on a copy; its stock has no resized crop: rotate, crop, resize."""
+    t = monai_transforms
+    chain = t.Compose([
+        t.EnsureTyped("image", dtype=torch.float32, track_meta=False), t.ScaleIntensityRanged("image", 0, 255, 0, 1),
+        t.RandRotated("image", range_x=np.radians(10), prob=1.0, padding_mode="border"),
+        t.RandSpatialCropd("image", roi_size=(140, 140), max_roi_size=(256, 256), random_size=True),
+        t.Resized("image", (SIZE, SIZE), mode="bilinear"), t.RandFlipd("image", prob=0.5, spatial_axis=1),
+        t.RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.8), t.RandScaleIntensityd("image", 0.4, prob=0.8),
+        t.RandShiftIntensityd("image", 0.1, prob=0.8),
+        t.RandGaussianSmoothd("image", (0.1, 2.0), (0.1, 2.0), prob=0.5),
+        t.RandGaussianNoised("image", std=0.03, prob=0.5),
+    ]).set_random_state(0)  # fmt: skip
+    image = torch.from_numpy(picture())[None]
+    return lambda: [chain({"image": image.clone()})["image"] for _ in range(2)]
+
+
+def kornia_views() -> Side:
+    """kornia's augmentations on a batch of float32 images, twice."""
+    import kornia.augmentation as k
+
+    transform = torch.nn.Sequential(
+        k.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)), k.RandomRotation(10.0, p=1.0),
+        k.RandomHorizontalFlip(0.5), k.RandomGamma((0.8, 1.25), p=0.8), k.RandomBrightness((0.6, 1.4), p=0.8),
+        k.RandomContrast((0.6, 1.4), p=0.8), k.RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5),
+        k.RandomGaussianNoise(std=0.03, p=0.5),
+    )  # fmt: skip
+    images = torch.from_numpy(picture())[None, None].repeat(BATCH, 1, 1, 1) / 255
+    return lambda: [transform(images) for _ in range(2)]
+
+
+def device_views() -> Side:
+    """Our torch path on the same batch, drawing included."""
+    images = torch.from_numpy(picture())[None, None].repeat(BATCH, 1, 1, 1) / 255
+    view = our_view(full=True).set_random_state(0)
+    return lambda: [views_on_device(images, view.draw(BATCH), SIZE) for _ in range(2)]
+
+
+def clahe_sides() -> dict[str, tuple[Side, int]]:
+    """CLAHE with a clip limit of 2 and 8 x 8 tiles at 256 pixels; sides and images a call."""
+    from kornia.enhance import equalize_clahe
+
+    pixels = picture()
+    one = torch.from_numpy(pixels)[None, None]
+    images = one.repeat(BATCH, 1, 1, 1)
+    floats = images / 255
+    return {
+        "ours, uint8": (lambda: ops.clahe(one, 2.0), 1),
+        "scikit-image, uint8": (lambda: equalize_adapthist(pixels, kernel_size=32, clip_limit=0.01), 1),
+        "kornia, float32 batch": (lambda: equalize_clahe(floats, 2.0, (8, 8)), BATCH),
+        "ours in torch, float32 batch": (lambda: clahe_on_device(floats, 2.0), BATCH),
+        "ours in torch, uint8 batch": (lambda: clahe_on_device(images, 2.0), BATCH),
+    }
+
+
+def milliseconds(sides: dict[str, tuple[Side, int]], seconds: float = 0.12) -> dict[str, float]:
+    """CPU milliseconds an image, median over interleaved rounds after one that warms up."""
+    calls = {}
+    for name, (side, _) in sides.items():
+        side()
+        start = time.process_time()
+        side()
+        calls[name] = max(1, round(seconds / max(time.process_time() - start, 1e-4)))
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(ROUNDS + 1):
+        for name, (side, images) in sides.items():
+            start = time.process_time()
+            for _ in range(calls[name]):
+                side()
+            if number:
+                spent[name].append(1000 * (time.process_time() - start) / calls[name] / images)
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def cpu_table() -> list[dict[str, Any]]:
+    """Every row of the table: what, against whom, milliseconds an image on both sides, their ratio, the target."""
+    views = {
+        "ours, lightly's operations, float32": (ours(False, True), 1), "lightly": (lightly(), 1),
+        "ours, lightly's operations, uint8": (ours(False, False), 1),
+        "albumentations, same": (albumentations(False), 1),
+        "ours, all operations, uint8": (ours(True, False), 1), "albumentations, all": (albumentations(True), 1),
+        "ours, all operations, float32": (ours(True, True), 1), "MONAI": (monai_chain(), 1),
+        "ours in torch, float32 batch": (device_views(), BATCH), "kornia": (kornia_views(), BATCH),
+    }  # fmt: skip
+    pairs = [
+        ("two views", "ours, lightly's operations, float32", "lightly", 3.5),
+        ("two views", "ours, all operations, float32", "MONAI", 20.0),
+        ("two views", "ours, all operations, uint8", "albumentations, all", 1.8),
+        ("two views", "ours, lightly's operations, uint8", "albumentations, same", None),
+        ("two views, torch path", "ours in torch, float32 batch", "kornia", 1.5),
+    ]
+    rows = _rows(milliseconds(views), pairs)
+    pairs = [
+        ("CLAHE", "ours, uint8", "scikit-image, uint8", 12.0),
+        ("CLAHE", "ours, uint8", "kornia, float32 batch", 8.0),
+        ("CLAHE, torch path", "ours in torch, float32 batch", "kornia, float32 batch", 1.1),
+        ("CLAHE, torch path", "ours in torch, uint8 batch", "kornia, float32 batch", None),
+    ]
+    return rows + _rows(milliseconds(clahe_sides()), pairs)
+
+
+def _rows(spent: dict[str, float], pairs: list[tuple]) -> list[dict[str, Any]]:
+    return [
+        {"what": what, "ours": mine, "peer": peer, "ours_ms": spent[mine], "peer_ms": spent[peer],
+         "times_faster": spent[peer] / spent[mine], "target": target}
+        for what, mine, peer, target in pairs
+    ]  # fmt: skip
+
+
+def device_table(device: torch.device, count: int = 1024, repeats: int = 10) -> dict[str, float]:
+    """Images per second of the device path, one view each, and its share of a ResNet-50 step in bfloat16."""
+    from monai.networks.nets import resnet50
+
+    def seconds(work: Side) -> float:
+        for _ in range(2):
+            work()
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        _wait(device)
+        return (time.perf_counter() - start) / repeats
+
+    images = torch.from_numpy(picture())[None, None].repeat(count, 1, 1, 1).to(device)
+    view = our_view(full=True).set_random_state(0)
+    network = resnet50(spatial_dims=2, n_input_channels=1, num_classes=128, conv1_t_stride=2).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    batch = torch.rand(min(count, 256), 1, SIZE, SIZE, device=device).to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            network(batch).float().square().mean().backward()
+
+    for_views = seconds(lambda: views_on_device(images, view.draw(count), SIZE)) / count
+    for_step = seconds(step) / len(batch)
+    return {
+        "views_per_second": 1 / for_views,
+        "resnet50_images_per_second": 1 / for_step,
+        "share": for_views / for_step,
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main(path: Path) -> None:
+    """Compare, print, and store with what it ran on."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    set_track_meta(False)  # as a training loop that wants speed does; MetaTensors cost every side the same and more
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    rows = cpu_table()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    result: dict[str, Any] = {
+        "commit": commit,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PEERS}},
+        "hardware": {"processor": platform.processor() or platform.machine(), "threads": 1},
+        "settings": {"images": "256 -> 224, gray", "batch": BATCH, "rounds": ROUNDS, "unit": "CPU ms an image, median"},
+        "results": rows,
+    }
+    if torch.cuda.is_available():
+        result["device"] = {"name": torch.cuda.get_device_name(), **device_table(torch.device("cuda"))}
+    for row in rows:
+        goal = "" if row["target"] is None else f"(target {row['target']:g})"
+        print(f"{row['what']:22s} {row['ours']:36s} {row['ours_ms']:7.3f} ms  "
+              f"{row['peer']:22s} {row['peer_ms']:7.3f} ms  {row['times_faster']:6.2f}x {goal}")  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    with write_atomically(path) as part:
+        part.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    LIBRARY = peer_environment.stand_in_for_torchvision_operators()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results" / "transforms.json")

@@ -1,0 +1,228 @@
+"""Windows of DICOM: given, or the image's own, and jittered at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_simclr import ops
+from monai_simclr.ops.intensity import WindowFunction
+from monai_simclr.transforms.base import Operation, Parameters, RandOperation
+
+__all__ = ["RandWindow", "Window"]
+
+_NAMES = (
+    ("window_center", "window_width", "voi_lut_function"),
+    ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+    ("00281050", "00281051", "00281056"),  # monai.data.PydicomReader(prune_metadata=False)
+    ("0028|1050", "0028|1051", "0028|1056"),  # monai.data.ITKReader
+)
+_WHOLE_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+
+
+class Window(Operation):
+    """Map an intensity window to floating point [0, 1], as a DICOM display does (PS3.3 C.11.2).
+
+    For pixel values in the unit that the window is in: after the modality LUT, before any scaling. It changes no
+    polarity. Without `center` and `width` the window is the image's own, the first one where there are several: from
+    the metadata `window_center`, `window_width` and `voi_lut_function`, or what MONAI's PydicomReader (with
+    ``prune_metadata=False``) and ITKReader keep of (0028,1050), (0028,1051) and (0028,1056).
+    Images of any number of spatial dimensions.
+
+    Args:
+        center: middle of the window, in the unit of the image; None for the image's own window.
+        width: width of the window, in the unit of the image; None for the image's own window.
+        function: DICOM's VOI LUT function, see `ops.window`. None is LINEAR_EXACT with `center` and `width`, and
+            what the metadata say (LINEAR where they say nothing, as in DICOM) with the image's own window.
+
+    Raises:
+        ValueError: if only one of `center` and `width` is given; when called, if there is no window, or if ITKReader
+            has inverted the values (MONOCHROME1), so that the window does not belong to them any more.
+
+    Example:
+        >>> Window(center=2048, width=4096)(torch.tensor([[[0.0, 2048.0, 4096.0]]])).flatten().tolist()
+        [0.0, 0.5, 1.0]
+        >>> from monai.data import MetaTensor
+        >>> image = MetaTensor([[[0.0, 100.0]]], meta={"window_center": 50.5, "window_width": 201.0})
+        >>> Window()(image).flatten().tolist()
+        [0.25, 0.75]
+    """
+
+    any_rank = True
+
+    def __init__(
+        self, center: float | None = None, width: float | None = None, function: WindowFunction | None = None
+    ) -> None:
+        self.center, self.width, self.function = *_check_pair(center, width), function
+
+    def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
+        """Center, width and function of each image's window."""
+        if self.center is not None:
+            return _fixed(len(images), self.center, self.width, self.function or "LINEAR_EXACT")
+        own = _own_window(meta, len(images), self.function)
+        if own is None:
+            already = (
+                "RadiographReader has windowed it when it was read" if "window" in meta else "none in its metadata"
+            )
+            raise ValueError(f"the image has no window of its own ({already}); give center and width")
+        return own
+
+    def apply(self, images: Tensor, **params: Any) -> Tensor:
+        """See `ops.window`; here every image may have a function of its own."""
+        return _windowed(images, params["center"], params["width"], params["function"])
+
+
+class RandWindow(RandOperation):
+    """Window an image with a jittered center and width, as another exposure or display would show the same chest.
+
+    The result is in [0, 1] always: with a probability of ``1 - prob`` an image gets its window without jitter. The
+    window is the given one, or the image's own (see `Window`), or, where the metadata have none, the whole range of a
+    canonical image: [0, 1] of floating point, [0, 255] of uint8, [0, 65535] of uint16. Images of any number of spatial
+    dimensions.
+
+    Args:
+        center: middle of the window, in the unit of the image; None for the image's own.
+        width: width of the window, in the unit of the image; None for the image's own.
+        center_jitter: largest shift of the center to either side, in the unit of the image; None is a tenth of the
+            width.
+        width_jitter: largest change of the width to either side, in the unit of the image, less than the width; None
+            is a fifth of the width.
+        function: see `Window`.
+        prob: probability of a jitter.
+
+    Raises:
+        ValueError: if a number is out of range, or only one of `center` and `width` is given.
+
+    Example:
+        >>> image = torch.tensor([[[0.0, 1000.0, 4000.0]]])
+        >>> RandWindow(center=2000, width=4000, prob=0.0)(image).flatten().tolist()
+        [0.0, 0.25, 1.0]
+        >>> out = RandWindow(center=2000, width=4000, center_jitter=100, width_jitter=0, prob=1.0)(image)
+        >>> 0.225 <= float(out[0, 0, 1]) <= 0.275
+        True
+    """
+
+    any_rank = True
+
+    def __init__(
+        self,
+        center: float | None = None,
+        width: float | None = None,
+        center_jitter: float | None = None,
+        width_jitter: float | None = None,
+        function: WindowFunction | None = None,
+        prob: float = 0.8,
+    ) -> None:
+        super().__init__(prob)
+        self.center, self.width, self.function = *_check_pair(center, width), function
+        for name, jitter in (("center_jitter", center_jitter), ("width_jitter", width_jitter)):
+            if jitter is not None and not 0 <= jitter < float("inf"):
+                raise ValueError(f"{name} must be at least 0, in the unit of the image, got {jitter}")
+        if width is not None and width_jitter is not None and width_jitter >= width:
+            raise ValueError(f"width_jitter must be less than the width {width:g}, got {width_jitter}")
+        self.center_jitter, self.width_jitter = center_jitter, width_jitter
+
+    def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
+        """Center, width and function of each image's window, before the jitter."""
+        if self.center is not None:
+            return _fixed(len(images), self.center, self.width, self.function or "LINEAR_EXACT")
+        top = _WHOLE_RANGE.get(images.dtype, 1.0)
+        own = _own_window(meta, len(images), self.function)
+        return own or _fixed(len(images), top / 2, top, self.function or "LINEAR_EXACT")
+
+    def draw(self, n: int) -> Parameters:
+        """Draw shifts of center and width, shape ``(n,)``, in shares of the largest ones."""
+        shifts = self.R.uniform(-1, 1, (2, n))
+        return {"center_shift": shifts[0], "width_shift": shifts[1]}
+
+    def randomize(self, data: Any = None, n: int = 1) -> None:
+        """Draw; an image that is not jittered still gets its window, so that all results are in [0, 1]."""
+        super().randomize(data, n)
+        self.drawn = {name: np.where(self.keep, shift, 0.0) for name, shift in self.drawn.items()}
+        self.keep = np.ones(n, dtype=bool)
+
+    def apply(self, images: Tensor, **params: Any) -> Tensor:
+        """Window every image with its own center, width and function."""
+        center, width = params["center"], params["width"]
+        shift = width / 10 if self.center_jitter is None else self.center_jitter
+        change = width / 5 if self.width_jitter is None else self.width_jitter
+        moved = center + shift * params["center_shift"]
+        return _windowed(images, moved, width + change * params["width_shift"], params["function"])
+
+
+def _check_pair(center: float | None, width: float | None) -> tuple[float | None, float | None]:
+    if (center is None) != (width is None):
+        raise ValueError(f"center and width belong together, got center={center} and width={width}; give both or none")
+    if width is not None and not 0 < width < float("inf"):
+        raise ValueError(f"width must be greater than 0, in the unit of the image, got {width}")
+    return center, width
+
+
+def _fixed(count: int, center: float | None, width: float | None, function: str) -> Parameters:
+    return {"center": np.full(count, center), "width": np.full(count, width), "function": np.full(count, function)}
+
+
+def _windowed(images: Tensor, center: np.ndarray, width: np.ndarray, function: np.ndarray) -> Tensor:
+    names = sorted(set(function.tolist()))
+    if len(names) == 1:
+        return ops.window(images, center, width, names[0])
+    out = torch.empty(images.shape, dtype=images.dtype if images.is_floating_point() else torch.float32)
+    out = out.to(images.device)
+    for name in names:
+        rows = function == name
+        chosen = torch.from_numpy(np.flatnonzero(rows)).to(images.device)
+        out[chosen] = ops.window(images[chosen], center[rows], width[rows], name)  # type: ignore[arg-type]
+    return out
+
+
+def _own_window(meta: Mapping[str, Any], count: int, function: str | None) -> Parameters | None:
+    """The window in the metadata of `count` images (of one, or of a collated batch), or None."""
+    for center_name, width_name, function_name in _NAMES:
+        center, width = (_numbers(meta.get(name), count) for name in (center_name, width_name))
+        if center is None or width is None:
+            continue
+        if "|" in center_name and any("MONOCHROME1" in str(kind) for kind in _texts(meta.get("0028|0004"), count)):
+            raise ValueError(
+                "ITKReader has inverted this MONOCHROME1 image, so its window, (0028,1050) and (0028,1051), does not "
+                'belong to its values; read it with LoadImage(reader="monai_simclr.data.RadiographReader")'
+            )
+        texts = _texts(meta.get(function_name), count)
+        own = np.array([function or text.strip() or "LINEAR" for text in texts])
+        return {"center": center, "width": width, "function": own}
+    return None
+
+
+def _numbers(value: Any, count: int) -> np.ndarray | None:
+    first = [_first(one) for one in _by_image(value, count)]
+    if any(one is None or str(one).strip() == "" for one in first):
+        return None
+    return np.array([float(one) for one in first])
+
+
+def _texts(value: Any, count: int) -> list[str]:
+    first = [_first(one) for one in _by_image(value, count)]
+    return ["" if one is None else str(one) for one in first]
+
+
+def _by_image(value: Any, count: int) -> list[Any]:
+    """The value of each image; collating a multi-valued one makes a list, by place, of what the images have there."""
+    if isinstance(value, Mapping):  # pydicom's JSON form
+        value = value.get("Value")
+    if count == 1 or value is None or isinstance(value, str):
+        return [value] * count
+    plain = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
+    if isinstance(plain, Sequence) and len(plain) and isinstance(plain[0], (Tensor, np.ndarray, list, tuple)):
+        plain = list(plain[0])
+    return list(plain) if isinstance(plain, Sequence) and len(plain) == count else [plain] * count
+
+
+def _first(value: Any) -> Any:
+    if isinstance(value, (Tensor, np.ndarray)):
+        value = value.tolist()
+    while isinstance(value, Sequence) and not isinstance(value, str):
+        value = value[0] if len(value) else None
+    return value.split("\\")[0] if isinstance(value, str) else value

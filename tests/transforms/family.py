@@ -1,0 +1,90 @@
+"""The family of transforms that the contract is about, and how to make each of them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable, Transform
+
+from monai_simclr import transforms
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "CLAHE": {},
+    "Window": {"center": 0.5, "width": 0.8},
+    "StoredImage": {"size": 32},
+    "FinishedImage": {"size": 32},
+    "RandCLAHE": {"prob": 0.5},
+    "RandWindow": {"prob": 0.5},
+    "RandRadiographView": {"size": 32},
+    "RandMildRotate": {"prob": 0.5},
+    "LungCrop": {},
+    "RandLungPreservingCrop": {},
+}
+SPATIAL = ("RandMildRotate", "LungCrop", "RandLungPreservingCrop")
+BATCHED = tuple(name for name in ARGUMENTS if name not in SPATIAL)
+RANDOM = tuple(name for name in ARGUMENTS if name.startswith("Rand"))
+GATED = ("RandCLAHE", "RandWindow", "RandMildRotate")
+DTYPES = ("uint8", "uint16", "float32", "float64")
+TAKES = {"StoredImage": ("float32", "float64"), "FinishedImage": ("uint8",)}
+GIVES = {"StoredImage": "uint8", "FinishedImage": "float32", "RandMildRotate": "float32"}
+
+
+def makes(name: str, dtype: str) -> str:
+    """Name of the dtype that a transform makes of another."""
+    if "Window" in name:
+        return dtype if dtype.startswith("float") else "float32"
+    return GIVES.get(name, dtype)
+
+
+def takes(name: str, dtype: str) -> bool:
+    return dtype in TAKES.get(name, DTYPES)
+
+
+def dtype_of(name: str) -> str:
+    """A dtype that a transform takes."""
+    return "uint8" if name == "FinishedImage" else "float32"
+
+
+def public() -> set[str]:
+    """Names of our array transforms, as `monai_simclr.transforms` exports them."""
+    base = (transforms.Operation, transforms.RandOperation, transforms.MultiView)
+    return {
+        name for name, kind in vars(transforms).items()
+        if inspect.isclass(kind) and issubclass(kind, Transform) and kind not in base
+        and not name.endswith(("d", "D", "Dict"))
+    }  # fmt: skip
+
+
+def pixels(dtype: str = "float32", count: int = 4, channels: int = 1, size: int = 64) -> np.ndarray:
+    """Smooth images, shape ``(count, channels, size, size)``, over the whole range of their dtype."""
+    coarse = np.random.RandomState(0).rand(count, channels, 8, 8)
+    smooth = np.kron(coarse, np.ones((size // 8, size // 8)))
+    smooth = (smooth + np.roll(smooth, 3, -1) + np.roll(smooth, 2, -2)) / 3
+    top = {"uint8": 255, "uint16": 65535}.get(dtype)
+    return smooth.astype(dtype) if top is None else np.rint(smooth * top).astype(dtype)
+
+
+def arguments(name: str, dtype: str = "float32") -> dict[str, Any]:
+    """Constructor arguments; a window is in the unit of the image."""
+    given = dict(ARGUMENTS[name])
+    top = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
+    return {key: value * top if key in ("center", "width") else value for key, value in given.items()}
+
+
+def array(name: str, dtype: str = "float32", seed: int = 3, **changes: Any) -> Any:
+    return _seeded(getattr(transforms, name)(**{**arguments(name, dtype), **changes}), seed)
+
+
+def dictionary(name: str, keys: Any = "image", dtype: str = "float32", seed: int = 3, **changes: Any) -> Any:
+    return _seeded(getattr(transforms, f"{name}d")(keys, **{**arguments(name, dtype), **changes}), seed)
+
+
+def _seeded(transform: Any, seed: int) -> Any:
+    return transform.set_random_state(seed) if isinstance(transform, Randomizable) else transform
+
+
+def plain(image: Any) -> torch.Tensor:
+    return image.as_tensor() if hasattr(image, "as_tensor") else torch.as_tensor(image)
