@@ -11,7 +11,7 @@ from monai_simclr.ops.stored import finish as finish
 from monai_simclr.transforms.dictionary import FinishedImaged, RandRadiographViewd, StoredImaged
 from monai_simclr.transforms.views import RandRadiographView
 
-__all__ = ["Strength", "augmentation", "finish", "preprocessing", "stored_size", "views"]
+__all__ = ["Strength", "augmentation", "finish", "preprocessing", "settings", "stored_size", "views"]
 
 Strength = Literal["mild", "default", "moco_cxr", "simclr", "phantom"]
 """Names of the presets of `views`."""
@@ -115,3 +115,13 @@ def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
             EnsureTyped(keys, track_meta=False),
         ]
     )
+
+
+def settings(size: int = 224) -> dict[str, Any]:
+    """What `preprocessing` does, as plain values: a classifier keeps them, and inference with others is an error.
+
+    Example:
+        >>> settings(224)["stored_size"]
+        256
+    """
+    return {"size": size, "stored_size": stored_size(size), "padding": "square", "levels": 256}

@@ -6,10 +6,8 @@ from monai_simclr.data.index import findings_of as findings_of
 from monai_simclr.data.index import read_index as read_index
 from monai_simclr.data.index import records as records
 from monai_simclr.data.index import write_index as write_index
-from monai_simclr.data.loading import InferenceDataset as InferenceDataset
 from monai_simclr.data.loading import KeyedSampler as KeyedSampler
 from monai_simclr.data.loading import StoreDataset as StoreDataset
-from monai_simclr.data.loading import list_radiographs as list_radiographs
 from monai_simclr.data.open import open_index as open_index
 from monai_simclr.data.reader import RadiographError as RadiographError
 from monai_simclr.data.reader import RadiographReader as RadiographReader

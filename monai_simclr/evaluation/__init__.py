@@ -16,6 +16,8 @@ from monai_simclr.evaluation.formatting import format_score as format_score
 from monai_simclr.evaluation.neighbors import knn as knn
 from monai_simclr.evaluation.neighbors import knn_accuracy as knn_accuracy
 from monai_simclr.evaluation.neighbors import knn_predict as knn_predict
+from monai_simclr.evaluation.novelty import Novelty as Novelty
+from monai_simclr.evaluation.novelty import fit_novelty as fit_novelty
 from monai_simclr.evaluation.probe import Probe as Probe
 from monai_simclr.evaluation.probe import probe_classes as probe_classes
 from monai_simclr.evaluation.probe import probe_findings as probe_findings

@@ -6,7 +6,7 @@ from monai_simclr.workflows.classifying import evaluate as evaluate
 from monai_simclr.workflows.classifying import finish_training as finish_training
 from monai_simclr.workflows.classifying import start_classifier as start_classifier
 from monai_simclr.workflows.clustering import cluster as cluster
-from monai_simclr.workflows.inference import finish_inference as finish_inference
+from monai_simclr.workflows.inference import infer as infer
 from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
 from monai_simclr.workflows.run import Run as Run
 from monai_simclr.workflows.run import begin as begin

@@ -16,8 +16,10 @@ from monai_simclr.data import Store
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import confounder_floor, score_findings
 from monai_simclr.files import write_atomically
+from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, save_classifier
 from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.run import Run
 
 __all__ = ["evaluate", "finish_training", "start_classifier"]
@@ -53,6 +55,7 @@ def finish_training(
         settings: what was asked for (label fraction, draw, arm), for ``metrics.json``.
     """
     save_classifier(path, network)
+    write_card(classifier_card(run, network, store), path)
     patients = store.index["patient_id"].iloc[rows].nunique()
     n = {"labelled_images": len(rows), "labelled_patients": int(patients)}
     made = _score(run, network, store, "test", command="train", n=n, settings=settings)
