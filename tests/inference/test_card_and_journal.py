@@ -44,12 +44,16 @@ def test_a_card_comes_back_as_it_was_written(tmp_path):
 
 def test_a_probability_is_the_sigmoid_of_the_logit_over_the_temperature():
     card = _card()
-    np.testing.assert_allclose(card.probabilities(np.array([[2.0, 2.0]])), [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))]])
+    np.testing.assert_allclose(
+        card.probabilities(np.array([[2.0, 2.0]])), [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))]]
+    )
     assert card.thresholds() == [pytest.approx(1 / (1 + np.exp(-0.5))), None]
 
 
 def test_another_preprocessing_is_refused_with_every_difference():
-    with pytest.raises(ValueError, match=r"reader is .*'none'.* and was .*'auto'.*; size is 64 now and was 56; use the bundle"):
+    with pytest.raises(
+        ValueError, match=r"reader is .*'none'.* and was .*'auto'.*; size is 64 now and was 56; use the bundle"
+    ):
         _card().check_preprocessing({"size": 64, "reader": {"window": "none", "limits": (1, 2)}})
 
 
