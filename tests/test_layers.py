@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "recipes": ["data", "transforms", "ops"],
     "handlers": ["evaluation", "embeddings", "results", "files"],
     "report": ["evaluation", "embeddings", "results", "files", "findings"],
-    "inference": ["files", "results", "embeddings", "networks", "evaluation"],
+    "inference": ["files", "results", "embeddings", "networks", "evaluation", "data", "ops"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
     "bundling": ["findings", "files", "bundles"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling"],

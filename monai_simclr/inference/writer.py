@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.journal import Journal
+from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier
 
 __all__ = ["NOVEL", "Keep", "PredictionWriter", "packed", "unpacked"]
@@ -32,10 +33,15 @@ class Keep:
     Attributes:
         paths: the file's path; it often identifies a patient.
         embeddings: the encoder's features, which can identify a patient too.
+        overlays: a PNG of every positive radiograph, colored where the decision came from.
+        dicom: a Structured Report of every DICOM radiograph, and its overlay as Secondary Capture; both name the
+            patient.
     """
 
     paths: bool = False
     embeddings: bool = False
+    overlays: bool = False
+    dicom: bool = False
 
 
 class PredictionWriter:
@@ -63,6 +69,8 @@ class PredictionWriter:
     ) -> None:
         self.card, self.network, self.journal, self.data, self.keep = card, network, journal, data, keep
         self._features: Tensor | None = None
+        wanted = keep.overlays or keep.dicom
+        self._pictures = RowPictures(card, network, journal.folder, keep.overlays, keep.dicom) if wanted else None
 
     def attach(self, engine: Engine) -> None:
         """Register on an evaluator."""
@@ -92,6 +100,8 @@ class PredictionWriter:
                 row["path"] = str(self.data[int(batch["row"][i])]["image"])
             if self.keep.embeddings and not reason:
                 row["features"] = packed(features[i])
+            if self._pictures is not None:
+                self._pictures(row, output[CommonKeys.IMAGE][i], str(self.data[int(batch["row"][i])]["image"]))
             rows.append(row)
         self.journal.append(rows)
 

@@ -174,3 +174,15 @@ def test_a_view_that_could_be_a_name_is_not_repeated(dicom):
     (record, *_) = list_radiographs(dicom)
     _change(record["image"], ViewPosition="DOE 1942")
     assert identity_of(record["image"], "key")["view_position"] == ""
+
+
+def test_overlays_and_dicom_results_belong_to_rows(model, dicom, tmp_path):
+    pytest.importorskip("highdicom", reason="DICOM results need highdicom, from the extra [dicom]")
+    rows = _infer(model, dicom, tmp_path / "out", overlays=True, dicom=True)
+    positive = {row["file_hash"] for row in rows if any(row[f"{name} decision"] == "1" for name in FINDINGS)}
+    assert {path.stem for path in (tmp_path / "out" / "overlays").glob("*.png")} == positive
+    assert positive
+    reports = {path.name.split(".")[0] for path in (tmp_path / "out" / "dicom").glob("*.sr.dcm")}
+    assert reports == {row["file_hash"] for row in rows}
+    captures = {path.name.split(".")[0] for path in (tmp_path / "out" / "dicom").glob("*.sc.dcm")}
+    assert captures == positive
