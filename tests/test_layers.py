@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "report": ["evaluation", "embeddings", "results", "files", "findings"],
     "inference": ["files", "results", "embeddings", "networks", "evaluation", "data", "ops"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
+    "predicting": [],
     "bundling": ["findings", "files", "bundles"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling"],
     "cli": [*L2_AND_BELOW, "exits", "recipes", "handlers", "report", "workflows", "bundling", "demo"],
