@@ -57,5 +57,5 @@ def predict(
         workflow.finalize()
     path = Path(output_dir) / "predictions.csv"
     words = ("path", "view_position", "flags", "reason")
-    text = {name: str for name in pd.read_csv(path, nrows=0) if name.endswith("_hash") or name in words}
+    text = {name: str for name in map(str, pd.read_csv(path, nrows=0)) if name.endswith("_hash") or name in words}
     return pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, ""))
