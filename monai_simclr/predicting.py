@@ -50,8 +50,8 @@ def predict(
         warnings.filterwarnings("ignore", message="parsing config_file")
         workflow = create_workflow(
             config_file=str(config), workflow_type="infer", logging_file=False,
-            bundle_root=str(Path(bundle).absolute()), dataset_dir=files, output_dir=str(output_dir), num_workers=overrides.pop("num_workers", 0), **settings,
-            **overrides,
+            **{"bundle_root": str(Path(bundle).absolute()), "dataset_dir": files, "output_dir": str(output_dir)},
+            **{"num_workers": 0, **settings, **overrides},
         )  # fmt: skip
         workflow.run()
         workflow.finalize()
