@@ -45,14 +45,17 @@ def predict(
     if not config.is_file():
         raise FileNotFoundError(f"{bundle} is no bundle: it has no configs/inference.json; see `monai-simclr bundle`")
     files = str(paths) if isinstance(paths, (str, Path)) else [str(Path(path).absolute()) for path in paths]
-    settings = {f"keep#{name}": value for name, value in {"paths": True, **overrides.pop("keep", {})}.items()}
+    settings: dict[str, Any] = {
+        "bundle_root": str(Path(bundle).absolute()),
+        "dataset_dir": files,
+        "output_dir": str(output_dir),
+        "num_workers": 0,
+        **{f"keep#{name}": value for name, value in {"paths": True, **overrides.pop("keep", {})}.items()},
+        **overrides,
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="parsing config_file")
-        workflow = create_workflow(
-            config_file=str(config), workflow_type="infer", logging_file=False,
-            **{"bundle_root": str(Path(bundle).absolute()), "dataset_dir": files, "output_dir": str(output_dir)},
-            **{"num_workers": 0, **settings, **overrides},
-        )  # fmt: skip
+        workflow = create_workflow(config_file=str(config), workflow_type="infer", logging_file=False, **settings)
         workflow.run()
         workflow.finalize()
     path = Path(output_dir) / "predictions.csv"
