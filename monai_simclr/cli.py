@@ -66,6 +66,20 @@ def bundle(
 
 
 @app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(help="A bundle with a trained classifier.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new file: .onnx or .ts (TorchScript).")],
+) -> None:
+    """Write a trained classifier as ONNX or TorchScript, with findings, preprocessing and thresholds inside."""
+    from monai_simclr.exporting import export_onnx, export_torchscript
+
+    kinds = {".onnx": export_onnx, ".ts": export_torchscript}
+    if output.suffix not in kinds:
+        raise typer.BadParameter(f"the name must end in .onnx or .ts, got {output.name}", param_hint="--output")
+    typer.echo(f"made {kinds[output.suffix](bundle, output)}")
+
+
+@app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="The bundle to read.")],
     everything: Annotated[bool, typer.Option("--all", help="List what our own bundle runs, too.")] = False,

@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "inference": ["files", "results", "embeddings", "networks", "evaluation", "data", "ops"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
     "predicting": [],
+    "exporting": ["files", "inference", "networks"],
     "verifying": ["bundles"],
     "bundling": ["findings", "files", "bundles"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling"],

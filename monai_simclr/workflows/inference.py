@@ -64,6 +64,8 @@ def infer(
     """
     card = read_card(path)
     card.check_preprocessing(recipes.settings(run.size))
+    # ranks have files of their own and must never wait for each other's batches, as DistributedDataParallel would
+    evaluator.network = getattr(evaluator.network, "module", evaluator.network)
     network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
     operating = hash_of({name: vars(one) for name, one in card.operating.items()})
     identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep)}
