@@ -66,6 +66,38 @@ def bundle(
 
 
 @app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(help="A bundle with a trained classifier.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new file: .onnx or .ts (TorchScript).")],
+) -> None:
+    """Write a trained classifier as ONNX or TorchScript, with findings, preprocessing and thresholds inside."""
+    from monai_simclr.exporting import export_onnx, export_torchscript
+
+    kinds = {".onnx": export_onnx, ".ts": export_torchscript}
+    if output.suffix not in kinds:
+        raise typer.BadParameter(f"the name must end in .onnx or .ts, got {output.name}", param_hint="--output")
+    typer.echo(f"made {kinds[output.suffix](bundle, output)}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="The bundle to read.")],
+    everything: Annotated[bool, typer.Option("--all", help="List what our own bundle runs, too.")] = False,
+) -> None:
+    """Read a bundle as text and list what it would run that ours does not; exit code 3 if there is anything."""
+    from monai_simclr.verifying import verify_bundle
+
+    found = verify_bundle(folder)
+    for one in found:
+        if everything or not one.known:
+            typer.echo(f"{'known' if one.known else 'OTHER'}  {one.file}  {one.where}  {one.text}")
+    others = sum(not one.known for one in found)
+    typer.echo(f"{len(found)} things would run, {others} of them are not in the bundle of monai-simclr {__version__}")
+    if others:
+        raise typer.Exit(3)
+
+
+@app.command()
 def phantoms(
     folder: Annotated[Path, typer.Argument(help="New folder for the files.")],
     patients: Annotated[int, typer.Option(help="How many patients to draw.", min=1)] = 300,

@@ -11,12 +11,15 @@ import hashlib
 import hmac
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["keyed_hash", "sha256_of", "sync", "write_atomically", "write_json", "write_text"]
+__all__ = [
+    "KEY_VARIABLE", "hash_key", "keyed_hash", "sha256_of", "sync", "write_atomically", "write_json", "write_text",
+]  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -86,6 +89,27 @@ def keyed_hash(key: str, text: str) -> str:
         False
     """
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+KEY_VARIABLE = "MONAI_SIMCLR_HASH_KEY"
+"""Environment variable with the key of hashes, for whoever wants the same hashes in every folder."""
+
+
+def hash_key(folder: str | Path) -> str:
+    """The key of this folder's hashes: the environment's, the folder's own, or a new one that is left in the folder.
+
+    Returns:
+        What `KEY_VARIABLE` holds, or the content of ``hash_key.txt`` in `folder`, made when it is missing and readable
+        by its owner only.
+    """
+    if os.environ.get(KEY_VARIABLE):
+        return os.environ[KEY_VARIABLE]
+    path = Path(folder) / "hash_key.txt"
+    if not path.is_file():
+        with write_atomically(path) as part:
+            part.write_text(secrets.token_hex(32), encoding="utf-8")
+        path.chmod(0o600)
+    return path.read_text(encoding="utf-8").strip()
 
 
 def sync(path: Path) -> None:

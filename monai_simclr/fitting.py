@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["fit", "quantize"]
+__all__ = ["fit", "quantize", "unfit"]
 
 
 def fit(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
@@ -39,6 +39,27 @@ def fit(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
         return square.copy() if square is pixels else square
     how = cv2.INTER_AREA if max(square.shape) > size else cv2.INTER_LINEAR
     return cv2.resize(square, (size, size), interpolation=how)
+
+
+def unfit(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Bring a square map back onto the image that `fit` made the square of.
+
+    Args:
+        pixels: shape ``(S, S)``, float32 or uint8.
+        shape: (H, W) of the image.
+
+    Returns:
+        New array, shape `shape`, linearly interpolated; what `fit` had added is cut off.
+
+    Example:
+        >>> unfit(np.arange(16, dtype=np.float32).reshape(4, 4), (2, 4))
+        array([[ 4.,  5.,  6.,  7.],
+               [ 8.,  9., 10., 11.]], dtype=float32)
+    """
+    (height, width), side = shape, max(shape)
+    square = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LINEAR)
+    top, left = (side - height) // 2, (side - width) // 2
+    return square[top : top + height, left : left + width].copy()
 
 
 def _square(pixels: np.ndarray) -> np.ndarray:

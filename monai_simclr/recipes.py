@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 from monai.config import KeysCollection
 from monai.transforms import Compose, EnsureTyped, LoadImaged, MapTransform
 
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS
 from monai_simclr.ops.stored import finish as finish
 from monai_simclr.transforms.dictionary import FinishedImaged, RandRadiographViewd, StoredImaged
 from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
 from monai_simclr.transforms.views import RandRadiographView
 
-__all__ = ["Strength", "augmentation", "finish", "preprocessing", "stored_size", "views"]
+__all__ = ["Strength", "augmentation", "finish", "preprocessing", "settings", "stored_size", "views"]
 
 Strength = Literal["mild", "default", "moco_cxr", "simclr", "phantom"]
 """Names of the presets of `views`."""
@@ -122,11 +125,25 @@ def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
         4
     """
     reader = "monai_simclr.data.RadiographReader"
+    with warnings.catch_warnings():  # MONAI's other readers introduce themselves, although ours is asked for
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        load = LoadImaged(keys, reader=reader, image_only=True, ensure_channel_first=True)
     return Compose(
         [
-            LoadImaged(keys, reader=reader, image_only=True, ensure_channel_first=True),
+            load,
             StoredImaged(keys, stored_size(size)),
             FinishedImaged(keys, size),
             EnsureTyped(keys, track_meta=False),
         ]
     )
+
+
+def settings(size: int = 224) -> dict[str, Any]:
+    """What `preprocessing` does, as plain values: a classifier keeps them, and inference with others is an error.
+
+    Example:
+        >>> settings(224)["stored_size"]
+        256
+    """
+    reader = {name: value for name, value in asdict(DEFAULT_SETTINGS).items() if not name.startswith("max_")}
+    return {"size": size, "stored_size": stored_size(size), "padding": "square", "levels": 256, "reader": reader}

@@ -10,7 +10,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from monai_simclr.data.reader import RadiographError, read_radiograph
+from monai_simclr.data.radiograph import RadiographError
+from monai_simclr.data.reading import read_radiograph
 
 __all__ = ["HASH_BITS", "LOOK_FIELDS", "THUMB", "frontal_score", "look_at"]
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Randomizable
-from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_simclr.data.index import records
+from monai_simclr.data.radiograph import problem_of
 from monai_simclr.data.store import Store
 from monai_simclr.ranks import rank, world_size
 
-__all__ = ["InferenceDataset", "KeyedSampler", "StoreDataset", "keyed_state", "list_radiographs"]
+__all__ = ["KeyedSampler", "StoreDataset", "keyed_state"]
 
 _DAMAGE = (ValueError, OSError, RuntimeError)
 """What a reader or a transform raises for one bad image."""
@@ -115,7 +115,7 @@ class StoreDataset(Dataset):
 
     def _another(self, epoch: int, damaged: int, error: Exception) -> Any:
         draws = keyed_state(self.seed, epoch, damaged, 1).randint(len(self.data), size=_TRIES)
-        damage = f"{self.data[damaged]['row']}: {_problem(error)}"
+        damage = f"{self.data[damaged]['row']}: {problem_of(error)}"
         for position in draws:
             try:
                 return {**self._item(epoch, int(position)), "damage": damage}
@@ -162,68 +162,3 @@ class KeyedSampler(DistributedSampler):
         mine = order[: self.total_size][self.rank :: self.num_replicas]
         start = self._start[1] if self._start[0] == self.epoch else 0
         return ((self.epoch, int(position)) for position in mine[start:])
-
-
-class InferenceDataset(Dataset):
-    """Files to images, one item a file; a file that cannot be read becomes an item that says why.
-
-    Args:
-        data: records with the file's path under ``"image"``.
-        transform: dictionary transform from a path to a float image ``(1, H, W)``.
-        size: side of the images in pixels, for the place of those that could not be read.
-        errors: exceptions that mean "this file cannot be read"; others are raised.
-
-    An item is ``{"image": float32 (1, size, size), "row": int, "reason": str}``; `reason` is empty when all went well,
-    and
-    never has the file's name in it.
-    """
-
-    def __init__(
-        self,
-        data: Sequence[dict[str, Any]],
-        transform: Callable[[dict[str, Any]], dict[str, Any]],
-        size: int,
-        errors: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError),
-    ) -> None:
-        self.data, self.transform, self.size, self.errors = list(data), transform, size, errors
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        try:
-            image: Tensor = self.transform({"image": self.data[row]["image"]})["image"]
-        except self.errors as error:
-            return {"image": torch.zeros(1, self.size, self.size), "row": row, "reason": _problem(error)}
-        return {"image": torch.as_tensor(image), "row": row, "reason": ""}
-
-
-def list_radiographs(folder: str | Path) -> list[dict[str, str]]:
-    """Every file below a folder, in order of its path, as records ``{"image": path}``; or the one file that is named.
-
-    Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not
-    listed.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or no file in it.
-    """
-    folder = Path(folder)
-    if folder.is_file():
-        return [{"image": str(folder)}]
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; pass --dataset_dir with the folder of radiographs")
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not shown:
-        raise FileNotFoundError(f"the folder {folder} has no files; pass --dataset_dir with the folder of radiographs")
-    return [{"image": str(path)} for path in shown]
-
-
-def _problem(error: BaseException) -> str:
-    """The reader's own sentence without a path, wherever in the chain of causes it is."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if hasattr(cause, "problem"):
-            return str(cause.problem)
-        cause = cause.__cause__ or cause.__context__
-    return f"{type(error).__name__}: the file could not be read"

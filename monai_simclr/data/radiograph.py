@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
-__all__ = ["DEFAULT_SETTINGS", "UNKNOWN", "RadiographError", "RadiographMeta", "ReaderSettings", "VoiPolicy", "meta_of"]
+__all__ = [
+    "DEFAULT_SETTINGS",
+    "UNKNOWN",
+    "RadiographError",
+    "RadiographMeta",
+    "ReaderSettings",
+    "VoiPolicy",
+    "meta_of",
+    "problem_of",
+]
 
 VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
 """How values of interest become gray; see `ReaderSettings.voi`."""
@@ -127,3 +136,13 @@ def meta_of(file_format: str) -> RadiographMeta:
         format=file_format, view_position="", photometric_interpretation="", inverted=False, voi="none",
         window=UNKNOWN, spacing=UNKNOWN, spacing_source="", orientation="", crop=(0, 0, 0, 0),
     )  # fmt: skip
+
+
+def problem_of(error: BaseException) -> str:
+    """The reader's own sentence without a path, wherever in the chain of causes it is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if hasattr(cause, "problem"):
+            return str(cause.problem)
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: the file could not be read"

@@ -35,6 +35,8 @@ from monai_simclr.evaluation.neighbors import knn_accuracy as knn_accuracy
 from monai_simclr.evaluation.neighbors import knn_findings as knn_findings
 from monai_simclr.evaluation.neighbors import knn_predict as knn_predict
 from monai_simclr.evaluation.neighbors import similar_images as similar_images
+from monai_simclr.evaluation.novelty import Novelty as Novelty
+from monai_simclr.evaluation.novelty import fit_novelty as fit_novelty
 from monai_simclr.evaluation.predictions import Predictions as Predictions
 from monai_simclr.evaluation.probe import Probe as Probe
 from monai_simclr.evaluation.probe import probe_classes as probe_classes

@@ -7,7 +7,6 @@ from monai_simclr.handlers.guard import ClipGradients as ClipGradients
 from monai_simclr.handlers.guard import KeyedNoise as KeyedNoise
 from monai_simclr.handlers.guard import StopOnNonFinite as StopOnNonFinite
 from monai_simclr.handlers.monitor import ContrastiveMonitor as ContrastiveMonitor
-from monai_simclr.handlers.predictions import PredictionWriter as PredictionWriter
 from monai_simclr.handlers.probe import LinearProbe as LinearProbe
 from monai_simclr.handlers.progress import Progress as Progress
 from monai_simclr.handlers.scores import KeepBest as KeepBest
@@ -15,5 +14,5 @@ from monai_simclr.handlers.scores import MeanAUROC as MeanAUROC
 
 __all__ = [
     "Checkpoint", "ClipGradients", "ContrastiveMonitor", "DamagedImages", "HandlerGroup", "KeepBest", "KeyedNoise",
-    "LinearProbe", "MeanAUROC", "PredictionWriter", "Progress", "StopOnNonFinite",
+    "LinearProbe", "MeanAUROC", "Progress", "StopOnNonFinite",
 ]  # fmt: skip

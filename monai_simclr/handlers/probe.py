@@ -27,8 +27,8 @@ class LinearProbe:
     """Every k epochs, a logistic regression a finding on frozen features: train patients fit it, val patients score it.
 
     Val patients are held out from the probe; pretraining sees their images, without labels, unless its `splits` leave
-    them out. Test patients are never looked at. The mean AUROC goes to ``engine.state.metrics["probe_auroc"]``; it is for
-    watching, `monai_simclr.evaluation` is for reporting.
+    them out. Test patients are never looked at. The mean AUROC goes to ``engine.state.metrics["probe_auroc"]``; it is
+    for watching, `monai_simclr.evaluation` is for reporting.
 
     Args:
         features: maps row numbers ``(n,)`` to features ``(n, D)``.

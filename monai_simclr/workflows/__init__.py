@@ -12,7 +12,7 @@ from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_s
 from monai_simclr.workflows.finetuning import freeze_stages as freeze_stages
 from monai_simclr.workflows.finetuning import layerwise_optimizer as layerwise_optimizer
 from monai_simclr.workflows.finetuning import pos_weight as pos_weight
-from monai_simclr.workflows.inference import finish_inference as finish_inference
+from monai_simclr.workflows.inference import infer as infer
 from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
 from monai_simclr.workflows.pretraining import probe as probe
 from monai_simclr.workflows.ranks import distributed as distributed

@@ -25,8 +25,10 @@ from monai_simclr.evaluation import (
     score_subgroups,
 )
 from monai_simclr.files import write_atomically
+from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, save_classifier
 from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
 
@@ -100,6 +102,7 @@ def finish_training(
     save_classifier(path, network)
     labelled = store.index["patient_id"].iloc[rows]
     used = np.r_[labelled.to_numpy(), store.index.loc[store.index["split"] == "val", "patient_id"].to_numpy()]
+    write_card(classifier_card(run, network, store), path)
     record_patients(path, used, settings.get("encoder_path"))
     n = {"labelled_images": len(rows), "labelled_patients": int(labelled.nunique())}
     made = _score(run, network, store, scoring, command="train", n=n, settings=settings)

@@ -1,23 +1,135 @@
-"""What inference leaves behind."""
+"""Predict the files of a folder, once or for as long as it is watched, in one process or several."""
 
 from __future__ import annotations
 
 import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import cast
 
-from monai_simclr.handlers import PredictionWriter
+import torch
+from monai.engines import SupervisedEvaluator
+from torch.utils.data import DataLoader
+
+from monai_simclr import recipes
+from monai_simclr.files import hash_key, keyed_hash
+from monai_simclr.inference import (
+    ClassifierCard,
+    InferenceDataset,
+    Journal,
+    Keep,
+    PredictionWriter,
+    list_radiographs,
+    read_card,
+    write_tables,
+)
+from monai_simclr.inference.card import hash_of
+from monai_simclr.inference.journal import file_stamp
+from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
 
-__all__ = ["finish_inference"]
+__all__ = ["infer"]
 
 logger = logging.getLogger("monai_simclr")
 
+_SETTLED = 5.0
+"""Seconds for which a file must not have changed before it is read from a watched folder."""
 
-def finish_inference(run: Run, writer: PredictionWriter) -> None:
-    """Count what was predicted and what was refused, and say where it is."""
-    counts = {"files": len(writer.rows), "predicted": writer.predicted, "refused": len(writer.rows) - writer.predicted}
-    made = write_metrics(run.output_dir, counts, command="inference", split="", seed=run.seed, n=counts)
+
+def infer(
+    run: Run,
+    path: str | Path,
+    evaluator: SupervisedEvaluator,
+    dataset_dir: str | Path | Sequence[str | Path],
+    keep: Keep,
+    watch: float = 0.0,
+) -> None:
+    """Predict every file that has no row yet, and write the tables.
+
+    Args:
+        run: settings of the run.
+        path: the trained classifier; its card lies beside it.
+        evaluator: runs the network over an `InferenceDataset`, which is filled here.
+        dataset_dir: folder, or paths of files.
+        keep: what goes into a row beside the predictions.
+        watch: seconds between two looks at the folder; 0 looks once.
+
+    Raises:
+        FileNotFoundError: without a classifier, or without files.
+        ValueError: if images would be prepared otherwise than in training.
+        FileExistsError: if another process writes to the same output folder.
+    """
+    card = read_card(path)
+    card.check_preprocessing(recipes.settings(run.size))
+    # ranks have files of their own and must never wait for each other's batches, as DistributedDataParallel would
+    evaluator.network = getattr(evaluator.network, "module", evaluator.network)
+    network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
+    operating = hash_of({name: vars(one) for name, one in card.operating.items()})
+    identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep)}
+    batches = cast(DataLoader, evaluator.data_loader)
+    dataset = cast(InferenceDataset, batches.dataset)
+    dataset.key = hash_key(run.output_dir)
+    rank, world = _place()
+    journal = Journal(run.output_dir, identity, rank)
+    PredictionWriter(card, network, journal, dataset.data, keep).attach(evaluator)
+    try:
+        for _ in _looks(watch):
+            pending = _pending(list_radiographs(dataset_dir)[rank::world], journal, dataset.key, watch)
+            dataset.data[:] = pending
+            if pending:
+                evaluator.state.epoch_length = len(batches)
+                evaluator.run()
+            if pending or not watch:
+                _finish(run, card, journal)
+    except KeyboardInterrupt:
+        _finish(run, card, journal)
+        raise
+    finally:
+        journal.close()
+
+
+def _looks(watch: float) -> Iterator[None]:
+    """Once, or again and again with a pause between two looks."""
+    yield
+    while watch > 0:
+        time.sleep(watch)
+        yield
+
+
+def _place() -> tuple[int, int]:
+    """Rank and number of processes."""
+    if not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def _pending(files: Sequence[Mapping[str, str]], journal: Journal, key: str, watch: float) -> list[Mapping[str, str]]:
+    """Files without a row, or changed since; while a folder is watched, not those that are still being written."""
+    done, now = journal.done(), time.time()
+    found = []
+    for record in files:
+        settled = watch == 0 or now - os.path.getmtime(record["image"]) > min(watch, _SETTLED)
+        if settled and done.get(keyed_hash(key, str(Path(record["image"]).absolute()))) != file_stamp(record["image"]):
+            found.append(record)
+    return found
+
+
+def _finish(run: Run, card: ClassifierCard, journal: Journal) -> None:
+    """Write the tables and the counts, and say where they are (on the first rank, when all are there)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    if _place()[0]:
+        return
+    rows = journal.all_rows()
+    refused, flagged = (sum(bool(row[name]) for row in rows) for name in ("reason", "flags"))
+    counts = {"files": len(rows), "predicted": len(rows) - refused, "refused": refused, "flagged": flagged}
+    made = write_tables(rows, card, run.output_dir)
+    made.append(write_metrics(run.output_dir, counts, command="inference", split="", seed=run.seed, n=counts))
     logger.info(
-        f"{counts['predicted']} of {counts['files']} files have predictions, {counts['refused']} a reason instead"
+        f"{len(rows) - refused} of {len(rows)} files have predictions ({flagged} of all have a flag and no decision), "
+        f"{refused} a reason instead"
     )
-    logger.info(closing_line([writer.path, made], "read the model card's limits: not for diagnosis"))
+    logger.info(closing_line(made, "read the model card's limits: not for diagnosis"))

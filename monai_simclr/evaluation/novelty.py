@@ -1,0 +1,97 @@
+"""Is an image like those of training? A distance in embedding space, and a threshold with a known rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+__all__ = ["Novelty", "fit_novelty"]
+
+_VARIANCE, _MOST = 0.95, 64
+"""Directions that hold this share of the variance are kept, at most so many; the rest is noise, all alike."""
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Distance of embeddings from the training images, and from where on it is called far.
+
+    Attributes:
+        mean: shape ``(D,)``.
+        components: orthonormal directions, shape ``(K, D)``.
+        variances: of the training images along them, shape ``(K,)``.
+        noise: variance along every other direction.
+        threshold: distances above it are novel.
+        false_alarm: share of images like the held-out ones that are called novel, at most, on average.
+        n: how many held-out images fixed the threshold.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    variances: np.ndarray
+    noise: float
+    threshold: float
+    false_alarm: float
+    n: int
+
+    def distance(self, features: np.ndarray) -> np.ndarray:
+        """Mahalanobis distance under probabilistic PCA, per direction: about 1 for a training image.
+
+        Args:
+            features: shape ``(N, D)``.
+
+        Returns:
+            Shape ``(N,)``.
+        """
+        centered = np.asarray(features, dtype=np.float64) - self.mean
+        along = centered @ self.components.T
+        rest = np.maximum((centered**2).sum(1) - (along**2).sum(1), 0)
+        return np.sqrt(((along**2 / self.variances).sum(1) + rest / self.noise) / len(self.mean))
+
+    def is_novel(self, features: np.ndarray) -> np.ndarray:
+        """Which embeddings are further away than the threshold; shape ``(N,)``."""
+        return self.distance(features) > self.threshold
+
+
+def fit_novelty(features: np.ndarray, held_out: np.ndarray, false_alarm: float = 0.05) -> Novelty:
+    """Fit the distance on training images and its threshold on held-out ones.
+
+    The density is probabilistic PCA (Tipping and Bishop, JRSS B 1999). The threshold is the conformal quantile of the
+    held-out distances: for a new image exchangeable with them the chance of a false alarm is at most `false_alarm`
+    (Vovk et al., Algorithmic Learning in a Random World, 2005, section 2.2). Several images of one patient are not
+    independent, and another hospital is not exchangeable: the rate is that of this archive.
+
+    Args:
+        features: embeddings of training images, shape ``(N, D)``.
+        held_out: embeddings of images of other patients, shape ``(M, D)``.
+        false_alarm: wanted rate, in (0, 1). With few held-out images it rises to ``1 / (M + 1)``.
+
+    Raises:
+        ValueError: if there are fewer than two training images, no held-out one, or `false_alarm` is out of range.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> novelty = fit_novelty(rng.normal(size=(500, 8)), rng.normal(size=(99, 8)), false_alarm=0.05)
+        >>> novelty.is_novel(np.array([[0.0] * 8, [9.0] * 8])).tolist()
+        [False, True]
+    """
+    if not 0 < false_alarm < 1:
+        raise ValueError(f"false_alarm must be in (0, 1), got {false_alarm}")
+    if len(features) < 2 or len(held_out) < 1:
+        raise ValueError(
+            f"a distance needs two training images or more and a held-out one, got {len(features)} and {len(held_out)}"
+        )
+    pca = PCA(svd_solver="full").fit(np.asarray(features, dtype=np.float64))
+    ratio = np.cumsum(pca.explained_variance_ratio_)
+    kept = min(int(np.searchsorted(ratio, _VARIANCE)) + 1, _MOST, len(ratio))
+    rest = pca.explained_variance_[kept:]
+    unseen = features.shape[1] - kept
+    noise = max(float(rest.sum()) / max(unseen, 1), float(pca.explained_variance_[0]) * 1e-6, np.finfo(float).tiny)
+    variances = np.maximum(pca.explained_variance_[:kept], noise)
+    novelty = Novelty(pca.mean_, pca.components_[:kept], variances, noise, math.inf, false_alarm, len(held_out))
+    distances = np.sort(novelty.distance(held_out))
+    place = min(math.ceil((len(distances) + 1) * (1 - false_alarm)), len(distances))
+    rate = max(false_alarm, 1 / (len(distances) + 1))
+    return Novelty(novelty.mean, novelty.components, variances, noise, float(distances[place - 1]), rate, len(held_out))

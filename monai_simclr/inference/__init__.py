@@ -1,0 +1,12 @@
+"""Predictions on new files: what a classifier must be used with, rows as they are made, and when to decide nothing."""
+
+from monai_simclr.inference.card import ClassifierCard as ClassifierCard
+from monai_simclr.inference.card import Operating as Operating
+from monai_simclr.inference.card import read_card as read_card
+from monai_simclr.inference.card import write_card as write_card
+from monai_simclr.inference.inputs import InferenceDataset as InferenceDataset
+from monai_simclr.inference.inputs import list_radiographs as list_radiographs
+from monai_simclr.inference.journal import Journal as Journal
+from monai_simclr.inference.tables import write_tables as write_tables
+from monai_simclr.inference.writer import Keep as Keep
+from monai_simclr.inference.writer import PredictionWriter as PredictionWriter

@@ -1,0 +1,171 @@
+"""What a trained classifier is used with: findings, preprocessing, calibration, thresholds, what is novel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from monai_simclr.evaluation import Novelty
+from monai_simclr.evaluation.predictions import sigmoid
+from monai_simclr.files import sha256_of, write_atomically, write_json
+from monai_simclr.results import package_versions
+
+__all__ = ["ClassifierCard", "Operating", "hash_of", "read_card", "write_card"]
+
+
+@dataclass(frozen=True)
+class Operating:
+    """How the logits of one finding become a probability and a decision; fixed on validation patients.
+
+    Attributes:
+        temperature: the probability is ``sigmoid(logit / temperature)``.
+        threshold: a logit of at least this is called positive; None when validation had no positive or no negative.
+        specificity: that was asked for.
+        achieved: specificity and sensitivity on the validation images.
+        n: validation images with a label.
+        positives: of these.
+    """
+
+    temperature: float
+    threshold: float | None
+    specificity: float
+    achieved: Mapping[str, float] = field(default_factory=dict)
+    n: int = 0
+    positives: int = 0
+
+
+@dataclass(frozen=True)
+class ClassifierCard:
+    """What stands in ``models/classifier.json`` beside ``models/model.pt``, and the novelty beside that.
+
+    Attributes:
+        findings: names of the K logits.
+        preprocessing: settings of the steps from file to network input; they are part of the model.
+        operating: one `Operating` a finding.
+        novelty: distance from the training images.
+        model_sha256: checksum of the weights that this belongs to.
+    """
+
+    findings: Sequence[str]
+    preprocessing: Mapping[str, Any]
+    operating: Mapping[str, Operating]
+    novelty: Novelty
+    model_sha256: str = ""
+
+    def check_preprocessing(self, settings: Mapping[str, Any]) -> None:
+        """Raise `ValueError`, with every difference, unless inference prepares images as training did."""
+        names = sorted({*settings, *self.preprocessing})
+        different = [
+            f"{name} is {settings.get(name)!r} now and was {self.preprocessing.get(name)!r}"
+            for name in names
+            if _plain(settings.get(name)) != _plain(self.preprocessing.get(name))
+        ]
+        if different:
+            raise ValueError(
+                f"the classifier was trained with another preprocessing: {'; '.join(different)}; use the bundle and "
+                "the version that trained it"
+            )
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of logits ``(N, K)``."""
+        temperatures = np.array([self.operating[name].temperature for name in self.findings])
+        return sigmoid(np.asarray(logits, dtype=float) / temperatures)
+
+    def thresholds(self) -> list[float | None]:
+        """The thresholds as calibrated probabilities, one a finding; None where there is none."""
+        found = [self.operating[name] for name in self.findings]
+        return [
+            None if one.threshold is None else float(sigmoid(np.array(one.threshold / one.temperature)))
+            for one in found
+        ]
+
+
+def hash_of(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of settings, whatever the order of their keys.
+
+    Example:
+        >>> hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(_plain(settings).encode()).hexdigest()
+
+
+def write_card(card: ClassifierCard, model_path: str | Path) -> Path:
+    """Write a card beside the weights that it belongs to: the novelty first, the JSON with the checksums last.
+
+    Args:
+        card: what to write; its `model_sha256` is taken from the file.
+        model_path: the classifier's weights, which must be there.
+
+    Returns:
+        Path of ``classifier.json``.
+    """
+    folder = Path(model_path).parent
+    novelty = folder / "novelty.safetensors"
+    arrays = {name: np.ascontiguousarray(value) for name, value in _arrays(card.novelty).items()}
+    with write_atomically(novelty) as part:
+        save_file(arrays, part, metadata={"made_for": sha256_of(model_path)})
+    numbers = {key: value for key, value in asdict(card.novelty).items() if not isinstance(value, np.ndarray)}
+    content = {
+        "model_sha256": sha256_of(model_path),
+        "novelty_sha256": sha256_of(novelty),
+        "preprocessing_sha256": hash_of(card.preprocessing),
+        "findings": list(card.findings),
+        "preprocessing": dict(card.preprocessing),
+        "operating": {name: asdict(one) for name, one in card.operating.items()},
+        "novelty": numbers,
+        "versions": package_versions(),
+    }
+    path = folder / "classifier.json"
+    write_json(path, content)
+    return path
+
+
+def read_card(model_path: str | Path) -> ClassifierCard:
+    """The card of a classifier.
+
+    Raises:
+        FileNotFoundError: if the weights or the card are missing (says what makes them).
+        ValueError: if the card belongs to other weights, or a file was changed.
+    """
+    model, path = Path(model_path), Path(model_path).parent / "classifier.json"
+    if not model.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {model}, so predictions would come from random weights; run configs/train.json first"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path.name} beside {model.name}: it holds the thresholds and calibration; run configs/train.json again"
+        )
+    content = json.loads(path.read_text(encoding="utf-8"))
+    novelty = path.parent / "novelty.safetensors"
+    for file, name in ((model, "model_sha256"), (novelty, "novelty_sha256")):
+        if not file.is_file() or sha256_of(file) != content[name]:
+            raise ValueError(
+                f"{file.name} is not the file that {path.name} was written for; restore both, or train again"
+            )
+    with safe_open(novelty, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    card = ClassifierCard(
+        findings=content["findings"],
+        preprocessing=content["preprocessing"],
+        operating={name: Operating(**one) for name, one in content["operating"].items()},
+        novelty=Novelty(**arrays, **content["novelty"]),
+    )
+    return replace(card, model_sha256=content["model_sha256"])
+
+
+def _arrays(novelty: Novelty) -> dict[str, np.ndarray]:
+    return {"mean": novelty.mean, "components": novelty.components, "variances": novelty.variances}
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=list)

@@ -1,0 +1,113 @@
+"""Files to images, one item a file; what cannot be read, or should not be decided, becomes an item that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import torch
+from pydicom.errors import InvalidDicomError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from monai_simclr.data.radiograph import problem_of
+from monai_simclr.files import keyed_hash
+from monai_simclr.inference.journal import file_stamp
+
+__all__ = ["InferenceDataset", "identity_of", "list_radiographs"]
+
+_HASHED = {"patient_hash": "PatientID", "study_hash": "StudyInstanceUID", "sop_instance_hash": "SOPInstanceUID"}
+_TAGS = [*_HASHED.values(), "IssuerOfPatientID", "ViewPosition", "BodyPartExamined"]
+_LATERAL = ("LL", "RL", "LLD", "RLD", "LATERAL")
+_CHEST = ("CHEST", "THORAX", "LUNG", "HEART", "RIB", "ABDOMEN")
+"""A body part that names one of these may show a chest (CHESTABDOMEN, BABYGRAM has none and is flagged)."""
+
+
+class InferenceDataset(Dataset):
+    """One item a file, whatever the file is.
+
+    Args:
+        data: records with the file's path under ``"image"``.
+        transform: dictionary transform from a path to a float image ``(1, H, W)``.
+        size: side of the images in pixels, for the place of those that could not be read.
+        key: of the hashes that stand for patient, study and image.
+        errors: exceptions that mean "this file cannot be read"; others are raised.
+
+    An item is ``{"image": float32 (1, size, size), "row": int, "reason": str, "about": dict}``; `reason` is empty when
+    all went well, and never has the file's name in it; `about` is what `identity_of` gives, and the file's stamp.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        size: int,
+        key: str = "",
+        errors: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError),
+    ) -> None:
+        self.data, self.transform, self.size, self.key, self.errors = list(data), transform, size, key, errors
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        path = self.data[row]["image"]
+        item = {"row": row, "reason": "", "about": identity_of(path, self.key)}
+        try:
+            image: Tensor = self.transform({"image": path})["image"]
+        except self.errors as error:
+            return {**item, "image": torch.zeros(1, self.size, self.size), "reason": problem_of(error)}
+        return {**item, "image": torch.as_tensor(image)}
+
+
+def identity_of(path: str | Path, key: str) -> dict[str, str]:
+    """What a row says of a file: hashes under a key instead of names, its view, and what its header speaks against.
+
+    Args:
+        path: any file; only DICOM has more than a hash of its path and a stamp.
+        key: of the hashes.
+
+    Returns:
+        `file_hash`, `stamp`, `patient_hash`, `study_hash`, `sop_instance_hash`, `view_position`, and `flags`: "lateral"
+        and "not a chest" as the header says it, joined by ";".
+    """
+    about = {"file_hash": keyed_hash(key, str(Path(path).absolute())), "stamp": "", **dict.fromkeys(_HASHED, "")}
+    about |= {"view_position": "", "flags": ""}
+    try:
+        about["stamp"] = file_stamp(path)
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        text = {name: str(header.get(name, "") or "").strip() for name in _TAGS}
+    except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError, KeyError, NotImplementedError):
+        return about
+    text["PatientID"] = f"{text['IssuerOfPatientID']}:{text['PatientID']}" if text["PatientID"] else ""
+    about |= {name: keyed_hash(key, text[tag]) if text[tag] else "" for name, tag in _HASHED.items()}
+    about["view_position"] = text["ViewPosition"] if text["ViewPosition"].isalpha() else ""
+    part = text["BodyPartExamined"].upper()
+    flags = ["lateral"] if about["view_position"].upper() in _LATERAL else []
+    flags += ["not a chest"] if part and not any(name in part for name in _CHEST) else []
+    return {**about, "flags": ";".join(flags)}
+
+
+def list_radiographs(folder: str | Path | Sequence[str | Path]) -> list[dict[str, str]]:
+    """Every file below a folder, in order of its path, as records ``{"image": path}``; or the files that are named.
+
+    Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not
+    listed.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no file in it.
+    """
+    if not isinstance(folder, (str, Path)):
+        return [record for one in folder for record in list_radiographs(one)]
+    folder = Path(folder)
+    if folder.is_file():
+        return [{"image": str(folder)}]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; pass --dataset_dir with the folder of radiographs")
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not shown:
+        raise FileNotFoundError(f"the folder {folder} has no files; pass --dataset_dir with the folder of radiographs")
+    return [{"image": str(path)} for path in shown]

@@ -1,0 +1,96 @@
+"""Where a positive decision comes from: Grad-CAM, mapped back onto the original pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from monai.visualize import GradCAM
+from torch import Tensor, nn
+
+from monai_simclr.files import write_atomically
+from monai_simclr.fitting import unfit
+
+__all__ = ["last_map", "overlay", "write_overlay"]
+
+_LONGEST, _OPACITY = 1024, 0.45
+
+
+def last_map(network: nn.Module, images: Tensor) -> str:
+    """Name of the module whose output is the last with more than one pixel: where Grad-CAM looks.
+
+    Args:
+        network: any classifier of images.
+        images: a batch that it takes.
+
+    Raises:
+        ValueError: if no module gives maps.
+    """
+    seen: list[str] = []
+
+    def remember(name: str) -> None:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+                seen.append(name)
+
+        hooks.append(modules[name].register_forward_hook(hook))
+
+    modules = dict(network.named_modules())
+    hooks: list[torch.utils.hooks.RemovableHandle] = []
+    for name in modules:
+        remember(name)
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise ValueError(f"{type(network).__name__} has no module with maps of more than one pixel; Grad-CAM needs one")
+    return seen[-1]
+
+
+def overlay(network: nn.Module, image: Tensor, finding: int, pixels: np.ndarray) -> np.ndarray:
+    """The radiograph with what spoke for a finding in color (Selvaraju et al., ICCV 2017).
+
+    A map of the last layer is coarse (a 32nd of the image's side in a ResNet) and shows what the network looked at, not
+    where a disease is.
+
+    Args:
+        network: classifier in evaluation mode.
+        image: what it saw, shape ``(1, S, S)``.
+        finding: number of its logit.
+        pixels: the canonical image, shape ``(H, W)``, in [0, 1].
+
+    Returns:
+        uint8 ``(H, W, 3)``, red, green, blue.
+    """
+    batch = image[None].float()
+    with torch.enable_grad():
+        cam = GradCAM(network, last_map(network, batch), postprocessing=_scaled)(batch, class_idx=finding)
+    heat = unfit(np.asarray(cam)[0, 0].astype(np.float32), pixels.shape)
+    color = cv2.cvtColor(
+        cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
+    )
+    share = (_OPACITY * heat)[..., None]
+    gray = np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=2)
+    return np.rint((1 - share) * gray * 255 + share * color).astype(np.uint8)
+
+
+def write_overlay(picture: np.ndarray, path: str | Path) -> Path:
+    """Write an overlay as PNG, its longer side at most 1,024 pixels."""
+    scale = min(1.0, _LONGEST / max(picture.shape[:2]))
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+    with write_atomically(path) as part:
+        part.write_bytes(cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes())
+    return Path(path)
+
+
+def _scaled(maps: Tensor) -> np.ndarray:
+    """Every map in [0, 1]; MONAI's own scaling turns them upside down."""
+    heat = maps.detach().float().cpu().numpy()
+    low = heat.min(axis=(2, 3), keepdims=True)
+    spread = heat.max(axis=(2, 3), keepdims=True) - low
+    return (heat - low) / np.maximum(spread, np.finfo(np.float32).tiny)

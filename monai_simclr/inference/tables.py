@@ -1,0 +1,83 @@
+"""The rows of a journal as the files that people and programs read: CSV, JSON, and embeddings on request."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from monai_simclr.embeddings import Embeddings
+from monai_simclr.files import write_atomically, write_json
+from monai_simclr.inference.card import ClassifierCard, hash_of
+from monai_simclr.inference.writer import unpacked
+
+__all__ = ["write_tables"]
+
+_ABOUT = ("file_hash", "patient_hash", "study_hash", "sop_instance_hash")
+
+
+def write_tables(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, folder: str | Path) -> list[Path]:
+    """Write ``predictions.csv`` and ``predictions.json``, and ``embeddings.npz`` when the rows have features.
+
+    Args:
+        rows: one a file, as `PredictionWriter` makes them.
+        card: of the classifier that made them.
+        folder: where the files go; each is written whole or not at all.
+
+    Returns:
+        Paths of what was written.
+    """
+    made = [_csv(rows, card, Path(folder) / "predictions.csv"), _json(rows, card, Path(folder) / "predictions.json")]
+    kept = [row for row in rows if row.get("features")]
+    if kept:
+        about = pd.DataFrame([{name: row[name] for name in _ABOUT} for row in kept])
+        features = np.stack([unpacked(row["features"]) for row in kept])
+        path = Path(folder) / "embeddings.npz"
+        Embeddings(features, about, {"model_sha256": card.model_sha256}).save(path)
+        made.append(path)
+    return made
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) -> Path:
+    paths = ["path"] if any("path" in row for row in rows) else []
+    columns = [*_ABOUT, *paths, "view_position", "flags", "novelty"]
+    for name in card.findings:
+        columns += [name, f"{name} threshold", f"{name} decision"]
+    with write_atomically(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*columns, "reason"], extrasaction="ignore")
+        table.writeheader()
+        table.writerows({**row, **_shown(row, card)} for row in rows)
+    return path
+
+
+def _shown(row: Mapping[str, Any], card: ClassifierCard) -> dict[str, Any]:
+    """Probability, threshold and decision of every finding; nothing at all for a file without predictions."""
+    if row["reason"]:
+        return {}
+    cells: dict[str, Any] = {}
+    found = zip(card.findings, row["probabilities"], card.thresholds(), row["decisions"], strict=True)
+    for name, probability, threshold, decision in found:
+        cells[name] = f"{probability:.6f}"
+        cells[f"{name} threshold"] = "" if threshold is None else f"{threshold:.6f}"
+        cells[f"{name} decision"] = decision
+    return cells
+
+
+def _json(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) -> Path:
+    content = {
+        "model_sha256": card.model_sha256,
+        "preprocessing_sha256": hash_of(card.preprocessing),
+        "findings": {
+            name: {**vars(card.operating[name]), "threshold_probability": threshold}
+            for name, threshold in zip(card.findings, card.thresholds(), strict=True)
+        },
+        "false_alarm_rate_of_novelty": card.novelty.false_alarm,
+        "notice": "research only, not for diagnosis",
+        "rows": [{key: value for key, value in row.items() if key not in ("features", "stamp")} for row in rows],
+    }
+    write_json(path, content)
+    return path

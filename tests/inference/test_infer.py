@@ -1,0 +1,204 @@
+"""Inference end to end in one process: rows, flags, reasons, a restart, a watched folder, and nobody's name."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator
+from torch.utils.data import DataLoader
+
+from monai_simclr import recipes
+from monai_simclr.data import RadiographError, store_of
+from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.embeddings import Embeddings
+from monai_simclr.engines import PrepareLabelled
+from monai_simclr.inference import InferenceDataset, Keep, list_radiographs, write_card
+from monai_simclr.inference.inputs import identity_of
+from monai_simclr.networks import FindingClassifier, encoder, save_classifier
+from monai_simclr.workflows import Run, infer
+from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.inference import _pending
+
+FINDINGS = ["Cardiomegaly", "Effusion"]
+SIZE = 48
+
+
+def _network():
+    torch.manual_seed(0)
+    return FindingClassifier(encoder("resnet10", width=0.125), FINDINGS)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A classifier with random weights and its card: what is tested here is everything around it."""
+    folder = tmp_path_factory.mktemp("model")
+    archive = write_nih_phantoms(folder / "nih", n_patients=150, size=64)
+    store = store_of(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
+    network = _network().eval()
+    path = save_classifier(folder / "model.pt", network)
+    write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
+    return path
+
+
+@pytest.fixture
+def dicom(tmp_path):
+    return write_dicom_phantoms(tmp_path / "dicom", n_patients=4, size=64, seed=5)
+
+
+def _infer(model, folder, output, **keep):
+    dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"), val_data_loader=DataLoader(dataset, batch_size=4), network=_network(),
+        prepare_batch=PrepareLabelled(), decollate=False,
+    )  # fmt: skip
+    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep))
+    return list(csv.DictReader((output / "predictions.csv").read_text().splitlines()))
+
+
+def _change(path, **values):
+    dataset = pydicom.dcmread(path)
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+def test_a_row_has_probability_threshold_and_decision_of_every_finding(model, dicom, tmp_path):
+    rows = _infer(model, dicom, tmp_path / "out")
+    assert len(rows) == len(list_radiographs(dicom))
+    clear = [row for row in rows if not row["flags"]]
+    assert len(clear) >= len(rows) / 2
+    for row in clear:
+        for name in FINDINGS:
+            above = float(row[name]) >= float(row[f"{name} threshold"])
+            assert row[f"{name} decision"] == str(int(above))
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["file_hash"] for row in content["rows"]] == [row["file_hash"] for row in rows]
+    assert content["findings"]["Effusion"]["specificity"] == 0.9
+
+
+def test_images_of_one_patient_share_a_hash_and_no_two_patients_do(model, dicom, tmp_path):
+    rows = _infer(model, dicom, tmp_path / "out", paths=True)
+    by_folder = {(row["path"].split("/")[-2], row["patient_hash"]) for row in rows}
+    assert len(by_folder) == len({folder for folder, _ in by_folder}) == len({one for _, one in by_folder}) == 4
+    assert len({row["sop_instance_hash"] for row in rows}) == len(rows)
+
+
+def test_what_the_header_speaks_against_gets_a_flag_and_no_decision(model, dicom, tmp_path):
+    lateral, leg = (record["image"] for record in list_radiographs(dicom)[:2])
+    _change(lateral, ViewPosition="LL")
+    _change(leg, BodyPartExamined="LEG")
+    rows = {row["path"]: row for row in _infer(model, dicom, tmp_path / "out", paths=True)}
+    assert rows[lateral]["view_position"] == "LL"
+    assert "lateral" in rows[lateral]["flags"].split(";")
+    assert "not a chest" in rows[leg]["flags"].split(";")
+    assert {rows[path][f"{name} decision"] for path in (lateral, leg) for name in FINDINGS} == {""}
+
+
+def test_an_image_unlike_training_is_flagged(model, tmp_path):
+    rng = np.random.default_rng(0)
+    from PIL import Image
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "in" / "noise.png")
+    (row,) = _infer(model, tmp_path / "in", tmp_path / "out")
+    assert row["flags"] in ("unlike the training images", "likely inverted")
+    assert float(row["novelty"]) > 1
+    assert row["Effusion decision"] == ""
+
+
+def test_one_bad_file_has_a_reason_and_stops_nobody(model, dicom, tmp_path):
+    (dicom / "a_bad_one.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\1" * 50)
+    rows = _infer(model, dicom, tmp_path / "out")
+    assert [bool(row["reason"]) for row in rows].count(True) == 1
+    bad = next(row for row in rows if row["reason"])
+    assert bad["Effusion"] == bad["flags"] == ""
+
+
+def test_a_restart_predicts_only_what_is_new_or_changed(model, dicom, tmp_path, caplog):
+    first = _infer(model, dicom, tmp_path / "out")
+    files = [record["image"] for record in list_radiographs(dicom)]
+    _change(files[0], ViewPosition="LL")
+    shutil.copy(files[1], dicom / "another.dcm")
+    journal = tmp_path / "out" / "predictions.jsonl"
+    lines = len(journal.read_text().splitlines())
+    second = _infer(model, dicom, tmp_path / "out")
+    assert len(second) == len(first) + 1
+    assert len({row["file_hash"] for row in second}) == len(second)
+    assert len(journal.read_text().splitlines()) == lines + 2
+
+
+def test_embeddings_are_kept_on_request_only(model, dicom, tmp_path):
+    rows = _infer(model, dicom, tmp_path / "out", embeddings=True)
+    made = Embeddings.load(tmp_path / "out" / "embeddings.npz")
+    assert len(made) == len(rows)
+    assert list(made.index["file_hash"]) == [row["file_hash"] for row in rows]
+    _infer(model, dicom, tmp_path / "without")
+    assert not (tmp_path / "without" / "embeddings.npz").exists()
+
+
+def test_a_watched_folder_leaves_files_alone_that_are_still_being_written(dicom, tmp_path):
+    from monai_simclr.inference import Journal
+
+    files = list_radiographs(dicom)
+    journal = Journal(tmp_path / "out", {"model": "a"})
+    assert _pending(files, journal, "key", watch=60.0) == []
+    assert _pending(files, journal, "key", watch=0.0) == files
+
+
+def test_nothing_that_is_left_behind_names_a_patient(model, dicom, tmp_path):
+    secrets = {"PatientName": "Zaphod^Beeblebrox", "PatientID": "ID-424242", "PatientBirthDate": "19420101",
+               "AccessionNumber": "ACC-777", "InstitutionName": "Milliways"}  # fmt: skip
+    for record in list_radiographs(dicom):
+        _change(record["image"], **secrets)
+    _infer(model, dicom, tmp_path / "out", embeddings=True)
+    left = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    for text in (*secrets.values(), "Beeblebrox", str(tmp_path)):
+        assert text.encode() not in left, text
+
+
+def test_another_size_than_in_training_is_refused(model, dicom, tmp_path):
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"), val_data_loader=DataLoader(InferenceDataset([], dict, 64)), network=_network()
+    )
+    with pytest.raises(ValueError, match="size is 64 now and was 48"):
+        infer(Run(str(tmp_path), 64, 0, torch.device("cpu")), model, evaluator, dicom, Keep())
+
+
+def test_a_view_that_could_be_a_name_is_not_repeated(dicom):
+    (record, *_) = list_radiographs(dicom)
+    _change(record["image"], ViewPosition="DOE 1942")
+    assert identity_of(record["image"], "key")["view_position"] == ""
+
+
+def test_overlays_and_dicom_results_belong_to_rows(model, dicom, tmp_path):
+    pytest.importorskip("highdicom", reason="DICOM results need highdicom, from the extra [dicom]")
+    rows = _infer(model, dicom, tmp_path / "out", overlays=True, dicom=True)
+    positive = {row["file_hash"] for row in rows if any(row[f"{name} decision"] == "1" for name in FINDINGS)}
+    assert {path.stem for path in (tmp_path / "out" / "overlays").glob("*.png")} == positive
+    assert positive
+    reports = {path.name.split(".")[0] for path in (tmp_path / "out" / "dicom").glob("*.sr.dcm")}
+    assert reports == {row["file_hash"] for row in rows}
+    captures = {path.name.split(".")[0] for path in (tmp_path / "out" / "dicom").glob("*.sc.dcm")}
+    assert captures == positive
+
+
+def test_a_file_that_cannot_be_read_is_an_item_with_a_reason_and_no_name(tmp_path):
+    (tmp_path / "secret_name.dcm").write_text("no image")
+
+    def transform(item):
+        raise RadiographError(item["image"], "is nothing")
+
+    dataset = InferenceDataset(list_radiographs(tmp_path), transform, 8)
+    assert dataset[0]["reason"] == "is nothing"
+    assert dataset[0]["image"].shape == (1, 8, 8)
+
+
+def test_an_empty_folder_at_inference_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no files; pass --dataset_dir"):
+        list_radiographs(tmp_path)

@@ -1,0 +1,154 @@
+"""`predict` from Python, and a batch of a thousand files that is killed twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import monai_simclr
+from monai_simclr import recipes
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.data import store_of
+from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.exporting import export_onnx, export_torchscript, trained_classifier
+from monai_simclr.inference import list_radiographs, write_card
+from monai_simclr.networks import FindingClassifier, encoder, save_classifier
+from monai_simclr.workflows import Run
+from monai_simclr.workflows.card import classifier_card
+
+FINDINGS = ["Cardiomegaly", "Effusion"]
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A bundle with a classifier of random weights, and its card."""
+    folder = tmp_path_factory.mktemp("predict")
+    bundle = copy_bundle(folder / "bundle", FINDINGS, size=SIZE, encoder="resnet10", width=0.125)
+    store = store_of(write_nih_phantoms(folder / "nih", 100, size=64), folder / "store", recipes.stored_size(SIZE), 0)
+    torch.manual_seed(0)
+    network = FindingClassifier(encoder("resnet10", width=0.125), FINDINGS).eval()
+    path = save_classifier(bundle / "models" / "model.pt", network)
+    write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def exported(bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    pytest.importorskip("onnxscript", reason="ONNX needs the extra [export]")
+    export_onnx(bundle, folder / "model.onnx")
+    export_torchscript(bundle, folder / "model.ts")
+    return folder
+
+
+def test_predict_gives_one_row_a_path_in_its_order(bundle, tmp_path):
+    folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=2, size=64)
+    (folder / "notes.txt").write_text("no image")
+    paths = [record["image"] for record in list_radiographs(folder)][::-1]
+    table = monai_simclr.predict(paths, bundle)
+    assert list(table["path"]) == paths
+    assert list(table["reason"] != "") == [path.endswith("notes.txt") for path in paths]
+    assert table["Effusion"].notna().sum() == len(paths) - 1
+
+
+def test_predict_says_what_is_no_bundle(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no bundle: it has no configs/inference\.json"):
+        monai_simclr.predict(["a.dcm"], tmp_path)
+
+
+def _start(bundle: Path, folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+    command += ["--dataset_dir", str(folder), "--num_workers", "0"]
+    return subprocess.Popen(command, cwd=bundle, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_thousand_files_with_fifty_damaged_ones_survive_two_kills(bundle, tmp_path):
+    folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=600, size=64)
+    files = sorted(folder.rglob("*.dcm"))
+    for surplus in files[1000:]:
+        surplus.unlink()
+    for damaged in np.random.default_rng(0).choice(files[:1000], 50, replace=False):
+        damaged.write_bytes(damaged.read_bytes()[:-900])
+    journal = bundle / "output" / "inference" / "predictions.jsonl"
+    for at_least in (200, 600):
+        process = _start(bundle, folder)
+        while not journal.is_file() or journal.read_bytes().count(b"\n") <= at_least:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert journal.read_bytes().count(b"\n") < 1000
+    process = _start(bundle, folder)
+    assert process.wait(timeout=600) == 0
+    rows = list(csv.DictReader((bundle / "output" / "inference" / "predictions.csv").read_text().splitlines()))
+    assert len(rows) == len({row["file_hash"] for row in rows}) == 1000
+    assert sum(bool(row["Effusion"]) for row in rows) == 950
+    assert sum(bool(row["reason"]) for row in rows) == 50
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_onnx_gives_what_pytorch_gives_at_every_batch_size(bundle, exported, batch):
+    runtime = pytest.importorskip("onnxruntime", reason="ONNX needs the extra [export]")
+    network, _, size = trained_classifier(bundle)
+    images = torch.rand(batch, 1, size, size, generator=torch.Generator().manual_seed(batch))
+    session = runtime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        np.testing.assert_allclose(session.run(None, {"image": images.numpy()})[0], network(images), atol=1e-4)
+
+
+def test_exported_files_say_how_they_must_be_used(bundle, exported):
+    runtime = pytest.importorskip("onnxruntime", reason="ONNX needs the extra [export]")
+    session = runtime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
+    extra = {"metadata.json": "", "inference.json": ""}
+    scripted = torch.jit.load(str(exported / "model.ts"), _extra_files=extra)
+    _, card, size = trained_classifier(bundle)
+    for found in (session.get_modelmeta().custom_metadata_map, json.loads(extra["metadata.json"])):
+        assert json.loads(found["findings"]) == FINDINGS
+        assert json.loads(found["preprocessing"]) == json.loads(json.dumps(recipes.settings(size)))
+        thresholds = [json.loads(found["operating"])[name]["threshold_probability"] for name in FINDINGS]
+        assert thresholds == card.thresholds()
+        assert found["model_sha256"] == card.model_sha256
+    assert json.loads(extra["inference.json"])["evaluator"]
+    assert scripted(torch.zeros(1, 1, size, size)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("command", "name"), [("ckpt_export", "m.ts"), ("onnx_export", "m.onnx")])
+@pytest.mark.slow
+def test_monais_own_exports_work(bundle, tmp_path, command, name):
+    arguments = [sys.executable, "-W", "ignore", "-m", "monai.bundle", command, "network_def"]
+    arguments += ["--filepath", str(tmp_path / name), "--ckpt_file", "models/model.pt"]
+    arguments += ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"]
+    shape = ["--input_shape", f"[1, 1, {SIZE}, {SIZE}]"] if command == "onnx_export" else []
+    done = subprocess.run([*arguments, *shape], cwd=bundle, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / name).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_share_the_files_and_no_row_is_there_twice(bundle, tmp_path):
+    folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=20, size=64)
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "monai.bundle", "run", "--config_file", "['configs/inference.json','configs/multi_gpu.json']"]
+    command += ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
+    done = subprocess.run(
+        command, cwd=bundle, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    assert len(rows) == len({row["file_hash"] for row in rows}) == len(list_radiographs(folder))
+    shares = [len((tmp_path / "out" / f"predictions{rank}.jsonl").read_text().splitlines()) for rank in ("", ".rank1")]
+    assert abs(shares[0] - shares[1]) <= 1
