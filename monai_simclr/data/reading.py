@@ -11,6 +11,7 @@ from monai_simclr.data.collimation import exposed_field
 from monai_simclr.data.formats.dicom import read_dicom
 from monai_simclr.data.formats.nifti import is_nifti, read_nifti
 from monai_simclr.data.formats.pictures import read_picture
+from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings
 
 __all__ = ["read_radiograph"]
@@ -22,6 +23,8 @@ _STARTS: tuple[tuple[bytes, _Read], ...] = (
     *((start, read_picture) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (b"\x1f\x8b", read_nifti),
 )
+_FIRST = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
+"""How the first element of a data set goes on after its tag: an explicit VR, or the length of a short value."""
 
 
 def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTINGS) -> tuple[np.ndarray, RadiographMeta]:
@@ -55,7 +58,8 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
         size = path.stat().st_size
         if size > settings.max_bytes:
             raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
-        image, meta = _format_of(path)(path, settings)
+        with quiet_libraries():
+            image, meta = _format_of(path)(path, settings)
     except OSError as error:
         raise RadiographError(path, f"cannot be opened ({type(error).__name__})") from error
     low, high = image.min(), image.max()
@@ -78,7 +82,7 @@ def _format_of(path: Path) -> _Read:
     for start, read in _STARTS:
         if head.startswith(start):
             return read
-    if head[:4] in (b"\x08\x00\x05\x00", b"\x08\x00\x00\x00", b"\x08\x00\x08\x00", b"\x08\x00\x16\x00"):
+    if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08") and head[4:6] in _FIRST:
         raise RadiographError(
             path,
             "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), "
