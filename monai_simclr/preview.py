@@ -14,7 +14,7 @@ import torch
 from monai_simclr import ops, recipes
 from monai_simclr.data.loading import keyed_state
 from monai_simclr.data.open import open_index
-from monai_simclr.data.reader import RadiographError
+from monai_simclr.data.radiograph import RadiographError
 from monai_simclr.data.store import decode
 from monai_simclr.files import write_atomically
 from monai_simclr.transforms.spatial import LungCrop

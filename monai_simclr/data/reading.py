@@ -11,6 +11,7 @@ from monai_simclr.data.collimation import exposed_field
 from monai_simclr.data.formats.dicom import read_dicom
 from monai_simclr.data.formats.nifti import is_nifti, read_nifti
 from monai_simclr.data.formats.pictures import read_picture
+from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings
 
 __all__ = ["read_radiograph"]
@@ -55,7 +56,8 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
         size = path.stat().st_size
         if size > settings.max_bytes:
             raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
-        image, meta = _format_of(path)(path, settings)
+        with quiet_libraries():
+            image, meta = _format_of(path)(path, settings)
     except OSError as error:
         raise RadiographError(path, f"cannot be opened ({type(error).__name__})") from error
     low, high = image.min(), image.max()
