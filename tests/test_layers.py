@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("audit", "preview", "study", "worklists", "demo", "exporting", "verifying"),
     ],
     "__main__": ["cli"],
-    "__init__": [],
+    "__init__": ["predicting"],
     "_version": [],
 }
 EVERYBODY_MAY = {"_version"}

@@ -64,7 +64,7 @@ def test_the_main_job_runs_by_its_five_commands(pretrained):
         assert metrics["versions"]["monai"]
         assert (bundle / "output" / name / "config.json").is_file()
     clusters = read_metrics(bundle / "output" / "cluster")["values"]
-    assert {"encoder", "raw pixels", "random encoder"} == set(clusters["knn"])
+    assert {"encoder", "raw pixels", "grey histogram", "random encoder"} == set(clusters["knn"])
     row = clusters["clusters"]["encoder, k=6, acc_one_to_one"]
     assert row["low"] <= row["value"] <= row["high"]
     assert 0 < row["majority"] < 1
@@ -76,7 +76,7 @@ def test_predictions_name_nobody(pretrained):
     rows = list(csv.DictReader(text.splitlines()))
     assert len(rows) == sum(path.is_file() for path in (folder / "dicom").rglob("*"))
     assert [row["reason"] for row in rows if row["reason"]] == [
-        "is not DICOM, PNG, JPEG or TIFF; its content decides, not its name"
+        "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name"
     ]
     assert "PHANTOM" not in text
     assert str(folder) not in text
