@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from pathlib import Path
 from typing import IO
 
 __all__ = ["LOCK_FILE", "lock_folder", "unlock_folder"]
+
+logger = logging.getLogger("monai_simclr")
 
 LOCK_FILE = ".lock"
 
@@ -18,7 +21,7 @@ def lock_folder(folder: str | Path) -> None:
     """Hold a folder for this process; a process that holds it already goes on holding it.
 
     The kernel gives the lock back when the process ends, also after SIGKILL, so there are no stale locks to remove. On
-    Windows, which has no `flock`, nothing is held.
+    Windows, which has no `flock`, and on file systems without it, nothing is held.
 
     Args:
         folder: made when it is missing.
@@ -50,6 +53,8 @@ def lock_folder(folder: str | Path) -> None:
         raise FileExistsError(
             f"{holder} is working in {folder}; wait until it has ended, or pass another --output_dir"
         ) from None
+    except OSError as error:
+        logger.warning(f"{folder} is on a file system without locks ({error}); take care that no other run works in it")
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()

@@ -55,6 +55,11 @@ def test_workers_change_nothing(whole: dict[int, str], tmp_path: Path) -> None:
     assert tiny.result(tmp_path) == whole[1]
 
 
+def test_views_on_the_device_train_as_views_in_the_workers_do(whole: dict[int, str], tmp_path: Path) -> None:
+    assert tiny.run(tiny.Setting(tmp_path, views_on="device")) == [0]
+    assert tiny.result(tmp_path) == whole[1]
+
+
 def test_a_run_that_is_killed_again_and_again_still_ends_the_same(whole: dict[int, str], tmp_path: Path) -> None:
     for iteration in (3, 6, 9, 14, 18):
         tiny.run(tiny.Setting(tmp_path, kill=(iteration, Events.ITERATION_COMPLETED, 0)))

@@ -25,13 +25,14 @@ from monai.handlers import LrScheduleHandler
 from torch import nn
 
 from monai_simclr.data import KeyedSampler, Store, StoreDataset
-from monai_simclr.engines import ContrastiveTrainer
+from monai_simclr.engines import ContrastiveTrainer, PrepareTwoViews
 from monai_simclr.exits import exit_code, last_line
 from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, KeyedNoise, Progress, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import views
 from monai_simclr.transforms import MultiViewd
+from monai_simclr.transforms.drawing import DrawViewsd
 from monai_simclr.workflows import loader
 
 IMAGES, BATCH, EPOCHS = 50, 8, 3
@@ -57,6 +58,7 @@ class Setting:
     identity: Mapping[str, Any] = field(default_factory=dict)
     batch: int = BATCH
     poison: int | None = None
+    views_on: str = "workers"
 
 
 def store() -> Store:
@@ -76,7 +78,9 @@ def network(normalized: bool = True) -> nn.Module:
 
 def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[ContrastiveTrainer, Checkpoint]:
     """Everything that configs/pretrain.json wires, small."""
-    dataset = StoreDataset(store(), ["train"], transform=MultiViewd("image", views("default", SMALL)), seed=3)
+    on_device = setting.views_on == "device"
+    made_of = (DrawViewsd if on_device else MultiViewd)("image", views("default", SMALL))
+    dataset = StoreDataset(store(), ["train"], transform=made_of, seed=3)
     batches = loader(dataset, KeyedSampler(dataset, 3), setting.batch, setting.workers, 3)
     model = network(setting.normalized)
     trained = nn.parallel.DistributedDataParallel(model) if setting.ranks > 1 else model
@@ -91,6 +95,7 @@ def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[Cont
     guard = StopOnNonFinite(setting.folder / "nonfinite.json", checkpoint.save_before_step)
     made = ContrastiveTrainer(
         torch.device("cpu"), EPOCHS, batches, trained, optimizer, NTXentLoss(0.2), precision="float32",
+        prepare_batch=PrepareTwoViews(transform=views("default", SMALL) if on_device else None),
         train_handlers=[
             checkpoint, guard, KeyedNoise(3), LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
             monitor, progress,
