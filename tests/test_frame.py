@@ -127,3 +127,15 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "set -euo pipefail" in _text(".ci/run")
     assert re.search(r"^make test\b", _text(".ci/run"), re.MULTILINE)
     assert re.search(r"^make test\b", _text("README.md"), re.MULTILINE)
+
+
+def test_every_package_and_every_file_it_reads_is_installed() -> None:
+    options, data = _setup()["options"], _setup()["options.package_data"]
+    named = set(options["packages"].split())
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "monai_simclr").rglob("__init__.py")}
+    assert there | {"monai_simclr.bundles"} == named
+    kinds = {".html", ".npz", ".json", ".csv", ".safetensors", ".typed"}
+    for path in (ROOT / "monai_simclr").rglob("*"):
+        if path.suffix in kinds or path.name == "py.typed":
+            patterns = data[".".join(path.parent.relative_to(ROOT).parts)].split()
+            assert any(path.match(pattern) for pattern in patterns), path
