@@ -86,7 +86,8 @@ def run_bundle(bundle: str | Path, name: str, **overrides: Any) -> None:
     from monai.bundle import run  # imports torch
 
     configs = Path(bundle) / "configs"
-    logging.getLogger("monai").setLevel(logging.WARNING)
+    for logger in ("monai", "monai.bundle.scripts", "monai.bundle.workflows"):  # MONAI gives each a level of its own
+        logging.getLogger(logger).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # MONAI warns that configs are code; these are our own, and the README says so of all others
         warnings.filterwarnings("ignore", message="parsing config_file")

@@ -299,7 +299,11 @@ def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     try:
         app()
-    except (KeyboardInterrupt, Exception) as error:
+    except SystemExit as stop:  # typer turns Ctrl-C into a silent exit
+        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
+            print(last_line(KeyboardInterrupt()), file=sys.stderr)
+        raise
+    except Exception as error:
         if _debug:
             raise
         print(last_line(error), file=sys.stderr)

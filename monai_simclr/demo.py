@@ -20,7 +20,7 @@ from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phan
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.files import write_json, write_text
 from monai_simclr.report import gather, write_report
-from monai_simclr.results import print_table, read_metrics
+from monai_simclr.results import plain, print_table, read_metrics
 
 __all__ = ["run_demo"]
 
@@ -30,6 +30,7 @@ _NOTICE = (
     "Their numbers say nothing about patients."
 )
 _SIZE, _WIDTH, _BATCH, _FRACTION = 56, 0.25, 128, 0.1
+_SHOWN = ["fraction", "arm", "draws", "mean", "sd", "difference", "low", "high"]
 
 
 def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int = 30, draws: int = 5) -> Path:
@@ -87,10 +88,10 @@ def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[di
 def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     output = bundle / "output"
     few = compare_arms(arms, reference="scratch")
-    rows = [{str(key): value for key, value in row.items()} for row in few.to_dict("records")]
-    write_json(output / "few_label" / "comparison.json", few.to_dict("records"), default=float)
+    compared = plain(few.to_dict("records"))
+    write_json(output / "few_label" / "comparison.json", compared)
     metrics = {name: read_metrics(output / name) for name in ("pretrain", "cluster", "inference")}
-    metrics["few_label"] = {"values": few.to_dict("records")}
+    metrics["few_label"] = {"values": compared}
     for title, rows in _tables(metrics["cluster"], few).items():
         print_table(rows, title=title)
     commands = [
@@ -105,7 +106,7 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
     material = gather([output / "pretrain", output / "cluster", last, output / "inference"])
     material = dataclasses.replace(
-        material, metrics={**material.metrics, "few_label": metrics["few_label"]}, study=rows,
+        material, metrics={**material.metrics, "few_label": metrics["few_label"]}, study=compared,
         commands=commands,
     )  # fmt: skip
     return write_report(
@@ -145,5 +146,5 @@ def _tables(cluster: Mapping[str, Any], few: Any) -> dict[str, list[dict[str, An
     ]
     return {
         "What the encoder learned, on held-out phantom patients": learned,
-        f"AUROC with {_FRACTION:.0%} of the train patients' labels": few.round(3).to_dict("records"),
+        f"AUROC with {_FRACTION:.0%} of the train patients' labels": few[_SHOWN].to_dict("records"),
     }

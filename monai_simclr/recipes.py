@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import asdict
 from typing import Any, Literal, get_args
@@ -125,9 +126,13 @@ def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
         4
     """
     reader = "monai_simclr.data.RadiographReader"
+    other_reader = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = other_reader.level
     with warnings.catch_warnings():  # MONAI's other readers introduce themselves, although ours is asked for
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        other_reader.setLevel(logging.ERROR)
         load = LoadImaged(keys, reader=reader, image_only=True, ensure_channel_first=True)
+        other_reader.setLevel(level)
     return Compose(
         [
             load,

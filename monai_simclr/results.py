@@ -15,7 +15,7 @@ from typing import Any
 from monai_simclr._version import __version__
 from monai_simclr.files import write_json
 
-__all__ = ["METRICS_FILE", "closing_line", "package_versions", "print_table", "read_metrics", "write_metrics"]
+__all__ = ["METRICS_FILE", "closing_line", "package_versions", "plain", "print_table", "read_metrics", "write_metrics"]
 
 METRICS_FILE = "metrics.json"
 
@@ -74,7 +74,7 @@ def write_metrics(
         "platform": platform.platform(),
     }
     path = Path(output_dir) / METRICS_FILE
-    write_json(path, _plain(content))
+    write_json(path, plain(content))
     return path
 
 
@@ -139,22 +139,22 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
 
 
 def _cell(value: Any) -> str:
-    value = _plain(value)
+    value = plain(value)
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Only what JSON knows: NumPy becomes Python, a number that is not finite becomes None."""
     if hasattr(value, "as_dict"):
         value = value.as_dict()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):

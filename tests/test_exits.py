@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -67,3 +70,15 @@ def test_every_kind_of_error_has_its_code(error: BaseException, code: int, sente
     wrapped = RuntimeError("Failed to evaluate ConfigExpression")
     wrapped.__cause__ = error
     assert exit_code(wrapped) == code
+
+
+def test_ctrl_c_ends_a_command_with_130_and_a_sentence(tmp_path):
+    command = [sys.executable, "-m", "monai_simclr", "phantoms", str(tmp_path / "phantoms"), "--patients", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "phantoms").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, last = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert last == "stopped by Ctrl-C; run the same command again\n"

@@ -1,0 +1,28 @@
+"""The demo from end to end, small: it ends with a report, and a folder of somebody else is never replaced."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from monai_simclr.demo import run_demo
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_small_demo_ends_with_its_tables_and_its_report(tmp_path, capsys):
+    report = run_demo(tmp_path / "demo", patients=120, epochs=2, draws=2)
+    shown = capsys.readouterr()
+    assert "What the encoder learned, on held-out phantom patients" in shown.out
+    assert "say nothing about patients" in shown.out + shown.err
+    assert report.read_text(encoding="utf-8").count("data:image/png") >= 4
+    rows = json.loads((tmp_path / "demo" / "bundle" / "output" / "few_label" / "comparison.json").read_text())
+    assert {row["arm"] for row in rows} == {"scratch", "pretrained"}
+    run_demo(tmp_path / "demo", patients=120, epochs=1, draws=2)  # a second run replaces the first
+
+
+def test_the_demo_never_replaces_a_folder_of_somebody_else(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty and not a demo of ours; pass -o with another folder"):
+        run_demo(tmp_path)
