@@ -31,6 +31,8 @@ def runs_table(material: Material) -> Table:
     """What was run, on which patients."""
     rows = []
     for name, content in material.metrics.items():
+        if "command" not in content:  # a comparison of runs, shown in a section of its own
+            continue
         n = content.get("n") or {}
         counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in n.items())
         rows.append(
