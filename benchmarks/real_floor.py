@@ -1,6 +1,6 @@
 """The floor that a reviewer asks for: 32 x 32 pixels, PCA and logistic regression, on the splits of `real_pack.py`.
 
-    python benchmarks/real_floor.py OUT/kermany OUT/nih
+python benchmarks/real_floor.py OUT/kermany OUT/nih
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigWorkflow
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
 from monai_simclr.bundling import copy_bundle
@@ -68,6 +70,19 @@ def test_the_main_job_runs_by_its_five_commands(pretrained):
     row = clusters["clusters"]["encoder, k=6, acc_one_to_one"]
     assert row["low"] <= row["value"] <= row["high"]
     assert 0 < row["majority"] < 1
+
+
+@pytest.mark.parametrize(("kind", "name"), [("train", "pretrain"), ("train", "train"), ("infer", "inference")])
+def test_monai_finds_every_property_that_a_bundle_must_have(pretrained, tmp_path, kind, name, monkeypatch):
+    folder, _ = pretrained
+    monkeypatch.chdir(folder / "bundle")
+    overrides = {"dataset_dir": str(folder / "phantoms"), "output_dir": str(tmp_path), "num_workers": 0}
+    batch = {"batch_size": 32} if kind == "train" else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI warns that configs are code
+        workflow = ConfigWorkflow(f"configs/{name}.json", workflow_type=kind, logging_file=False, **overrides, **batch)
+        workflow.initialize()
+        assert workflow.check_properties() == []
 
 
 def test_predictions_name_nobody(pretrained):
