@@ -14,7 +14,7 @@ from monai_simclr.exits import last_line
 from monai_simclr.files import write_json
 from monai_simclr.ranks import is_first
 
-__all__ = ["distributed", "join_ranks", "record_failure"]
+__all__ = ["distributed", "join_ranks", "part_ranks", "record_failure"]
 
 logger = logging.getLogger("monai_simclr")
 
@@ -35,6 +35,18 @@ def join_ranks(device: torch.device, minutes: float = 30.0) -> None:
     torch.distributed.init_process_group(backend, timeout=timedelta(minutes=minutes))
     if not is_first():
         logging.getLogger("monai_simclr").setLevel(logging.ERROR)
+
+
+def part_ranks() -> None:
+    """Leave the other processes in good order: together, and when gloo's own thread has nothing left to clean up.
+
+    That thread drops the gradients' last Python objects, for which it needs the interpreter; a process that takes the
+    group down at that moment holds the interpreter and waits for the thread, for ever (seen in torch 2.13, in the
+    destructor of ProcessGroupGloo below DistributedDataParallel's). Sleeping gives the interpreter away.
+    """
+    torch.distributed.barrier()
+    time.sleep(0.3)
+    torch.distributed.destroy_process_group()
 
 
 def distributed(network: nn.Module, device: torch.device) -> nn.Module:
