@@ -28,6 +28,7 @@ from monai_simclr.inference import (
 from monai_simclr.inference.card import hash_of
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.networks import FindingClassifier, load_classifier
+from monai_simclr.ranks import is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
 
@@ -72,12 +73,11 @@ def infer(
     batches = cast(DataLoader, evaluator.data_loader)
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = hash_key(run.output_dir)
-    rank, world = _place()
-    journal = Journal(run.output_dir, identity, rank)
+    journal = Journal(run.output_dir, identity, rank())
     PredictionWriter(card, network, journal, dataset.data, keep).attach(evaluator)
     try:
         for _ in _looks(watch):
-            pending = _pending(list_radiographs(dataset_dir)[rank::world], journal, dataset.key, watch)
+            pending = _pending(list_radiographs(dataset_dir)[rank() :: world_size()], journal, dataset.key, watch)
             dataset.data[:] = pending
             if pending:
                 evaluator.state.epoch_length = len(batches)
@@ -99,13 +99,6 @@ def _looks(watch: float) -> Iterator[None]:
         yield
 
 
-def _place() -> tuple[int, int]:
-    """Rank and number of processes."""
-    if not torch.distributed.is_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
 def _pending(files: Sequence[Mapping[str, str]], journal: Journal, key: str, watch: float) -> list[Mapping[str, str]]:
     """Files without a row, or changed since; while a folder is watched, not those that are still being written."""
     done, now = journal.done(), time.time()
@@ -121,7 +114,7 @@ def _finish(run: Run, card: ClassifierCard, journal: Journal) -> None:
     """Write the tables and the counts, and say where they are (on the first rank, when all are there)."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-    if _place()[0]:
+    if not is_first():
         return
     rows = journal.all_rows()
     refused, flagged = (sum(bool(row[name]) for row in rows) for name in ("reason", "flags"))
