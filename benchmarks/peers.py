@@ -20,7 +20,7 @@ import types
 import venv
 from pathlib import Path
 
-__all__ = ["PEERS", "peer", "run_beside_peers"]
+__all__ = ["PEERS", "leave_out_compiled_operators", "peer", "run_beside_peers"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv-bench"
@@ -28,6 +28,8 @@ FOLDER = ROOT / ".venv-bench"
 PEERS = {
     "lightly": ["lightly==1.6.0", "lightly_utils==0.0.2", "lightning-utilities", "torchvision<0.29"],
     "torchvision": ["torchvision<0.29"],
+    "albumentations": ["albumentations==2.0.8", "albucore==0.0.24", "simsimd==6.5.16", "stringzilla"],
+    "kornia": ["kornia==0.9.0", "kornia-rs==0.2.0"],
 }
 """What to install, without dependencies, for each peer."""
 
@@ -47,9 +49,14 @@ def run_beside_peers(*names: str) -> None:
 
 
 def peer(module: str) -> types.ModuleType:
-    """Import a module of a peer; torchvision's description of its compiled operators is left out."""
-    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
+    """Import a module of a peer."""
+    leave_out_compiled_operators()
     return importlib.import_module(module)
+
+
+def leave_out_compiled_operators() -> None:
+    """Let torchvision be imported without its compiled part: its description of that part is left out."""
+    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
 
 
 def _make() -> None:

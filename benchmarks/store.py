@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,7 +35,6 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
-import monai
 import numpy as np
 import pandas as pd
 import torch
@@ -56,11 +53,10 @@ from monai.transforms import (
     Transform,
 )
 from PIL import Image
+from record import RESULTS, save
 
 from monai_simclr.data import StoreDataset, build_store
 from monai_simclr.data.phantom import draw_phantom
-from monai_simclr.data.store.settings import versions
-from monai_simclr.files import write_json
 
 SIZE, SIDE = 256, 1024
 PICTURES = 160
@@ -172,14 +168,7 @@ def main(path: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    result: dict[str, Any] = {
-        "commit": commit,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__}
-        | versions(),
-        "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": 1},
-        "settings": {"stored_pixels": SIZE, "file_pixels": SIDE},
-    }
+    result: dict[str, Any] = {"settings": {"stored_pixels": SIZE, "file_pixels": SIDE}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         drawn = phantoms(folder / "phantoms")
@@ -190,10 +179,8 @@ def main(path: Path) -> None:
         if real:
             result["building, NIH"] = said(building(write_archive(folder / "real", real, PICTURES), folder))
         result["processes"] = said(processes(write_archive(folder / "many", drawn, 600), folder))
-    write_json(path, result)
-    print(f"wrote {path}")
+    save(path, ("torch", "monai", "numpy", "opencv-python-headless", "pillow"), **result)
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else here / "results" / "store.json")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "store.json")

@@ -5,21 +5,17 @@ Run: python benchmarks/transforms.py [RESULT.json]   (makes .venv-bench for the 
 
 from __future__ import annotations
 
-import peer_environment
+from peers import leave_out_compiled_operators, run_beside_peers
 
 if __name__ == "__main__":
-    peer_environment.enter()
+    run_beside_peers("lightly", "albumentations", "kornia")
 
-import json
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +23,18 @@ import cv2
 import numpy as np
 import torch
 from monai import transforms as monai_transforms
-from monai.data import set_track_meta
+from monai.data import MetaTensor, set_track_meta
+from record import RESULTS, save
 from skimage.exposure import equalize_adapthist
 
 from monai_simclr import ops
-from monai_simclr.files import write_atomically
 from monai_simclr.ops.clahe import clahe_on_device
 from monai_simclr.ops.views import views_on_device
 from monai_simclr.transforms import MultiView, RandRadiographView, ViewDetector, ViewExposure, ViewPositioning
 
 Side = Callable[[], Any]
 SIZE, ROUNDS, BATCH = 224, 11, 16
-PEERS = (
+PACKAGES = (
     "torch",
     "torchvision",
     "monai",
@@ -72,7 +68,7 @@ def our_view(full: bool) -> RandRadiographView:
 def ours(full: bool, floats: bool) -> Side:
     """Ours: uint8 tensors, or as lightly and MONAI give them, normalized float32."""
     image, pair = torch.from_numpy(picture())[None], MultiView(our_view(full)).set_random_state(0)
-    return (lambda: [(view.float() / 255 - 0.5) / 0.25 for view in pair(image)]) if floats else lambda: pair(image)
+    return (lambda: [view.float().sub_(127.5).div_(63.75) for view in pair(image)]) if floats else lambda: pair(image)
 
 
 def lightly() -> Side:
@@ -104,11 +100,14 @@ def albumentations(full: bool) -> Side:
     return lambda: [transform(image=image)["image"] for _ in range(2)]
 
 
-def monai_chain() -> Side:
-    """MONAI's own transforms, called twice on a copy; its stock has no resized crop: rotate, crop, resize."""
+def monai_chain(with_meta: bool) -> Side:
+    """MONAI's own transforms, called twice on a copy; its stock has no resized crop: rotate, crop, resize.
+
+    `with_meta`: as MONAI works when nobody changes its defaults, on MetaTensors.
+    """
     t = monai_transforms
     chain = t.Compose([
-        t.EnsureTyped("image", dtype=torch.float32, track_meta=False), t.ScaleIntensityRanged("image", 0, 255, 0, 1),
+        t.EnsureTyped("image", dtype=torch.float32), t.ScaleIntensityRanged("image", 0, 255, 0, 1),
         t.RandRotated("image", range_x=np.radians(10), prob=1.0, padding_mode="border"),
         t.RandSpatialCropd("image", roi_size=(140, 140), max_roi_size=(256, 256), random_size=True),
         t.Resized("image", (SIZE, SIZE), mode="bilinear"), t.RandFlipd("image", prob=0.5, spatial_axis=1),
@@ -118,7 +117,16 @@ def monai_chain() -> Side:
         t.RandGaussianNoised("image", std=0.03, prob=0.5),
     ]).set_random_state(0)  # fmt: skip
     image = torch.from_numpy(picture())[None]
-    return lambda: [chain({"image": image.clone()})["image"] for _ in range(2)]
+    if not with_meta:
+        return lambda: [chain({"image": image.clone()})["image"] for _ in range(2)]
+
+    def as_stock() -> None:
+        set_track_meta(True)
+        for _ in range(2):
+            chain({"image": MetaTensor(image.clone())})
+        set_track_meta(False)
+
+    return as_stock
 
 
 def kornia_views() -> Side:
@@ -152,6 +160,7 @@ def clahe_sides() -> dict[str, tuple[Side, int]]:
     floats = images / 255
     return {
         "ours, uint8": (lambda: ops.clahe(one, 2.0), 1),
+        "ours, uint8 batch": (lambda: ops.clahe(images, 2.0), BATCH),
         "scikit-image, uint8": (lambda: equalize_adapthist(pixels, kernel_size=32, clip_limit=0.01), 1),
         "kornia, float32 batch": (lambda: equalize_clahe(floats, 2.0, (8, 8)), BATCH),
         "ours in torch, float32 batch": (lambda: clahe_on_device(floats, 2.0), BATCH),
@@ -185,12 +194,14 @@ def cpu_table() -> list[dict[str, Any]]:
         "ours, lightly's operations, uint8": (ours(False, False), 1),
         "albumentations, same": (albumentations(False), 1),
         "ours, all operations, uint8": (ours(True, False), 1), "albumentations, all": (albumentations(True), 1),
-        "ours, all operations, float32": (ours(True, True), 1), "MONAI": (monai_chain(), 1),
+        "ours, all operations, float32": (ours(True, True), 1), "MONAI": (monai_chain(with_meta=False), 1),
+        "MONAI, its defaults": (monai_chain(with_meta=True), 1),
         "ours in torch, float32 batch": (device_views(), BATCH), "kornia": (kornia_views(), BATCH),
     }  # fmt: skip
     pairs = [
         ("two views", "ours, lightly's operations, float32", "lightly", 3.5),
-        ("two views", "ours, all operations, float32", "MONAI", 20.0),
+        ("two views", "ours, all operations, float32", "MONAI, its defaults", 20.0),
+        ("two views", "ours, all operations, float32", "MONAI", None),
         ("two views", "ours, all operations, uint8", "albumentations, all", 1.8),
         ("two views", "ours, lightly's operations, uint8", "albumentations, same", None),
         ("two views, torch path", "ours in torch, float32 batch", "kornia", 1.5),
@@ -198,7 +209,8 @@ def cpu_table() -> list[dict[str, Any]]:
     rows = _rows(milliseconds(views), pairs)
     pairs = [
         ("CLAHE", "ours, uint8", "scikit-image, uint8", 12.0),
-        ("CLAHE", "ours, uint8", "kornia, float32 batch", 8.0),
+        ("CLAHE", "ours, uint8 batch", "kornia, float32 batch", 8.0),
+        ("CLAHE", "ours, uint8", "kornia, float32 batch", None),
         ("CLAHE, torch path", "ours in torch, float32 batch", "kornia, float32 batch", 1.1),
         ("CLAHE, torch path", "ours in torch, uint8 batch", "kornia, float32 batch", None),
     ]
@@ -260,27 +272,20 @@ def main(path: Path) -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     rows = cpu_table()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    result: dict[str, Any] = {
-        "commit": commit,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PEERS}},
-        "hardware": {"processor": platform.processor() or platform.machine(), "threads": 1},
+    content: dict[str, Any] = {
         "settings": {"images": "256 -> 224, gray", "batch": BATCH, "rounds": ROUNDS, "unit": "CPU ms an image, median"},
         "results": rows,
     }
     if torch.cuda.is_available():
-        result["device"] = {"name": torch.cuda.get_device_name(), **device_table(torch.device("cuda"))}
+        content["device"] = device_table(torch.device("cuda"))
     for row in rows:
         goal = "" if row["target"] is None else f"(target {row['target']:g})"
         print(f"{row['what']:22s} {row['ours']:36s} {row['ours_ms']:7.3f} ms  "
               f"{row['peer']:22s} {row['peer_ms']:7.3f} ms  {row['times_faster']:6.2f}x {goal}")  # fmt: skip
-    path.parent.mkdir(exist_ok=True)
-    with write_atomically(path) as part:
-        part.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"wrote {path}")
+    save(path, PACKAGES, **content)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    LIBRARY = peer_environment.stand_in_for_torchvision_operators()
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results" / "transforms.json")
+    leave_out_compiled_operators()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "transforms.json")

@@ -45,7 +45,7 @@ def per_image(name: str, amount: Amount, count: int, least: float | None = None,
     if least is not None and ((numbers <= least) if above else (numbers < least)).any():
         bound = "greater than" if above else "at least"
         raise ValueError(f"{name} must be {bound} {least:g}, got {numbers.tolist()}")
-    return np.broadcast_to(numbers.reshape(-1), (count,))
+    return numbers.reshape(-1) if numbers.size == count else np.full(count, numbers.item())
 
 
 def on_device(numbers: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

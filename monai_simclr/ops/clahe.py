@@ -51,11 +51,12 @@ def clahe(images: Tensor, clip_limit: Amount = 2.0, tile_grid: tuple[int, int] =
     if images.device.type != "cpu" or images.dtype not in _LEVELS:
         return clahe_on_device(images, clip_limit, tile_grid)
     limits = _checked(images, clip_limit, tile_grid)
-    out = np.empty(images.shape, dtype=images.numpy().dtype)
-    for image, target, limit in zip(images.numpy(), out, limits, strict=True):
-        operator = cv2.createCLAHE(float(limit), tile_grid[::-1])  # OpenCV counts tiles across first
+    pixels = images.numpy()
+    out = np.empty_like(pixels, order="C")
+    for image, target, limit in zip(pixels, out, limits.tolist(), strict=True):
+        operator = cv2.createCLAHE(limit, tile_grid[::-1])  # OpenCV counts tiles across first
         for channel, plane in zip(image, target, strict=True):
-            plane[:] = operator.apply(np.ascontiguousarray(channel))
+            operator.apply(np.ascontiguousarray(channel), plane)
     return torch.from_numpy(out)
 
 
