@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monai_simclr.ops.amounts import apply_where
 
-__all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation"]
+__all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation", "as_tensor"]
 
 Parameters = dict[str, Any]
 """Parameters by name: arrays whose first axis is the image."""
@@ -40,7 +40,7 @@ class BatchTransform(Transform):
         return {}
 
     def _on_one(self, img: NdarrayOrTensor, function: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Tensor:
-        out = self._on_batch(_tensor(img)[None], function, img.meta if isinstance(img, MetaTensor) else {}, 1)[0]
+        out = self._on_batch(as_tensor(img)[None], function, img.meta if isinstance(img, MetaTensor) else {}, 1)[0]
         if not get_track_meta():
             return out
         return convert_to_dst_type(out, dst=img, dtype=out.dtype)[0] if isinstance(img, MetaTensor) else MetaTensor(out)
@@ -60,11 +60,11 @@ class BatchTransform(Transform):
         return function(images, meta)
 
 
-def _tensor(image: NdarrayOrTensor) -> Tensor:
-    """A plain tensor; MONAI's own conversion would make int32, of unknown range, of uint16."""
+def as_tensor(image: NdarrayOrTensor, track_meta: bool = False) -> Tensor:
+    """A plain tensor, or a MetaTensor; MONAI's own conversion would make int32, of unknown range, of uint16."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint16:
-        return torch.from_numpy(np.ascontiguousarray(image))
-    return convert_to_tensor(image, track_meta=False)
+        image = torch.from_numpy(np.ascontiguousarray(image))
+    return convert_to_tensor(image, track_meta=track_meta)
 
 
 class Operation(BatchTransform):
@@ -76,7 +76,7 @@ class Operation(BatchTransform):
 
     def batch(self, images: Tensor) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes. A plain tensor."""
-        return self._on_batch(_tensor(images), self._applied, images.meta if isinstance(images, MetaTensor) else {})
+        return self._on_batch(as_tensor(images), self._applied, images.meta if isinstance(images, MetaTensor) else {})
 
     def __call__(self, img: NdarrayOrTensor) -> Tensor:
         return self._on_one(img, self._applied)
@@ -116,7 +116,7 @@ class RandOperation(RandomizableTransform, BatchTransform):
     def batch(self, images: Tensor) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters."""
         self.randomize(n=len(images))
-        return self._on_batch(_tensor(images), self._gated, images.meta if isinstance(images, MetaTensor) else {})
+        return self._on_batch(as_tensor(images), self._gated, images.meta if isinstance(images, MetaTensor) else {})
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
         if randomize:

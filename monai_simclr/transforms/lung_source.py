@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from monai.config import NdarrayOrTensor
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_simclr import ops
+from monai_simclr.transforms.base import as_tensor
 
 __all__ = ["FoundLungs", "FromLungs", "LungSource", "as_image", "spatial_size"]
 
@@ -91,10 +90,8 @@ class FromLungs:
 
 
 def as_image(image: NdarrayOrTensor) -> Tensor:
-    """A tensor (a MetaTensor where MONAI tracks metadata); of uint16, MONAI's own conversion would make int32."""
-    if isinstance(image, np.ndarray) and image.dtype == np.uint16:
-        image = torch.from_numpy(np.ascontiguousarray(image))
-    return convert_to_tensor(image, track_meta=get_track_meta())
+    """A tensor, a MetaTensor where MONAI tracks metadata."""
+    return as_tensor(image, get_track_meta())
 
 
 def spatial_size(image: Tensor) -> tuple[int, int]:

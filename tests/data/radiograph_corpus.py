@@ -15,6 +15,7 @@ from pydicom import uid
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
+CODESTREAMS = Path(__file__).with_name("codestreams")
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 NAME, PATIENT_ID, BIRTH_DATE = "Secret^Jane", "ID-998877", "19610203"
 
@@ -112,6 +113,15 @@ def _jpeg_lossless(path: Path, pixels: np.ndarray, syntax: uid.UID) -> None:
     assert writer.Write()
 
 
+def _stored_stream(path: Path, pixels: np.ndarray, syntax: uid.UID) -> None:
+    """High-throughput JPEG 2000 of `picture(16)`, which nothing here writes: OpenJPH 0.26.3 did, through imagecodecs."""
+    data = make_dicom(pixels, 16)
+    data.file_meta.TransferSyntaxUID = syntax
+    data.PixelData = encapsulate([(CODESTREAMS / f"{syntax.keyword}.j2c").read_bytes()])
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path, enforce_file_format=True)
+
+
 SYNTAXES: dict[uid.UID, tuple[Callable[..., None], int, float]] = {
     uid.ImplicitVRLittleEndian: (_native, 12, 0),
     uid.ExplicitVRLittleEndian: (_native, 12, 0),
@@ -126,6 +136,8 @@ SYNTAXES: dict[uid.UID, tuple[Callable[..., None], int, float]] = {
     uid.JPEGLSNearLossless: (_compressed, 12, 0.001),
     uid.JPEG2000Lossless: (_compressed, 12, 0),
     uid.JPEG2000: (_compressed, 12, 0.02),
+    uid.HTJ2KLossless: (_stored_stream, 16, 0),
+    uid.HTJ2K: (_stored_stream, 16, 0.02),
 }
 """How to write a syntax, with how many bits, and what it may lose of the gray range."""
 
