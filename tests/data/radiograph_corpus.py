@@ -114,7 +114,7 @@ def _jpeg_lossless(path: Path, pixels: np.ndarray, syntax: uid.UID) -> None:
 
 
 def _stored_stream(path: Path, pixels: np.ndarray, syntax: uid.UID) -> None:
-    """High-throughput JPEG 2000 of `picture(16)`, which nothing here writes: OpenJPH 0.26.3 did, through imagecodecs."""
+    """HTJ2K of `picture(16)`, which nothing here writes: OpenJPH 0.26.3 did, through imagecodecs."""
     data = make_dicom(pixels, 16)
     data.file_meta.TransferSyntaxUID = syntax
     data.PixelData = encapsulate([(CODESTREAMS / f"{syntax.keyword}.j2c").read_bytes()])
