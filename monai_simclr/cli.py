@@ -68,14 +68,19 @@ def bundle(
 @app.command()
 def export(
     bundle: Annotated[Path, typer.Argument(help="A bundle with a trained classifier.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The new file: .onnx or .ts (TorchScript).")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The new file, .onnx or .ts (TorchScript), or folder, for MONAI Deploy."),
+    ],
 ) -> None:
-    """Write a trained classifier as ONNX or TorchScript, with findings, preprocessing and thresholds inside."""
-    from monai_simclr.exporting import export_onnx, export_torchscript
+    """Write a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
+    from monai_simclr.exporting import export_folder, export_onnx, export_torchscript
 
-    kinds = {".onnx": export_onnx, ".ts": export_torchscript}
+    kinds = {".onnx": export_onnx, ".ts": export_torchscript, "": export_folder}
     if output.suffix not in kinds:
-        raise typer.BadParameter(f"the name must end in .onnx or .ts, got {output.name}", param_hint="--output")
+        raise typer.BadParameter(
+            f"a file's name must end in .onnx or .ts, a folder's in nothing, got {output.name}", param_hint="--output"
+        )
     typer.echo(f"made {kinds[output.suffix](bundle, output)}")
 
 

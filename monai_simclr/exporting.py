@@ -1,9 +1,10 @@
-"""A trained classifier for other runtimes: ONNX and TorchScript, with all that it must be used with inside the file."""
+"""A trained classifier for other runtimes: ONNX, TorchScript, and a folder for MONAI Deploy; all it needs is inside."""
 
 from __future__ import annotations
 
-import io
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from monai.bundle import ConfigParser
 from monai.data.torchscript_utils import save_net_with_metadata
 from torch import nn
 
-from monai_simclr.files import write_atomically
+from monai_simclr.files import write_atomically, write_json
 from monai_simclr.inference import ClassifierCard, read_card
 from monai_simclr.networks import FindingClassifier, load_classifier
 
-__all__ = ["export_onnx", "export_torchscript", "trained_classifier"]
+__all__ = ["export_folder", "export_onnx", "export_torchscript", "trained_classifier"]
 
 
 def trained_classifier(bundle: str | Path) -> tuple[FindingClassifier, ClassifierCard, int]:
@@ -68,24 +69,52 @@ def export_torchscript(bundle: str | Path, path: str | Path) -> Path:
     """Write the classifier as TorchScript, with the bundle's configs inside as `monai.bundle ckpt_export` puts them,
     and what `metadata_of` gives in the metadata.
 
+    MONAI Deploy looks for the configs in a folder of the archive that has the file's name without its ending, and goes
+    on without them where there is none: do not rename the file, export it again.
+
     Args:
         bundle: folder of a bundle with a trained classifier.
         path: the new file.
     """
+    path = Path(path)
     network, card, size = trained_classifier(bundle)
     with torch.no_grad():
         traced = torch.jit.trace(_Plain(network), torch.zeros(2, 1, size, size))
-    configs = Path(bundle) / "configs"
-    metadata = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
-    inference = (configs / "inference.json").read_text(encoding="utf-8").encode()
-    content = io.BytesIO()
-    save_net_with_metadata(
-        traced, content, include_config_vals=False, append_timestamp=False,
-        meta_values={**metadata, **metadata_of(card)}, more_extra_files={"inference.json": inference},
-    )  # fmt: skip
-    with write_atomically(path) as part:
-        part.write_bytes(content.getvalue())
-    return Path(path)
+    inference = (Path(bundle) / "configs" / "inference.json").read_text(encoding="utf-8").encode()
+    with tempfile.TemporaryDirectory() as folder:  # the file's name becomes that of the archive's folder
+        made = Path(folder) / path.name
+        save_net_with_metadata(
+            traced, str(made), include_config_vals=False, append_timestamp=False,
+            meta_values=_metadata(bundle, card), more_extra_files={"inference.json": inference},
+        )  # fmt: skip
+        with write_atomically(path) as part:
+            shutil.copyfile(made, part)
+    return path
+
+
+def export_folder(bundle: str | Path, folder: str | Path) -> Path:
+    """Write the folder that MONAI Deploy runs as a bundle: ``models/model.ts``, and configs with `metadata_of` inside.
+
+    Args:
+        bundle: folder of a bundle with a trained classifier.
+        folder: the new folder; must not exist, or be empty.
+
+    Raises:
+        FileExistsError: if the folder has something in it.
+    """
+    folder, bundle = Path(folder), Path(bundle)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; name a new folder for the export")
+    _, card, _ = trained_classifier(bundle)
+    for name in ("configs", "models"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in ("LICENSE", "docs/README.md", "configs/inference.json"):
+        if (bundle / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(bundle / name, folder / name)
+    export_torchscript(bundle, folder / "models" / "model.ts")
+    write_json(folder / "configs" / "metadata.json", _metadata(bundle, card))  # last: without it, it is no bundle
+    return folder
 
 
 def metadata_of(card: ClassifierCard) -> dict[str, str]:
@@ -101,6 +130,11 @@ def metadata_of(card: ClassifierCard) -> dict[str, str]:
         "model_sha256": card.model_sha256,
         "notice": "research only, not for diagnosis",
     }
+
+
+def _metadata(bundle: str | Path, card: ClassifierCard) -> dict[str, Any]:
+    text = (Path(bundle) / "configs" / "metadata.json").read_text(encoding="utf-8")
+    return {**json.loads(text), **metadata_of(card)}
 
 
 class _Plain(nn.Module):

@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 from monai.config import KeysCollection
-from monai.transforms import Compose, EnsureTyped, LoadImaged, MapTransform
+from monai.transforms import Compose, LoadImaged, MapTransform
 
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS
 from monai_simclr.ops.stored import finish as finish
 from monai_simclr.transforms.dictionary import FinishedImaged, RandRadiographViewd, StoredImaged
+from monai_simclr.transforms.in_memory import FromMemoryd, PlainImaged
 from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
 from monai_simclr.transforms.views import RandRadiographView
 
@@ -108,10 +109,11 @@ def augmentation(size: int = 224, keys: KeysCollection = "image") -> MapTransfor
 
 
 def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
-    """Give the steps from files to what a network sees.
+    """Give the steps from files, or from arrays in memory where another runtime has read them, to what a network sees.
 
     The same numbers, bit for bit, as decoding to the image store and `finish` give: read as a canonical image, pad to a
-    square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`.
+    square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`. Where MONAI Deploy takes out the
+    reading, arrays become canonical images instead, see `transforms.in_memory.canonical`.
 
     Args:
         size: pixels along each side of the result.
@@ -119,11 +121,11 @@ def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
 
     Returns:
         A MONAI pipeline of dictionaries; every key becomes a plain float32 tensor,
-        shape ``(1, size, size)``, in [0, 1].
+        shape ``(1, size, size)``, in [0, 1] (a `MetaTensor` without the patient's metadata, if it was an array).
 
     Example:
         >>> len(preprocessing(64).transforms)
-        4
+        5
     """
     reader = "monai_simclr.data.RadiographReader"
     other_reader = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
@@ -136,9 +138,10 @@ def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
     return Compose(
         [
             load,
+            FromMemoryd(keys),
             StoredImaged(keys, stored_size(size)),
             FinishedImaged(keys, size),
-            EnsureTyped(keys, track_meta=False),
+            PlainImaged(keys),
         ]
     )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
-from monai_simclr.locks import lock_folder, unlock_folder
+import monai_simclr
+from monai_simclr.locks import lock_folder, locked, unlock_folder
 
 
 def _hold_in_a_child(folder: Path) -> int:
@@ -45,3 +47,51 @@ def test_a_process_may_go_on_holding_what_it_holds(tmp_path: Path) -> None:
     lock_folder(tmp_path / "." / "")
     unlock_folder(tmp_path)
     _kill(_hold_in_a_child(tmp_path))
+
+
+def test_a_lock_on_a_file_is_refused_by_name_and_free_when_the_block_ends(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "lock", "the store"),
+        pytest.raises(
+            FileExistsError,
+            match=rf"^process {os.getpid()} on .* is at work on the store; wait for it, or stop it and run this again$",
+        ),
+        locked(tmp_path / "lock", "the store"),
+    ):
+        pass
+    with locked(tmp_path / "lock", "the store"):
+        pass
+
+
+def test_a_lock_whose_file_its_owner_removed_is_not_mistaken_for_ours(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path, "it"):
+        path.unlink()  # as the store does when it is whole
+        with locked(path, "it"), pytest.raises(FileExistsError), locked(path, "it"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [(None, "this system has no flock"), ("no locks", r"this file system knows no locks \(No locks available\)")],
+)
+def test_a_system_without_locks_is_warned_of_and_goes_on(tmp_path, caplog, monkeypatch, module, said) -> None:
+    import errno
+    import sys
+    import types
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    fake = module and types.SimpleNamespace(flock=flock, LOCK_EX=2, LOCK_NB=4)
+    monkeypatch.setitem(sys.modules, "fcntl", fake)
+    with locked(tmp_path / "lock", "it"), locked(tmp_path / "lock", "it"):
+        assert re.search(said, caplog.text)
+    lock_folder(tmp_path)
+    unlock_folder(tmp_path)
+
+
+def test_one_module_knows_flock() -> None:
+    package = Path(monai_simclr.__file__).parent
+    naming = [path.name for path in package.rglob("*.py") if re.search(r"\bimport fcntl", path.read_text())]
+    assert naming == ["locks.py"]

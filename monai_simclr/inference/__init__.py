@@ -1,5 +1,7 @@
 """Predictions on new files: what a classifier must be used with, rows as they are made, and when to decide nothing."""
 
+from monai_simclr.inference.calibrated import Calibratedd as Calibratedd
+from monai_simclr.inference.calibrated import postprocessing as postprocessing
 from monai_simclr.inference.card import ClassifierCard as ClassifierCard
 from monai_simclr.inference.card import Operating as Operating
 from monai_simclr.inference.card import read_card as read_card

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from monai_simclr.locks import take
 
 __all__ = ["Journal", "file_stamp"]
 
@@ -50,13 +51,11 @@ class Journal:
         self.path = self.folder / ("predictions.jsonl" if rank == 0 else f"predictions.rank{rank}.jsonl")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")  # noqa: SIM115 (held, with its lock, for as long as the journal is)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not take(self._file.fileno()):
             self._file.close()
             raise FileExistsError(
                 f"another process is writing predictions to {self.folder}; wait for it, or pass another --output_dir"
-            ) from None
+            )
         self.rows: list[dict[str, Any]] = self._resume()
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:

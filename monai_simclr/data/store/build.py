@@ -19,13 +19,13 @@ from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.earlier import Earlier
 from monai_simclr.data.store.join import await_change, await_shards, join, ledger_of, publish
 from monai_simclr.data.store.journal import Ledger
-from monai_simclr.data.store.lock import locked
 from monai_simclr.data.store.opened import FORMAT, Store, open_store, read_provenance
 from monai_simclr.data.store.pool import decoded
 from monai_simclr.data.store.progress import LoggedProgress, Progress
 from monai_simclr.data.store.settings import StoreSettings, differences, versions
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.files import write_text
+from monai_simclr.locks import locked
 
 __all__ = ["StoreOptions", "build_store", "fill_store", "store_of"]
 

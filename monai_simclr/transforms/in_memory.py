@@ -1,0 +1,117 @@
+"""Images that come as arrays instead of files, as MONAI Deploy's operators hand them over."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform
+
+__all__ = ["FromMemoryd", "PlainImaged", "canonical"]
+
+_PERCENTILES = (0.5, 99.5)  # as the reader shows files without values of interest
+_CANONICAL, _FILE = "photometric_interpretation", "filename_or_obj"  # left by our reader, and by LoadImage
+
+
+def canonical(values: np.ndarray) -> np.ndarray:
+    """Turn one radiograph's values into a canonical image, by percentiles 0.5 to 99.5 of them.
+
+    An array does not say which values are of interest (the window in a DICOM header), so it is shown as a file without
+    a window is.
+
+    Args:
+        values: after rescale, bright = dense; shape ``(W, H, 1)`` or ``(W, H)``, as MONAI's readers and the operators
+            of MONAI Deploy give it, or ``(1, H, W)``, as Deploy does where the header has no pixel spacing.
+
+    Returns:
+        float32 ``(1, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: if it is no single plane, not finite, or one value all over.
+
+    Example:
+        >>> canonical(np.arange(6.0).reshape(3, 2, 1)).shape
+        (1, 2, 3)
+    """
+    if values.ndim == 3 and values.shape[-1] == 1:
+        values = values[..., 0].T
+    elif values.ndim == 3 and values.shape[0] == 1:
+        values = values[0]
+    elif values.ndim == 2:
+        values = values.T
+    else:
+        raise ValueError(
+            f"an image in memory is one plane, (W, H, 1), (W, H) or (1, H, W), got {values.shape}; give it one "
+            "image of a series at a time"
+        )
+    if values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"an image in memory needs finite pixels, got {values.shape} with some that are not, or none")
+    low, high = _shown(values.astype(np.float64))
+    if low == high:
+        raise ValueError(f"an image in memory is one value all over ({low:g}); a radiograph has contrast")
+    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)[None]
+
+
+class FromMemoryd(MapTransform):
+    """Turn arrays in memory into canonical images; what `RadiographReader` has read stays as it is.
+
+    MONAI Deploy takes ``LoadImage`` out of a bundle's preprocessing and puts the array of a DICOM series in instead:
+    rescaled and upright in polarity, but in other axes, in the vendor's unit, and without its window. Its metadata name
+    the patient and are dropped.
+
+    Args:
+        keys: keys of the images.
+
+    Raises:
+        ValueError: see `canonical`.
+
+    Example:
+        >>> FromMemoryd("image")({"image": np.arange(6.0).reshape(3, 2, 1)})["image"].shape
+        torch.Size([1, 2, 3])
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            image = d[key]
+            if not (isinstance(image, MetaTensor) and _CANONICAL in image.meta):
+                d[key] = MetaTensor(torch.from_numpy(canonical(np.asarray(image))), meta={})
+        return d
+
+
+class PlainImaged(MapTransform):
+    """Drop MONAI's metadata, which training and inference have no use for, from images that were files.
+
+    An image from memory stays a `MetaTensor`: MONAI Deploy asks it for its metadata after the network has run.
+
+    Args:
+        keys: keys of the images.
+
+    Example:
+        >>> image = MetaTensor(torch.zeros(1, 2, 2), meta={"filename_or_obj": "a.png"})
+        >>> type(PlainImaged("image")({"image": image})["image"])
+        <class 'torch.Tensor'>
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if isinstance(d[key], MetaTensor) and _FILE in d[key].meta:
+                d[key] = d[key].as_tensor()
+        return d
+
+
+def _shown(values: np.ndarray) -> tuple[float, float]:
+    """`_PERCENTILES` of the values; where they are the same, as in an image nearly all background, the extremes."""
+    low, high = np.percentile(values, _PERCENTILES)
+    return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))
