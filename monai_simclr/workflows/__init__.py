@@ -23,3 +23,4 @@ from monai_simclr.workflows.ranks import join_ranks as join_ranks
 from monai_simclr.workflows.ranks import part_ranks as part_ranks
 from monai_simclr.workflows.run import Run as Run
 from monai_simclr.workflows.run import begin as begin
+from monai_simclr.workflows.run import end_with_sentences as end_with_sentences

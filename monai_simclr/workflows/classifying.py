@@ -28,6 +28,7 @@ from monai_simclr.evaluation import (
 from monai_simclr.files import write_atomically
 from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, save_classifier
+from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.run import Run
@@ -99,17 +100,19 @@ def finish_training(
     scoring: Scoring,
     settings: Mapping[str, Any],
 ) -> None:
-    """Leave the classifier, its scores on held-out patients beside the confounder floor, and a closing line.
+    """Leave the classifier, its scores on held-out patients beside the floor, and a closing line (on the first rank).
 
     Args:
         run: settings of the run.
         path: where the classifier goes.
-        network: the trained classifier.
+        network: the trained classifier, without DistributedDataParallel around it.
         store: the archive's images.
         rows: which rows had labels in training.
         scoring: how it is scored.
         settings: what was asked for (label fraction, draw, arm, encoder_path), for ``metrics.json``.
     """
+    if not is_first():
+        return
     save_classifier(path, network)
     labelled = store.index["patient_id"].iloc[rows]
     used = np.r_[labelled.to_numpy(), store.index.loc[store.index["split"] == "val", "patient_id"].to_numpy()]
