@@ -56,7 +56,7 @@ class StoreDataset(Dataset):
 
     An item is ``{"image": uint8 (1, S, S), "row": int, "patient": int}``, with ``"label"`` float32 (K,) where there are
     findings, as `transform` leaves it. Two images have the same `patient` when their patients are known and the same.
-    `data` lists the records without pixels.
+    `data` lists the records without pixels; of an absent store there are none.
 
     Raises:
         ValueError: if no row is left (says which splits there are).
@@ -75,12 +75,12 @@ class StoreDataset(Dataset):
         chosen = store.index["split"].isin(list(splits)).to_numpy()
         if rows is not None:
             chosen = chosen & np.isin(np.arange(len(chosen)), rows)
-        if not chosen.any():
+        if not chosen.any() and not store.absent:
             there = sorted(set(store.index["split"]))
             raise ValueError(f"no image is in the splits {list(splits)}; the index has {there}; see split_by_patient()")
         self.store, self.splits, self.transform, self.seed = store, tuple(splits), transform, seed
         self.replace_damaged = replace_damaged
-        everything = records(store.index, findings)
+        everything = [] if store.absent else records(store.index, findings)
         self.data = [everything[row] for row in np.flatnonzero(chosen)]
         for record in self.data:
             if store.index["patient_id"].iat[record["row"]] == "":

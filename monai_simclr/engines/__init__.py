@@ -1,9 +1,10 @@
 """Training and embedding: what runs a network over data. Nothing here names a transform, a loss or a network."""
 
 from monai_simclr.engines.contrastive import ContrastiveTrainer as ContrastiveTrainer
+from monai_simclr.engines.contrastive import OneItemOutput as OneItemOutput
 from monai_simclr.engines.contrastive import PrepareLabelled as PrepareLabelled
 from monai_simclr.engines.contrastive import PrepareTwoViews as PrepareTwoViews
 from monai_simclr.engines.embedding import embed as embed
 from monai_simclr.engines.precision import AutocastInferer as AutocastInferer
 
-__all__ = ["AutocastInferer", "ContrastiveTrainer", "PrepareLabelled", "PrepareTwoViews", "embed"]
+__all__ = ["AutocastInferer", "ContrastiveTrainer", "OneItemOutput", "PrepareLabelled", "PrepareTwoViews", "embed"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from monai_simclr.engines.precision import Precision, precision_settings
 from monai_simclr.ranks import rank
 
-__all__ = ["ContrastiveTrainer", "PrepareLabelled", "PrepareTwoViews", "ViewTransform"]
+__all__ = ["ContrastiveTrainer", "OneItemOutput", "PrepareLabelled", "PrepareTwoViews", "ViewTransform"]
 
 
 class ViewTransform(Protocol):
@@ -134,7 +134,23 @@ class ContrastiveTrainer(SupervisedTrainer):
         super().__init__(*args, **{"decollate": decollate, **kwargs})
         self.add_event_handler(Events.ITERATION_STARTED, _count_for_the_loss)
         if not decollate:
-            self.add_event_handler(IterationEvents.MODEL_COMPLETED, _as_one_item)
+            OneItemOutput().attach(self)
+
+
+class OneItemOutput:
+    """Make a trainer's output a list of one dictionary, the whole batch, without the graph: it is done with.
+
+    MONAI's StatsHandler, TensorBoard and MLflow handlers (``--tracking mlflow``) read the loss as if the output were
+    decollated, with ``from_engine(["loss"], first=True)``. This is what they need, and no batch is cut into images.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer with ``decollate=False``."""
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        engine.state.output = [{name: value.detach() for name, value in output.items()}]  # type: ignore[assignment]
 
 
 def _count_for_the_loss(engine: Engine) -> None:
@@ -142,12 +158,6 @@ def _count_for_the_loss(engine: Engine) -> None:
     loss: Any = engine.loss_function  # type: ignore[attr-defined]
     if isinstance(getattr(loss, "step", None), int):
         loss.step = engine.state.iteration - 1
-
-
-def _as_one_item(engine: Engine) -> None:
-    """A list of one dictionary, as if decollated, and without the graph: it is done with."""
-    output: Any = engine.state.output
-    engine.state.output = [{name: value.detach() for name, value in output.items()}]  # type: ignore[assignment]
 
 
 def _floats(images: Tensor, device: str | torch.device | None, non_blocking: bool, channels_last: bool) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from monai_simclr.networks.chunks import has_batch_statistics, in_chunks
@@ -137,12 +139,14 @@ class FindingClassifier(nn.Module):
             self.encoder.eval()
         return self
 
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"findings": list(self.findings)}
+    def get_extra_state(self) -> Tensor:
+        """The findings, JSON as bytes in a tensor: `monai.bundle.load` asks every entry of a state dict for a shape."""
+        return torch.frombuffer(bytearray(json.dumps(self.findings).encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        if tuple(state["findings"]) != self.findings:
+    def set_extra_state(self, state: Tensor) -> None:
+        findings = json.loads(bytes(state.tolist()))
+        if tuple(findings) != self.findings:
             raise ValueError(
-                f"the checkpoint was trained for the findings {list(state['findings'])}, the network is for "
+                f"the checkpoint was trained for the findings {findings}, the network is for "
                 f"{list(self.findings)}; use the metadata.json of the bundle that trained it, or pass --findings"
             )

@@ -102,7 +102,7 @@ def load_classifier(
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
     extra = weights.get("_extra_state")
-    if extra is None:
+    if not isinstance(extra, Tensor):
         raise ValueError(f"{path} is not a classifier of monai-simclr: it does not say its findings")
     network.set_extra_state(extra)
     try:

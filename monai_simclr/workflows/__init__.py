@@ -1,11 +1,14 @@
 """What a bundle's config calls that is more than one object: open the archive, finish a run, cluster, evaluate."""
 
+from monai_simclr.workflows.archive import find_archive as find_archive
+from monai_simclr.workflows.archive import labelled_rows as labelled_rows
 from monai_simclr.workflows.archive import loader as loader
+from monai_simclr.workflows.archive import need_archive as need_archive
 from monai_simclr.workflows.archive import open_archive as open_archive
 from monai_simclr.workflows.classifying import Scoring as Scoring
+from monai_simclr.workflows.classifying import StartFromEncoder as StartFromEncoder
 from monai_simclr.workflows.classifying import evaluate as evaluate
 from monai_simclr.workflows.classifying import finish_training as finish_training
-from monai_simclr.workflows.classifying import start_classifier as start_classifier
 from monai_simclr.workflows.clustering import Clustering as Clustering
 from monai_simclr.workflows.clustering import cluster as cluster
 from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_sampler
@@ -20,3 +23,4 @@ from monai_simclr.workflows.ranks import join_ranks as join_ranks
 from monai_simclr.workflows.ranks import part_ranks as part_ranks
 from monai_simclr.workflows.run import Run as Run
 from monai_simclr.workflows.run import begin as begin
+from monai_simclr.workflows.run import end_with_sentences as end_with_sentences

@@ -9,18 +9,21 @@ import logging
 import multiprocessing
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data.meta_obj import set_track_meta
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, store_of
+from monai_simclr.data import Store, StoreDataset, label_fraction, store_of
+from monai_simclr.data.store import absent_store
 from monai_simclr.ranks import world_size
 
-__all__ = ["loader", "open_archive"]
+__all__ = ["find_archive", "labelled_rows", "loader", "need_archive", "open_archive"]
 
 logger = logging.getLogger("monai_simclr")
 
@@ -40,7 +43,40 @@ def open_archive(dataset_dir: str | Path, store_dir: str | Path, size: int, work
     return store_of(root, Path(store_dir) / name, stored, workers=workers)
 
 
-def loader(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int, seed: int) -> DataLoader:
+def find_archive(dataset_dir: str | Path, store_dir: str | Path, size: int, workers: int = 2) -> Store:
+    """`open_archive`, or an absent store where there is no folder, or an empty one.
+
+    MONAI and its apps build a bundle's parts to look at them (`check_properties` of MONAI's `ConfigWorkflow`), also
+    where no data is. Every ``run`` begins with `need_archive`, and batches of an absent store raise its sentence, so a
+    run without data is an error all the same. What is wrong with an archive that is there is raised here.
+    """
+    root = Path(dataset_dir)
+    try:
+        return open_archive(root, store_dir, size, workers)
+    except FileNotFoundError as error:
+        if root.exists() and (root.is_file() or any(root.iterdir())):
+            raise
+        return absent_store(recipes.stored_size(size), str(error))
+
+
+def need_archive(store: Store) -> None:
+    """Begin a run: the archive must be there.
+
+    Raises:
+        FileNotFoundError: if it is not (the sentence of `open_archive`).
+    """
+    if store.absent:
+        raise FileNotFoundError(store.absent)
+
+
+def labelled_rows(store: Store, fraction: float, seed: int, findings: Sequence[str]) -> np.ndarray:
+    """Rows of a store whose labels are used, see `label_fraction`; none of an absent one."""
+    if store.absent:
+        return np.zeros(0, dtype=int)
+    return label_fraction(store.index, fraction, seed, findings)
+
+
+def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers: int, seed: int) -> DataLoader:
     """Batches of equal size; its own random generator, so that opening it changes no other random number.
 
     Args:
@@ -51,9 +87,12 @@ def loader(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         seed: of the generator.
 
     Raises:
+        FileNotFoundError: when a batch is asked for and the dataset's store is absent.
         ValueError: if the dataset has fewer images than one batch, or the ranks cannot share a batch evenly.
     """
-    images = len(dataset)  # type: ignore[arg-type]
+    if dataset.store.absent:
+        return DataLoader(_Absent(dataset.store))
+    images = len(dataset)
     if images < batch_size:
         raise ValueError(
             f"batch_size is {batch_size}, but there are only {images} images; pass --batch_size {images} or less"
@@ -69,6 +108,19 @@ def loader(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         generator=torch.Generator().manual_seed(seed), worker_init_fn=start_worker,
         persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
+
+
+class _Absent(Dataset):
+    """One item that raises: of an empty loader MONAI's engines would skip the run with a warning."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, row: int) -> None:
+        need_archive(self.store)
 
 
 def _start_worker(worker: int, ending: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from ignite.engine import Engine, Events
 
 from monai_simclr import recipes
 from monai_simclr.data import Store
@@ -27,12 +28,13 @@ from monai_simclr.evaluation import (
 from monai_simclr.files import write_atomically
 from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, save_classifier
+from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
 
-__all__ = ["Scoring", "evaluate", "finish_training", "start_classifier"]
+__all__ = ["Scoring", "StartFromEncoder", "evaluate", "finish_training"]
 
 logger = logging.getLogger("monai_simclr")
 
@@ -52,31 +54,41 @@ class Scoring:
     allow_seen_patients: bool = False
 
 
-def start_classifier(
-    network: FindingClassifier,
-    encoder_path: str | Path | None,
-    device: torch.device,
-    store: Store,
-    scoring: Scoring,
-) -> FindingClassifier:
-    """A classifier ready for training: its encoder as pretraining left it, or from scratch.
+class StartFromEncoder:
+    """Put a pretrained encoder into a classifier when its trainer starts for the first time.
+
+    A handler, as MONAI's `CheckpointLoader` is, so that whoever runs the trainer gets the encoder, and building the
+    bundle's parts opens no file.
 
     Args:
-        network: the classifier.
+        network: the classifier, without DistributedDataParallel around it.
         encoder_path: the encoder that `configs/pretrain.json` left, or a bare state dict (.pt) of the same
             architecture; None for random weights.
-        device: where it trains.
         store: the archive, for the check below.
         scoring: whose patients will be scored.
 
     Raises:
-        ValueError: if pretraining saw one of the patients that will be scored, unless `scoring` allows it.
+        FileNotFoundError: on the start, if there is no encoder.
+        ValueError: on the start, if the encoder is of another architecture, or pretraining saw one of the patients
+            that will be scored, unless `scoring` allows it.
     """
-    if encoder_path is not None:
-        patients = store.index.loc[store.index["split"] == scoring.split, "patient_id"].to_numpy()
-        check_encoder(encoder_path, patients, scoring.allow_seen_patients)
-        network.encoder.load_state_dict(_weights(Path(encoder_path)))
-    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __init__(
+        self, network: FindingClassifier, encoder_path: str | Path | None, store: Store, scoring: Scoring
+    ) -> None:
+        self.network, self.encoder_path, self.store, self.scoring = network, encoder_path, store, scoring
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.encoder_path is None or engine.state.iteration > 0:
+            return
+        index = self.store.index
+        patients = index.loc[index["split"] == self.scoring.split, "patient_id"].to_numpy()
+        check_encoder(self.encoder_path, patients, self.scoring.allow_seen_patients)
+        self.network.encoder.load_state_dict(_weights(Path(self.encoder_path)))
 
 
 def finish_training(
@@ -88,17 +100,19 @@ def finish_training(
     scoring: Scoring,
     settings: Mapping[str, Any],
 ) -> None:
-    """Leave the classifier, its scores on held-out patients beside the confounder floor, and a closing line.
+    """Leave the classifier, its scores on held-out patients beside the floor, and a closing line (on the first rank).
 
     Args:
         run: settings of the run.
         path: where the classifier goes.
-        network: the trained classifier.
+        network: the trained classifier, without DistributedDataParallel around it.
         store: the archive's images.
         rows: which rows had labels in training.
         scoring: how it is scored.
         settings: what was asked for (label fraction, draw, arm, encoder_path), for ``metrics.json``.
     """
+    if not is_first():
+        return
     save_classifier(path, network)
     labelled = store.index["patient_id"].iloc[rows]
     used = np.r_[labelled.to_numpy(), store.index.loc[store.index["split"] == "val", "patient_id"].to_numpy()]

@@ -19,7 +19,7 @@ from monai_simclr.locks import lock_folder, unlock_folder
 from monai_simclr.ranks import is_first, rank, world_size
 from monai_simclr.workflows.ranks import record_failure
 
-__all__ = ["DEBUG_VARIABLE", "Run", "begin"]
+__all__ = ["DEBUG_VARIABLE", "Run", "begin", "end_with_sentences"]
 
 DEBUG_VARIABLE = "MONAI_SIMCLR_DEBUG"
 """Set to anything, it shows the traceback of every error of a bundle command."""
@@ -46,23 +46,32 @@ class Run:
         return Path(self.output_dir) / name
 
 
+def end_with_sentences() -> None:
+    """Let the errors of `python -m monai.bundle` end in a sentence and a code; a config's first step.
+
+    Nothing is done in a Python session of somebody else.
+    """
+    if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
+        sys.excepthook = _end_with_a_sentence
+        logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us
+
+
 def begin(run: Run) -> None:
-    """Start a bundle command: hold its folder, keep its executed config, let its errors end in a sentence and a code.
+    """Start a bundle command: hold its folder and keep its executed config.
+
+    It is the first step of ``run`` and not of ``initialize``, so that who only looks at a bundle (`monai.bundle.load`,
+    `create_workflow`, `check_properties`) leaves no file anywhere.
 
     The config goes to ``output_dir/config.json``, overrides included. MONAI gives a config's expressions no way to the
     parser that evaluates them, so the parser is taken from the frames that called us; outside a bundle run there is
-    none, nothing is written and nothing held. The folder is given back when the workflow is gone. The hook for errors
-    is set in `python -m monai.bundle` only, never in a Python session of somebody else. Of several ranks the first one
-    holds and writes.
+    none, nothing is written and nothing held. The folder is given back when the workflow is gone. Of several ranks the
+    first one holds and writes.
 
     Raises:
         FileExistsError: if another process works in the folder.
     """
     from monai.bundle import ConfigWorkflow
 
-    if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
-        sys.excepthook = _end_with_a_sentence
-        logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us
     frame = sys._getframe()
     while frame is not None and is_first():
         workflow = frame.f_locals.get("self")

@@ -128,16 +128,6 @@ def test_views_on_the_device_and_clipping_are_settings(bundle: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_mlflow_tracks_the_run_by_monais_switch(bundle: Path) -> None:
-    pytest.importorskip("sqlalchemy", reason="mlflow keeps its runs in SQLite, through sqlalchemy; see setup.cfg")
-    done = _run(bundle, "output/tracked", "--max_epochs", "1", "--tracking", "mlflow")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (bundle / "output/tracked/mlruns.db").is_file()
-    assert list((bundle / "output/tracked/tensorboard").glob("events*"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_one_ranks_failure_is_named_by_torchruns_summary(bundle: Path) -> None:
     done = _run(bundle, "output/uneven", "--max_epochs", "1", "--batch_size", "15", config=RANKS, ranks=2)
     assert done.returncode == 1

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import read_index
+from monai_simclr.data.index import COLUMNS, read_index
 from monai_simclr.files import sha256_of
 
-__all__ = ["FORMAT", "TABLES", "Store", "open_store", "read_provenance"]
+__all__ = ["FORMAT", "TABLES", "Store", "absent_store", "open_store", "read_provenance"]
 
 FORMAT = 2
 """Of the folder; stores of another format are built again."""
@@ -36,6 +36,7 @@ class Store:
         provenance: what the store was made of and with.
         folder: where it is; None when it is in memory only. With a folder, pickling takes no pixels along: the other
             process maps the same file.
+        absent: why there is nothing in it, for an archive that is not there; see `absent_store`.
     """
 
     images: np.ndarray
@@ -43,6 +44,7 @@ class Store:
     rejected: pd.DataFrame
     provenance: dict[str, Any]
     folder: Path | None = None
+    absent: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self.folder is None else {**self.__dict__, "images": None}
@@ -51,6 +53,22 @@ class Store:
         if state["images"] is None:
             state = {**state, "images": _map(state["folder"])}
         self.__dict__.update(state)
+
+
+def absent_store(size: int, why: str) -> Store:
+    """A store of nothing, which stands for an archive that is not there: what is built on it can be looked at, not run.
+
+    Args:
+        size: S, side of the images that it does not have.
+        why: the sentence that a run ends with.
+
+    Example:
+        >>> absent_store(64, "there is no folder data").images.shape
+        (0, 64, 64)
+    """
+    rejected = pd.DataFrame(columns=["image", "reason"], dtype=str)
+    index = pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    return Store(np.zeros((0, size, size), dtype=np.uint8), index, rejected, {}, absent=why)
 
 
 def open_store(folder: str | Path, verify: bool = False) -> Store:

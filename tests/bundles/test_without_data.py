@@ -1,0 +1,80 @@
+"""MONAI and its apps look at a bundle where no data is; a run without data is still an error with a sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.workflows import find_archive
+
+KINDS = [("train", "pretrain"), ("train", "train"), ("infer", "inference")]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_bundle(tmp_path_factory.mktemp("no_data") / "bundle", ["Mass", "Edema"], size=56, width=0.25)
+
+
+def _workflow(bundle: Path, kind: str, name: str, **overrides: object) -> ConfigWorkflow:
+    config = str(bundle / "configs" / f"{name}.json")
+    workflow = ConfigWorkflow(config, workflow_type=kind, logging_file=False, bundle_root=str(bundle), **overrides)
+    workflow.initialize()
+    return workflow
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_every_property_is_there_without_data_encoder_and_classifier(bundle: Path, kind: str, name: str) -> None:
+    assert not (bundle / "data").exists()
+    assert [path.name for path in (bundle / "models").iterdir()] == [".gitkeep"]
+    assert _workflow(bundle, kind, name).check_properties() == []
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["pretrain", "train"])
+def test_whoever_runs_the_trainer_without_data_gets_the_sentence(bundle: Path, name: str) -> None:
+    trainer = _workflow(bundle, "train", name, **({} if name == "pretrain" else {"pretrained": False})).trainer
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*data; pass --dataset_dir"):
+        trainer.run()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whoever_runs_the_trainer_without_an_encoder_gets_the_sentence(bundle: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no encoder at .*; run configs/pretrain\.json first"):
+        _workflow(bundle, "train", "train").trainer.run()
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["configs/train.json"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            "configs/pretrain.json",
+            "configs/cluster.json",
+            "configs/inference.json",
+            "['configs/train.json','configs/evaluate.json']",
+        )
+    ],
+)
+def test_a_run_without_data_ends_with_3_and_the_sentence(bundle: Path, config: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 3, done.stderr
+    said = "no checkpoint at" if "inference" in config else "there is no folder"
+    assert said in done.stderr.splitlines()[-1]
+
+
+def test_an_archive_that_is_there_and_nothing_that_we_know_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert "is empty; pass --dataset_dir" in find_archive(tmp_path / "data", tmp_path / "cache", 56).absent
+    (tmp_path / "data" / "notes.txt").write_text("nothing")
+    with pytest.raises(FileNotFoundError, match=r"holds no index\.csv"):
+        find_archive(tmp_path / "data", tmp_path / "cache", 56)
