@@ -20,7 +20,7 @@ from monai_simclr import __version__  # noqa: E402
 
 project = "monai-simclr"
 author = "The monai-simclr developers"
-copyright = "The monai-simclr developers, Apache-2.0"  # noqa: A001
+copyright = "The monai-simclr developers, Apache-2.0"
 version = release = __version__
 
 extensions = [

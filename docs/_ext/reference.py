@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "monai_simclr"
@@ -66,7 +67,9 @@ def _defined(tree: ast.Module) -> list[tuple[str, str]]:
         elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_text(after):  # a constant with words below it
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             found.append((ast.unparse(target), "data"))
-        elif isinstance(node, ast.Assign) and len(node.targets) > 1 and isinstance(node.value, ast.Call):  # Xd = XD = XDict = over_keys(X)
+        elif (
+            isinstance(node, ast.Assign) and len(node.targets) > 1 and isinstance(node.value, ast.Call)
+        ):  # Xd = XD = XDict = over_keys(X)
             found.append((ast.unparse(node.targets[0]), "class"))
     return found
 
@@ -76,12 +79,17 @@ def _is_text(node: ast.stmt | None) -> bool:
 
 
 def _exported(tree: ast.Module, listed: list[str]) -> dict[str, str]:
+    """Names that a module passes on: `import X as X`, names of `__all__`, and what its `__getattr__` imports late."""
+    lazy = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__getattr__"]
+    late = {
+        name.name for node in lazy for part in ast.walk(node) if isinstance(part, ast.ImportFrom) for name in part.names
+    }
     return {
         alias.name: f"{node.module}.{alias.name}"
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("monai_simclr")
         for alias in node.names
-        if alias.asname == alias.name or alias.name in listed
+        if alias.asname == alias.name or alias.name in listed or alias.name in late
     }
 
 
@@ -129,7 +137,13 @@ def _section(module: Module, is_room: bool, modules: dict[str, Module], shown: d
     index = ["   :no-index:"] if module.name in shown.values() else []  # the function ops.clahe, the module ops.clahe
     lines = [title, ("=" if is_room else "-") * len(title), "", f".. automodule:: {module.name}", *index, ""]
     if len(here) > 1:
-        lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {place.rpartition('.')[2]}" for place in sorted(here)), ""]
+        lines += [
+            ".. autosummary::",
+            "   :nosignatures:",
+            "",
+            *(f"   {place.rpartition('.')[2]}" for place in sorted(here)),
+            "",
+        ]
     for place, kind in sorted(here.items()):
         members = ["   :members:"] if kind in ("class", "exception") else []
         lines += [f".. auto{kind}:: {place}", *members, ""]
