@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test test-all lint audit clean
+.PHONY: help demo docs test test-all lint audit clean
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
@@ -13,11 +13,14 @@ help:  ## say what there is
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@echo "setting up .venv (once, a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,dicom,export,tracking]"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,dicom,docs,export,tracking]"
 	@touch $@
 
 demo: .venv/.done  ## run the whole main job on drawn phantoms and write demo/report.html
 	@$(BIN)/monai-simclr demo
+
+docs: .venv/.done  ## build the site offline, warnings are errors: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
 
 lint: .venv/.done  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -35,4 +38,4 @@ audit: .venv/.done  ## known vulnerabilities of what is installed
 	$(BIN)/pip-audit --strict --skip-editable
 
 clean:  ## remove what was made, .venv too
-	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo build docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache

@@ -15,7 +15,8 @@ class Frame:
 
     Attributes:
         process: second byte of the marker that said it: 0xC0 to 0xCF for JPEG, 0xF7 for JPEG-LS, 0x51 for JPEG 2000.
-        rows, columns: its size.
+        rows: its height in pixels.
+        columns: its width in pixels.
         precision: bits of a sample.
         samples: components.
         start: where the codestream starts in the bytes that were given.

@@ -1,0 +1,146 @@
+"""The pages hold together: links lead somewhere, every page can be reached, the reference has every public name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+CONFIGS = ROOT / "bundles" / "chest_xray_simclr" / "configs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _prose(page: Path) -> str:
+    """A page without what stands in code."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`]*`", "", text)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, made as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = [re.sub(r"[`*]", "", unicodedata.normalize("NFC", heading)).strip().lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
+    for link in LINK.findall(_prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if target.suffix == ".rst" and target.parent == DOCS / "reference":
+            continue  # made by the build, which checks it
+        assert target.exists(), f"{_name(page)}: {link} leads to nothing"
+        assert not anchor or anchor in _anchors(target), f"{_name(page)}: {link}: no such heading in {target.name}"
+
+
+def test_every_page_is_in_one_toctree() -> None:
+    listed = []
+    for page in DOCS.rglob("*.md"):
+        for block in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.M):
+            entries = [line for line in block.splitlines() if line and not line.startswith(":")]
+            listed += [(page.parent / entry).relative_to(DOCS).as_posix() for entry in entries]
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == pages - {"index"} | {"reference/index"}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        yield importlib.import_module("reference")
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+
+
+def test_the_reference_has_every_public_name_once(reference) -> None:
+    modules = reference.read_package()
+    text = "\n".join(reference.pages(modules).values())
+    entries = re.findall(r"^\.\. auto(?!module|summary)\w+:: (\S+)$", text, re.MULTILINE)
+    assert len(entries) == len(set(entries)) > 300
+    shown = reference.shown_as(modules)
+    for name, module in modules.items():
+        loaded = importlib.import_module(name)
+        for public in [one for one in getattr(loaded, "__all__", []) if not module.is_package]:
+            value = getattr(loaded, public)
+            place = shown.get(f"{name}.{public}")
+            if place is None:  # an alias such as XD = XDict = Xd, or a plain constant whose line says it all
+                made_here = (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == name
+                assert not made_here or value.__name__ != public, f"{name}.{public} is not in the reference"
+                continue
+            assert place in entries, f"{name}.{public} is not in the reference"
+            room, _, last = place.rpartition(".")
+            assert getattr(importlib.import_module(room), last) is value, f"{place} is another {name}.{public}"
+
+
+def test_a_name_stands_where_users_import_it_from(reference) -> None:
+    shown = reference.shown_as(reference.read_package())
+    assert shown["monai_simclr.transforms.array.CLAHE"] == "monai_simclr.transforms.CLAHE"
+    assert shown["monai_simclr.data.store.opened.Store"] == "monai_simclr.data.Store"
+    assert shown["monai_simclr.predicting.predict"] == "monai_simclr.predict"
+
+
+@pytest.mark.parametrize("name", ["pretrain", "cluster", "train", "evaluate", "inference", "multi_gpu"])
+def test_the_page_of_the_bundle_names_every_key_that_can_be_overridden(name: str) -> None:
+    config = json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
+    kept = config.get("keep") if isinstance(config.get("keep"), dict) else {}
+    keys = [key for key, value in config.items() if not isinstance(value, dict) and not _is_wiring(key, value)]
+    keys += [f"keep#{key}" for key in kept if key != "_target_"]
+    page = (DOCS / "how-to" / "bundle.md").read_text(encoding="utf-8")
+    rows = " ".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    missing = [key for key in keys if f"`{key}`" not in rows and f"`{key}`" not in page]
+    assert f"\n## {name}\n" in page
+    assert not missing, f"docs/how-to/bundle.md says nothing of {missing} of {name}.json"
+
+
+def _is_wiring(key: str, value: object) -> bool:
+    """What joins parts of a config: lists of steps, and references to another part."""
+    return key in ("_desc_", "network", "before_ranks_meet", "handlers", "initialize", "run", "finalize")
+
+
+def _build(builder: str, folder: Path) -> None:
+    pytest.importorskip("sphinx", reason="pip install 'monai-simclr[docs]' to build the site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-b", builder]
+    done = subprocess.run(
+        [*command, "-d", str(folder / "doctrees"), str(DOCS), str(folder / "site")],
+        capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    _build("dummy", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_pages_of_the_site_ask_nothing_of_a_network(tmp_path: Path) -> None:
+    _build("html", tmp_path)
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 50
+    asked = re.compile(
+        r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//|<link[^>]+rel="stylesheet"[^>]+href="(?:https?:)?//'
+    )
+    for page in pages:
+        found = asked.search(page.read_text(encoding="utf-8"))
+        assert not found, f"{page.name}: {found}"
+    formulas = (tmp_path / "site" / "concepts" / "contrastive.html").read_text(encoding="utf-8")
+    assert formulas.count("<math") > 20
+    assert "merror" not in formulas
