@@ -48,6 +48,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
 html_title = f"monai-simclr {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

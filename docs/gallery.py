@@ -19,7 +19,7 @@ from monai_simclr import recipes, transforms
 from monai_simclr.data.phantom import draw_phantom
 from monai_simclr.files import write_text
 
-TILE, GAP, DRAWS = 112, 3, 3
+TILE, GAP, DRAWS = 144, 4, 3
 PATIENTS = (2, 5)
 Shown = Callable[[Tensor, int], Tensor]
 """An image, float32 ``(1, H, W)`` in [0, 1], and the number of the draw, to what the transform makes of it."""
@@ -85,9 +85,9 @@ ENTRIES = [
           "RandLungPreservingCrop(scale=(0.2, 0.8))",
           lambda image, draw: drawn(lambda: transforms.RandLungPreservingCrop(scale=(0.2, 0.8)))(
               off_center(image), draw)),
-    Entry("StoredImage", "What the store holds: padded to a square, 256 gray levels.", "StoredImage(128)",
+    Entry("StoredImage", "What the store holds: padded to a square, 256 gray levels.", "StoredImage(165)",
           lambda image, draw: stored(image[:, :, 40:200]), 1),
-    Entry("FinishedImage", "What a network sees: the stored image at its size, float32.", "FinishedImage(112)",
+    Entry("FinishedImage", "What a network sees: the stored image at its size, float32.", "FinishedImage(144)",
           lambda image, draw: torch.as_tensor(transforms.FinishedImage(TILE)(stored(image[:, :, 40:200]))), 1),
     *(preset(strength) for strength in ("mild", "default", "moco_cxr", "simclr", "phantom")),
     Entry("MultiView", "Views of one image; each has its own seed.", 'MultiView(recipes.views("mild"), n_views=3)',

@@ -20,13 +20,18 @@ ABOUT = """\
 Reference
 =========
 
-Made from the docstrings. The rooms, and who may import whom, are on the page about the :doc:`architecture <../architecture>`;
-what a room holds that others may use is named first, then what its modules hold beside that.
+Made from the docstrings. A room's page has first what the room passes on to others, then what its modules hold beside
+that. Who may import whom is on the page about the :doc:`architecture <../architecture>`.
+
+.. autosummary::
+
+{names}
 
 .. toctree::
-   :maxdepth: 1
+   :hidden:
 
-"""  # noqa: E501
+{names}
+"""
 
 
 class Module(NamedTuple):
@@ -125,7 +130,8 @@ def pages(modules: dict[str, Module]) -> dict[str, str]:
         inside = [m for name, m in modules.items() if name == room or name.rpartition(".")[0] == room]
         parts = [_section(m, m.name == room, modules, shown) for m in inside if m.name == room or m.name not in rooms]
         made[f"{room}.rst"] = "\n".join(part for part in parts if part)
-    return {"index.rst": ABOUT + "".join(f"   {name[:-4]}\n" for name in made), **made}
+    names = "\n".join(f"   {name}" for name in sorted(rooms))
+    return {"index.rst": ABOUT.format(names=names), **made}
 
 
 def _section(module: Module, is_room: bool, modules: dict[str, Module], shown: dict[str, str]) -> str:
