@@ -14,6 +14,6 @@ from monai_simclr.data.store.build import build_store as build_store
 from monai_simclr.data.store.build import store_of as store_of
 from monai_simclr.data.store.opened import Store as Store
 from monai_simclr.data.store.opened import open_store as open_store
-from monai_simclr.data.store.progress import shown_progress as shown_progress
+from monai_simclr.progress import shown_progress as shown_progress
 
 __all__ = ["Store", "StoreOptions", "build_store", "decode", "open_store", "shown_progress", "store_of"]
