@@ -17,7 +17,7 @@ PACKAGE = ROOT / "monai_simclr"
 
 L2_AND_BELOW = [
     *("findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
-    *("locks", "ranks", "checkpoints"),
+    *("locks", "progress", "ranks", "checkpoints"),
     *("data", "transforms", "engines", "evaluation"),
 ]
 MAY_IMPORT: dict[str, list[str]] = {
@@ -32,9 +32,10 @@ MAY_IMPORT: dict[str, list[str]] = {
     "results": ["files"],
     "exits": [],
     "locks": [],
+    "progress": [],
     "ranks": [],
     "checkpoints": ["files"],
-    "data": ["findings", "files", "fitting", "locks", "ops", "ranks"],
+    "data": ["findings", "files", "fitting", "locks", "ops", "progress", "ranks"],
     "transforms": ["ops"],
     "engines": ["embeddings", "ranks"],
     "evaluation": ["findings", "embeddings", "files"],

@@ -6,10 +6,12 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
@@ -28,6 +30,7 @@ from monai_simclr.inference import (
 from monai_simclr.inference.card import hash_of
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.networks import FindingClassifier, load_classifier
+from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
@@ -35,6 +38,8 @@ from monai_simclr.workflows.run import Run
 __all__ = ["infer"]
 
 logger = logging.getLogger("monai_simclr")
+
+_WORDING = Wording("predicting", "predicted", "could not be read")
 
 _SETTLED = 5.0
 """Seconds for which a file must not have changed before it is read from a watched folder."""
@@ -81,7 +86,7 @@ def infer(
             dataset.data[:] = pending
             if pending:
                 evaluator.state.epoch_length = len(batches)
-                evaluator.run()
+                _run(evaluator, journal, len(pending))
             if pending or not watch:
                 _finish(run, card, journal)
     except KeyboardInterrupt:
@@ -97,6 +102,27 @@ def _looks(watch: float) -> Iterator[None]:
     while watch > 0:
         time.sleep(watch)
         yield
+
+
+def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int) -> None:
+    """Run over the files, and show how far it is; of several ranks the first one shows its own share."""
+    first, seen, refused = len(journal.rows), len(journal.rows), 0
+
+    def show() -> None:
+        nonlocal seen, refused
+        refused += sum(bool(row["reason"]) for row in journal.rows[seen:])
+        seen = len(journal.rows)
+        progress(seen - first, total, refused)
+
+    with shown_progress(_WORDING) if is_first() else nullcontext(_nothing) as progress:
+        show()
+        # the writer was attached before, so its rows of the batch are there
+        with evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: show()):
+            evaluator.run()
+
+
+def _nothing(done: int, total: int, refused: int) -> None:
+    pass
 
 
 def _pending(files: Sequence[Mapping[str, str]], journal: Journal, key: str, watch: float) -> list[Mapping[str, str]]:

@@ -202,3 +202,30 @@ def test_a_file_that_cannot_be_read_is_an_item_with_a_reason_and_no_name(tmp_pat
 def test_an_empty_folder_at_inference_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no files; pass --dataset_dir"):
         list_radiographs(tmp_path)
+
+
+def test_a_log_says_now_and_then_how_far_it_is(model, dicom, tmp_path, caplog, monkeypatch):
+    (dicom / "a_bad_one.dcm").write_text("no image")
+    monkeypatch.setattr("monai_simclr.progress._SECONDS", 1e-9)
+    with caplog.at_level("INFO", logger="monai_simclr"):
+        rows = _infer(model, dicom, tmp_path / "out")
+    said = [record.message for record in caplog.records if record.message.startswith("predicted ")]
+    assert said[0].startswith(f"predicted 4 of {len(rows)} images, 1 could not be read, ")
+    assert said[-1].startswith(f"predicted {len(rows)} of {len(rows)} images, 1 could not be read, ")
+    assert "about 0 min left" in said[-1]
+
+
+def test_a_terminal_shows_a_bar(model, dicom, tmp_path, monkeypatch):
+    import io
+    import sys
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    rows = _infer(model, dicom, tmp_path / "out")
+    shown = sys.stderr.getvalue()
+    assert "predicting" in shown
+    assert f"{len(rows)}/{len(rows)}" in shown
+    assert "0 could not be read" in shown

@@ -21,11 +21,11 @@ from monai_simclr.data.store.join import await_change, await_shards, join, ledge
 from monai_simclr.data.store.journal import Ledger
 from monai_simclr.data.store.opened import FORMAT, Store, open_store, read_provenance
 from monai_simclr.data.store.pool import decoded
-from monai_simclr.data.store.progress import LoggedProgress, Progress
 from monai_simclr.data.store.settings import StoreSettings, differences, versions
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.files import write_text
 from monai_simclr.locks import locked
+from monai_simclr.progress import LoggedProgress, Progress
 
 __all__ = ["StoreOptions", "build_store", "fill_store", "store_of"]
 

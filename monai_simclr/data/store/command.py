@@ -17,7 +17,7 @@ from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.build import StoreOptions, fill_store
 from monai_simclr.data.store.opened import Store, open_store
-from monai_simclr.data.store.progress import shown_progress
+from monai_simclr.progress import shown_progress
 
 __all__ = ["make_store", "parse_reader"]
 
@@ -43,7 +43,7 @@ def make_store(
     """
     started = time.perf_counter()
     workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
-    with _stoppable(), shown_progress("decoding") as progress:
+    with _stoppable(), shown_progress() as progress:
         options = replace(options, progress=progress)
         whole = fill_store(open_index(archive), folder, size, os.cpu_count() or 1 if workers is None else workers,
                            max_rejected, options)  # fmt: skip
