@@ -22,7 +22,7 @@ from monai_simclr.report.sections import classes
 from monai_simclr.results import read_metrics
 
 PATIENTS = (4, 0, 2, 5)
-FLOORS = {"embeddings": "pretrained encoder", "raw pixels": "raw pixels", "random encoder": "random encoder"}
+FLOORS = {"encoder": "pretrained encoder", "raw pixels": "raw pixels", "random encoder": "random encoder"}
 WIDTH, HEIGHT, DPI = 8.6, 3.1, 120
 
 
@@ -43,27 +43,28 @@ def draw_map(axes: Axes, embeddings: Embeddings) -> None:
     for name, color in zip([*FINDINGS, "No Finding"], COLORS, strict=False):
         axes.scatter(*places[found == name].T, s=5, color=color, label=name)
     axes.set(xticks=[], yticks=[])
-    axes.set_title("Held-out images, by what no label told", fontsize=8)
+    axes.set_title("Held-out images, as the encoder sees them", fontsize=8)
     axes.legend(fontsize=5.5, markerscale=1.6, loc="best", framealpha=0.7, handletextpad=0.2)
 
 
 def draw_scores(axes: Axes, knn: dict[str, Any], few: list[dict[str, Any]]) -> None:
-    """Nearest neighbours and few labels, each beside what it must beat."""
+    """Nearest neighbours and few labels, each beside what it must beat; lines are 95 % intervals, and sd over draws."""
     arms = {row["arm"]: row for row in few}
-    bars = [(label, knn[name]["value"], COLORS[0 if name == "embeddings" else 7]) for name, label in FLOORS.items()]
-    bars.append(("majority", next(iter(knn.values()))["majority"], COLORS[7]))
-    bars += [
-        ("pretrained, 10 % of labels", arms["pretrained"]["mean"], COLORS[0]),
-        ("from scratch, 10 %", arms["scratch"]["mean"], COLORS[7]),
-    ]
+    bars = [(label, *(knn[name][key] for key in ("value", "low", "high"))) for name, label in FLOORS.items()]
+    bars.append(("majority", *[knn["encoder"]["majority"]] * 3))
+    for arm, label in (("pretrained", "pretrained, fine-tuned"), ("scratch", "from scratch")):
+        mean, sd = arms[arm]["mean"], arms[arm]["sd"]
+        bars.append((label, mean, mean - sd, mean + sd))
     places = [0, 1, 2, 3, 5, 6]
-    axes.barh(places, [value for _, value, _ in bars], color=[color for *_, color in bars], height=0.72)
-    for place, (_, value, _) in zip(places, bars, strict=True):
-        axes.text(value + 0.02, place, f"{value:.2f}", va="center", fontsize=7)
+    colors = [COLORS[0] if "pretrained" in label else COLORS[7] for label, *_ in bars]
+    axes.barh(places, [value for _, value, *_ in bars], color=colors, height=0.72)
+    for place, (_, value, low, high) in zip(places, bars, strict=True):
+        axes.plot([low, high], [place, place], color="black", linewidth=1)
+        axes.text(1.24, place, f"{value:.2f}", va="center", ha="right", fontsize=7)
     axes.set_yticks(places, [label for label, *_ in bars], fontsize=7)
-    axes.text(0, -0.72, "accuracy of 20 nearest neighbors", fontsize=7, fontweight="bold")
-    axes.text(0, 4.28, "macro AUROC of a classifier", fontsize=7, fontweight="bold")
-    axes.set(xlim=(0, 1.12), ylim=(6.6, -1.15), xticks=[])
+    for place, text in ((-0.75, "accuracy, 20 nearest neighbors"), (4.25, "macro AUROC, 10 % of the labels")):
+        axes.text(1.24, place, text, fontsize=7, fontweight="bold", ha="right")
+    axes.set(xlim=(0, 1.24), ylim=(6.6, -1.2), xticks=[])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
@@ -72,7 +73,7 @@ def figure_of(demo: Path) -> Figure:
     """The whole figure, of a demo's folder."""
     output = demo / "bundle" / "output"
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=[1, 1.15, 1.25])
+    left, middle, right = figure.subfigures(1, 3, width_ratios=[1, 1.2, 1.2])
     draw_archive(list(np.ravel(left.subplots(2, 2))))
     draw_map(middle.subplots(), Embeddings.load(output / "cluster" / "embeddings.npz"))
     few = json.loads((output / "few_label" / "comparison.json").read_text(encoding="utf-8"))
