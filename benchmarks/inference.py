@@ -1,0 +1,250 @@
+"""Inference: runtimes of the network side by side, the whole way from files to rows by stages, and the image store.
+
+    python benchmarks/inference.py [RESULT.json]
+
+runtimes   the bundle's network as it ships (ResNet-18, 224 x 224 pixels, float32), random weights: PyTorch, its
+           TorchScript file, its ONNX file in ONNX Runtime; one image and 16 at a time, one thread and two; wall-clock
+           time, interleaved; median and 95th percentile of the calls.
+workflow   `workflows.infer` with the bundle's config: files of one kind to rows of predictions.csv, one process, one
+           thread, no workers, batches of 16. Seconds by stage: "decode" is file to network input with the header,
+           "network", "writing" is the journal with its fsync and the tables; "rest" is what is left. Overlays
+           (Grad-CAM and its PNG) are measured apart: they are made of positive images only, and on request.
+store      `build_store` of the same files, one process in the caller (CPU time) to 256 x 256 pixels.
+
+The images are chest phantoms as DICOM (12 bits, uncompressed) and PNG of 1024 x 1024 pixels, and a real JPEG 2000
+radiograph of 1955 x 1841 where the pack of radiographs is there; all in the page cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import cv2
+import numpy as np
+import onnxruntime
+import pandas as pd
+import torch
+from record import RESULTS, save
+
+import monai_simclr
+from monai_simclr import recipes
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.data import build_store, store_of
+from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.exporting import export_onnx, export_torchscript, trained_classifier
+from monai_simclr.inference import InferenceDataset, Journal, write_card
+from monai_simclr.inference.pictures import RowPictures
+from monai_simclr.networks import FindingClassifier, encoder, save_classifier
+from monai_simclr.workflows import Run, inference
+from monai_simclr.workflows.card import classifier_card
+
+SIDE, FILES, LARGE, SHOWN = 1024, 64, 16, 16
+CXR = Path(os.environ.get("MONAI_SIMCLR_CXR", Path(__file__).resolve().parents[2] / "shared" / "cxr"))
+FINDINGS = ["Cardiomegaly", "Effusion", "Mass", "Pneumothorax", "Atelectasis"]
+
+
+def trained_bundle(folder: Path) -> Path:
+    """The bundle at its own size with random weights and a card: speed does not depend on the weights."""
+    bundle = copy_bundle(folder / "bundle", FINDINGS)
+    size = 224
+    store = store_of(write_nih_phantoms(folder / "nih", 60, size=128), folder / "store", recipes.stored_size(size), 0)
+    torch.manual_seed(0)
+    network = FindingClassifier(encoder("resnet18"), FINDINGS).eval()
+    path = save_classifier(bundle / "models" / "model.pt", network)
+    card = classifier_card(Run(str(folder), size, 0, torch.device("cpu")), network, store)
+    # everything is positive and nothing is novel: novelty would run the network twice, and flags leave no overlay
+    sure = {name: replace(one, threshold=-1e3) for name, one in card.operating.items()}
+    write_card(replace(card, operating=sure, novelty=replace(card.novelty, threshold=1e9)), path)
+    return bundle
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def runtimes(bundle: Path, folder: Path) -> dict[str, Any]:
+    """Milliseconds a call, and how far the runtimes are apart."""
+    network, _, size = trained_classifier(bundle)
+    network.eval()
+    onnx, script = folder / "model.onnx", folder / "model.ts"
+    export_onnx(bundle, onnx), export_torchscript(bundle, script)
+    scripted = torch.jit.load(str(script)).eval()
+    result: dict[str, Any] = {"largest_difference_of_logits": differences(network, scripted, session(onnx, 1), size)}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        running = session(onnx, threads)
+        for batch in (1, 16):
+            images = torch.rand(batch, 1, size, size)
+            array = images.numpy()
+            calls = {
+                "PyTorch": lambda images=images: network(images),
+                "TorchScript": lambda images=images: scripted(images),
+                "ONNX Runtime": lambda array=array, running=running: running.run(None, {"image": array}),
+            }
+            result[f"{threads} threads, batch {batch}"] = interleaved(calls, batch, rounds=40 if batch == 1 else 8)
+    torch.set_num_threads(1)
+    return result
+
+
+def differences(network: Any, scripted: Any, running: Any, size: int) -> dict[str, float]:
+    found: dict[str, float] = defaultdict(float)
+    with torch.no_grad():
+        for batch in (1, 3, 16):
+            images = torch.rand(batch, 1, size, size, generator=torch.Generator().manual_seed(batch))
+            expected = network(images).numpy()
+            others = {"TorchScript": scripted(images).numpy(), "ONNX": running.run(None, {"image": images.numpy()})[0]}
+            for name, logits in others.items():
+                found[name] = max(found[name], float(np.abs(logits - expected).max()))
+    return dict(found)
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], batch: int, rounds: int) -> dict[str, dict[str, float]]:
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.no_grad():
+        for number in range(rounds + 2):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                if number >= 2:
+                    spent[name].append(1000 * (time.perf_counter() - start))
+    return {
+        name: {
+            "median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95)),
+            "images_per_second": 1000 * batch / float(np.median(times)),
+        }
+        for name, times in spent.items()
+    }  # fmt: skip
+
+
+@contextmanager
+def timed(**places: tuple[Any, str]) -> Iterator[dict[str, float]]:
+    """Seconds spent in functions, by stage; each is a place (object, name) that is wrapped while the block runs."""
+    seconds: dict[str, float] = defaultdict(float)
+    before = [(*place, getattr(*place)) for place in places.values()]
+
+    def wrapped(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds[stage.split("_")[0]] += time.perf_counter() - start
+
+        return call
+
+    for (stage, (owner, name)), (*_, function) in zip(places.items(), before, strict=True):
+        setattr(owner, name, wrapped(stage, function))
+    try:
+        yield seconds
+    finally:
+        for owner, name, function in before:
+            setattr(owner, name, function)
+
+
+def workflow(bundle: Path, files: list[Path], folder: Path) -> dict[str, Any]:
+    """Seconds of a whole run by stage, after a small run to warm up."""
+    monai_simclr.predict(files[:8], bundle, folder / "warm")
+    whole, seconds = run(bundle, files, folder / "rows", overlays=False)
+    shares = {stage: seconds[stage] for stage in ("decode", "network", "writing")}
+    return {
+        "files": len(files), "megabytes_each": files[0].stat().st_size / 1e6, "images_per_second": len(files) / whole,
+        "seconds": {**shares, "rest": whole - sum(shares.values())},
+    }  # fmt: skip
+
+
+def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[float, dict[str, float]]:
+    """Seconds of a whole run, without what it takes to start it, and of its stages."""
+    stages = {
+        "decode": (InferenceDataset, "__getitem__"), "network": (FindingClassifier, "forward"),
+        "overlay": (RowPictures, "__call__"), "writing": (Journal, "append"),
+        "writing_tables": (inference, "write_tables"),
+    }  # fmt: skip
+    with timed(whole=(inference, "_run"), last=(inference, "_finish"), **stages) as seconds:
+        rows = monai_simclr.predict(files, bundle, out, keep={"overlays": overlays})
+    assert (rows["reason"] == "").all()
+    return seconds["whole"] + seconds["last"], seconds
+
+
+def showing(bundle: Path, files: list[Path], folder: Path) -> dict[str, float]:
+    """Seconds an overlay; Grad-CAM runs the network forward and back."""
+    _, seconds = run(bundle, files, folder / "overlays", overlays=True)
+    made = len(list((folder / "overlays" / "overlays").glob("*.png")))
+    return {"overlays": made, "seconds_each": seconds["overlay"] / made}
+
+
+def storing(files: list[Path], folder: Path) -> dict[str, float]:
+    """Images per second of CPU time, reading to whole store."""
+    columns = dict.fromkeys(["study_id", "view_position", "sex", "split"], "")
+    index = pd.DataFrame({"image": list(map(str, files)), "patient_id": list(map(str, range(len(files)))), **columns})
+    index["age"] = np.nan
+    spent = []
+    for _ in range(3):
+        shutil.rmtree(folder / "built", ignore_errors=True)
+        start = time.process_time()
+        build_store(index, folder / "built", 256, 0)
+        spent.append(time.process_time() - start)
+    return {"images_per_cpu_second": len(files) / float(np.median(spent)), "files": len(files)}
+
+
+def archives(folder: Path) -> dict[str, list[Path]]:
+    """Files of each kind: a few different ones, copied until there are enough."""
+    (folder / "png").mkdir()
+    for n in range(10):
+        pixels = np.rint(draw_phantom(n + 1, 0, SIDE).pixels * 255).astype(np.uint8)
+        cv2.imwrite(str(folder / "png" / f"{n}.png"), pixels)
+    dicom = write_dicom_phantoms(folder / "dicom", n_patients=8, size=SIDE)
+    kinds = {
+        f"PNG, {SIDE} x {SIDE}": sorted((folder / "png").glob("*.png")),
+        f"DICOM uncompressed, {SIDE} x {SIDE}": sorted(dicom.rglob("*.dcm")),
+        "DICOM JPEG 2000, 1955 x 1841": [CXR / "dicom" / "RG1_J2KI.dcm"],
+    }
+    found = {}
+    for number, (kind, files) in enumerate(kinds.items()):
+        if files[0].is_file():
+            count = FILES if len(files) > 1 else LARGE
+            (folder / f"many{number}").mkdir()
+            copies = [folder / f"many{number}" / f"{n:04d}{files[0].suffix}" for n in range(count)]
+            for n, copy in enumerate(copies):
+                shutil.copyfile(files[n % len(files)], copy)
+            found[kind] = copies
+    return found
+
+
+def main(path: Path) -> None:
+    """Measure, print, and store with what it ran on."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    result: dict[str, Any] = {"workflow": {}, "store": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = trained_bundle(folder)
+        result["runtimes"] = runtimes(bundle, folder)
+        kinds = archives(folder)
+        for number, (kind, files) in enumerate(kinds.items()):
+            result["workflow"][kind] = workflow(bundle, files, folder / f"out{number}")
+            result["store"][kind] = storing(files, folder / f"out{number}")
+        shown = next(files for kind, files in kinds.items() if kind.startswith("DICOM"))[:SHOWN]
+        result["overlays"] = showing(bundle, shown, folder)
+    packages = ("torch", "monai", "monai-simclr", "onnxruntime", "onnx", "numpy", "opencv-python-headless", "pydicom")
+    save(path, packages, **result)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "inference.json")
