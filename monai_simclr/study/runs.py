@@ -194,4 +194,4 @@ def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
 def _random_encoder(settings: dict[str, Any], seed: int) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return encoder(settings["name"], float(settings["width"]))
+        return encoder(settings["name"], float(settings["width"]), settings.get("norm", "batch"))

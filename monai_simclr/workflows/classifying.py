@@ -88,7 +88,13 @@ class StartFromEncoder:
         index = self.store.index
         patients = index.loc[index["split"] == self.scoring.split, "patient_id"].to_numpy()
         check_encoder(self.encoder_path, patients, self.scoring.allow_seen_patients)
-        self.network.encoder.load_state_dict(_weights(Path(self.encoder_path)))
+        try:
+            self.network.encoder.load_state_dict(_weights(Path(self.encoder_path)))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.encoder_path} is another encoder than the classifier's; set encoder in metadata.json to what "
+                f"it holds, or pass --norm ({str(error).splitlines()[1].strip()[:80]})"
+            ) from error
 
 
 def finish_training(
