@@ -22,6 +22,7 @@ def copy_bundle(
     size: int | None = None,
     encoder: str | None = None,
     width: float | None = None,
+    norm: str | None = None,
 ) -> Path:
     """Copy the bundle to a folder and write what differs into its metadata.json, the only place where it stands.
 
@@ -31,6 +32,7 @@ def copy_bundle(
         size: side of the network's images in pixels, a multiple of 8.
         encoder: a name of `networks.ENCODERS`.
         width: factor on the encoder's channels.
+        norm: of the encoder, "batch" or "group".
 
     Returns:
         `folder`.
@@ -55,7 +57,8 @@ def copy_bundle(
         formats["outputs"]["pred"] |= {"num_channels": len(named), "channel_def": named}
     if size is not None:
         formats["inputs"]["image"]["spatial_shape"] = [size, size]
-    metadata["encoder"] |= {key: value for key, value in (("name", encoder), ("width", width)) if value is not None}
+    given = {"name": encoder, "width": width, "norm": norm}
+    metadata["encoder"] |= {key: value for key, value in given.items() if value is not None}
     write_json(path, metadata)
     return folder
 

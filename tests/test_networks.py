@@ -96,7 +96,7 @@ def test_a_missing_encoder_says_what_makes_one(tmp_path):
 def test_an_encoder_of_another_architecture_is_refused(tmp_path):
     save_encoder(tmp_path / "e.safetensors", encoder("resnet10", 0.125), HEADER)
     with pytest.raises(
-        ValueError, match=r"holds resnet10 of width 0.125, but metadata.json asks for resnet18 of width 1.0"
+        ValueError, match=r"holds resnet10 of width 0\.125 with batch .* asks for resnet18 of width 1\.0"
     ):
         load_encoder(tmp_path / "e.safetensors", "resnet18", 1.0)
 

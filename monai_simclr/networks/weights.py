@@ -55,28 +55,30 @@ def encoder_header(path: str | Path) -> dict[str, str]:
     return header
 
 
-def load_encoder(path: str | Path, name: str | None = None, width: float | None = None) -> nn.Module:
+def load_encoder(
+    path: str | Path, name: str | None = None, width: float | None = None, norm: Norm | None = None
+) -> nn.Module:
     """The pretrained encoder in a file that `save_encoder` wrote, in evaluation mode.
 
     Args:
         path: the safetensors file.
         name: what the encoder must be, when that matters; otherwise what the file says.
         width: likewise.
+        norm: likewise.
 
     Raises:
         FileNotFoundError: if there is no file.
         ValueError: if the file holds another architecture than asked for.
     """
     header = encoder_header(path)
-    stored = (header["name"], float(header["width"]))
-    wanted = (name or stored[0], stored[1] if width is None else float(width))
+    stored = (header["name"], float(header["width"]), cast(Norm, header.get("norm", "batch")))
+    wanted = (name or stored[0], stored[1] if width is None else float(width), norm or stored[2])
     if stored != wanted:
         raise ValueError(
-            f"{path} holds {stored[0]} of width {stored[1]}, but metadata.json asks for {wanted[0]} of "
-            f"width {wanted[1]}; "
+            f"{path} holds {_named(*stored)}, but metadata.json asks for {_named(*wanted)}; "
             "pretrain again, or set encoder in metadata.json to what the file holds"
         )
-    network = encoder(*stored, cast(Norm, header.get("norm", "batch")))
+    network = encoder(*stored)
     with safe_open(path, framework="pt") as file:
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     return network.eval()
@@ -109,7 +111,8 @@ def load_classifier(
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
-            f"{path} was trained with another encoder than metadata.json says; use the bundle that trained it"
+            f"{path} was trained with another encoder than metadata.json says; use the bundle that trained it, and the "
+            "--norm that it was trained with"
         ) from error
     return network.to(device).eval()
 
@@ -124,6 +127,10 @@ def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
 def patients_seen(header: Mapping[str, str]) -> frozenset[str]:
     """Keyed hashes (key: the header's `patients_key`) of the patients that a pretrained encoder has seen."""
     return frozenset(json.loads(header.get("patients_seen", "[]")))
+
+
+def _named(name: str, width: float, norm: str) -> str:
+    return f"{name} of width {width} with {norm} normalization"
 
 
 def _on_cpu(value: Any) -> Any:

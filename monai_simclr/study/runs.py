@@ -27,6 +27,7 @@ from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.study.plan import PlannedRun, Study
 from monai_simclr.study.summary import summarize
 from monai_simclr.workflows import open_archive
+from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.seen import check_encoder
 
 __all__ = ["run_study"]
@@ -184,7 +185,7 @@ def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
     if not file.is_file():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         features = embed(make(), ground.store.images, functools.partial(recipes.finish, size=ground.size), device)
-        Embeddings(features, ground.store.index, {"encoder": name}).save(file)
+        Embeddings(features, index_for_outputs(ground.store), {"encoder": name}).save(file)
     found = Embeddings.load(file)
     if len(found) != len(ground.store.index):
         raise ValueError(f"{file} is of another archive; give this study a folder of its own with -o")
@@ -194,4 +195,4 @@ def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
 def _random_encoder(settings: dict[str, Any], seed: int) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return encoder(settings["name"], float(settings["width"]))
+        return encoder(settings["name"], float(settings["width"]), settings.get("norm", "batch"))

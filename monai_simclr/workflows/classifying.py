@@ -31,6 +31,7 @@ from monai_simclr.networks import FindingClassifier, load_classifier, load_encod
 from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
 from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.pseudonyms import hash_patients
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
 
@@ -88,7 +89,13 @@ class StartFromEncoder:
         index = self.store.index
         patients = index.loc[index["split"] == self.scoring.split, "patient_id"].to_numpy()
         check_encoder(self.encoder_path, patients, self.scoring.allow_seen_patients)
-        self.network.encoder.load_state_dict(_weights(Path(self.encoder_path)))
+        try:
+            self.network.encoder.load_state_dict(_weights(Path(self.encoder_path)))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.encoder_path} is another encoder than the classifier's; set encoder in metadata.json to what "
+                f"it holds, or pass --norm ({str(error).splitlines()[1].strip()[:80]})"
+            ) from error
 
 
 def finish_training(
@@ -158,7 +165,7 @@ def _score(
     """Score a classifier on the images of a split; write scores.npz (for paired comparisons), tables, metrics.json."""
     test, index = _predict(run, network, store, scoring.split)
     val = _predict(run, network, store, "val")[0] if scoring.split != "val" else None
-    _save_scores(run.path("scores.npz"), test, val)
+    _save_scores(run.path("scores.npz"), store, test, val)
     table = score_findings(test.labels, test.scores, test.patients, test.findings, scoring.n_bootstrap, run.seed)
     card = score_card(test, val if val is not None and len(val) else None, scoring.n_bootstrap, run.seed)
     first = card[card["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
@@ -194,10 +201,12 @@ def _predict(run: Run, network: FindingClassifier, store: Store, split: str) -> 
     return Predictions(labels, logits, index["patient_id"].to_numpy(dtype=str), network.findings), index
 
 
-def _save_scores(path: Path, test: Predictions, val: Predictions | None) -> None:
-    arrays = {"scores": test.scores, "labels": test.labels, "patients": test.patients, "findings": test.findings}
+def _save_scores(path: Path, store: Store, test: Predictions, val: Predictions | None) -> None:
+    arrays = {"scores": test.scores, "labels": test.labels, "findings": test.findings}
+    arrays["patients"] = hash_patients(store, np.asarray(test.patients))
     if val is not None:
-        arrays |= {"val_scores": val.scores, "val_labels": val.labels, "val_patients": val.patients}
+        arrays |= {"val_scores": val.scores, "val_labels": val.labels}
+        arrays["val_patients"] = hash_patients(store, np.asarray(val.patients))
     with write_atomically(path) as part, open(part, "wb") as file:
         np.savez(file, **{name: np.array(value) for name, value in arrays.items()})  # type: ignore[arg-type]
 

@@ -37,6 +37,7 @@ from monai_simclr.evaluation import (
 )
 from monai_simclr.files import write_atomically
 from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_encoder
 
@@ -92,13 +93,14 @@ def cluster(
     seen = check_encoder(encoder_path, store.index["patient_id"].to_numpy()[test], how.allow_seen_patients)
     finish = functools.partial(recipes.finish, size=run.size)
     made = Embeddings(embed(encoder, store.images, finish, run.device), store.index, {"size": str(run.size)})
-    made.save(run.path("embeddings.npz"))
+    shown = index_for_outputs(store)
+    Embeddings(made.features, shown, made.source).save(run.path("embeddings.npz"))
     references = {
         "raw pixels": _pixels(store.images),
         "grey histogram": _histograms(store.images),
         "random encoder": embed(random_encoder, store.images, finish, run.device),
     }
-    values, lines, n = _judged(run, made, references, how)
+    values, lines, n = _judged(run, made, references, how, shown)
     path = write_metrics(
         run.output_dir, values, command="cluster", split="test", seed=run.seed, n={**n, "seen_patients": seen}
     )
@@ -108,7 +110,7 @@ def cluster(
 
 
 def _judged(
-    run: Run, made: Embeddings, references: Mapping[str, np.ndarray], how: Clustering
+    run: Run, made: Embeddings, references: Mapping[str, np.ndarray], how: Clustering, shown: pd.DataFrame
 ) -> tuple[dict[str, Any], list[str], dict[str, int]]:
     """Values for metrics.json, lines for the log, counts; tables are written to the run's folder."""
     seed, n_bootstrap, classes = run.seed, how.n_bootstrap, classes_of(made.index)
@@ -127,7 +129,7 @@ def _judged(
     }  # fmt: skip
     for name, table in tables.items():
         _write(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
-    _write(_assigned(report.clusters, made.index, classes), run.path("clusters.csv"))
+    _write(_assigned(report.clusters, shown, classes), run.path("clusters.csv"))
     print_table(_shown(alignment), title=alignment.sentence)
     values = {
         "clusters": _named(report.table, "features", "k", "measure"),
@@ -176,7 +178,9 @@ def _histograms(images: np.ndarray, bins: int = 32) -> np.ndarray:
 
 
 def _assigned(clusters: Mapping[int, np.ndarray], index: pd.DataFrame, classes: np.ndarray) -> pd.DataFrame:
-    table = index[["image", "patient_id", "split"]].assign(**{"class": classes})
+    """The cluster of every image; patients by their hash."""
+    table = index[["image", "patient_id", "split"]].rename(columns={"patient_id": "patient_hash"})
+    table = table.assign(**{"class": classes})
     return table.assign(**{f"cluster_of_{count}": assigned for count, assigned in clusters.items()})
 
 

@@ -125,27 +125,6 @@ def test_inference_without_a_checkpoint_is_an_error(folder, tmp_path):
     assert "so predictions would come from random weights; run configs/train.json first" in done.stderr
 
 
-def test_configs_agree_on_what_they_share():
-    configs = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("*.json") if path.stem != "metadata"}
-    overlays = {"evaluate", "multi_gpu"}
-    shared = (
-        "size",
-        "findings",
-        "encoder_path",
-        "ckpt_path",
-        "store_dir",
-        "encoder_def",
-        "store",
-        "seed",
-        "num_workers",
-    )
-    for key in shared:
-        values = [config[key] for name, config in configs.items() if name not in overlays and key in config]
-        assert len(values) >= 2, key
-        assert all(value == values[0] for value in values), key
-        assert "_meta_" in json.dumps(values[0]) or "@" in json.dumps(values[0]), key
-
-
 def test_a_copy_says_its_findings_in_one_place(tmp_path):
     copy = copy_bundle(tmp_path / "b", ["Mass", "Edema"], size=64, encoder="resnet34", width=0.5)
     changed = [
@@ -154,7 +133,7 @@ def test_a_copy_says_its_findings_in_one_place(tmp_path):
     assert changed == ["metadata.json"]
     metadata = json.loads((copy / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "Mass", "1": "Edema"}
-    assert metadata["encoder"] == {"name": "resnet34", "width": 0.5}
+    assert metadata["encoder"] == {"name": "resnet34", "width": 0.5, "norm": "batch"}
 
 
 def test_a_bundle_never_overwrites_a_folder(tmp_path):

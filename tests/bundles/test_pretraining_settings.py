@@ -1,0 +1,111 @@
+"""Settings of pretraining through the bundle: cached gradients, normalization, the rate, where views are made."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from monai_simclr.bundling import copy_bundle
+from monai_simclr.data.phantom import FINDINGS
+from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.networks import encoder_header, load_encoder
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("settings")
+    write_nih_phantoms(folder / "phantoms", n_patients=80, size=64)
+    return copy_bundle(folder / "bundle", FINDINGS, size=32, width=0.125)
+
+
+def _workflow(bundle: Path, name: str, output: str, **overrides: object) -> ConfigWorkflow:
+    settings: dict[str, object] = {
+        "dataset_dir": str(bundle.parent / "phantoms"), "bundle_root": str(bundle), "num_workers": 0, "max_epochs": 1,
+        "batch_size": 32, "precision": "float32", "output_dir": str(bundle / "output" / output),
+        "encoder_path": str(bundle / "models" / f"{output}.safetensors"),
+    }  # fmt: skip
+    workflow = ConfigWorkflow(str(bundle / f"configs/{name}.json"), logging_file=False, **{**settings, **overrides})
+    workflow.initialize()
+    return workflow
+
+
+def _pretrained(bundle: Path, output: str, **overrides: object) -> dict[str, torch.Tensor]:
+    workflow = _workflow(bundle, "pretrain", output, **overrides)
+    workflow.run()
+    return workflow.trainer.network.state_dict()
+
+
+def _farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert list(one) == list(other)
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def test_views_on_the_device_leave_the_weights_of_views_in_the_workers(bundle: Path) -> None:
+    """Bit for bit, on a CPU.
+
+    They differed as long as workers handed over MetaTensors: those took another path through autograd, whose sums have
+    another order. The trainer hands plain tensors to the network since.
+    """
+    assert _farthest(_pretrained(bundle, "workers"), _pretrained(bundle, "device", views_on="device")) == 0
+
+
+def test_cached_gradients_leave_the_weights_of_the_whole_batch(bundle: Path) -> None:
+    """With group normalization, which knows no batch, up to the order of float32 sums; SGD, which does not divide."""
+    how = {"norm": "group", "optimizer_name": "sgd"}
+    whole, chunked = (_pretrained(bundle, f"chunks{size}", chunk_size=size, **how) for size in (0, 16))
+    assert 0 < _farthest(whole, chunked) < 1e-4
+
+
+def test_the_rate_is_scaled_and_said(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "monai_simclr"):
+        rate = _workflow(
+            bundle, "pretrain", "scaled", scaling="linear", optimizer_name="lars", learning_rate=0.3
+        ).trainer.optimizer.param_groups[0]["initial_lr"]
+    assert rate == pytest.approx(0.3 * 32 / 256)
+    assert "lars: learning rate 0.0375 = 0.3 * 32 / 256" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "now"), [("chunk_size", 0, 16), ("scaling", "none", "sqrt"), ("optimizer_name", "adamw", "sgd")]
+)
+def test_a_run_with_another_setting_is_another_run(bundle: Path, name: str, then: object, now: object) -> None:
+    if not (bundle / "output/identity/checkpoints").exists():
+        _pretrained(bundle, "identity")
+    with pytest.raises(Exception, match="Failed") as caught, warnings.catch_warnings():
+        _pretrained(bundle, "identity", **{name: now})
+    cause: BaseException | None = caught.value
+    while cause is not None and not isinstance(cause, FileExistsError):
+        cause = cause.__cause__
+    assert f"holds another run: {name} was {then}, is {now}" in str(cause)
+
+
+def test_the_norm_travels_with_the_encoder_to_the_commands_after_it(bundle: Path) -> None:
+    _pretrained(bundle, "grouped", norm="group")
+    path = bundle / "models" / "grouped.safetensors"
+    assert encoder_header(path)["norm"] == "group"
+    assert isinstance(load_encoder(path).bn1, torch.nn.GroupNorm)
+    small = {"n_bootstrap": 10, "label_fraction": 1.0, "ckpt_path": str(bundle / "models" / "grouped.pt")}
+    with pytest.raises(Exception, match=r"grouped\.safetensors is another encoder .* or pass --norm"):
+        _workflow(bundle, "train", "grouped", **small).trainer.run()
+    _workflow(bundle, "train", "grouped", norm="group", **small).run()
+    inference = _workflow(bundle, "inference", "grouped", norm="group")
+    weights = torch.load(bundle / "models" / "grouped.pt", weights_only=True)
+    assert inference.network_def.load_state_dict(weights).missing_keys == []
+
+
+def test_clustering_refuses_an_encoder_of_another_norm_with_a_sentence(bundle: Path) -> None:
+    if not (bundle / "models" / "grouped.safetensors").exists():
+        _pretrained(bundle, "grouped", norm="group")
+    workflow = _workflow(bundle, "cluster", "grouped")
+    with pytest.raises(RuntimeError) as caught:
+        workflow.parser.get_parsed_content("encoder")
+    assert "with group normalization, but metadata.json asks for resnet18 of width 0.125 with batch" in str(
+        caught.value.__cause__
+    )
