@@ -23,7 +23,7 @@ from monai_simclr.results import read_metrics
 
 PATIENTS = (4, 0, 2, 5)
 FLOORS = {"encoder": "pretrained encoder", "raw pixels": "raw pixels", "random encoder": "random encoder"}
-WIDTH, HEIGHT, DPI = 8.6, 3.1, 120
+WIDTH, HEIGHT, DPI = 8.6, 3.1, 144
 
 
 def draw_archive(panels: list[Axes]) -> None:
@@ -65,7 +65,7 @@ def draw_scores(axes: Axes, knn: dict[str, Any], few: list[dict[str, Any]]) -> N
     for place, text in ((-0.75, "accuracy, 20 nearest neighbors"), (4.25, "macro AUROC, 10 % of the labels")):
         axes.text(1.24, place, text, fontsize=7, fontweight="bold", ha="right")
     axes.set(xlim=(0, 1.24), ylim=(6.6, -1.2), xticks=[])
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines[:].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
 
