@@ -77,6 +77,12 @@ def links_of_the_root(app: Sphinx, path: Path, docname: str, content: list[str])
         content[0] = re.sub(r"\]\(([A-Z]+\.md)", lambda found: f"]({found[1].lower()}", text)
 
 
+def leave_out_aliases(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """A named tuple's fields have no words of their own but Python's "Alias for field number 0"."""
+    return True if (getattr(member, "__doc__", "") or "").startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", leave_out_aliases)
     app.connect("missing-reference", link_to_where_it_is_shown)
     app.connect("include-read", links_of_the_root)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 import re
 import subprocess
@@ -16,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-CONFIGS = ROOT / "bundles" / "chest_xray_simclr" / "configs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -98,22 +96,33 @@ def test_a_name_stands_where_users_import_it_from(reference) -> None:
     assert shown["monai_simclr.predicting.predict"] == "monai_simclr.predict"
 
 
-@pytest.mark.parametrize("name", ["pretrain", "cluster", "train", "evaluate", "inference", "multi_gpu"])
-def test_the_page_of_the_bundle_names_every_key_that_can_be_overridden(name: str) -> None:
-    config = json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
-    kept = config.get("keep") if isinstance(config.get("keep"), dict) else {}
-    keys = [key for key, value in config.items() if not isinstance(value, dict) and not _is_wiring(key, value)]
-    keys += [f"keep#{key}" for key in kept if key != "_target_"]
-    page = (DOCS / "how-to" / "bundle.md").read_text(encoding="utf-8")
-    rows = " ".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
-    missing = [key for key in keys if f"`{key}`" not in rows and f"`{key}`" not in page]
-    assert f"\n## {name}\n" in page
-    assert not missing, f"docs/how-to/bundle.md says nothing of {missing} of {name}.json"
+@pytest.fixture(scope="module")
+def tables():
+    sys.path.insert(0, str(DOCS))
+    try:
+        yield importlib.import_module("overrides")
+    finally:
+        sys.path.remove(str(DOCS))
 
 
-def _is_wiring(key: str, value: object) -> bool:
-    """What joins parts of a config: lists of steps, and references to another part."""
-    return key in ("_desc_", "network", "before_ranks_meet", "handlers", "initialize", "run", "finalize")
+def test_the_tables_of_the_bundle_page_are_those_of_the_configs(tables) -> None:
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert page == tables.fill(page), "run python docs/overrides.py"
+    for name in tables.COMMANDS:
+        assert f"\n## {name}\n" in page
+        missing = [key for key in tables.overrides(name) if f"| `{key}` |" not in page]
+        assert not missing, f"docs/how-to/bundle.md says nothing of {missing} of {name}.json"
+
+
+def test_a_default_is_shown_as_a_reader_knows_it(tables) -> None:
+    metadata = {"files": {"model": "models/model.pt"}, "defaults": {"seed": 7}, "sizes": [224]}
+    assert tables.default_of(0.5, metadata) == "`0.5`"
+    assert tables.default_of(["train", ""], metadata) == '`["train", ""]`'
+    assert tables.default_of("$@bundle_root + '/data'", metadata) == "`data`"
+    assert tables.default_of("$@bundle_root + '/' + @_meta_['files']['model']", metadata) == "`models/model.pt`"
+    assert tables.default_of("@_meta_#defaults#seed", metadata) == "`7`, from `metadata.json`"
+    assert tables.default_of("@_meta_#sizes#0", metadata) == "`224`, from `metadata.json`"
+    assert tables.default_of("$torch.device('cpu')", metadata) == ""
 
 
 def _build(builder: str, folder: Path) -> None:
