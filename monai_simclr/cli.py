@@ -73,16 +73,22 @@ def export(
         Path,
         typer.Option("--output", "-o", help="The new file, .onnx or .ts (TorchScript), or folder, for MONAI Deploy."),
     ],
+    int8: Annotated[
+        Path | None, typer.Option(help="An 8-bit .onnx, smaller and faster; folder of train images to calibrate it on.")
+    ] = None,
 ) -> None:
     """Write a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
-    from monai_simclr.exporting import export_folder, export_onnx, export_torchscript
+    from monai_simclr.exporting import export_folder, export_int8, export_onnx, export_torchscript
 
     kinds = {".onnx": export_onnx, ".ts": export_torchscript, "": export_folder}
     if output.suffix not in kinds:
         raise typer.BadParameter(
             f"a file's name must end in .onnx or .ts, a folder's in nothing, got {output.name}", param_hint="--output"
         )
-    typer.echo(f"made {kinds[output.suffix](bundle, output)}")
+    if int8 is not None and output.suffix != ".onnx":
+        raise typer.BadParameter(f"only .onnx files can be int8, got {output.name}", param_hint="--output")
+    made = kinds[output.suffix](bundle, output) if int8 is None else export_int8(bundle, output, int8)
+    typer.echo(f"made {made}")
 
 
 @app.command()

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "inference": ["files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
     "predicting": [],
-    "exporting": ["files", "inference", "networks"],
+    "exporting": ["files", "inference", "networks", "recipes"],
     "verifying": ["bundles"],
     "bundling": ["findings", "files", "bundles"],
     "worklists": ["files", "embeddings", "evaluation", "results"],

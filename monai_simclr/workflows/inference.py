@@ -31,7 +31,7 @@ from monai_simclr.inference.card import hash_of
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.progress import Wording, shown_progress
-from monai_simclr.ranks import is_first, rank, world_size
+from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
 
@@ -77,7 +77,7 @@ def infer(
     identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep)}
     batches = cast(DataLoader, evaluator.data_loader)
     dataset = cast(InferenceDataset, batches.dataset)
-    dataset.key = hash_key(run.output_dir)
+    dataset.key = _key(run.output_dir)
     journal = Journal(run.output_dir, identity, rank())
     PredictionWriter(card, network, journal, dataset.data, keep).attach(evaluator)
     try:
@@ -94,6 +94,13 @@ def infer(
         raise
     finally:
         journal.close()
+
+
+def _key(folder: str | Path) -> str:
+    """The key of the folder's hashes; the first rank makes it before the others look, or each would make its own."""
+    key = hash_key(folder) if is_first() else ""
+    answers(0)  # they wait for each other
+    return key or hash_key(folder)
 
 
 def _looks(watch: float) -> Iterator[None]:

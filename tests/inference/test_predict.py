@@ -20,7 +20,7 @@ from monai_simclr import recipes
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.data import store_of
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.exporting import export_onnx, export_torchscript, trained_classifier
+from monai_simclr.exporting import export_int8, export_onnx, export_torchscript, trained_classifier
 from monai_simclr.inference import list_radiographs, write_card
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run
@@ -107,6 +107,34 @@ def test_onnx_gives_what_pytorch_gives_at_every_batch_size(bundle, exported, bat
     session = runtime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         np.testing.assert_allclose(session.run(None, {"image": images.numpy()})[0], network(images), atol=1e-4)
+
+
+def test_int8_is_near_float32_and_smaller_and_keeps_the_metadata(bundle, exported, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="ONNX needs the extra [export]")
+    folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=12, size=64)
+    (folder / "notes.txt").write_text("no image")
+    path = export_int8(bundle, tmp_path / "small.onnx", folder)
+    network, _, size = trained_classifier(bundle)
+    files = [{"image": str(file)} for file in sorted(folder.rglob("*.dcm"))]
+    images = torch.stack([recipes.preprocessing(size)(file)["image"] for file in files])
+    plain, small = (
+        runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        for file in (exported / "model.onnx", path)
+    )
+    with torch.no_grad():
+        expected = network(images).numpy()
+    found = small.run(None, {"image": images.numpy()})[0]
+    assert all(np.corrcoef(expected[:, k], found[:, k])[0, 1] > 0.95 for k in range(2))
+    assert path.stat().st_size < (exported / "model.onnx").stat().st_size / 2
+    said = small.get_modelmeta().custom_metadata_map
+    assert said == {**plain.get_modelmeta().custom_metadata_map, "precision": "int8"}
+
+
+def test_int8_from_too_few_radiographs_is_refused(bundle, tmp_path):
+    pytest.importorskip("onnxruntime", reason="ONNX needs the extra [export]")
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match=r"0 of 1 files in .* can be read; int8 needs 16 radiographs or more"):
+        export_int8(bundle, tmp_path / "small.onnx", tmp_path)
 
 
 def test_exported_files_say_how_they_must_be_used(bundle, exported):
