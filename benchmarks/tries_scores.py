@@ -46,7 +46,7 @@ def score(features: np.ndarray, index: pd.DataFrame, questions: Mapping[str, pd.
     blocks, labels, patients = [], [], []
     for name, asked in questions.items():
         made = Embeddings(features[[place[path] for path in asked["image"]]], asked)
-        findings, test = findings_of(asked), (asked["split"] == "test").to_numpy()
+        findings, test = list(findings_of(asked)), (asked["split"] == "test").to_numpy()
         here = [columns.index(f"{name} {finding}") for finding in findings]
         block = np.zeros((len(runs), int(test.sum()), len(columns)), dtype=np.float32)
         for i, (fraction, draw) in enumerate(runs):
@@ -98,7 +98,7 @@ def _tone(image: np.ndarray) -> np.ndarray:
 
 
 def table_of(tries: Mapping[str, tuple[str, dict]], out: Path) -> pd.DataFrame:
-    """Every try that is there beside the floors: AUROC on validation patients, and the paired difference to the base."""
+    """Every try that is there beside the floors: AUROC on validation patients, and paired differences to the base."""
     files = {f"floor: {path.stem[6:]}": path for path in sorted(out.glob("floor *.npz"))}
     files |= {name: out / f"{key}.npz" for name, (key, _) in tries.items() if (out / f"{key}.json").is_file()}
     runs = [run for name, path in files.items() for run in _runs(name, path)]
