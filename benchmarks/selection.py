@@ -2,6 +2,7 @@
 
 ``python benchmarks/selection.py NAME=EMBEDDINGS.npz ...`` on embeddings with labels and splits. Without arguments:
 phantoms and, where ../shared/cxr is, its kermany part, both as 32 x 32 pixels reduced to 64 principal components.
+Results of other names that are in the file stay there.
 """
 
 from __future__ import annotations
@@ -124,8 +125,10 @@ def main() -> None:
     for name, rows in found.items():
         print(name, pd.DataFrame(rows).to_string(index=False), sep="\n")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    content = {"commit": commit, "results": found}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path = Path(__file__).with_suffix(".json")
+    before = json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else {}
+    content = {"commit": commit, "results": {**before, **found}}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from sklearn.metrics import roc_auc_score
 
-from monai_simclr.handlers import KeepBest
+from monai_simclr.handlers import KeepBest, MeanAUROC
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.workflows.finetuning import BalancedSampler, freeze_stages, layerwise_optimizer, pos_weight, stages
 
@@ -123,3 +124,15 @@ def test_without_patience_every_epoch_is_tried_and_without_scores_the_last_weigh
     _, _, network = _train([float("nan")] * 3, patience=1)
     assert network.weight.item() == 3
     assert "the last weights stay" in caplog.text
+
+
+@pytest.mark.parametrize("findings", [1, 3])
+def test_the_validation_score_is_scikit_learns_for_one_finding_as_for_several(findings):
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = torch.randn(40, findings, generator=generator), torch.randint(2, (40, findings)).float()
+    labels[:2], labels[2:4], labels[5] = 0.0, 1.0, float("nan")
+    evaluator = Engine(lambda engine, rows: {"pred": scores[rows], "label": labels[rows]})
+    MeanAUROC().attach(evaluator, "auroc")
+    known = [k for k in range(40) if k != 5]
+    expected = np.mean([roc_auc_score(labels[known, k], scores[known, k]) for k in range(findings)])
+    assert evaluator.run([slice(0, 16), slice(16, 40)]).metrics["auroc"] == pytest.approx(expected)

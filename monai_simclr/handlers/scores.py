@@ -85,9 +85,13 @@ def _scores_and_labels(output: Any) -> tuple[Tensor, Tensor]:
 
 
 def mean_auroc(scores: Tensor, labels: Tensor) -> float:
-    """Mean AUROC of scores ``(N, K)`` against labels ``(N, K)``, as in `MeanAUROC`."""
+    """Mean AUROC of scores ``(N, K)`` against labels ``(N, K)``, as in `MeanAUROC`.
+
+    Both may be ``(N,)`` too: ignite's `EpochMetric` drops the second dimension of a single finding.
+    """
     values = []
-    for score, label in zip(scores.cpu().T, labels.cpu().T, strict=True):
+    columns = (values_of.cpu().reshape(len(values_of), -1).unbind(1) for values_of in (scores, labels))
+    for score, label in zip(*columns, strict=True):
         known = ~torch.isnan(label)
         if len(torch.unique(label[known])) == 2:
             values.append(roc_auc_score(label[known].numpy(), score[known].numpy()))

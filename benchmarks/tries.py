@@ -1,0 +1,173 @@
+"""Tries: which settings of pretraining help on real radiographs? One factor at a time from a base.
+
+    python benchmarks/real_pack.py ../shared/cxr IDX
+    python benchmarks/tries.py IDX OUT [NAME ...]
+
+Every try pretrains a small encoder (ResNet-18, width 0.3, 1.0 M parameters, 96 px) on the train images of
+`real_pack.py` (never on validation or test patients) and is scored on *validation* patients: a linear probe on 2, 10
+and 100 % of the labelled train patients, ten draws, beside random encoders of the same shape and other floors. No test
+patient is scored. Tries that are in OUT are not run again; the table goes to `results/tries.json` and `tries.csv`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.handlers import LrScheduleHandler
+from tries_scores import floors, questions_of, score, table_of
+
+from monai_simclr import recipes
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, open_index
+from monai_simclr.engines import ContrastiveTrainer, embed
+from monai_simclr.files import write_json
+from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
+from monai_simclr.losses import NTXentLoss
+from monai_simclr.networks import SimCLR, encoder
+from monai_simclr.optimizers import make_optimizer, warmup_cosine
+from monai_simclr.recipes import Strength
+from monai_simclr.transforms import MultiViewd, RandRadiographView
+from monai_simclr.workflows import loader, open_archive
+
+SIZE, WIDTH = 96, 0.3
+
+
+@dataclass(frozen=True)
+class Try:
+    """Settings of one pretraining; None keeps what the preset of views has."""
+
+    strength: Strength = "default"
+    scale: tuple[float, float] | None = None
+    lung_coverage: float | None = None
+    rotate: float | None = None
+    flip: float | None = None
+    tone: float | None = None
+    clahe: float | None = None
+    blur: float | None = None
+    noise: float | None = None
+    temperature: float = 0.2
+    same_patient: str = "exclude"
+    decoupled: bool = False
+    learning_rate: float = 0.001
+    batch_size: int = 128
+    epochs: int = 12
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """A name for these settings on disk: with others it is another try."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()[:10]
+
+    @property
+    def views(self) -> RandRadiographView:
+        """The preset's view with what this try changes of it."""
+        view = recipes.views(self.strength, SIZE)
+        return RandRadiographView(
+            SIZE,
+            _changed(
+                view.positioning, scale=self.scale, min_lung_coverage=self.lung_coverage, rotate_degrees=self.rotate,
+                flip_prob=self.flip,
+            ),
+            _changed(view.exposure, prob=self.tone),
+            _changed(view.detector, prob_blur=self.blur, prob_noise=self.noise),
+            _changed(view.processing, prob=self.clahe),
+        )  # fmt: skip
+
+
+TRIES: dict[str, Try] = {
+    "base": Try(),
+    "base, seed 1": Try(seed=1),
+    "no blur, no noise": Try(blur=0.0, noise=0.0),
+    "mild": Try("mild"),
+    "temperature 0.1": Try(temperature=0.1),
+    "temperature 0.5": Try(temperature=0.5),
+    "crop from 0.6": Try(scale=(0.6, 1.0)),
+    "crop from 0.1": Try(scale=(0.1, 1.0), lung_coverage=0.0),
+    "no tone": Try(tone=0.0),
+    "no CLAHE": Try(clahe=0.0),
+    "CLAHE half": Try(clahe=0.5),
+    "flip": Try(flip=0.5),
+    "moco_cxr": Try("moco_cxr"),
+    "simclr": Try("simclr"),
+    "40 epochs": Try(epochs=40),
+    "base, seed 2": Try(seed=2),
+    "batch 256": Try(batch_size=256),
+    "batch 64": Try(batch_size=64),
+    "learning rate 0.003": Try(learning_rate=0.003),
+    "same patient positive": Try(same_patient="positive"),
+    "decoupled": Try(decoupled=True),
+    "no rotation": Try(rotate=0.0),
+    "4 epochs": Try(epochs=4),
+    "mild, seed 1": Try("mild", seed=1),
+    "mild, 40 epochs": Try("mild", epochs=40),
+    "mild, learning rate 0.003": Try("mild", learning_rate=0.003),
+    "mild, no tone": Try("mild", tone=0.0),
+    "mild, flip": Try("mild", flip=0.5),
+    "mild, batch 64": Try("mild", batch_size=64),
+    "mild, temperature 0.1": Try("mild", temperature=0.1),
+}
+"""In the order in which they are run: the most telling first."""
+
+
+def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, float]]:
+    """The encoder that the settings make of the store's train images, and what the last epoch said."""
+    torch.manual_seed(settings.seed)
+    network = SimCLR(encoder("resnet18", WIDTH)).to(memory_format=torch.channels_last)
+    data = StoreDataset(store, ["train"], transform=MultiViewd("image", settings.views), seed=settings.seed)
+    batches = loader(data, KeyedSampler(data, settings.seed), settings.batch_size, 0, settings.seed)
+    optimizer = make_optimizer("adamw", network, settings.learning_rate, 1e-4)
+    schedule = warmup_cosine(optimizer, len(batches), len(batches) * settings.epochs)
+    monitor = ContrastiveMonitor(network.encoder)
+    steps = LrScheduleHandler(schedule, print_lr=False, epoch_level=False)
+    loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
+    trainer = ContrastiveTrainer(
+        torch.device("cpu"), settings.epochs, batches, network, optimizer, loss, precision="bfloat16",
+        train_handlers=[StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor],
+    )  # fmt: skip
+    trainer.run()
+    names = ("top1", "alignment", "uniformity", "effective_rank")
+    return network.encoder, {name: round(float(monitor.history[-1][name]), 4) for name in names}
+
+
+def run(name: str, settings: Try, store: Store, questions: dict[str, pd.DataFrame], out: Path) -> None:
+    """Pretrain, embed what has labels, score on validation patients, and leave that in `out`, if it is not there."""
+    done = out / f"{settings.key}.json"
+    if done.is_file():
+        return
+    started, busy = time.perf_counter(), time.process_time()
+    network, said = pretrain(settings, store)
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy
+    features = embed(network, store.images, functools.partial(recipes.finish, size=SIZE))
+    np.savez(out / f"{settings.key}.npz", **score(features, store.index, questions))
+    write_json(done, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **said})
+    print(f"{name}: {seconds:.0f} s, {said}", flush=True)
+
+
+def main(folder: Path, out: Path, names: list[str]) -> None:
+    """Run what is missing and write the table of what is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    store = open_archive(folder / "all", out / "store", SIZE, workers=1)
+    questions = questions_of({name: open_index(folder / name) for name in ("kermany", "nih")})
+    floors(store, questions, out, functools.partial(encoder, "resnet18", WIDTH), SIZE)
+    for name in names or TRIES:
+        run(name, TRIES[name], store, questions, out)
+        table_of({one: (settings.key, dataclasses.asdict(settings)) for one, settings in TRIES.items()}, out)
+
+
+def _changed(settings: object, **values: object) -> object:
+    """A view's settings with what is not None."""
+    return dataclasses.replace(settings, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
