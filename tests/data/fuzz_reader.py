@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from resident import forget_peak, peak_kib
 
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 
@@ -132,7 +133,8 @@ def main(corpus: Path, first: int, last: int) -> None:
         outcome(path, 0)  # what is imported on first use is not the file's
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = peak_kib()
     path = corpus / "damaged" / f"{first}.bin"
     path.parent.mkdir(exist_ok=True)
     for number in range(first, last):
@@ -143,7 +145,7 @@ def main(corpus: Path, first: int, last: int) -> None:
         result = outcome(path, number)
         faulthandler.cancel_dump_traceback_later()
         print(json.dumps({"number": number, "what": what, **result}), flush=True)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = peak_kib() - before
     print(json.dumps({"grown_mib": grown / 1024}), flush=True)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-
 import numpy as np
 import pydicom
 import pytest
@@ -11,6 +9,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+from resident import forget_peak, peak_kib
 
 from monai_simclr.data import check_index, open_index
 from monai_simclr.data.sources.dicom_tree import read_dicom_tree
@@ -72,9 +71,10 @@ def test_another_medmnist_set_is_refused(tmp_path):
 
 def test_unpacking_holds_a_block_and_not_the_archive(tmp_path):
     _npz(tmp_path / "chestmnist_224.npz", 14, counts=(1200, 1, 1), size=224)  # 60 MB of pixels
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = peak_kib()
     read_medmnist(tmp_path)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = peak_kib() - before
     assert grown < 30_000, f"{grown} KiB"
 
 
