@@ -1,6 +1,6 @@
 """The most memory that a process had, from the kernel (Linux).
 
-Not `getrusage`: its highest value is inherited from the process that forked this one, so that a child of a large test run
+Not `getrusage`: its highest value is inherited from the process that forked this one, so that a child of a large one
 seems large from its first instruction, and whatever it takes up to there is not seen.
 """
 
