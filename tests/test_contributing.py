@@ -40,7 +40,8 @@ def _follow(project: Path, title: str) -> list[str]:
         elif path.name in TABLES:
             before, start, after = path.read_text(encoding="utf-8").partition(TABLES[path.name])
             line, _, rest = after.partition("\n")
-            path.write_text(f"{before}{start}{line}\n{code}{rest}", encoding="utf-8")
+            entry = code.strip().rstrip(",")  # a formatter would make a tuple of an entry with its comma
+            path.write_text(f"{before}{start}{line}\n{entry},\n{rest}", encoding="utf-8")
         else:
             path.write_text(path.read_text(encoding="utf-8") + "\n\n" + code, encoding="utf-8")
     return [file for file, _ in steps]
