@@ -63,8 +63,8 @@ def class_rows(embeddings: Embeddings, references: Mapping[str, np.ndarray], cla
     names = np.unique(classes[train])
     if len(names) < 2:
         raise ValueError(
-            f"all {train.sum()} train rows with a class are {str(names[0])!r}; two classes or more are needed. A row has "
-            "a class where exactly one finding is 1 (its name), or all are 0 ('No Finding'): choose findings so"
+            f"all {train.sum()} train rows with a class are {str(names[0])!r}; two classes or more are needed. A row "
+            "has a class where exactly one finding is 1 (its name), or all are 0 ('No Finding'): choose findings so"
         )
     return ClassRows(train, test, classes, patients, np.unique(classes[train | test]))
 
