@@ -3,7 +3,8 @@
     python benchmarks/real_pack.py ../shared/cxr OUT
 
 OUT/all holds NIH, NIH at 64 px, Kermany and Hannover without labels; OUT/kermany asks Pneumonia (against normal) and
-Bacteria (against virus, among the pneumonias); OUT/nih asks Pneumonia against No Finding. A patient is in one split
+Bacteria (against virus, among the pneumonias), OUT/kermany_types has its three classes for clustering; OUT/nih asks
+Pneumonia against No Finding. A patient is in one split
 everywhere, whatever the data set: 55 % train, 15 % val, 30 % test, by a hash of the patient's id, so that nothing was
 chosen and no test patient is ever seen in pretraining.
 """
@@ -27,7 +28,7 @@ def split_of(patient: str) -> str:
 
 
 def main(pack: Path, out: Path) -> None:
-    """Write the three indexes."""
+    """Write the indexes."""
     rows = pd.read_csv(pack / "manifest.csv", dtype=str, keep_default_na=False)
     rows = rows[rows["dataset"].isin(["nih", "nih64", "kermany", "hannover"])].reset_index(drop=True)
     index = pd.DataFrame(
@@ -49,6 +50,8 @@ def main(pack: Path, out: Path) -> None:
         Pneumonia=(bacteria | virus).astype(float), Bacteria=np.where(bacteria | virus, bacteria.astype(float), np.nan)
     )
     write(asked[kermany], out / "kermany")
+    types = index.assign(Bacterial=bacteria.astype(float), Viral=virus.astype(float))
+    write(types[kermany], out / "kermany_types")
     pneumonia, healthy = (rows["labels"].str.contains(name) for name in ("Pneumonia", "No Finding"))
     asked = index.assign(Pneumonia=pneumonia.astype(float))
     write(asked[(rows["dataset"] == "nih") & (pneumonia | healthy)], out / "nih")

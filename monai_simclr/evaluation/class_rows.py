@@ -36,7 +36,8 @@ def class_rows(embeddings: Embeddings, references: Mapping[str, np.ndarray], cla
         classes: as text, shape ``(N,)``; "" is left out of both masks.
 
     Raises:
-        ValueError: if lengths differ, a patient is in train and test, or a split has no row with a class.
+        ValueError: if lengths differ, a patient is in train and test, a split has no row with a class, or train rows
+            have one class only.
     """
     classes = np.asarray(classes).astype(str)
     for name, values in {**references, "classes": classes}.items():
@@ -58,6 +59,12 @@ def class_rows(embeddings: Embeddings, references: Mapping[str, np.ndarray], cla
         raise ValueError(
             f"{len(both)} patients are in train and in test, the first is {str(both[0])!r}; split by patient with "
             "split_by_patient()"
+        )
+    names = np.unique(classes[train])
+    if len(names) < 2:
+        raise ValueError(
+            f"all {train.sum()} train rows with a class are {str(names[0])!r}; two classes or more are needed. A row "
+            "has a class where exactly one finding is 1 (its name), or all are 0 ('No Finding'): choose findings so"
         )
     return ClassRows(train, test, classes, patients, np.unique(classes[train | test]))
 

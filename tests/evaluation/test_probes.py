@@ -100,3 +100,9 @@ def test_arms_are_compared_by_draw():
     assert table["difference"]["scratch"] == 0
     with pytest.raises(ValueError, match="no partner"):
         compare_arms(runs[1:], reference="scratch")
+
+
+def test_one_class_is_refused_in_words_and_not_by_a_solver(embeddings):
+    classes = np.where(np.arange(240) % 3 == 0, "Pneumonia", "")
+    with pytest.raises(ValueError, match=r"all 40 train rows with a class are 'Pneumonia'; two classes or more"):
+        probe_classes(embeddings, {}, classes, n_bootstrap=5)
