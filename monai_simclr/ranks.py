@@ -7,7 +7,7 @@ import functools
 import torch
 import torch.distributed as dist
 
-__all__ = ["answers", "is_first", "rank", "world_size"]
+__all__ = ["answers", "even_batch", "is_first", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -28,6 +28,16 @@ def is_first() -> bool:
         True
     """
     return rank() == 0
+
+
+def even_batch(batch_size: int, images: int) -> int:
+    """A batch over all ranks; where there are fewer images than that, as many of them as the ranks share evenly.
+
+    Example:
+        >>> even_batch(32, images=100), even_batch(32, images=9)
+        (32, 9)
+    """
+    return batch_size if images >= batch_size else max(images // world_size(), 1) * world_size()
 
 
 def answers(number: int) -> list[int]:

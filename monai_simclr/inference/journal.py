@@ -42,8 +42,10 @@ class Journal:
         >>> journal = Journal(folder, {"model": "a"})
         >>> journal.append([{"file_hash": "f", "stamp": "1-2", "reason": ""}])
         >>> journal.close()
-        >>> [row["file_hash"] for row in Journal(folder, {"model": "a"}).rows]
+        >>> again = Journal(folder, {"model": "a"})
+        >>> [row["file_hash"] for row in again.rows]
         ['f']
+        >>> again.close()
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0) -> None:

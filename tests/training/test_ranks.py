@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Events
 
 from monai_simclr.data import KeyedSampler
+from monai_simclr.ranks import even_batch
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -68,3 +69,11 @@ def test_when_one_rank_dies_the_other_ends_within_seconds(tmp_path: Path, rank: 
 def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path) -> None:
     assert tiny.run(tiny.Setting(tmp_path, ranks=2, batch=9)) == [3, 3]
     assert "batch_size is 9 over all ranks, which 2 ranks cannot share evenly" in tiny.said(tmp_path)
+
+
+@pytest.mark.parametrize(("ranks", "images", "batch"), [(1, 37, 37), (2, 37, 36), (4, 37, 36), (4, 3, 4), (2, 64, 64)])
+def test_a_batch_of_few_images_is_one_that_the_ranks_can_share(
+    monkeypatch, ranks: int, images: int, batch: int
+) -> None:
+    monkeypatch.setattr("monai_simclr.ranks.world_size", lambda: ranks)
+    assert even_batch(64, images) == batch
