@@ -18,21 +18,16 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from pydicom.pixels import apply_presentation_lut, apply_rescale
+from small_bundle import FINDINGS, SIZE, small_bundle
 
 import monai_simclr
 from monai_simclr import recipes
-from monai_simclr.bundling import copy_bundle
-from monai_simclr.data import store_of
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantom_files import write_dicom_phantoms
 from monai_simclr.exporting import export_folder, export_torchscript
-from monai_simclr.inference import read_card, write_card
+from monai_simclr.inference import read_card
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing
-from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.transforms.in_memory import canonical
-from monai_simclr.workflows import Run
-from monai_simclr.workflows.card import classifier_card
 
-FINDINGS, SIZE = ["Cardiomegaly", "Effusion"], 48
 ROOT = Path(__file__).resolve().parents[2]
 GRAY_LEVEL = 1.01 / 255
 HAS_SDK = all(importlib.util.find_spec(name) for name in ("monai.deploy", "holoscan"))
@@ -42,16 +37,7 @@ needs_sdk = pytest.mark.skipif(not HAS_SDK, reason="monai-deploy-app-sdk 4.0.0 i
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A bundle whose classifier has random weights, scaled so that its probabilities depend on the image."""
-    folder = tmp_path_factory.mktemp("deploy")
-    bundle = copy_bundle(folder / "bundle", FINDINGS, size=SIZE, encoder="resnet10", width=0.125)
-    store = store_of(write_nih_phantoms(folder / "nih", 60, size=64), folder / "store", recipes.stored_size(SIZE), 0)
-    torch.manual_seed(0)
-    network = FindingClassifier(encoder("resnet10", width=0.125), FINDINGS).eval()
-    with torch.no_grad():
-        network.classifier.weight.mul_(20)
-    path = save_classifier(bundle / "models" / "model.pt", network)
-    write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
-    return bundle
+    return small_bundle(tmp_path_factory.mktemp("deploy"), 60, scale=20)
 
 
 @pytest.fixture

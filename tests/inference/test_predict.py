@@ -14,33 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_bundle import FINDINGS, SIZE, small_bundle
 
 import monai_simclr
 from monai_simclr import recipes
-from monai_simclr.bundling import copy_bundle
-from monai_simclr.data import store_of
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantom_files import write_dicom_phantoms
 from monai_simclr.exporting import export_int8, export_onnx, export_torchscript, trained_classifier
-from monai_simclr.inference import list_radiographs, write_card
-from monai_simclr.networks import FindingClassifier, encoder, save_classifier
-from monai_simclr.workflows import Run
-from monai_simclr.workflows.card import classifier_card
-
-FINDINGS = ["Cardiomegaly", "Effusion"]
-SIZE = 48
+from monai_simclr.inference import list_radiographs
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A bundle with a classifier of random weights, and its card."""
-    folder = tmp_path_factory.mktemp("predict")
-    bundle = copy_bundle(folder / "bundle", FINDINGS, size=SIZE, encoder="resnet10", width=0.125)
-    store = store_of(write_nih_phantoms(folder / "nih", 100, size=64), folder / "store", recipes.stored_size(SIZE), 0)
-    torch.manual_seed(0)
-    network = FindingClassifier(encoder("resnet10", width=0.125), FINDINGS).eval()
-    path = save_classifier(bundle / "models" / "model.pt", network)
-    write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
-    return bundle
+    return small_bundle(tmp_path_factory.mktemp("predict"), 100)
 
 
 @pytest.fixture(scope="module")

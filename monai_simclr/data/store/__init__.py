@@ -15,6 +15,5 @@ from monai_simclr.data.store.build import store_of as store_of
 from monai_simclr.data.store.opened import Store as Store
 from monai_simclr.data.store.opened import absent_store as absent_store
 from monai_simclr.data.store.opened import open_store as open_store
-from monai_simclr.progress import shown_progress as shown_progress
 
-__all__ = ["Store", "StoreOptions", "absent_store", "build_store", "decode", "open_store", "shown_progress", "store_of"]
+__all__ = ["Store", "StoreOptions", "absent_store", "build_store", "decode", "open_store", "store_of"]
