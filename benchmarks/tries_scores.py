@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from record import RESULTS, save
+from record import save
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
@@ -22,7 +22,6 @@ from monai_simclr.engines import embed
 from monai_simclr.evaluation import compare_arms, probe_scores
 
 FRACTIONS, DRAWS, RANDOM = (0.02, 0.1, 1.0), 10, 3
-TABLE = RESULTS / "tries.json"
 
 
 def questions_of(indexes: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -97,7 +96,7 @@ def _tone(image: np.ndarray) -> np.ndarray:
     return np.array([values.mean(), values.std(), np.log1p(slopes).mean()], dtype=np.float32)
 
 
-def table_of(tries: Mapping[str, tuple[str, dict]], out: Path) -> pd.DataFrame:
+def table_of(tries: Mapping[str, tuple[str, dict]], out: Path, to: Path) -> pd.DataFrame:
     """Every try that is there beside the floors: AUROC on validation patients, and paired differences to the base."""
     files = {f"floor: {path.stem[6:]}": path for path in sorted(out.glob("floor *.npz"))}
     files |= {name: out / f"{key}.npz" for name, (key, _) in tries.items() if (out / f"{key}.json").is_file()}
@@ -107,8 +106,8 @@ def table_of(tries: Mapping[str, tuple[str, dict]], out: Path) -> pd.DataFrame:
     by |= {name: compare_arms([_only(run, k) for run in runs], "base", 2) for k, name in enumerate(findings)}
     rows = [_row(name, by, tries.get(name), out) for name in files]
     table = pd.DataFrame(rows).sort_values("mean", ascending=False, kind="stable")
-    save(TABLE, ("torch", "monai", "scikit-learn"), patients=len(set(runs[0]["patients"])), draws=DRAWS, tries=rows)
-    table.drop(columns="settings").to_csv(TABLE.with_suffix(".csv"), index=False)
+    save(to, ("torch", "monai", "scikit-learn"), patients=len(set(runs[0]["patients"])), draws=DRAWS, tries=rows)
+    table.drop(columns="settings").to_csv(to.with_suffix(".csv"), index=False)
     return table
 
 

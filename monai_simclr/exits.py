@@ -43,6 +43,12 @@ _RESOURCES = (
 """`RuntimeError`s of torch that mean a lack of something (exit 6), by words in them, and what to do."""
 
 
+_OTHER_VERSION = (
+    "the config asks for what this monai_simclr does not have: a slip in it, or the bundle was copied from another "
+    "version; make a new one with monai-simclr bundle, and move the old one's models there"
+)
+
+
 def root_of(error: BaseException) -> BaseException:
     """The error behind the `RuntimeError` that MONAI's config parser wraps around everything.
 
@@ -73,6 +79,8 @@ def exit_code(error: BaseException) -> int:
     root = root_of(error)
     if _remedy(root):
         return 6
+    if _is_of_another_version(error):
+        return 3
     return next((code for kind, code in EXIT_CODES if isinstance(root, kind)), 1)
 
 
@@ -85,6 +93,8 @@ def last_line(error: BaseException) -> str:
         >>> last_line(KeyboardInterrupt())
         'stopped by Ctrl-C; run the same command again'
     """
+    if _is_of_another_version(error):
+        return f"{type(root_of(error)).__name__}: {str(root_of(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
     error = root_of(error)
     if isinstance(error, KeyboardInterrupt | Preempted):
         return str(error) or "stopped by Ctrl-C; run the same command again"
@@ -95,6 +105,17 @@ def last_line(error: BaseException) -> str:
     if remedy := _remedy(error):
         return f"{type(error).__name__}: {sentence.splitlines()[0]}; {remedy}"
     return f"{type(error).__name__}: {sentence}{_hint(error)}"
+
+
+def _is_of_another_version(error: BaseException) -> bool:
+    """Whether a config names a part, or an argument of a part, that is not there (MONAI's own words)."""
+    root = root_of(error)
+    if isinstance(root, ModuleNotFoundError):
+        return "Cannot locate class or function path" in str(root)
+    asked, _, named = str(root).partition("got an unexpected keyword argument ")
+    given = str(error).splitlines()[0] if str(error) else ""
+    _, _, keywords = given.partition("with keywords: ")
+    return isinstance(root, TypeError) and bool(asked and named) and named.strip("'") in keywords.split(",")
 
 
 def _hint(error: BaseException) -> str:

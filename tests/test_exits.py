@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch.utils.data import DataLoader, Dataset
 
 from monai_simclr.exits import Preempted, exit_code, last_line
@@ -49,6 +50,33 @@ def test_what_a_worker_raises_is_its_own_sentence_without_its_traceback():
     error = _error_of(_Refuses())
     assert exit_code(error) == 3
     assert last_line(error) == "ValueError: row 2: no pixels; decode it again"
+
+
+@pytest.mark.parametrize(
+    ("part", "word"),
+    [
+        ({"_target_": "monai_simclr.workflows.gone_since"}, "Cannot locate class or function path: 'monai_simclr.wo"),
+        ({"_target_": "monai_simclr.losses.NTXentLoss", "beta": 1, "tau": 1}, "unexpected keyword argument 'beta'"),
+    ],
+)
+def test_a_bundle_of_another_version_is_no_bug_and_says_how_to_get_a_new_one(part, word):
+    with pytest.raises((ModuleNotFoundError, RuntimeError)) as caught:
+        ConfigParser({"loss": part, "trainer": {"_target_": "builtins.dict", "loss": "@loss"}}).get_parsed_content(
+            "trainer"
+        )
+    assert exit_code(caught.value) == 3
+    assert word in last_line(caught.value)
+    assert "make a new one with monai-simclr bundle, and move the old one's models there" in last_line(caught.value)
+
+
+def test_a_wrong_keyword_inside_our_code_stays_a_bug_of_ours():
+    def build(loss: int) -> object:
+        return dict.fromkeys([loss], nothing=1)  # type: ignore[call-arg]
+
+    with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
+        ConfigParser({"a": {"_target_": build, "loss": 3}}).get_parsed_content("a")
+    assert exit_code(caught.value) == 1
+    assert last_line(caught.value).endswith("please report it with the traceback")
 
 
 @pytest.mark.parametrize(
