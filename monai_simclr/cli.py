@@ -175,7 +175,9 @@ def study(
     arms: Annotated[str, typer.Option(help="Ways of training.")] = "scratch,random_frozen,frozen,finetuned",
     arm: Annotated[list[str] | None, typer.Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
     iterations: Annotated[int, typer.Option(help="Steps of every fine-tuning.", min=1)] = 200,
-    override: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of train.json, for all arms.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of train.json; ARM:KEY=VALUE for one arm.")
+    ] = None,
     shard: Annotated[str, typer.Option(help="1/2: this process takes every second run.")] = "1/1",
     allow_seen_patients: Annotated[bool, typer.Option(help="Score patients whom pretraining saw.")] = False,
 ) -> None:

@@ -36,6 +36,15 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
 
 
+def _script(folder: Path, name: str):
+    """A script of the pages as a module, for as long as a fixture lives."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
     for link in LINK.findall(_prose(page)):
@@ -62,11 +71,7 @@ def test_every_page_is_in_one_toctree() -> None:
 
 @pytest.fixture(scope="module")
 def reference():
-    sys.path.insert(0, str(DOCS / "_ext"))
-    try:
-        yield importlib.import_module("reference")
-    finally:
-        sys.path.remove(str(DOCS / "_ext"))
+    yield from _script(DOCS / "_ext", "reference")
 
 
 def test_the_reference_has_every_public_name_once(reference) -> None:
@@ -98,11 +103,7 @@ def test_a_name_stands_where_users_import_it_from(reference) -> None:
 
 @pytest.fixture(scope="module")
 def tables():
-    sys.path.insert(0, str(DOCS))
-    try:
-        yield importlib.import_module("overrides")
-    finally:
-        sys.path.remove(str(DOCS))
+    yield from _script(DOCS, "overrides")
 
 
 def test_the_tables_of_the_bundle_page_are_those_of_the_configs(tables) -> None:
@@ -123,6 +124,23 @@ def test_a_default_is_shown_as_a_reader_knows_it(tables) -> None:
     assert tables.default_of("@_meta_#defaults#seed", metadata) == "`7`, from `metadata.json`"
     assert tables.default_of("@_meta_#sizes#0", metadata) == "`224`, from `metadata.json`"
     assert tables.default_of("$torch.device('cpu')", metadata) == ""
+
+
+@pytest.fixture(scope="module")
+def results():
+    yield from _script(DOCS, "result_tables")
+
+
+def test_the_tables_of_the_results_are_those_of_the_files(results) -> None:
+    page = results.PAGE.read_text(encoding="utf-8")
+    assert page == results.fill(page), "run python docs/result_tables.py"
+    assert {found[2] for found in results.MARKED.finditer(page)} == set(results.MAKERS)
+
+
+def test_a_difference_is_bold_only_where_its_interval_leaves_zero_out(results) -> None:
+    assert results.gap(0.05, 0.01, 0.1) == "**+0.050 [0.010, 0.100]**"
+    assert results.gap(-0.05, -0.1, -0.01) == "**-0.050 [-0.100, -0.010]**"
+    assert results.gap(0.05, -0.01, 0.1) == "+0.050 [-0.010, 0.100]"
 
 
 def _build(builder: str, folder: Path) -> None:

@@ -122,6 +122,7 @@ def test_two_shards_do_every_run_once():
         ({"fractions": (1.5,)}, r"fractions of patients lie in \(0, 100\] percent; got \[150.0\]"),
         ({"arms": ("frozen",)}, "the reference one of them"),
         ({"arms": ("scratch", "dino")}, "given as --arm NAME=FILE"),
+        ({"training": {"frozen:learning_rate": 0.1}}, r"ARM:KEY=VALUE with an arm of \['scratch', 'finetuned'\]; got"),
         ({"draws": 0}, "draws and iterations must be at least 1, got 0"),
     ],
 )
@@ -137,11 +138,17 @@ def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
     bundle, archive, out = (str(ground / name) for name in ("bundle", "phantoms", "given"))
     arguments = ["study", bundle, "--dataset-dir", archive, "-o", out,
                  "--fractions", "100", "--draws", "1", "--arms", "scratch,finetuned", "--arm", f"other={path}",
-                 "--iterations", "4", "--set", "layer_decay=0.5", "--set", "balance=class_weights"]  # fmt: skip
+                 "--iterations", "4", "--set", "layer_decay=0.5", "--set", "balance=class_weights",
+                 "--set", "other:learning_rate=0.002"]  # fmt: skip
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     table = pd.read_csv(ground / "given" / "table.csv")
     assert set(table["arm"]) == {"scratch", "finetuned", "other"}
+    rates = {
+        arm: json.loads((ground / "given" / "runs" / arm / "100percent" / "draw0" / "config.json").read_text())
+        for arm in ("finetuned", "other")
+    }
+    assert [config["learning_rate"] for config in rates.values()] == [0.0005, 0.002]
 
 
 def test_select_and_similar_work_from_a_file_of_embeddings(tmp_path, monkeypatch):

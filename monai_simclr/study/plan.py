@@ -47,11 +47,13 @@ class Study:
         arms: of `ARMS`, or names of `encoders`.
         encoders: name -> file of an encoder to fine-tune (ours, or a bare state dict .pt), beside the bundle's own.
         iterations: steps of every fine-tuning, whatever its fraction.
-        training: other overrides of ``train.json`` (learning_rate, batch_size, trained_stages, ...), for all arms.
+        training: other overrides of ``train.json`` (learning_rate, batch_size, trained_stages, ...), for all arms, or
+            for one arm with its name before the key: ``finetuned:layer_decay``.
         reference: the arm that the others are compared with.
 
     Raises:
-        ValueError: if a fraction, the draws, the reference or an arm is unknown or out of range.
+        ValueError: if a fraction, the draws, the reference or an arm is unknown or out of range, or a setting is for
+            an arm that is not trained.
 
     Example:
         >>> study = Study(Path("b"), Path("d"), Path("o"), fractions=(0.1, 1.0), draws=2, arms=("scratch", "frozen"))
@@ -80,8 +82,24 @@ class Study:
                 f"arms are {list(ARMS)} or encoders given as --arm NAME=FILE, the reference one of them; got "
                 f"{list(self.arms)} with the reference {self.reference!r}"
             )
+        trained = [arm for arm in self.arms if arm not in _FROZEN]
+        strange = [key for key in self.training if ":" in key and key.partition(":")[0] not in trained]
+        if strange:
+            raise ValueError(f"settings of one arm are ARM:KEY=VALUE with an arm of {trained}; got {strange}")
         if self.draws < 1 or self.iterations < 1:
             raise ValueError(f"draws and iterations must be at least 1, got {self.draws} and {self.iterations}")
+
+    def training_of(self, arm: str) -> dict[str, Any]:
+        """Overrides of ``train.json`` for one arm; what is its own goes before what is for all.
+
+        Example:
+            >>> settings = {"learning_rate": 0.001, "finetuned:learning_rate": 0.0003}
+            >>> study = Study(Path("b"), Path("d"), Path("o"), training=settings)
+            >>> study.training_of("scratch"), study.training_of("finetuned")
+            ({'learning_rate': 0.001}, {'learning_rate': 0.0003})
+        """
+        own = {key.partition(":")[2]: value for key, value in self.training.items() if key.startswith(f"{arm}:")}
+        return {**{key: value for key, value in self.training.items() if ":" not in key}, **own}
 
     def runs(self) -> Iterator[PlannedRun]:
         """Every run, all arms of a draw together, so that what is there can be compared before all is done."""

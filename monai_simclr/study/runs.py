@@ -57,7 +57,8 @@ class _Ground:
         return {
             "arm": run.arm, "fraction": run.fraction, "draw": run.draw, "size": self.size, "findings": self.findings,
             "iterations": None if run.frozen else self.study.iterations,
-            "training": {} if run.frozen else dict(self.study.training), "encoder_sha256": path and sha256_of(path),
+            "training": {} if run.frozen else self.study.training_of(run.arm),
+            "encoder_sha256": path and sha256_of(path),
             "network": self.metadata["encoder"],
             "index_sha256": hashlib.sha256(self.store.index.drop(columns="image").to_csv().encode()).hexdigest(),
         }  # fmt: skip
@@ -142,7 +143,7 @@ def _is_whole(ground: _Ground, run: PlannedRun) -> bool:
 
 def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_patients: bool) -> None:
     study, folder = ground.study, run.folder(ground.study.output_dir)
-    training = dict(study.training)
+    training = study.training_of(run.arm)
     steps = max(1, len(rows) // min(len(rows), int(training.get("batch_size", _BATCH))))
     epochs = math.ceil(study.iterations / steps)
     defaults = {"max_epochs": epochs, "val_interval": max(1, epochs // 10), "seed": run.draw, "n_bootstrap": 200,
