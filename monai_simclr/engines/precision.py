@@ -6,6 +6,8 @@ pass is all that it takes, on CPUs that have it as well as on GPUs. float16 need
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -14,6 +16,8 @@ from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
 
 __all__ = ["AutocastInferer", "Precision", "inferer_for", "precision_settings"]
+
+logger = logging.getLogger("monai_simclr")
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """In what a network computes; parameters, the loss and the optimizer stay in float32."""
@@ -39,8 +43,18 @@ class AutocastInferer(Inferer):
         self.precision = precision
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        if self.precision == "bfloat16" and inputs.device.type == "cpu":
+            _warn_of_slow_bfloat16()
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return network(inputs, *args, **kwargs).float()
+
+
+@functools.cache
+def _warn_of_slow_bfloat16() -> None:
+    """Say once that float32 is faster, on an x86 CPU without instructions for bfloat16, where torch can tell."""
+    told = getattr(torch.cpu, "get_capabilities", dict)()
+    if told.get("architecture") == "x86_64" and not (told.get("avx512_bf16") or told.get("amx_bf16")):
+        logger.warning("this CPU has no bfloat16 instructions: float32 is faster on it; pass --precision float32")
 
 
 def inferer_for(precision: Precision) -> Inferer:

@@ -19,6 +19,7 @@ from monai_simclr.evaluation.delong import delong_interval as delong_interval
 from monai_simclr.evaluation.delong import delong_test as delong_test
 from monai_simclr.evaluation.enrichment import enrich as enrich
 from monai_simclr.evaluation.few_label import compare_arms as compare_arms
+from monai_simclr.evaluation.few_label import few_label_gain as few_label_gain
 from monai_simclr.evaluation.formatting import format_score as format_score
 from monai_simclr.evaluation.label_curve import arm_curves as arm_curves
 from monai_simclr.evaluation.label_curve import curve_laws as curve_laws

@@ -12,7 +12,7 @@ from monai_simclr.evaluation.bootstrap import interval_of, patient_counts
 from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.scores import macro_auroc_resamples
 
-__all__ = ["compare_arms", "run_resamples"]
+__all__ = ["compare_arms", "few_label_gain", "run_resamples"]
 
 Key = tuple[float, str, int]
 """Fraction, arm and draw of a run."""
@@ -64,6 +64,63 @@ def compare_arms(
         rows.append({"fraction": fraction, "arm": arm, "draws": len(draws), **compared})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"].to_numpy()))
+
+
+def few_label_gain(
+    runs: Sequence[Mapping[str, Any]],
+    reference: str,
+    at_most: float = 0.1,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare arms where labels are few, in one number: the difference that is averaged over the small fractions.
+
+    One test an arm, where `compare_arms` makes one for each fraction. The fractions of a draw are nested and share
+    patients, so they are averaged within the draw, and the draws are what is resampled.
+
+    Args:
+        runs: as for `compare_arms`. A draw counts where it has every fraction, of the arm and of the reference.
+        reference: the arm that the others are compared with.
+        at_most: share of the train patients up to which labels are few.
+        n_bootstrap: resamples of test patients.
+        seed: of the resampling.
+
+    Returns:
+        One row an arm but the reference: `arm, fractions` (percents, as "2, 5, 10"), `draws`, and the columns of
+        `compare_arms` from `mean` on; no row when no fraction is that small, or no draw has them all.
+
+    Raises:
+        ValueError: as `compare_arms` does.
+
+    Example:
+        >>> right = np.tile([[0.0], [1.0]], (20, 1))
+        >>> test = {"labels": right, "patients": np.arange(40), "draw": 0}
+        >>> runs = [{"arm": arm, "fraction": fraction, "scores": scores, **test} for fraction in (0.05, 0.1, 1.0)
+        ...         for arm, scores in {"scratch": np.zeros((40, 1)), "simclr": right}.items()]
+        >>> few_label_gain(runs, "scratch", 0.1, 50)[["arm", "fractions", "difference"]].to_numpy().tolist()
+        [['simclr', '5, 10', 0.5]]
+    """
+    _check(runs, reference)
+    few = [run for run in runs if run["fraction"] <= at_most]
+    found = run_resamples(few, n_bootstrap, seed) if few else {}
+    fractions, patients = sorted({key[0] for key in found}), len(np.unique(runs[0]["patients"]))
+    rows = []
+    for arm in dict.fromkeys(str(run["arm"]) for run in few if run["arm"] != reference):
+        draws = [
+            draw
+            for draw in sorted({key[2] for key in found})
+            if all((fraction, one, draw) in found for fraction in fractions for one in (arm, reference))
+        ]
+        if draws:
+            mine, other = (
+                np.mean([[found[fraction, one, draw] for draw in draws] for fraction in fractions], axis=0)
+                for one in (arm, reference)
+            )
+            percents = ", ".join(f"{100 * fraction:g}" for fraction in fractions)
+            compared = _compare(mine, other, patients, seed)
+            rows.append({"arm": arm, "fractions": percents, "draws": len(draws), **compared})
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p"].to_numpy())) if rows else table
 
 
 def run_resamples(runs: Sequence[Mapping[str, Any]], n_bootstrap: int = 1000, seed: int = 0) -> dict[Key, np.ndarray]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation import arm_curves, compare_arms, curve_laws, label_saving, labels_needed
+from monai_simclr.evaluation import arm_curves, compare_arms, curve_laws, few_label_gain, label_saving, labels_needed
 from monai_simclr.evaluation.label_curve import Curve
 from monai_simclr.evaluation.multiple import holm
 from monai_simclr.files import write_atomically
@@ -22,11 +23,16 @@ from monai_simclr.study.plan import Study
 __all__ = ["MACRO", "summarize"]
 
 MACRO = "macro mean"
+_FEW = 0.1
+"""Share of the train patients up to which labels are called few."""
+
 _TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9)
 
 
 def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n_bootstrap: int = 1000) -> Path:
-    """Write ``table.csv``, ``curve.png`` and ``metrics.json`` of the runs that are there, and print the table.
+    """Write tables, ``curve.png`` and ``metrics.json`` of the runs that are there, and print what they say.
+
+    ``table.csv`` has every fraction and arm, ``few_label_gain.csv`` the mean over fractions up to 10 % of the patients.
 
     Args:
         study: the settings.
@@ -51,6 +57,9 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     curves = arm_curves(runs, n_bootstrap)
     with write_atomically(study.output_dir / "table.csv") as part:
         table.to_csv(part, index=False)
+    gain = _compared(study, runs, functools.partial(few_label_gain, at_most=_FEW, n_bootstrap=n_bootstrap))
+    with write_atomically(study.output_dir / "few_label_gain.csv") as part:
+        gain.to_csv(part, index=False)
     macro = table[table["finding"] == MACRO]
     rows = [{str(key): value for key, value in row.items()} for row in macro.to_dict("records")]
     write_label_curve(study.output_dir / "curve.png", rows)
@@ -61,13 +70,15 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     columns = ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
     shown = [{name: row[name] for name in columns} for row in rows]
     print_table(shown, title="macro AUROC on test patients; difference to the reference [95 %]")
+    for row in gain.to_dict("records"):
+        print(_gain_said({str(key): value for key, value in row.items()}))
     for arm, found in saving.items():
         print(f"{arm} reaches {study.reference} with all labels at: {found['sentence']}")
     done, planned = len(runs), len(list(study.runs()))
     return write_metrics(
         study.output_dir,
         {
-            "few_label": rows, "label_saving": saving, "power_law": laws,
+            "few_label": rows, "few_label_gain": gain.to_dict("records"), "label_saving": saving, "power_law": laws,
             "not_run": {f"{100 * fraction:g}%": reason for fraction, reason in skipped.items()},
         },
         command="study", split="test", seed=0,
@@ -92,29 +103,46 @@ def _load(study: Study) -> list[dict[str, Any]]:
 
 
 def _table(study: Study, runs: Sequence[Mapping[str, Any]], n_bootstrap: int) -> pd.DataFrame:
-    """Macro mean first, then every finding; the frozen arms are also compared with each other."""
-    findings = [str(name) for name in runs[0]["findings"]]
-    parts = []
-    for name in [MACRO, *(findings if len(findings) > 1 else [])]:
-        mine = [run if name == MACRO else _of_finding(run, findings.index(name)) for run in runs]
-        compared = [compare_arms(mine, study.reference, n_bootstrap).assign(reference=study.reference)]
-        both = {(run["fraction"], run["draw"]) for run in mine if run["arm"] == "random_frozen"}
-        frozen = [run for run in mine if run["arm"] == "random_frozen"]
-        frozen += [run for run in mine if run["arm"] == "frozen" and (run["fraction"], run["draw"]) in both]
-        if len({run["arm"] for run in frozen}) == 2:
-            again = compare_arms(frozen, "random_frozen", n_bootstrap).assign(reference="random_frozen")
-            compared.append(again[again["arm"] == "frozen"])
-        joined = pd.concat(compared, ignore_index=True)
-        parts.append(joined.assign(finding=name, p_holm=holm(joined["p"].to_numpy())))
-    table = pd.concat(parts, ignore_index=True)
+    """Every fraction and arm: macro mean first, then every finding."""
+    table = _compared(study, runs, functools.partial(compare_arms, n_bootstrap=n_bootstrap))
     patients = {run["fraction"]: run["n_patients"] for run in runs}
     first = ["finding", "fraction", "patients", "arm", "reference"]
     table["patients"] = table["fraction"].map(patients)
     return table[[*first, *(name for name in table.columns if name not in first)]]
 
 
+def _compared(
+    study: Study, runs: Sequence[Mapping[str, Any]], compare: Callable[[Sequence[Mapping[str, Any]], str], pd.DataFrame]
+) -> pd.DataFrame:
+    """Arms against the reference, macro mean and findings; the frozen arms are also compared with each other."""
+    findings = [str(name) for name in runs[0]["findings"]]
+    both = {(run["fraction"], run["draw"]) for run in runs if run["arm"] == "random_frozen"}
+    parts = []
+    for name in [MACRO, *(findings if len(findings) > 1 else [])]:
+        mine = [run if name == MACRO else _of_finding(run, findings.index(name)) for run in runs]
+        compared = [compare(mine, study.reference).assign(reference=study.reference)]
+        frozen = [run for run in mine if run["arm"] == "random_frozen"]
+        frozen += [run for run in mine if run["arm"] == "frozen" and (run["fraction"], run["draw"]) in both]
+        if len({run["arm"] for run in frozen}) == 2:
+            again = compare(frozen, "random_frozen").assign(reference="random_frozen")
+            compared.append(again[again["arm"] == "frozen"] if len(again) else again)
+        joined = pd.concat(compared, ignore_index=True)
+        if len(joined) and "p" in joined:
+            parts.append(joined.assign(finding=name, p_holm=holm(joined["p"].to_numpy())))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
 def _of_finding(run: Mapping[str, Any], k: int) -> dict[str, Any]:
     return {**run, "scores": run["scores"][:, k : k + 1], "labels": run["labels"][:, k : k + 1]}
+
+
+def _gain_said(row: Mapping[str, Any]) -> str:
+    """One sentence on a row of the few-label gain."""
+    return (
+        f"{row['arm']} minus {row['reference']}, {row['finding']}, mean over {row['fractions']} % of the patients: "
+        f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] over test patients, "
+        f"[{row['low_draws']:.3f}, {row['high_draws']:.3f}] with {row['draws']} draws resampled too"
+    )
 
 
 def _law(curve: Curve, train_patients: int) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from monai_simclr.engines import AutocastInferer, ContrastiveTrainer, PrepareLabelled, PrepareTwoViews, embed
+from monai_simclr.engines.precision import _warn_of_slow_bfloat16
 from monai_simclr.handlers import ContrastiveMonitor, Progress, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
 
@@ -106,6 +107,28 @@ def test_autocast_computes_in_bfloat16_and_answers_in_float32():
 def test_float16_is_refused_with_the_way_to_have_it():
     with pytest.raises(ValueError, match="got 'float16'; for float16 on CUDA use the trainer's amp=True"):
         AutocastInferer("float16")
+
+
+@pytest.mark.parametrize(
+    ("told", "warned"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, 1),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, 0),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, 0),
+        ({"architecture": "aarch64"}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_cpu_without_bfloat16_is_told_once_to_use_float32(told, warned, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    _warn_of_slow_bfloat16.cache_clear()
+    infer, network = AutocastInferer("bfloat16"), torch.nn.Linear(4, 3)
+    for _ in range(2):
+        infer(torch.rand(2, 4), network)
+    AutocastInferer("float32")(torch.rand(2, 4), network)
+    assert [record.getMessage() for record in caplog.records] == warned * [
+        "this CPU has no bfloat16 instructions: float32 is faster on it; pass --precision float32"
+    ]
 
 
 def test_embedding_in_batches_is_embedding_at_once():

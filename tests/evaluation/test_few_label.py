@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_simclr.evaluation import arm_curves, compare_arms, curve_laws, fit_power_law, label_saving, labels_needed
+from monai_simclr.evaluation import (
+    arm_curves,
+    compare_arms,
+    curve_laws,
+    few_label_gain,
+    fit_power_law,
+    label_saving,
+    labels_needed,
+)
 from monai_simclr.evaluation.label_curve import Curve, PowerLaw
 from monai_simclr.evaluation.multiple import holm
 
@@ -53,6 +61,36 @@ def test_paired_differences_of_500_data_sets_cover_the_truth_give_or_take_2():
             _runs(seed, {"scratch": [1.0] * 3, "same": [1.0] * 3}, patients=80, draws=1), "scratch", 300
         )
         row = table[(table["arm"] == "same") & (table["fraction"] == 0.1)].iloc[0]
+        inside += row["low"] <= 0 <= row["high"]
+    assert 0.93 <= inside / 500 <= 0.97
+
+
+def test_the_few_label_gain_is_the_mean_of_the_differences_at_the_small_fractions():
+    runs = _runs(3, {"scratch": [0.3, 0.5, 1.0], "finetuned": [0.9, 0.9, 0.0]})
+    table = compare_arms(runs, "scratch", 200).set_index(["arm", "fraction"])["difference"]
+    gain = few_label_gain(runs, "scratch", 0.1, 200).set_index("arm").loc["finetuned"]
+    assert gain["fractions"] == "1, 10"
+    assert gain["difference"] == pytest.approx((table["finetuned", 0.01] + table["finetuned", 0.1]) / 2)
+    assert gain["low"] < gain["difference"] < gain["high"]
+    assert gain["low_draws"] <= gain["low"]
+    assert few_label_gain(runs, "scratch", 0.001).empty
+
+
+def test_the_few_label_gain_counts_a_draw_only_where_it_has_every_fraction():
+    runs = _runs(4, {"scratch": [0.3, 0.5, 1.0], "finetuned": [0.9, 0.9, 0.9]})
+    whole = few_label_gain([run for run in runs if run["draw"] != 2], "scratch", 0.1, 50)
+    without = [run for run in runs if (run["arm"], run["fraction"], run["draw"]) != ("finetuned", 0.01, 2)]
+    gain = few_label_gain(without, "scratch", 0.1, 50)
+    assert gain["draws"].tolist() == [2]
+    assert gain["difference"].tolist() == whole["difference"].tolist()
+
+
+@pytest.mark.slow
+def test_few_label_gains_of_500_data_sets_cover_the_truth_give_or_take_2():
+    inside = 0
+    for seed in range(500):
+        runs = _runs(seed, {"scratch": [1.0] * 3, "same": [1.0] * 3}, patients=80, draws=1)
+        row = few_label_gain(runs, "scratch", 0.1, 300).iloc[0]
         inside += row["low"] <= 0 <= row["high"]
     assert 0.93 <= inside / 500 <= 0.97
 
