@@ -10,6 +10,7 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import mean
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -25,11 +26,18 @@ QUESTIONS = {
 """Columns of the tries, and what they ask."""
 
 STUDIES = {
-    ("kermany", "Pneumonia"): "Kermany, Pneumonia",
     ("kermany", "Bacteria"): "Kermany, bacteria against virus",
+    ("kermany", "Pneumonia"): "Kermany, Pneumonia",
+    ("kermany", "macro mean"): "Kermany, mean of both",
     ("nih", "macro mean"): "NIH, Pneumonia",
 }
 """Study and finding of its table, and their name; with one finding the macro mean is that finding."""
+
+COMPARED = {
+    ("finetuned", "scratch"): "fine-tuned minus scratch",
+    ("frozen", "random_frozen"): "frozen minus random, frozen",
+}
+"""Rows of the gains: arm and reference, and their words."""
 
 ARMS = ("scratch", "finetuned", "frozen", "random_frozen")
 FLOORS = ("pixels", "tone")
@@ -79,25 +87,44 @@ def study() -> str:
 
 
 def _study(name: str, finding: str, title: str) -> list[list[str]]:
-    floors = {
-        (row["fraction"], row["arm"]): float(row["mean"])
-        for row in read(Path(f"real_pack/{name}_floors.csv"))
-        if row["images"] == "all" and row["finding"] in (finding, "Pneumonia" if finding == "macro mean" else finding)
-    }
+    floors = _floors(name, finding)
     by: dict[str, dict[tuple[str, str], Row]] = {}
-    for row in read(Path(f"real_pack/{name}.csv")):
-        if row["finding"] == finding:
-            by.setdefault(row["fraction"], {})[row["arm"], row["reference"]] = row
+    for part in ("", "_ten_draws"):  # where there are ten draws they count
+        for row in read(Path(f"real_pack/{name}{part}.csv")):
+            if row["finding"] == finding:
+                by.setdefault(row["fraction"], {})[row["arm"], row["reference"]] = row
     lines = []
     for fraction, rows in by.items():
         against, frozen = rows["finetuned", "scratch"], rows["frozen", "random_frozen"]
         areas = [f"{float(rows[arm, 'scratch']['mean']):.3f}" for arm in ARMS]
-        areas += [f"{floors[fraction, floor]:.3f}" for floor in FLOORS]
+        areas += [f"{mean(floors[fraction, floor]):.3f}" for floor in FLOORS]
         share = f"{against['patients']} ({100 * float(fraction):g} %)"
-        lines.append(
-            [title, share, against["draws"], *areas, _tested(against), _gap_of(against, "_draws"), _tested(frozen)]
-        )
+        with_draws = _gap_of(against, "_draws")
+        lines.append([title, share, against["draws"], *areas, _tested(against), with_draws, _tested(frozen)])
     return lines
+
+
+def _floors(name: str, finding: str) -> dict[tuple[str, str], list[float]]:
+    """Areas by fraction and floor; of every finding for the macro mean."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in read(Path(f"real_pack/{name}_floors.csv")):
+        if row["images"] == "all" and finding in (row["finding"], "macro mean"):
+            found.setdefault((row["fraction"], row["arm"]), []).append(float(row["mean"]))
+    return found
+
+
+def gain() -> str:
+    """What is gained where labels are few: the mean over the small fractions, one row a comparison."""
+    head = ["data, finding", "compared", "patients, %", "draws", "over test patients", "p", "draws resampled too"]
+    lines = []
+    for (name, finding), title in STUDIES.items():
+        for pair, words in COMPARED.items():
+            for part in ("", "_ten_draws"):
+                rows = read(Path(f"real_pack/{name}_gain{part}.csv"))
+                row = next(row for row in rows if (row["finding"], row["arm"], row["reference"]) == (finding, *pair))
+                tested = [_gap_of(row), f"{float(row['p']):.3f}", _gap_of(row, "_draws")]
+                lines.append([title, words, row["fractions"], row["draws"], *tested])
+    return table(head, lines)
 
 
 def _gap_of(row: Row, which: str = "") -> str:
@@ -105,10 +132,11 @@ def _gap_of(row: Row, which: str = "") -> str:
 
 
 def _tested(row: Row) -> str:
-    return f"{_gap_of(row)}, p {float(row['p_holm']):.3f}"
+    p = f"p {float(row['p_holm']):.3f}" if row["p_holm"] else "the same scores"
+    return f"{_gap_of(row)}, {p}"
 
 
-MAKERS = {"tries_default": lambda: tries("default"), "tries_mild": lambda: tries("mild"), "study": study}
+MAKERS = {"tries_default": lambda: tries("default"), "tries_mild": lambda: tries("mild"), "study": study, "gain": gain}
 """Name of a table in the page -> what makes it."""
 
 

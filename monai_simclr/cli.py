@@ -174,6 +174,7 @@ def study(
     draws: Annotated[int, typer.Option(help="Draws of labelled patients.", min=1)] = 5,
     arms: Annotated[str, typer.Option(help="Ways of training.")] = "scratch,random_frozen,frozen,finetuned",
     arm: Annotated[list[str] | None, typer.Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
+    reference: Annotated[str, typer.Option(help="The arm that the others are compared with.")] = "scratch",
     iterations: Annotated[int, typer.Option(help="Steps of every fine-tuning.", min=1)] = 200,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of train.json; ARM:KEY=VALUE for one arm.")
@@ -187,8 +188,9 @@ def study(
     encoders, training = _pairs(arm), {key: _literal(value) for key, value in _pairs(override).items()}
     names = (*(name.strip() for name in arms.split(",") if name.strip()), *encoders)
     plan = Study(
-        bundle, dataset_dir, output_dir, parse_fractions(fractions), draws, names, encoders, iterations, training
-    )
+        bundle, dataset_dir, output_dir, parse_fractions(fractions), draws, names, encoders, iterations, training,
+        reference,
+    )  # fmt: skip
     part = parse_shard(shard)
     from monai_simclr.study import run_study
 

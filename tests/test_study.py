@@ -65,6 +65,21 @@ def test_the_summary_has_a_row_for_each_arm_and_fraction_and_says_what_was_left_
     assert "frozen" in set(macro.loc[macro["reference"] == "random_frozen", "arm"])
 
 
+def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an_arm(ground, capsys):
+    study = _study(ground, "few", fractions=(0.05, 0.1), draws=2, arms=("random_frozen", "frozen"),
+                   reference="random_frozen")  # fmt: skip
+    metrics = read_metrics(run_study(study))
+    gain = pd.read_csv(study.output_dir / "few_label_gain.csv")
+    assert gain["finding"].tolist() == ["macro mean", *FINDINGS]
+    assert set(gain["fractions"]) == {"5, 10"}
+    table = pd.read_csv(study.output_dir / "table.csv")
+    macro = table[(table["finding"] == "macro mean") & (table["arm"] == "frozen")]
+    assert gain["difference"][0] == pytest.approx(macro["difference"].mean())
+    sentence = metrics["values"]["few_label_gain"][0]["sentence"]
+    assert sentence.startswith("frozen minus random_frozen, macro mean, mean over 5, 10 % of the patients: ")
+    assert sentence in capsys.readouterr().out
+
+
 def test_a_study_leaves_scores_and_no_models(done):
     assert not list(done[0].output_dir.rglob("model.pt"))
     assert len(list(done[0].output_dir.rglob("scores.npz"))) == 12

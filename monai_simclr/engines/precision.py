@@ -52,7 +52,7 @@ class AutocastInferer(Inferer):
 @functools.cache
 def _warn_of_slow_bfloat16() -> None:
     """Say once that float32 is faster, on an x86 CPU without instructions for bfloat16, where torch can tell."""
-    told = getattr(torch.cpu, "get_capabilities", dict)()
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if told.get("architecture") == "x86_64" and not (told.get("avx512_bf16") or told.get("amx_bf16")):
         logger.warning("this CPU has no bfloat16 instructions: float32 is faster on it; pass --precision float32")
 

@@ -48,6 +48,7 @@ def write_report(path: str | Path, *, title: str, notice: str, material: Materia
         crosses=sections.cross_table(material),
         sheets=sections.sheets(material),
         few=as_source(label_curve(material.study)) if material.study else "",
+        gains=material.metrics.get("study", {}).get("values", {}).get("few_label_gain", []),
         savings=material.metrics.get("study", {}).get("values", {}).get("label_saving", {}),
         curve=training_curve(material.history) if material.history else "",
         results=results_tables(material.metrics),

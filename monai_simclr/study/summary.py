@@ -29,7 +29,7 @@ _FEW = 0.1
 _TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9)
 
 
-def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n_bootstrap: int = 1000) -> Path:
+def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n_bootstrap: int = 0) -> Path:
     """Write tables, ``curve.png`` and ``metrics.json`` of the runs that are there, and print what they say.
 
     ``table.csv`` has every fraction and arm, ``few_label_gain.csv`` the mean over fractions up to 10 % of the patients.
@@ -38,7 +38,8 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
         study: the settings.
         train_patients: all train patients of the archive.
         skipped: fractions that were left out, and why.
-        n_bootstrap: resamples of test patients, the same for all runs.
+        n_bootstrap: resamples of test patients, the same for all runs; 0 for 1000, or 100 a comparison if that is more:
+            the smallest p-value is 2 over the resamples, and Holm multiplies it by the number of comparisons.
 
     Returns:
         Path of ``metrics.json``.
@@ -53,6 +54,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
         raise ValueError(
             f"no run of the arm {study.reference!r} is in {study.output_dir} yet; every summary starts from it"
         )
+    n_bootstrap = n_bootstrap or max(1000, 100 * len({(run["fraction"], run["arm"]) for run in runs}))
     table = _table(study, runs, n_bootstrap)
     curves = arm_curves(runs, n_bootstrap)
     with write_atomically(study.output_dir / "table.csv") as part:
@@ -61,7 +63,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     with write_atomically(study.output_dir / "few_label_gain.csv") as part:
         gain.to_csv(part, index=False)
     macro = table[table["finding"] == MACRO]
-    rows = [{str(key): value for key, value in row.items()} for row in macro.to_dict("records")]
+    rows = _records(macro)
     write_label_curve(study.output_dir / "curve.png", rows)
     least = min(run["fraction"] for run in runs)
     saving = {arm: _said(label_saving(curve, curves[study.reference]).as_dict(), least=least)
@@ -70,15 +72,16 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     columns = ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
     shown = [{name: row[name] for name in columns} for row in rows]
     print_table(shown, title="macro AUROC on test patients; difference to the reference [95 %]")
-    for row in gain.to_dict("records"):
-        print(_gain_said({str(key): value for key, value in row.items()}))
+    gains = [{**row, "sentence": _gain_said(row)} for row in _records(gain)]
+    for row in gains:
+        print(row["sentence"])
     for arm, found in saving.items():
         print(f"{arm} reaches {study.reference} with all labels at: {found['sentence']}")
     done, planned = len(runs), len(list(study.runs()))
     return write_metrics(
         study.output_dir,
         {
-            "few_label": rows, "few_label_gain": gain.to_dict("records"), "label_saving": saving, "power_law": laws,
+            "few_label": rows, "few_label_gain": gains, "label_saving": saving, "power_law": laws,
             "not_run": {f"{100 * fraction:g}%": reason for fraction, reason in skipped.items()},
         },
         command="study", split="test", seed=0,
@@ -86,6 +89,10 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
            "test_images": len(runs[0]["labels"]), "test_patients": len(set(runs[0]["patients"]))},
         baselines={"chance": 0.5, "reference": study.reference},
     )  # fmt: skip
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _load(study: Study) -> list[dict[str, Any]]:
@@ -123,7 +130,7 @@ def _compared(
         compared = [compare(mine, study.reference).assign(reference=study.reference)]
         frozen = [run for run in mine if run["arm"] == "random_frozen"]
         frozen += [run for run in mine if run["arm"] == "frozen" and (run["fraction"], run["draw"]) in both]
-        if len({run["arm"] for run in frozen}) == 2:
+        if study.reference != "random_frozen" and len({run["arm"] for run in frozen}) == 2:
             again = compare(frozen, "random_frozen").assign(reference="random_frozen")
             compared.append(again[again["arm"] == "frozen"] if len(again) else again)
         joined = pd.concat(compared, ignore_index=True)

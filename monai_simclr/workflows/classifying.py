@@ -127,7 +127,7 @@ def finish_training(
     record_patients(path, used, settings.get("encoder_path"))
     n = {"labelled_images": len(rows), "labelled_patients": int(labelled.nunique())}
     made = _score(run, network, store, scoring, command="train", n=n, settings=settings)
-    logger.info(closing_line([Path(path), made], "run configs/inference.json on new images next"))
+    logger.info(closing_line([Path(path), made], "run configs/inference.json on new images"))
 
 
 def evaluate(run: Run, path: str | Path, network: FindingClassifier, store: Store, scoring: Scoring) -> None:
@@ -140,7 +140,7 @@ def evaluate(run: Run, path: str | Path, network: FindingClassifier, store: Stor
     patients = store.index.loc[store.index["split"] == scoring.split, "patient_id"].to_numpy()
     seen = check_classifier(path, patients, scoring.allow_seen_patients)
     made = _score(run, network, store, scoring, command="evaluate", n={"seen_patients": seen}, settings={})
-    logger.info(closing_line([made], "run configs/inference.json on new images next"))
+    logger.info(closing_line([made], "run configs/inference.json on new images"))
 
 
 def _weights(path: Path) -> Mapping[str, torch.Tensor]:

@@ -106,7 +106,7 @@ def cluster(
     )
     for line in lines:
         logger.info(line)
-    logger.info(closing_line([run.path("embeddings.npz"), path], "run configs/train.json next"))
+    logger.info(closing_line([run.path("embeddings.npz"), path], "run configs/train.json"))
 
 
 def _judged(

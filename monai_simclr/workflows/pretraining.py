@@ -69,7 +69,7 @@ def finish_pretraining(
         baselines={"top1": {"chance": chance}},
     )  # fmt: skip
     write_json(run.path("history.json"), _joined(history, monitor))
-    logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json next"))
+    logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json"))
 
 
 def _header(run: Run, patients: set[str]) -> dict[str, str]:
