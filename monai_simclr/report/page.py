@@ -48,7 +48,7 @@ def write_report(path: str | Path, *, title: str, notice: str, material: Materia
         crosses=sections.cross_table(material),
         sheets=sections.sheets(material),
         few=as_source(label_curve(material.study)) if material.study else "",
-        gains=material.metrics.get("study", {}).get("values", {}).get("few_label_gain", []),
+        gains=_gains(material),
         savings=material.metrics.get("study", {}).get("values", {}).get("label_saving", {}),
         curve=training_curve(material.history) if material.history else "",
         results=results_tables(material.metrics),
@@ -58,6 +58,12 @@ def write_report(path: str | Path, *, title: str, notice: str, material: Materia
     )
     write_text(path, page)
     return Path(path)
+
+
+def _gains(material: Material) -> list[str]:
+    """What a study gains where labels are few, a sentence an arm; findings by themselves are in its table."""
+    rows = material.metrics.get("study", {}).get("values", {}).get("few_label_gain", [])
+    return [row["sentence"] for row in rows if row["finding"] == "macro mean"]
 
 
 def _template() -> jinja2.Template:

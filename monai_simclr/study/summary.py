@@ -74,7 +74,8 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     print_table(shown, title="macro AUROC on test patients; difference to the reference [95 %]")
     gains = [{**row, "sentence": _gain_said(row)} for row in _records(gain)]
     for row in gains:
-        print(row["sentence"])
+        if row["finding"] == MACRO:
+            print(row["sentence"])
     for arm, found in saving.items():
         print(f"{arm} reaches {study.reference} with all labels at: {found['sentence']}")
     done, planned = len(runs), len(list(study.runs()))
