@@ -57,10 +57,15 @@ def test_views_on_the_device_leave_the_weights_of_views_in_the_workers(bundle: P
 
 
 def test_cached_gradients_leave_the_weights_of_the_whole_batch(bundle: Path) -> None:
-    """With group normalization, which knows no batch, up to the order of float32 sums; SGD, which does not divide."""
-    how = {"norm": "group", "optimizer_name": "sgd"}
-    whole, chunked = (_pretrained(bundle, f"chunks{size}", chunk_size=size, **how) for size in (0, 16))
-    assert 0 < _farthest(whole, chunked) < 1e-4
+    """With group normalization, which knows no batch, up to the order of float32 sums; SGD, which does not divide.
+
+    After one step, and against how far it goes: at 32 pixels the last feature map is one pixel, the groups there have
+    two values, and normalizing these makes much of a rounding from step to step, on some CPUs more than on others.
+    """
+    how = {"norm": "group", "optimizer_name": "sgd", "batch_size": 100}
+    start = _workflow(bundle, "pretrain", "start", **how).trainer.network.state_dict()
+    whole, chunked = (_pretrained(bundle, f"chunks{size}", chunk_size=size, **how) for size in (0, 64))
+    assert 0 < _farthest(whole, chunked) < 1e-3 * _farthest(start, whole)
 
 
 def test_the_rate_is_scaled_and_said(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
