@@ -17,8 +17,9 @@ from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.files import keyed_hash
 from monai_simclr.networks import encoder, save_encoder
+from monai_simclr.report import gather, write_report
 from monai_simclr.results import read_metrics
-from monai_simclr.study import Study, run_study, runs
+from monai_simclr.study import Study, run_study, runs, summarize
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
 
@@ -78,6 +79,11 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     sentence = metrics["values"]["few_label_gain"][0]["sentence"]
     assert sentence.startswith("frozen minus random_frozen, macro mean, mean over 5, 10 % of the patients: ")
     assert sentence in capsys.readouterr().out
+    page = write_report(study.output_dir / "report.html", title="few", notice="", material=gather([study.output_dir]))
+    assert f"<p>{sentence}.</p>" in page.read_text()
+    once = read_metrics(summarize(_study(ground, "few", fractions=(0.05, 0.1), draws=1, reference="random_frozen",
+                                         arms=("random_frozen", "frozen")), 40, {}))  # fmt: skip
+    assert once["values"]["few_label_gain"][0]["sentence"].endswith("over test patients, one draw of labels only")
 
 
 def test_a_study_leaves_scores_and_no_models(done):

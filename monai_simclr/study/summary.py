@@ -146,10 +146,11 @@ def _of_finding(run: Mapping[str, Any], k: int) -> dict[str, Any]:
 
 def _gain_said(row: Mapping[str, Any]) -> str:
     """One sentence on a row of the few-label gain."""
+    low, high, draws = row["low_draws"], row["high_draws"], row["draws"]
+    with_draws = f"[{low:.3f}, {high:.3f}] with {draws} draws resampled too" if draws > 1 else "one draw of labels only"
     return (
         f"{row['arm']} minus {row['reference']}, {row['finding']}, mean over {row['fractions']} % of the patients: "
-        f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] over test patients, "
-        f"[{row['low_draws']:.3f}, {row['high_draws']:.3f}] with {row['draws']} draws resampled too"
+        f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] over test patients, {with_draws}"
     )
 
 
