@@ -75,7 +75,7 @@ def views(strength: Strength = "default", size: int = 224) -> RandRadiographView
               CLAHE in one view of five, random as in REMEDIS (Azizi et al., Nature BME 2023).
             - ``moco_cxr``: Sowrirajan et al. (MIDL 2021): 10 degrees, a mirror image, aspect kept, intensity untouched.
               Their encoder began from ImageNet; from random weights gray levels alone tell which views are partners,
-              and on 2,008 radiographs it learned no more than random weights know (docs/results.md).
+              and on 2,008 radiographs it learned little more than random weights know (docs/results.md).
             - ``simclr``: Chen et al. (ICML 2020) without color: crops of 0.08 or more, a mirror image, exposure 0.8,
               blur up to 2 pixels. For comparison; half of such crops lose a lesion.
             - ``phantom``: for the synthetic phantoms of `data.phantom`, whose findings are small.
