@@ -17,6 +17,7 @@ import torch
 from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.data.phantom import FINDINGS
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.engines.precision import has_bfloat16
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.files import write_json, write_text
 from monai_simclr.report import gather, write_report
@@ -56,12 +57,14 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
         write_dicom_phantoms(folder / "dicom", n_patients=6, size=256)
     bundle = copy_bundle(folder / "bundle", FINDINGS, size=_SIZE, width=_WIDTH)
     archive = {"dataset_dir": str(folder / "phantoms"), "num_workers": 0}
+    fast = "bfloat16" if torch.cuda.is_available() or has_bfloat16() else "float32"
+    training = {**archive, "precision": fast}
     with _step("pretraining without labels"):
         settings = {"max_epochs": epochs, "batch_size": _BATCH, "learning_rate": 0.002, "strength": "phantom"}
-        run_bundle(bundle, "pretrain", **archive, **settings)
+        run_bundle(bundle, "pretrain", **training, **settings)
     with _step("clusters, neighbors and probe, beside their floors"):
         run_bundle(bundle, "cluster", **archive)
-    arms = _few_labels(bundle, archive, draws)
+    arms = _few_labels(bundle, training, draws)
     with _step("predictions on DICOM"):
         run_bundle(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
     report = _report(folder, bundle, arms)
@@ -69,7 +72,7 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
     return report
 
 
-def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[dict[str, Any]]:
+def _few_labels(bundle: Path, training: Mapping[str, Any], draws: int) -> list[dict[str, Any]]:
     """Fine-tune both arms on the same draws, the scratch arm first, so that the pretrained model stays."""
     rows = []
     for arm, pretrained in (("scratch", False), ("pretrained", True)):
@@ -77,7 +80,7 @@ def _few_labels(bundle: Path, archive: Mapping[str, Any], draws: int) -> list[di
             with _step(f"fine-tuning with {_FRACTION:.0%} of the labels, {arm}, draw {draw + 1} of {draws}"):
                 output = bundle / "output" / "few_label" / f"{arm}_{draw}"
                 run_bundle(
-                    bundle, "train", **archive, pretrained=pretrained, draw=draw, label_fraction=_FRACTION,
+                    bundle, "train", **training, pretrained=pretrained, draw=draw, label_fraction=_FRACTION,
                     max_epochs=20, val_interval=20, output_dir=str(output),
                 )  # fmt: skip
             with np.load(output / "scores.npz", allow_pickle=False) as scores:

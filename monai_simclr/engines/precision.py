@@ -15,7 +15,7 @@ import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
 
-__all__ = ["AutocastInferer", "Precision", "inferer_for", "precision_settings"]
+__all__ = ["AutocastInferer", "Precision", "has_bfloat16", "inferer_for", "precision_settings"]
 
 logger = logging.getLogger("monai_simclr")
 
@@ -49,11 +49,21 @@ class AutocastInferer(Inferer):
             return network(inputs, *args, **kwargs).float()
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16 faster than in float32, as far as torch can tell; if not, it is emulated.
+
+    Example:
+        >>> type(has_bfloat16()).__name__
+        'bool'
+    """
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return told.get("architecture") != "x86_64" or bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+
+
 @functools.cache
 def _warn_of_slow_bfloat16() -> None:
-    """Say once that float32 is faster, on an x86 CPU without instructions for bfloat16, where torch can tell."""
-    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if told.get("architecture") == "x86_64" and not (told.get("avx512_bf16") or told.get("amx_bf16")):
+    """Say once that float32 is faster, on a CPU without instructions for bfloat16."""
+    if not has_bfloat16():
         logger.warning("this CPU has no bfloat16 instructions: float32 is faster on it; pass --precision float32")
 
 
