@@ -10,12 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import marked
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "bundles" / "chest_xray_simclr" / "configs"
 PAGE = ROOT / "docs" / "how-to" / "bundle.md"
 COMMANDS = ("pretrain", "cluster", "train", "evaluate", "inference", "multi_gpu")
 OVERLAYS = ("evaluate", "multi_gpu")
-MARKED = re.compile(r"(<!-- overrides: (\w+) -->\n).*?(<!-- /overrides -->)", re.DOTALL)
 Override = tuple[str, str]
 """What an override does, and its default, in words for a table."""
 
@@ -62,19 +63,18 @@ def shared(every: dict[str, dict[str, Override]]) -> dict[str, Override]:
     return {key: all_of[0] for key, all_of in found.items() if len(all_of) > 1 and len(set(all_of)) == 1}
 
 
-def table(rows: dict[str, Override]) -> str:
-    """A table in Markdown."""
-    lines = [f"| `{key}` | {default} | {text} |" for key, (text, default) in rows.items()]
-    return "\n".join(["| override | default | does |", "|---|---|---|", *lines]) + "\n"
-
-
 def fill(page: str) -> str:
     """The page with every table as the configs have it now."""
     every = {name: overrides(name) for name in COMMANDS}
     common = shared({name: rows for name, rows in every.items() if name not in OVERLAYS})
     tables = {name: dict(row for row in rows.items() if row not in common.items()) for name, rows in every.items()}
     tables["shared"] = common
-    return MARKED.sub(lambda found: f"{found[1]}{table(tables[found[2]])}{found[3]}", page)
+    head = ("override", "default", "does")
+    written = {
+        name: marked.table(head, [(f"`{key}`", default, text) for key, (text, default) in rows.items()])
+        for name, rows in tables.items()
+    }
+    return marked.fill(page, "overrides", written)
 
 
 def main() -> None:

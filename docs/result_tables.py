@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import ast
 import csv
-import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
+
+from marked import fill as fill_marked
+from marked import table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
-MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 Row = dict[str, str]
 
 QUESTIONS = {
@@ -47,12 +47,6 @@ def read(path: Path) -> list[Row]:
     """Rows of a CSV file below benchmarks/results."""
     with open(RESULTS / path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def gap(difference: float, low: float, high: float, places: int = 3) -> str:
@@ -142,7 +136,7 @@ MAKERS = {"tries_default": lambda: tries("default"), "tries_mild": lambda: tries
 
 def fill(page: str) -> str:
     """The page with every marked table as the results have it now."""
-    return MARKED.sub(lambda found: f"{found[1]}{MAKERS[found[2]]()}{found[3]}", page)
+    return fill_marked(page, "table", {name: make() for name, make in MAKERS.items()})
 
 
 def main() -> None:
