@@ -15,6 +15,7 @@ __all__ = [
     "RadiographMeta",
     "ReaderSettings",
     "VoiPolicy",
+    "check_pixels",
     "check_shape",
     "meta_of",
     "problem_of",
@@ -107,8 +108,20 @@ UNKNOWN = (math.nan, math.nan)
 """Two numbers that a file does not have; never left out, so that the metadata of all files can be collated."""
 
 
+def check_pixels(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
+    """Refuse what is too large to decode.
+
+    Raises:
+        RadiographError: with the shape, the limit and its name.
+    """
+    if rows * columns > settings.max_pixels:
+        raise RadiographError(
+            path, f"has {rows} x {columns} pixels by its header, more than max_pixels={settings.max_pixels}"
+        )
+
+
 def check_shape(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
-    """Refuse what is too large to decode, too small to show a chest, or too long to be one.
+    """Refuse what is too small to show a chest, or too long to be one.
 
     Raises:
         RadiographError: with the shape, the limit and its name.
@@ -120,8 +133,6 @@ def check_shape(path: str | Path, rows: int, columns: int, settings: ReaderSetti
         monai_simclr.data.radiograph.RadiographError: a.png: has 8 x 2000 pixels, a side under min_side=32
     """
     shape = f"has {rows} x {columns} pixels"
-    if rows * columns > settings.max_pixels:
-        raise RadiographError(path, f"{shape} by its header, more than max_pixels={settings.max_pixels}")
     if min(rows, columns) < settings.min_side:
         raise RadiographError(path, f"{shape}, a side under min_side={settings.min_side}")
     if max(rows, columns) > settings.max_aspect * min(rows, columns):

@@ -93,18 +93,21 @@ def test_a_window_after_a_rescale_is_pydicoms(tmp_path, function, rescale):
     assert (meta["voi"], meta["window"]) == ("window", (1800.0, 1500.0))
 
 
+SMALL = ReaderSettings(min_side=1)
+
+
 def test_the_linear_window_has_the_values_of_the_standard(tmp_path):
     stored = np.array([[0, 1000, 2047, 2048], [2049, 3000, 4095, 5]], np.uint16)
     path = write_dicom(tmp_path / "a.dcm", stored, WindowCenter=2048, WindowWidth=2049)
     expected = np.clip((stored - 2047.5) / 2048 + 0.5, 0, 1)  # PS3.3 C.11.2.1.2.1 with c - 0.5 and w - 1
-    np.testing.assert_allclose(read_radiograph(path)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(read_radiograph(path, SMALL)[0], expected, atol=1e-6)
 
 
 def test_a_linear_window_of_width_one_is_a_threshold(tmp_path):
     stored = np.array([[9, 10, 11, 12]], np.uint16)
     path = write_dicom(tmp_path / "a.dcm", stored, WindowCenter=11, WindowWidth=1)
-    np.testing.assert_array_equal(read_radiograph(path)[0], [[0, 0, 1, 1]])
-    np.testing.assert_array_equal(read_radiograph(path)[0], shown_by_pydicom(path))
+    np.testing.assert_array_equal(read_radiograph(path, SMALL)[0], [[0, 0, 1, 1]])
+    np.testing.assert_array_equal(read_radiograph(path, SMALL)[0], shown_by_pydicom(path))
 
 
 @pytest.mark.parametrize("vr", ["US", "OW"])
@@ -350,7 +353,7 @@ def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_by_a_sentence(
     read, refused = {}, {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         try:
-            read[path.name] = read_radiograph(path)[0]
+            read[path.name] = read_radiograph(path, ReaderSettings(min_side=1, max_aspect=9))[0]  # some have 10 x 45
         except RadiographError as error:
             refused[path.name] = error.problem
     assert set(read) >= READ

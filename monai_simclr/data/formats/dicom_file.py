@@ -104,8 +104,6 @@ def open_dicom(path: Path, file: BinaryIO, max_bytes: int, whole: bool = False) 
     except Exception as error:  # a damaged header fails in pydicom in many ways
         raise RadiographError(path, "has a damaged header: its attributes cannot be told apart") from error
     _complete(data, meta)
-    if isinstance(stream, InflatedStream):
-        stream.in_header = False
     return DicomHeader(data, syntax, cast(BinaryIO, stream))
 
 

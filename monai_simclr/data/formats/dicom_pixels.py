@@ -55,6 +55,8 @@ def decode_pixels(path: Path, header: DicomHeader, layout: PixelLayout) -> np.nd
     Raises:
         RadiographError: if there are none, they are truncated or damaged, or no decoder for them is installed.
     """
+    if isinstance(header.stream, InflatedStream):
+        header.stream.expect(layout.n_bytes)
     content, vr = _read_element(path, header)
     plugin = ""
     if header.syntax.is_encapsulated:
