@@ -44,7 +44,7 @@ def _start(path: Path, syntax: uid.UID) -> tuple[bytes, bytes]:
 
 
 def _deflated(path: Path, head: bytes, mebibytes: int, filler: bytes = b"\0") -> Path:
-    """A deflated data set that starts with `head` and goes on with one byte: a block that is repeated, deflated once."""
+    """A deflated data set that starts with `head` and goes on with one byte: one block, again and again."""
     meta, _ = _start(path, uid.DeflatedExplicitVRLittleEndian)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     first = deflate.compress(head) + deflate.flush(zlib.Z_FULL_FLUSH)

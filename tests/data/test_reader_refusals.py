@@ -19,7 +19,6 @@ from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.formats import dicom_pixels
 from monai_simclr.data.formats.codestream import jpeg2000_frame, jpeg_frame
 
-
 CT_CLASS = str(uid.CTImageStorage)
 
 
