@@ -62,9 +62,7 @@ def decode_pixels(path: Path, header: DicomHeader, layout: PixelLayout) -> np.nd
     Raises:
         RadiographError: if there are none, they are truncated or damaged, or no decoder for them is installed.
     """
-    if isinstance(header.stream, InflatedStream):
-        header.stream.expect(layout.n_bytes)
-    content, vr = _read_element(path, header)
+    content, vr = _read_element(path, header, layout.n_bytes)
     plugin, found = "", None
     if header.syntax.is_encapsulated:
         frame = _frame(path, content)
@@ -97,8 +95,10 @@ def _options(layout: PixelLayout, vr: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _read_element(path: Path, header: DicomHeader) -> tuple[bytes, str]:
+def _read_element(path: Path, header: DicomHeader, n_bytes: int) -> tuple[bytes, str]:
     stream = header.stream
+    if isinstance(stream, InflatedStream):
+        stream.expect(n_bytes)
     start = stream.read(6)
     stream.seek(-len(start), 1)
     if len(start) < 6:
