@@ -1,4 +1,4 @@
-"""Two thousand damaged files, by every door of the package: an image or one of our sentences, no hang, crash, gigabyte."""
+"""Two thousand damaged files, by every door of the package: an image or a sentence of ours, no hang, no crash."""
 
 from __future__ import annotations
 

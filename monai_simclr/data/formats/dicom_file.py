@@ -135,7 +135,7 @@ def _data_set(stream: MeteredStream, syntax: UID, whole: bool) -> pydicom.Datase
         stop_when=lambda tag, vr, length: tag in _PIXELS, defer_size=_LONG if whole else None, specific_tags=wanted,
     )  # fmt: skip
     for element in [element for element in data.elements() if _is_left_out(element)]:
-        del data[element.tag]
+        data.pop(element.tag)  # `del` would read it first
     return data
 
 
