@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import zlib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -339,3 +340,13 @@ def test_the_whole_header_leaves_out_what_is_long_and_keeps_the_rest(tmp_path):
     few, _ = read_header(tmp_path / "a.dcm")
     assert "PatientName" not in few
     assert few.StudyDescription == "as it is"
+
+
+def test_no_other_way_to_a_header_or_a_picture_is_in_the_package():
+    package = Path(__file__).resolve().parents[2] / "monai_simclr"
+    allowed = {"dcmread(": set(), "read_file_meta_info(": set(), "Image.open(": {"data/formats/pictures.py"}}
+    for path in package.rglob("*.py"):
+        content, name = path.read_text(encoding="utf-8"), path.relative_to(package).as_posix()
+        for call, places in allowed.items():
+            lines = [line for line in content.splitlines() if call in line and ">>>" not in line]
+            assert not lines or name in places, f"{name}: {lines}"
