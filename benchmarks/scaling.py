@@ -31,15 +31,17 @@ from tries_scores import floors, questions_of, score, table_of
 from monai_simclr import recipes
 from monai_simclr.data import KeyedSampler, Store, StoreDataset, open_index
 from monai_simclr.data.index import COLUMNS
+from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.files import write_json
 from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
+from monai_simclr.losses.groups import SameGroup
 from monai_simclr.networks import SimCLR, encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
-from monai_simclr.transforms import MultiViewd
+from monai_simclr.transforms import MultiViewd, RandRadiographView
 from monai_simclr.workflows import loader, open_archive
 
 STORED = 128
@@ -59,6 +61,11 @@ class Try:
     learning_rate: float = 0.001
     decoupled: bool = False
     images: float = 1.0
+    second_view: SecondView = "image"
+    strata: tuple[str, ...] = ()
+    same_patient: SameGroup = "exclude"
+    crop_from: float | None = None
+    exposure: float | None = None
     seed: int = 0
     precision: Precision = "bfloat16"
 
@@ -72,10 +79,27 @@ class Try:
         }
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
+    @property
+    def views(self) -> RandRadiographView:
+        """The preset's view with what this try changes of it."""
+        view = recipes.views(self.strength, self.size)
+        positioning, exposure = view.positioning, view.exposure
+        if self.crop_from is not None:
+            positioning = dataclasses.replace(positioning, scale=(self.crop_from, 1.0))
+        if self.exposure is not None:
+            exposure = dataclasses.replace(exposure, brightness=self.exposure, contrast=self.exposure)
+        return RandRadiographView(self.size, positioning, exposure, view.detector, view.processing)
+
 
 TRIES: dict[str, Try] = {
     "base": Try(),
+    "second view: patient": Try(second_view="patient"),
+    "strata: source, view": Try(strata=("source", "view_position")),
     "default views": Try(strength="default"),
+    "exposure 0.4": Try(exposure=0.4),
+    "second view: view position": Try(second_view="view_position"),
+    "crop from 0.3": Try(crop_from=0.3),
+    "strata, second view: patient": Try(strata=("source", "view_position"), second_view="patient"),
     "temperature 0.1": Try(temperature=0.1),
     "batch 512, rate 0.002": Try(batch_size=512, learning_rate=0.002),
     "base, seed 1": Try(seed=1),
@@ -91,16 +115,19 @@ def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, fl
     """The encoder that the settings make of the store's images but test, and what the last epoch logged."""
     torch.manual_seed(settings.seed)
     network = SimCLR(encoder("resnet18", settings.width)).to(memory_format=torch.channels_last)
-    views = MultiViewd("image", recipes.views(settings.strength, settings.size))
+    views = MultiViewd("image", settings.views)
     rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
     rows = rows[np.random.default_rng(settings.seed).permutation(len(rows)) < round(settings.images * len(rows))]
-    data = StoreDataset(store, ["train", "val"], transform=views, seed=settings.seed, rows=rows)
-    batches = loader(data, KeyedSampler(data, settings.seed), settings.batch_size, 0, settings.seed)
+    data = StoreDataset(
+        store, ["train", "val"], transform=views, seed=settings.seed, rows=rows, second_view=settings.second_view
+    )
+    sampler = KeyedSampler(data, settings.seed, strata=settings.strata, batch_size=settings.batch_size)
+    batches = loader(data, sampler, settings.batch_size, 0, settings.seed)
     optimizer = make_optimizer("adamw", network, settings.learning_rate, 1e-4)
     schedule = warmup_cosine(optimizer, min(len(batches), 200), len(batches) * settings.epochs)
     monitor = ContrastiveMonitor(network.encoder)
     steps = LrScheduleHandler(schedule, print_lr=False, epoch_level=False)
-    loss = NTXentLoss(settings.temperature, decoupled=settings.decoupled)
+    loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
     handlers = [StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor]
     trainer = ContrastiveTrainer(
         torch.device("cpu"),
