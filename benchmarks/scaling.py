@@ -152,8 +152,8 @@ def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path)
     started, busy = time.perf_counter(), time.process_time()
     network, logged = pretrain(settings, store)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    save_file(network.state_dict(), out / f"{settings.key}.safetensors")
-    network = network.to(memory_format=torch.channels_last)
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, out / f"{settings.key}.safetensors")
     features = embed(network, store.images[labelled], functools.partial(recipes.finish, size=settings.size))
     np.save(out / f"{settings.key} features.npy", features)
     write_json(record, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **logged})
