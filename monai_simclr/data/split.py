@@ -76,7 +76,7 @@ def label_fraction(
     by_patient = train.groupby("patient_id", sort=True)[names].max()
     positive = by_patient == 1
     _check_positives(positive, names)
-    order = _order(positive.to_numpy(), by_patient.notna().to_numpy(), np.random.default_rng(seed))
+    order = _order(positive.to_numpy(), by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(seed))
     chosen = order[: max(1, round(fraction * len(order)))]
     empty = [
         name

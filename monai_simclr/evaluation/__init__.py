@@ -39,6 +39,7 @@ from monai_simclr.evaluation.neighbors import similar_images as similar_images
 from monai_simclr.evaluation.novelty import Novelty as Novelty
 from monai_simclr.evaluation.novelty import fit_novelty as fit_novelty
 from monai_simclr.evaluation.predictions import Predictions as Predictions
+from monai_simclr.evaluation.predictions import certain_labels as certain_labels
 from monai_simclr.evaluation.probe import Probe as Probe
 from monai_simclr.evaluation.probe import probe_classes as probe_classes
 from monai_simclr.evaluation.probe import probe_findings as probe_findings

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.evaluation.bootstrap import interval_of, patient_counts
-from monai_simclr.evaluation.predictions import Predictions
+from monai_simclr.evaluation.predictions import Predictions, certain_labels
 from monai_simclr.evaluation.ranking import Ranking
 from monai_simclr.evaluation.scores import MACRO, mean_of_known, score_findings
 
@@ -56,7 +56,7 @@ def floor_scores(index: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
     if not train.any() or not test.any():
         raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the floor needs both")
     features = _acquisition(index)
-    labels = index[list(findings)].to_numpy(dtype=float)
+    labels = certain_labels(index[list(findings)].to_numpy(dtype=float))
     scores = np.zeros((int(test.sum()), len(findings)))
     scaler = StandardScaler().fit(features[train])
     for k in range(len(findings)):

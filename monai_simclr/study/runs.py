@@ -100,7 +100,8 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
         _probe(ground, run, rows) if run.frozen else _finetune(ground, run, rows, allow_seen_patients)
         write_json(run.folder(study.output_dir) / "settings.json", {
             "settings": ground.settings(run, rows), "seconds": time.perf_counter() - started,
-            "labelled_images": len(rows), "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
+            "labelled_images": len(rows),
+            "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
         })  # fmt: skip
         print(
             f"run {i + 1} of {len(mine)}: {run.arm}, {run.fraction:.2%} of patients, draw {run.draw + 1}, "
