@@ -34,7 +34,8 @@ class LinearProbe:
     Args:
         features: maps row numbers ``(n,)`` to features ``(n, D)``.
         index: image index with `split` and the findings.
-        findings: columns of the index, where a smoothed label counts as unknown; with none, or without rows of train and val, nothing is done.
+        findings: columns of the index, where a smoothed label counts as unknown; with none, or without rows of train
+            and val, nothing is done.
         every: epochs between two probes; 0 for none.
         most: rows of each split at most, evenly spaced, so that a probe takes seconds.
 

@@ -14,8 +14,8 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
 
     Args:
         logits: float, shape ``(B, F)``.
-        labels: shape ``(B, F)``: 1 (present), 0 (absent), between them (a smoothed label of an uncertain finding) or NaN
-            (unknown, left out).
+        labels: shape ``(B, F)``: 1 (present), 0 (absent), between them (the smoothed label of an uncertain finding) or
+            NaN (unknown, left out).
         pos_weight: shape ``(F,)``: how many times a present finding counts; None for once.
 
     Returns:
@@ -36,8 +36,8 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
     strange = known & ~((labels >= 0) & (labels <= 1))
     if strange.any():
         raise ValueError(
-            f"{int(strange.sum())} labels are neither within [0, 1] nor NaN, the first is {labels[strange][0].item():g}; "
-            "write unknown labels as NaN"
+            f"{int(strange.sum())} labels are neither within [0, 1] nor NaN, the first is "
+            f"{labels[strange][0].item():g}; write unknown labels as NaN"
         )
     weight = None if pos_weight is None else pos_weight.to(logits.device, dtype)
     each = functional.binary_cross_entropy_with_logits(

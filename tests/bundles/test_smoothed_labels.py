@@ -37,7 +37,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for balance in ("class_weights", "balanced_sampling"):
         run_bundle(bundle, "train", **given, **small, **few, balance=balance)
     files = [str(bundle / "configs" / f"{name}.json") for name in ("train", "evaluate")]
-    run(config_file=files, bundle_root=str(bundle), n_bootstrap=10, evaluation_split="train", allow_seen_patients=True, **given)
+    run(
+        config_file=files,
+        bundle_root=str(bundle),
+        n_bootstrap=10,
+        evaluation_split="train",
+        allow_seen_patients=True,
+        **given,
+    )
     archive, embedded = given["dataset_dir"], str(bundle / "output" / "cluster" / "embeddings.npz")
     first = str(index["image"][0])
     for command in (
