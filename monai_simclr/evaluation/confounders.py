@@ -109,7 +109,7 @@ def beside_floor(model: Predictions, floor: np.ndarray, n_bootstrap: int = 1000,
     pooled = np.stack([mean_of_known(stated[:, i]) for i in (0, 1)])[None]
     reasons.append("" if len(stated) else "no finding has a floor")
     rows_of = zip([*model.findings, MACRO], [*table, *pooled], reasons, strict=True)
-    return pd.DataFrame([_beside(name, *areas, reason) for name, areas, reason in rows_of])
+    return pd.DataFrame([_beside(name, areas[0], areas[1], reason) for name, areas, reason in rows_of])
 
 
 def _beside(name: str, model: np.ndarray, floor: np.ndarray, reason: str) -> dict:
