@@ -83,12 +83,14 @@ def test_equal_classifiers_are_equal_files_with_equal_records_of_their_patients(
     assert len({record for _, record in contents}) == 2
 
 
-@pytest.mark.parametrize(("name", "norm", "fits"), [("train", "batch", False), ("train", "group", True),
-                                                   ("pretrain", "batch", False), ("pretrain", "group", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "norm", "fits"),
+    [("train", "batch", False), ("train", "group", True), ("pretrain", "batch", False), ("pretrain", "group", False)],
+)
 def test_a_batch_of_one_image_is_refused_before_any_work_with_the_way_out(bundle: Path, name, norm, fits) -> None:
     settings = {"batch_size": 1, "norm": norm, **({"label_fraction": 1.0} if name == "train" else {})}
     if fits:
-        assert _workflow(bundle, name, "alone", **settings).train_dataloader.batch_size == 1
+        assert _workflow(bundle, name, "alone", **settings).trainer.data_loader.batch_size == 1
         return
     with pytest.raises(RuntimeError) as failure:
         _ = _workflow(bundle, name, "alone", **settings).trainer
