@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.cli import app
-from monai_simclr.data import open_index
+from monai_simclr.data import label_fraction, open_index
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.files import keyed_hash
@@ -108,6 +108,13 @@ def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_numbers(done, mo
 def test_other_settings_in_the_same_folder_are_refused(ground, done):
     with pytest.raises(ValueError, match="was made with another iterations; give this study a folder of its own"):
         run_study(_study(ground, iterations=5))
+
+
+def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeypatch):
+    """A folder that was begun with the draws of another version would mix them in silence."""
+    monkeypatch.setattr(runs, "label_fraction", lambda *given: label_fraction(*given)[1:])
+    with pytest.raises(ValueError, match="was made with another labelled_sha256; give this study a folder of its own"):
+        run_study(done[0])
 
 
 def test_labelled_patients_of_a_smaller_fraction_are_among_those_of_a_larger_one(done):

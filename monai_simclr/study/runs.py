@@ -51,8 +51,8 @@ class _Ground:
         given = self.study.encoders.get(arm)
         return Path(given) if given else self.study.bundle / self.metadata["files"]["encoder"]
 
-    def settings(self, run: PlannedRun) -> dict[str, Any]:
-        """What a run's numbers depend on; a run on disk with other settings is not this run."""
+    def settings(self, run: PlannedRun, rows: np.ndarray) -> dict[str, Any]:
+        """What a run's numbers depend on, `rows` are its labelled ones; a run on disk with other settings is not it."""
         path = self.encoder_of(run.arm)
         return {
             "arm": run.arm, "fraction": run.fraction, "draw": run.draw, "size": self.size, "findings": self.findings,
@@ -60,6 +60,7 @@ class _Ground:
             "training": {} if run.frozen else self.study.training_of(run.arm),
             "encoder_sha256": path and sha256_of(path),
             "network": self.metadata["encoder"],
+            "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
             "index_sha256": hashlib.sha256(self.store.index.drop(columns="image").to_csv().encode()).hexdigest(),
         }  # fmt: skip
 
@@ -93,12 +94,13 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
     skipped: dict[float, str] = {}
     for i, run in enumerate(mine):
         rows = _labelled_rows(ground, run, skipped)
-        if rows is None or _is_whole(ground, run):
+        if rows is None or _is_whole(ground, run, rows):
             continue
         started = time.perf_counter()
         _probe(ground, run, rows) if run.frozen else _finetune(ground, run, rows, allow_seen_patients)
         write_json(run.folder(study.output_dir) / "settings.json", {
-            "settings": ground.settings(run), "labelled_images": len(rows), "seconds": time.perf_counter() - started,
+            "settings": ground.settings(run, rows), "seconds": time.perf_counter() - started,
+            "labelled_images": len(rows),
             "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
         })  # fmt: skip
         print(
@@ -127,12 +129,12 @@ def _labelled_rows(ground: _Ground, run: PlannedRun, skipped: dict[float, str]) 
         return None
 
 
-def _is_whole(ground: _Ground, run: PlannedRun) -> bool:
+def _is_whole(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> bool:
     folder = run.folder(ground.study.output_dir)
     if not (folder / "settings.json").is_file() or not (folder / "scores.npz").is_file():
         return False
     before = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
-    now = json.loads(json.dumps(ground.settings(run)))
+    now = json.loads(json.dumps(ground.settings(run, rows)))
     other = [key for key in now if before.get(key) != now[key]]
     if other:
         raise ValueError(

@@ -11,6 +11,7 @@ from monai_simclr.workflows.classifying import evaluate as evaluate
 from monai_simclr.workflows.classifying import finish_training as finish_training
 from monai_simclr.workflows.clustering import Clustering as Clustering
 from monai_simclr.workflows.clustering import cluster as cluster
+from monai_simclr.workflows.finetuning import fewest_images as fewest_images
 from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_sampler
 from monai_simclr.workflows.finetuning import freeze_stages as freeze_stages
 from monai_simclr.workflows.finetuning import layerwise_optimizer as layerwise_optimizer

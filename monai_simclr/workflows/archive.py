@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, label_fraction, store_of
 from monai_simclr.data.store import absent_store
+from monai_simclr.exits import SettingError
 from monai_simclr.ranks import world_size
 
 __all__ = ["find_archive", "labelled_rows", "loader", "need_archive", "open_archive"]
@@ -76,7 +77,9 @@ def labelled_rows(store: Store, fraction: float, seed: int, findings: Sequence[s
     return label_fraction(store.index, fraction, seed, findings)
 
 
-def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers: int, seed: int) -> DataLoader:
+def loader(
+    dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers: int, seed: int, fewest: int = 1
+) -> DataLoader:
     """Batches of equal size; its own random generator, so that opening it changes no other random number.
 
     Args:
@@ -85,10 +88,12 @@ def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers
         batch_size: images in a step, over all ranks together.
         num_workers: processes that read and make views; Ctrl-C and SIGTERM are left to the process that trains.
         seed: of the generator.
+        fewest: images that a rank needs in a step, see `fewest_images`; 2 for a contrastive loss.
 
     Raises:
         FileNotFoundError: when a batch is asked for and the dataset's store is absent.
         ValueError: if the dataset has fewer images than one batch, or the ranks cannot share a batch evenly.
+        SettingError: if a rank would have fewer images than it needs, of a dataset that has as many.
     """
     if dataset.store.absent:
         return DataLoader(_Absent(dataset.store))
@@ -100,6 +105,12 @@ def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers
     here, over = divmod(batch_size, world_size())
     if over:
         raise ValueError(f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly")
+    if here < fewest <= images:
+        raise SettingError(
+            f"batch_size is {batch_size}, so a step of a rank has {here} image, and it needs {fewest}, since batch "
+            f"statistics and a contrastive loss compare images; pass --batch_size {fewest * world_size()} or more, or "
+            "fine-tune with --norm group"
+        )
     ending = multiprocessing.RawValue("b", 0)  # shared with the workers
     atexit.register(setattr, ending, "value", 1)  # runs before multiprocessing's own, which was registered earlier
     start_worker = functools.partial(_start_worker, ending=ending)
