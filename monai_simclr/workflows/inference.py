@@ -87,7 +87,7 @@ def infer(
             if dataset.data:
                 evaluator.state.epoch_length = len(batches)
                 _run(evaluator, journal, len(dataset.data))
-            if not watch or sum(answers(len(dataset.data))):  # all ranks finish, or none: they meet there
+            if not watch or any(answers(len(dataset.data))):  # all ranks finish, or none: they meet there
                 _finish(run, card, journal)
     except KeyboardInterrupt:
         _finish(run, card, journal)

@@ -132,8 +132,9 @@ def test_exported_files_say_how_they_must_be_used(bundle, exported):
     for found in (session.get_modelmeta().custom_metadata_map, json.loads(extra["metadata.json"])):
         assert json.loads(found["findings"]) == FINDINGS
         assert json.loads(found["preprocessing"]) == json.loads(json.dumps(recipes.settings(size)))
-        thresholds = [json.loads(found["operating"])[name]["threshold_probability"] for name in FINDINGS]
-        assert thresholds == card.thresholds()
+        operating = [json.loads(found["operating"])[name] for name in FINDINGS]
+        assert [one["threshold_logit"] for one in operating] == card.thresholds()
+        assert [one["threshold_probability"] for one in operating] == card.threshold_probabilities()
         assert found["model_sha256"] == card.model_sha256
     assert json.loads(extra["inference.json"])["evaluator"]
     assert scripted(torch.zeros(1, 1, size, size)).shape == (1, 2)
