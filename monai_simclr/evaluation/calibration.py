@@ -97,11 +97,11 @@ def is_at_bound(temperature: float) -> bool:
     """Whether a temperature ran to the lowest or highest value that it may have: the logits do not fit their labels.
 
     Example:
-        >>> is_at_bound(20.0), is_at_bound(1.3), is_at_bound(float("nan"))
+        >>> is_at_bound(100.0), is_at_bound(1.3), is_at_bound(float("nan"))
         (True, False, False)
     """
     low, high = TEMPERATURES
-    return temperature <= 1.01 * low or temperature >= high / 1.01
+    return temperature <= 1.1 * low or temperature >= high / 1.1
 
 
 def equal_mass_bins(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
