@@ -80,7 +80,7 @@ def infer(
     dataset.key = _key(run.output_dir)
     journal = Journal(run.output_dir, identity, rank())
     PredictionWriter(card, network, journal, dataset.data, keep, watching=watch > 0).attach(evaluator)
-    arrivals = Arrivals(dataset_dir, journal, dataset.key, watch)
+    arrivals = Arrivals(dataset_dir, journal.done, dataset.key, watch)
     try:
         for _ in _looks(watch):
             dataset.data[:] = arrivals.look()

@@ -20,7 +20,7 @@ from monai_simclr import recipes
 from monai_simclr.data.phantom_files import write_dicom_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.files import KEY_VARIABLE, keyed_hash
-from monai_simclr.inference import InferenceDataset, Journal, Keep, list_radiographs
+from monai_simclr.inference import InferenceDataset, Keep, list_radiographs
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.inference.writer import unpacked
 from monai_simclr.networks import FindingClassifier, encoder
@@ -207,13 +207,13 @@ def test_a_folder_that_was_never_there_is_refused_while_watching_too(model, tmp_
         _infer(model, tmp_path / "nowhere", tmp_path / "out", watch=1.0)
 
 
-def _arrivals(folder, tmp_path, watch):
-    return Arrivals(folder, Journal(tmp_path / "out", {"model": "a"}), "key", watch)
+def _arrivals(folder, watch):
+    return Arrivals(folder, dict, "key", watch)
 
 
 def test_a_watched_folder_leaves_files_alone_that_are_still_being_written(files, tmp_path):
     target = _arrive(files[0], tmp_path / "in" / "a.dcm")
-    arrivals = _arrivals(tmp_path / "in", tmp_path, watch=60.0)
+    arrivals = _arrivals(tmp_path / "in", watch=60.0)
     os.utime(target)
     assert arrivals.look() == []
     os.utime(target, (time.time() - 6, time.time() - 6))
@@ -223,7 +223,7 @@ def test_a_watched_folder_leaves_files_alone_that_are_still_being_written(files,
 def test_a_file_whose_time_is_in_the_future_is_read_when_it_rests(files, tmp_path, monkeypatch):
     target = _arrive(files[0], tmp_path / "in" / "a.dcm")
     os.utime(target, (time.time() + 7200, time.time() + 7200))
-    arrivals = _arrivals(tmp_path / "in", tmp_path, watch=60.0)
+    arrivals = _arrivals(tmp_path / "in", watch=60.0)
     assert arrivals.look() == []
     later = time.monotonic() + 6
     monkeypatch.setattr("monai_simclr.workflows.arrivals.time.monotonic", lambda: later)
@@ -232,13 +232,13 @@ def test_a_file_whose_time_is_in_the_future_is_read_when_it_rests(files, tmp_pat
 
 def test_a_file_that_is_named_twice_is_predicted_once(files, tmp_path):
     target = _arrive(files[0], tmp_path / "in" / "a.dcm")
-    assert _arrivals([target, str(target)], tmp_path, watch=0.0).look() == [{"image": str(target)}]
+    assert _arrivals([target, str(target)], watch=0.0).look() == [{"image": str(target)}]
 
 
 def test_ranks_share_a_growing_folder_without_taking_a_file_twice(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
-    journals = [Journal(tmp_path / "out", {"model": "a"}, number) for number in range(3)]
-    ranks = [Arrivals(tmp_path / "in", journal, "key", 1.0) for journal in journals]
+    done: list[dict[str, str]] = [{}, {}, {}]
+    ranks = [Arrivals(tmp_path / "in", done[number].copy, "key", 1.0) for number in range(3)]
     monkeypatch.setattr("monai_simclr.workflows.arrivals.world_size", lambda: 3)
     taken = []
     for first in ("z", "m", "a"):  # each new file moves the places of those that are there
@@ -249,9 +249,7 @@ def test_ranks_share_a_growing_folder_without_taking_a_file_twice(tmp_path, monk
             monkeypatch.setattr("monai_simclr.workflows.arrivals.rank", lambda number=number: number)
             found = arrivals.look()
             taken += [one["image"] for one in found]
-            arrivals.journal.append(
-                [{"file_hash": keyed_hash("key", one["image"]), "stamp": file_stamp(one["image"])} for one in found]
-            )
+            done[number] |= {keyed_hash("key", one["image"]): file_stamp(one["image"]) for one in found}
     assert sorted(taken) == sorted(str(path) for path in (tmp_path / "in").iterdir())
 
 
