@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "Preempted", "exit_code", "last_line", "root_of"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "Preempted", "SettingError", "exit_code", "last_line", "root_of"]
 
 PREEMPTED = 75
 """Stopped by SIGTERM after saving; the same command goes on (EX_TEMPFAIL of sysexits.h)."""
@@ -15,19 +15,24 @@ class Preempted(Exception):  # noqa: N818 (an answer to a request, no error)
     """The run was asked to stop by SIGTERM, as clusters do, and has saved."""
 
 
+class SettingError(ValueError):
+    """A setting that does not exist, or has a value that it cannot have: the user's slip, found before any work."""
+
+
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
     (Preempted, PREEMPTED),
     (FileExistsError, 4),
     (PermissionError, 4),
     (FloatingPointError, 5),
+    (SettingError, 2),
     (MemoryError, 6),
     (FileNotFoundError, 3),
     (NotADirectoryError, 3),
     (ValueError, 3),
     (OSError, 6),
 )
-"""0 done; 1 our bug; 2 usage (typer's own); 3 data; 4 output folder; 5 numerical; 6 resources; the first that fits."""
+"""0 done; 1 our bug; 2 usage (typer's own) or configuration; 3 data; 4 output folder; 5 numerical; 6 resources; the first that fits."""
 
 _RESOURCES = (
     ("DataLoader worker", "killed, most often for lack of memory; lower num_workers or batch_size"),

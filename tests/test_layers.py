@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "predicting": [],
     "exporting": ["files", "inference", "networks", "recipes"],
     "verifying": ["bundles"],
-    "bundling": ["findings", "files", "bundles"],
+    "bundling": ["exits", "findings", "files", "bundles"],
     "worklists": ["files", "embeddings", "evaluation", "results"],
     "study": [*L2_AND_BELOW, "recipes", "report", "workflows", "bundling"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling", "study"],
