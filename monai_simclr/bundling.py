@@ -93,8 +93,8 @@ def _settled(findings: Sequence[str], own: bool) -> list[str]:
         raise SettingError(f"{said}; for a column of your own index that has this name, pass --own-findings")
     if unknown:
         logger.warning(
-            f"{', '.join(unknown)}: not in the vocabulary ({', '.join(NIH14[:2])} ...), so taken as columns of your own "
-            "index; pretraining and training refuse an archive with labels that lacks them"
+            f"{', '.join(unknown)}: not in the vocabulary ({', '.join(NIH14[:2])} ...), so taken as columns of your "
+            "own index; pretraining and training refuse an archive with labels that lacks them"
         )
     return names
 

@@ -29,7 +29,7 @@ CANNOT_MATTER = frozenset({
 
 OBSERVERS = frozenset({
     "MLFlowHandler", "monai.handlers.MLFlowHandler", "monai.handlers.StatsHandler",
-    "monai.handlers.TensorBoardStatsHandler", "monai_simclr.workflows.probe",
+    "monai.handlers.TensorBoardStatsHandler", "monai_simclr.workflows.need_archive", "monai_simclr.workflows.probe",
 })  # fmt: skip
 """Parts that look on; with or without them, a run is the same."""
 

@@ -14,6 +14,7 @@ from monai.bundle.properties import InferProperties, MetaProperties, TrainProper
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from monai_simclr.exits import SettingError
+from monai_simclr.workflows.setting_rules import RULES
 
 __all__ = ["check_keys", "references", "shown", "target_of"]
 
@@ -118,6 +119,8 @@ def _metadata(workflow: ConfigWorkflow) -> Any:
 def _unread(node: Mapping[str, Any], where: str, known: Iterable[str]) -> Iterator[str]:
     """Keys below plain dictionaries that neither are read nor hold anything that is."""
     siblings = [key for key in node if _is_read(_join(where, key), known)]
+    if not where:  # settings, not what they are read by
+        siblings = [key for key in siblings if key in RULES] or siblings
     for key, value in node.items():
         name = _join(where, key)
         if key in (ConfigParser.meta_key, "_desc_") or "_target_" in node:
@@ -173,7 +176,7 @@ def _not_taken(node: Mapping[str, Any], where: str, parser: ConfigParser) -> Ite
 
 def _nearest(key: str, candidates: list[str], where: str) -> str:
     lower = {name.lower(): name for name in candidates if not name.startswith("_")}
-    found = difflib.get_close_matches(str(key).lower(), list(lower), 1, 0.5)
+    found = difflib.get_close_matches(str(key).lower(), list(lower), 1, 0.6)
     if found:
         return f"; the nearest is {shown(_join(where, lower[found[0]]))!r}"
     return f"; there are {', '.join(sorted(lower.values()))}" if lower else ""

@@ -133,7 +133,7 @@ def _one_of(value: Any, rule: Rule) -> str:
 
 
 def _list(value: Any, rule: Rule) -> str:
-    numbers = not _SPLITS == rule.choices
+    numbers = rule.choices != _SPLITS
     whole = Rule("whole", rule.low)
     words = ", ".join(repr(word) for word in rule.choices)
     said = f"must be a list of {f'whole numbers of at least {rule.low:g} and ' if numbers else ''}{words}"

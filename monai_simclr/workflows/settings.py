@@ -70,12 +70,11 @@ def _check_run(workflow: ConfigWorkflow) -> None:
             f"run_id is {workflow.run_id!r}, which the config does not have; a word without a name before it counts as "
             "run_id, so write lists with brackets: --splits \"['train','val']\""
         )
-    if "local_rank" in workflow.parser and "LOCAL_RANK" not in os.environ:
-        if "LOCAL_RANK" in str(workflow.parser["local_rank"]):
-            raise SettingError(
-                "multi_gpu.json is for processes that torchrun starts: torchrun --nproc_per_node=N -m monai.bundle run "
-                "...; leave it out for one process"
-            )
+    if "LOCAL_RANK" in str(workflow.parser.get("local_rank")) and "LOCAL_RANK" not in os.environ:
+        raise SettingError(
+            "multi_gpu.json is for processes that torchrun starts: torchrun --nproc_per_node=N -m monai.bundle run "
+            "...; leave it out for one process"
+        )
 
 
 def _wrong_values(parser: ConfigParser) -> Iterator[str]:
