@@ -44,11 +44,16 @@ def predict(
     config = Path(bundle) / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"{bundle} is no bundle: it has no configs/inference.json; see `monai-simclr bundle`")
-    files = str(paths) if isinstance(paths, (str, Path)) else [str(Path(path).absolute()) for path in paths]
+    # absolute, so that no name can begin with $, @ or %, which MONAI's configs would run, look up or read
+    files = (
+        str(Path(paths).absolute())
+        if isinstance(paths, (str, Path))
+        else [str(Path(path).absolute()) for path in paths]
+    )
     settings: dict[str, Any] = {
         "bundle_root": str(Path(bundle).absolute()),
         "dataset_dir": files,
-        "output_dir": str(output_dir),
+        "output_dir": str(Path(output_dir).absolute()),
         "num_workers": 0,
         **{f"keep#{name}": value for name, value in {"paths": True, **overrides.pop("keep", {})}.items()},
         **overrides,

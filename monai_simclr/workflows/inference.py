@@ -33,11 +33,16 @@ from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
+from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
+from monai_simclr.workflows.settings import running_parser
 
 __all__ = ["infer"]
 
 logger = logging.getLogger("monai_simclr")
+
+_HOW = ("network#", "run#0", "evaluator#network")
+"""Parts of the config that `multi_gpu.json` changes, or that make no row."""
 
 _WORDING = Wording("predicting", "predicted", "could not be read")
 
@@ -74,7 +79,7 @@ def infer(
     evaluator.network = getattr(evaluator.network, "module", evaluator.network)
     network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
     operating = hash_of({name: vars(one) for name, one in card.operating.items()})
-    identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep)}
+    identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep), "config": _config()}
     batches = cast(DataLoader, evaluator.data_loader)
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = _key(run.output_dir)
@@ -94,6 +99,15 @@ def infer(
         raise
     finally:
         journal.close()
+
+
+def _config() -> str:
+    """Checksum of what the executed config computes rows with; how many processes share the work is not part of it."""
+    parser = running_parser()
+    if parser is None:
+        return ""
+    settings = config_identity(parser, ("run", "network_def"))
+    return hash_of({name: value for name, value in settings.items() if not name.startswith(_HOW)})
 
 
 def _key(folder: str | Path) -> str:

@@ -28,6 +28,9 @@ __all__ = ["DEBUG_VARIABLE", "RecordConfig", "Run", "begin", "end_with_sentences
 DEBUG_VARIABLE = "MONAI_SIMCLR_DEBUG"
 """Set to anything, it shows the traceback of every error of a bundle command."""
 
+_CHECKPOINT = "train#checkpoint"
+"""Where a config whose runs may go on has its `Checkpoint`."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,6 +47,9 @@ class Run:
     size: int
     seed: int
     device: torch.device
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", torch.device(self.device))  # a command line gives its name
 
     def path(self, name: str) -> Path:
         """Path of a file of this run."""
@@ -81,7 +87,7 @@ def begin(run: Run) -> None:
         lock_folder(run.output_dir)
         weakref.finalize(workflow, unlock_folder, run.output_dir)
     checkpoints = run.path("checkpoints")
-    if checkpoints.exists():
+    if _CHECKPOINT in workflow.parser and checkpoints.exists():
         check_same(checkpoints, config_identity(workflow.parser))
     elif is_first():
         write_json(run.path("config.json"), workflow.parser.config, default=str)
