@@ -106,7 +106,10 @@ def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_numbers(done, mo
 
 
 def test_other_settings_in_the_same_folder_are_refused(ground, done):
-    with pytest.raises(ValueError, match="was made with another iterations; give this study a folder of its own"):
+    with pytest.raises(
+        ValueError,
+        match=r"was made with other settings: iterations was 4, is [0-9]+; give this study a folder of its own",
+    ):
         run_study(_study(ground, iterations=5))
 
 

@@ -152,9 +152,8 @@ def _is_whole(ground: _Ground, run: PlannedRun) -> bool:
     then, wanted = _flat(before), _flat(now)
     other = [key for key in {**then, **wanted} if then.get(key) != wanted.get(key)]
     if other:
-        said = "; ".join(
-            f"{key} was {then.get(key, 'not given')}, is {wanted.get(key, 'not given')}" for key in other[:8]
-        )
+        pairs = [(key, then.get(key, "not given"), wanted.get(key, "not given")) for key in other[:8]]
+        said = "; ".join(f"{key} was {old}, is {new}" for key, old, new in pairs)
         raise ValueError(f"{folder} was made with other settings: {said}; give this study a folder of its own with -o")
     return True
 

@@ -12,6 +12,7 @@ from typing import Any
 from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.properties import InferProperties, MetaProperties, TrainProperties
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+from monai.utils import BundlePropertyConfig
 
 from monai_simclr.exits import SettingError
 from monai_simclr.workflows.setting_rules import RULES
@@ -21,11 +22,13 @@ __all__ = ["check_keys", "references", "shown", "target_of"]
 SEP = ReferenceResolver.sep
 
 _PROPERTIES = frozenset(
-    found["id"] for group in (TrainProperties, InferProperties, MetaProperties) for found in group.values()
+    str(found[BundlePropertyConfig.ID])
+    for group in (TrainProperties, InferProperties, MetaProperties)
+    for found in group.values()
 )
 """Ids that MONAI and its apps ask a bundle for."""
 
-_TRACKING = frozenset(DEFAULT_MLFLOW_SETTINGS["configs"])
+_TRACKING = frozenset(map(str, DEFAULT_MLFLOW_SETTINGS["configs"]))  # type: ignore[call-overload]
 """Top-level keys that ``--tracking`` adds."""
 
 _FOR_OVERLAYS = frozenset({"before_ranks_meet"})
@@ -56,6 +59,7 @@ def check_keys(workflow: ConfigWorkflow) -> None:
     for content in _files(workflow):
         known |= {*references(content), *(key for key in _PROPERTIES if key.split(SEP)[0] in content)}
     slips = [*_unread(config, "", known), *_unwritten(config.get(ConfigParser.meta_key), _metadata(workflow), "")]
+    slips += _pointing_nowhere(config, workflow.parser)
     slips += [slip for key, value in config.items() for slip in _wrong_arguments(value, str(key), workflow.parser)]
     if slips:
         raise SettingError("; ".join(slips))
@@ -94,11 +98,12 @@ def _files(workflow: ConfigWorkflow) -> Iterator[Mapping[str, Any]]:
     Which files were given stands in the frame of MONAI's `create_workflow`, behind every command line. Who builds a
     `ConfigWorkflow` by hand gets those of the bundle that fit: all of their keys are in the config.
     """
-    given = _given_files()
+    given, config = _given_files(), workflow.parser.config
+    assert isinstance(config, dict)
     paths = [Path(name) for name in given] or sorted(workflow.config_root_path.glob("*.json"))
     for path in paths:
         content = ConfigParser.load_config_file(str(path))
-        if given or set(content) <= set(workflow.parser.config or {}):
+        if given or set(content) <= set(config):
             yield content
 
 
@@ -129,6 +134,16 @@ def _unread(node: Mapping[str, Any], where: str, known: Iterable[str]) -> Iterat
             yield f"there is no setting {shown(name)!r}{_nearest(key, siblings, where)}"
         elif isinstance(value, Mapping) and "_target_" not in value and name not in known:
             yield from _unread(value, name, known)
+
+
+def _pointing_nowhere(config: Mapping[str, Any], parser: ConfigParser) -> Iterator[str]:
+    """References to what is not there."""
+    for name in sorted(references(config)):
+        if name not in parser:
+            where, _, key = name.rpartition(SEP)
+            near = parser.get(where, {}) if where else config
+            candidates = list(map(str, near)) if isinstance(near, Mapping) else []
+            yield f"the config has no {shown(name)!r}, which @{shown(name)} refers to{_nearest(key, candidates, where)}"
 
 
 def _is_read(name: str, known: Iterable[str]) -> bool:
