@@ -1,0 +1,49 @@
+"""Exporting a bundle of somebody else's runs nothing of its configs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from small_bundle import small_bundle
+
+from monai_simclr.exporting import export_torchscript, trained_classifier
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("foreign"), patients=40)
+
+
+def test_an_export_of_a_foreign_bundle_runs_nothing_of_it(bundle, tmp_path, monkeypatch, caplog):
+    path = bundle / "configs" / "inference.json"
+    ours = path.read_text()
+    evil = "$open('PWNED', 'w')"
+    config = json.loads(ours) | {"network_def": evil, "size": evil, "imports": ["$import os", evil], "findings": evil}
+    path.write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("WARNING", "monai_simclr"):
+        made = export_torchscript(bundle, tmp_path / "model.ts")
+    path.write_text(ours)
+    assert made.is_file()
+    assert not (tmp_path / "PWNED").exists()
+    assert "runs 5 things that ours does not" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"encoder": {"name": "$open('PWNED', 'w')", "width": 1}}, "there is no encoder"),
+        ({"encoder": None}, r"metadata\.json does not say how the classifier is built"),
+        ({"files": {}}, r"metadata\.json does not say how the classifier is built"),
+    ],
+)
+def test_metadata_that_name_no_network_are_a_sentence(bundle, tmp_path, monkeypatch, change, said):
+    path = bundle / "configs" / "metadata.json"
+    ours = path.read_text()
+    path.write_text(json.dumps(json.loads(ours) | change))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        trained_classifier(bundle)
+    path.write_text(ours)
+    assert not (tmp_path / "PWNED").exists()
