@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from ignite.engine import Events
@@ -101,13 +101,11 @@ def infer(
         journal.close()
 
 
-def _config() -> str:
-    """Checksum of what the executed config computes rows with; how many processes share the work is not part of it."""
+def _config() -> dict[str, Any]:
+    """What the executed config computes rows with; how many processes share the work is not part of it."""
     parser = running_parser()
-    if parser is None:
-        return ""
-    settings = config_identity(parser, ("run", "network_def"))
-    return hash_of({name: value for name, value in settings.items() if not name.startswith(_HOW)})
+    settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
+    return {name: value for name, value in settings.items() if not name.startswith(_HOW)}
 
 
 def _key(folder: str | Path) -> str:

@@ -21,15 +21,16 @@ from monai_simclr.locks import lock_folder, unlock_folder
 from monai_simclr.ranks import is_first, rank, world_size
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.ranks import record_failure
-from monai_simclr.workflows.settings import running_workflow
+from monai_simclr.workflows.settings import check_workflow, running_workflow
 
 __all__ = ["DEBUG_VARIABLE", "RecordConfig", "Run", "begin", "end_with_sentences"]
 
 DEBUG_VARIABLE = "MONAI_SIMCLR_DEBUG"
 """Set to anything, it shows the traceback of every error of a bundle command."""
 
-_CHECKPOINT = "train#checkpoint"
-"""Where a config whose runs may go on has its `Checkpoint`."""
+_CHECK = "monai_simclr.workflows.check_settings"
+_CHECKPOINT, _IDENTITY = "train#checkpoint", "train#identity#_target_"
+"""Where a config whose runs may go on has its `Checkpoint`, and what says which run it is."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,14 @@ def begin(run: Run) -> None:
     if is_first():
         lock_folder(run.output_dir)
         weakref.finalize(workflow, unlock_folder, run.output_dir)
-    checkpoints = run.path("checkpoints")
-    if _CHECKPOINT in workflow.parser and checkpoints.exists():
-        check_same(checkpoints, config_identity(workflow.parser))
+    parser, checkpoints = workflow.parser, run.path("checkpoints")
+    if _CHECK not in str(parser.get(workflow.init_id)):  # a bundle of an earlier version, or steps of the user's own
+        check_workflow(workflow)
+    if checkpoints.exists() and _CHECKPOINT in parser:
+        if parser.get(_IDENTITY) == "monai_simclr.workflows.run_identity":
+            check_same(checkpoints, config_identity(parser))
     elif is_first():
-        write_json(run.path("config.json"), workflow.parser.config, default=str)
+        write_json(run.path("config.json"), parser.config, default=str)
 
 
 class RecordConfig:

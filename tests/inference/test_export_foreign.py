@@ -1,4 +1,4 @@
-"""Exporting a bundle of somebody else's runs nothing of its configs."""
+"""Bundles and paths of somebody else: nothing of them runs when a classifier is exported or predicts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import pytest
 from small_bundle import small_bundle
 
+from monai_simclr import predict
+from monai_simclr.data.phantom_files import write_dicom_phantoms
 from monai_simclr.exporting import export_torchscript, trained_classifier
 
 
@@ -47,3 +49,25 @@ def test_metadata_that_name_no_network_are_a_sentence(bundle, tmp_path, monkeypa
         trained_classifier(bundle)
     path.write_text(ours)
     assert not (tmp_path / "PWNED").exists()
+
+
+def test_folders_whose_names_are_code_to_a_config_are_folders_to_predict(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "$open('PWNED', 'w')"
+    write_dicom_phantoms(tmp_path / name, n_patients=2, size=64)
+    table = predict(name, bundle, "%results.json")
+    assert len(table)
+    assert (tmp_path / "%results.json" / "predictions.csv").is_file()
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_rows_of_another_preprocessing_are_replaced_and_the_setting_is_named(bundle, tmp_path, caplog):
+    folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=2, size=64)
+    first = predict(folder, bundle, tmp_path / "out")
+    with caplog.at_level("INFO", "monai_simclr"):
+        again = predict(folder, bundle, tmp_path / "out", num_workers=0, inference_batch=3, seed=0)
+        assert f"{len(first)} files already have a row" in caplog.text
+        assert again.equals(first)
+        predict(folder, bundle, tmp_path / "out", **{"inferer#_target_": "monai_simclr.engines.AutocastInferer"})
+    assert "inferer#_target_ was monai.inferers.SimpleInferer, is monai_simclr.engines.AutocastInferer" in caplog.text
+    assert f"its {len(first)} rows are replaced" in caplog.text
