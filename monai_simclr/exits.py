@@ -86,6 +86,8 @@ def exit_code(error: BaseException) -> int:
     root = root_of(error)
     if _remedy(root):
         return 6
+    if _is_unknown_key(root):
+        return 2
     if _is_of_another_version(error):
         return 3
     return next((code for kind, code in EXIT_CODES if isinstance(root, kind)), 1)
@@ -103,6 +105,10 @@ def last_line(error: BaseException) -> str:
     if _is_of_another_version(error):
         return f"{type(root_of(error)).__name__}: {str(root_of(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
     error = root_of(error)
+    if _is_unknown_key(error):
+        guess = str(error.__cause__).split("?", maxsplit=1)[0]
+        hint = f"; {guess[0].lower()}{guess[1:]}?" if "did you mean" in guess else ""
+        return f"SettingError: the config has no part {error.args[0].removeprefix(_NO_KEY)!r}{hint}"
     if isinstance(error, KeyboardInterrupt | Preempted):
         return str(error) or "stopped by Ctrl-C; run the same command again"
     sentence = str(error).strip()
@@ -112,6 +118,14 @@ def last_line(error: BaseException) -> str:
     if remedy := _remedy(error):
         return f"{type(error).__name__}: {sentence.splitlines()[0]}; {remedy}"
     return f"{type(error).__name__}: {sentence}{_hint(error)}"
+
+
+_NO_KEY = "query key: "
+
+
+def _is_unknown_key(error: BaseException) -> bool:
+    """Whether an override is for a part that the config does not have: MONAI's words, before any step of ours."""
+    return type(error) is KeyError and str(error.args[0]).startswith(_NO_KEY) and error.__cause__ is not None
 
 
 def _is_of_another_version(error: BaseException) -> bool:

@@ -16,12 +16,17 @@ from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_s
 from monai_simclr.workflows.finetuning import freeze_stages as freeze_stages
 from monai_simclr.workflows.finetuning import layerwise_optimizer as layerwise_optimizer
 from monai_simclr.workflows.finetuning import pos_weight as pos_weight
+from monai_simclr.workflows.identity import config_identity as config_identity
+from monai_simclr.workflows.identity import run_identity as run_identity
 from monai_simclr.workflows.inference import infer as infer
 from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
 from monai_simclr.workflows.pretraining import probe as probe
 from monai_simclr.workflows.ranks import distributed as distributed
 from monai_simclr.workflows.ranks import join_ranks as join_ranks
 from monai_simclr.workflows.ranks import part_ranks as part_ranks
+from monai_simclr.workflows.run import RecordConfig as RecordConfig
 from monai_simclr.workflows.run import Run as Run
 from monai_simclr.workflows.run import begin as begin
 from monai_simclr.workflows.run import end_with_sentences as end_with_sentences
+from monai_simclr.workflows.settings import check_settings as check_settings
+from monai_simclr.workflows.settings import check_workflow as check_workflow

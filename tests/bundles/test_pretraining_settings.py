@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -35,6 +36,8 @@ def _workflow(bundle: Path, name: str, output: str, **overrides: object) -> Conf
         "batch_size": 32, "precision": "float32", "output_dir": str(bundle / "output" / output),
         "encoder_path": str(bundle / "models" / f"{output}.safetensors"),
     }  # fmt: skip
+    known = json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+    settings = {key: value for key, value in settings.items() if key in known}  # any other one is refused
     workflow = ConfigWorkflow(str(bundle / f"configs/{name}.json"), logging_file=False, **{**settings, **overrides})
     workflow.initialize()
     return workflow
