@@ -119,6 +119,8 @@ def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeyp
     monkeypatch.setattr(runs, "label_fraction", lambda *given: label_fraction(*given)[1:])
     with pytest.raises(ValueError, match="was made with another labelled_sha256; give this study a folder of its own"):
         run_study(done[0])
+
+
 def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_named(ground, done):
     path = ground / "bundle" / "configs" / "train.json"
     ours = path.read_text()
