@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 from monai.bundle import create_workflow
 
+from monai_simclr.tables import unescaped_text
+
 __all__ = ["predict"]
 
 
@@ -61,4 +63,4 @@ def predict(
     path = Path(output_dir) / "predictions.csv"
     words = ("path", "view_position", "flags", "reason")
     text = {name: str for name in map(str, pd.read_csv(path, nrows=0)) if name.endswith("_hash") or name in words}
-    return pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, ""))
+    return unescaped_text(pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, "")))

@@ -17,6 +17,7 @@ from torch import Tensor
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.journal import Journal
 from monai_simclr.inference.pictures import RowPictures
+from monai_simclr.names import escape
 from monai_simclr.networks import FindingClassifier
 
 __all__ = ["NOVEL", "Keep", "PredictionWriter", "packed", "unpacked"]
@@ -97,7 +98,7 @@ class PredictionWriter:
                 row["probabilities"] = [round(float(value), 6) for value in probabilities[i]]
             row["decisions"] = _decisions(row, thresholds)
             if self.keep.paths:
-                row["path"] = str(self.data[int(batch["row"][i])]["image"])
+                row["path"] = escape(str(self.data[int(batch["row"][i])]["image"]))
             if self.keep.embeddings and not reason:
                 row["features"] = packed(features[i])
             if self._pictures is not None:

@@ -26,6 +26,7 @@ from monai_simclr.files import sha256_of, write_atomically, write_json
 from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.study.plan import PlannedRun, Study
 from monai_simclr.study.summary import summarize
+from monai_simclr.tables import table_text
 from monai_simclr.workflows import open_archive
 from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.seen import check_encoder
@@ -60,7 +61,7 @@ class _Ground:
             "training": {} if run.frozen else self.study.training_of(run.arm),
             "encoder_sha256": path and sha256_of(path),
             "network": self.metadata["encoder"],
-            "index_sha256": hashlib.sha256(self.store.index.drop(columns="image").to_csv().encode()).hexdigest(),
+            "index_sha256": hashlib.sha256(table_text(self.store.index.drop(columns="image"), "").encode()).hexdigest(),
         }  # fmt: skip
 
 
