@@ -1,19 +1,20 @@
 r"""How text from outside (names of files, ids, words of a table) is written down, so that it can be read back.
 
 A file's name may hold anything but ``/`` and NUL: bytes that are not UTF-8 (Python shows each as a lone surrogate),
-line ends, marks that turn the direction of writing. A cell that begins with ``=`` is run by a spreadsheet. There is one way
-to write such text, for every file, message and log of ours:
+line ends, marks that turn the direction of writing. A cell that begins with ``=`` is run by a spreadsheet. There is one
+way to write such text, for every file, message and log of ours:
 
 - `shown`: a backslash escape for every character that would break a line or an encoding: ``\n``, ``\r``, ``\t``,
-  ``\xfc`` (a byte that is not UTF-8, or a control character), ``\u2028`` (any other), and ``\\`` for a backslash
-  beside them.
-- `escape`: for tables and JSON, where text is read back: the same behind an apostrophe, which spreadsheets know as "this
-  is text". Text that needs nothing stays as it is. `unescape` gives the original of what `escape` wrote, and leaves all
-  other text alone: what merely begins with an apostrophe is kept.
+  ``\xfc`` (a byte that is not UTF-8, or a control character), ``\u2028`` (any other), and ``\\`` for a backslash in
+  the same text.
+- `escape`: for tables and JSON, where text is read back: the same behind an apostrophe, which spreadsheets know as
+  "this is text". Text that needs nothing stays as it is. `unescape` gives the original of what `escape` wrote, and
+  leaves all other text alone: what merely begins with an apostrophe is kept.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 
 _MARKS = r"\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"  # a fixed list: Unicode's own grows with Python
@@ -70,6 +71,12 @@ def encodable(text: str) -> str:
     return _SURROGATE.sub(_code, text)
 
 
+def escape_what_an_encoding_lacks() -> str:
+    """Register `shown`'s escapes as an error handler of codecs, for streams such as stdout, and give its name."""
+    codecs.register_error("monai_simclr.names", _replaced)
+    return "monai_simclr.names"
+
+
 def bytes_of(text: str) -> bytes:
     """UTF-8 of any text, for checksums: a name that is not UTF-8 has one too."""
     return text.encode("utf-8", "surrogatepass")
@@ -80,13 +87,23 @@ def _escaped(text: str) -> str:
     return _SPLIT.sub(r"\\x3b", safe)
 
 
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_coded(char) for char in error.object[error.start : error.end]), error.end
+
+
 def _code(match: re.Match[str]) -> str:
-    char, code = match[0], ord(match[0])
+    return _coded(match[0])
+
+
+def _coded(char: str) -> str:
+    code = ord(char)
     if char in _SHORT:
         return _SHORT[char]
     if 0xDC80 <= code <= 0xDCFF:  # how Python shows the byte 0x80 to 0xff of a name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _character(match: re.Match[str]) -> str:

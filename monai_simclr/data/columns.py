@@ -1,4 +1,4 @@
-"""The columns of an index, whoever wrote it: words to ours, ages to years, labels to numbers, or an error with the row."""
+"""The columns of an index, whoever wrote it: words to ours, ages to years, labels to numbers, or which row cannot."""
 
 from __future__ import annotations
 

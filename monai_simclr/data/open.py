@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from monai_simclr.data.index import COLUMNS, check_images_exist, check_index, read_index
+from monai_simclr.data.listing import list_files
 from monai_simclr.data.options import SourceOptions, source_options
 from monai_simclr.data.sources.chexpert import read_chexpert, recognise_chexpert
 from monai_simclr.data.sources.dicom_tree import read_dicom_tree, recognise_dicom_tree
@@ -119,8 +121,19 @@ def _recognise(path: Path, options: SourceOptions) -> tuple[Source, str]:
         return _OURS, "it has an index.csv"
     raise FileNotFoundError(
         f"{name} holds no index.csv, no table of {', '.join(source.name for source in SOURCES[:6])}, no DICOM file and "
-        "no image; see docs/how-to/own-dicom-archive.md"
+        f"no image; it {_what_lies_in(path)}; see docs/how-to/own-dicom-archive.md"
     )
+
+
+def _what_lies_in(path: Path) -> str:
+    """Files by their suffix, and what no file list has (links to nothing, folders that cannot be opened)."""
+    if not path.is_dir():
+        return "is a file of another kind"
+    found = list_files(path)
+    kinds = Counter(shown(one.suffix.lower()) or "no suffix" for one in found.paths)
+    said = [f"{count} files with {kind}" for kind, count in kinds.most_common(5)]
+    said += [f"{count} {reason}" for reason, count in found.counts().items()]
+    return f"holds {', '.join(said) or 'nothing that is not hidden'}"
 
 
 def _is_ours(file: Path) -> bool:

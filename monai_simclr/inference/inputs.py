@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,15 @@ from pydicom.errors import InvalidDicomError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from monai_simclr.data.listing import list_files, say_left_out
 from monai_simclr.data.radiograph import problem_of
 from monai_simclr.files import keyed_hash
 from monai_simclr.inference.journal import file_stamp
+from monai_simclr.names import shown
 
 __all__ = ["InferenceDataset", "identity_of", "list_radiographs"]
+
+logger = logging.getLogger("monai_simclr")
 
 _HASHED = {"patient_hash": "PatientID", "study_hash": "StudyInstanceUID", "sop_instance_hash": "SOPInstanceUID"}
 _TAGS = [*_HASHED.values(), "IssuerOfPatientID", "ViewPosition", "BodyPartExamined"]
@@ -94,7 +100,8 @@ def list_radiographs(folder: str | Path | Sequence[str | Path]) -> list[dict[str
     """Every file below a folder, in order of its path, as records ``{"image": path}``; or the files that are named.
 
     Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not
-    listed.
+    listed. Links are followed as `list_files` does; links that lead to what is listed already, or to nothing, are
+    counted in the log.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no file in it.
@@ -105,9 +112,20 @@ def list_radiographs(folder: str | Path | Sequence[str | Path]) -> list[dict[str
     if folder.is_file():
         return [{"image": str(folder)}]
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; pass --dataset_dir with the folder of radiographs")
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not shown:
-        raise FileNotFoundError(f"the folder {folder} has no files; pass --dataset_dir with the folder of radiographs")
-    return [{"image": str(path)} for path in shown]
+        raise FileNotFoundError(
+            f"there is no folder {shown(folder)}; pass --dataset_dir with the folder of radiographs"
+        )
+    found = list_files(folder)
+    if found.left_out:
+        _warn_once(say_left_out(found.left_out, folder))
+    if not found.paths:
+        raise FileNotFoundError(
+            f"the folder {shown(folder)} has no files; pass --dataset_dir with the folder of radiographs"
+        )
+    return [{"image": str(path)} for path in found.paths]
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """A folder that is watched is listed again and again."""
+    logger.warning(sentence)
