@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from monai_simclr.files import write_atomically
@@ -42,7 +43,7 @@ def table_text(table: pd.DataFrame, index_label: str | None = None) -> str:
             values = table.iloc[:, place].tolist()
             text = {value: escape(value) for value in set(filter(_is_text, values))}
             cells = [text.get(value, value) if _is_text(value) else value for value in values]
-            safe.isetitem(place, pd.Series(cells, table.index, object))
+            safe.isetitem(place, np.array(cells, dtype=object))
     return str(safe.to_csv(index=index_label is not None, index_label=index_label, lineterminator="\n"))
 
 
@@ -130,7 +131,7 @@ def unescaped_text(table: pd.DataFrame) -> pd.DataFrame:
         if not pd.api.types.is_numeric_dtype(kind):
             values = [unescape(value) if _is_text(value) else value for value in table.iloc[:, place]]
             if values != table.iloc[:, place].tolist():
-                plain.isetitem(place, pd.Series(values, table.index, object))
+                plain.isetitem(place, np.array(values, dtype=object))
     return plain.rename(columns=lambda name: unescape(str(name)))
 
 

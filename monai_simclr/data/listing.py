@@ -168,7 +168,7 @@ class _Walk:
                 self._leave("folders that are listed already", here)
                 continue
             self.seen.add((status.st_dev, status.st_ino))
-            waiting += [folder for entry in inside if (folder := self._take(entry, os.path.join(real, entry.name)))]
+            waiting += [one for entry in inside if (one := self._take(entry, os.path.join(real, entry.name)))]
 
     def follow(self, link: str) -> None:
         """List what a link to a folder leads to, unless it is listed already or a folder above."""
@@ -178,7 +178,7 @@ class _Walk:
             return
         status = os.stat(link)
         if (status.st_dev, status.st_ino) in self.seen:
-            self._leave("links to folders that are listed already", link)
+            self._leave("folders that are listed already", link)
             return
         self.found.followed.append(Path(link))
         self.enter(link, real)
