@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.files import write_atomically
-from monai_simclr.names import escape, shown, unescape
+from monai_simclr.names import encodable, escape, shown, unescape
 
 _LARGEST = 2**31
 """Bytes that a table may have when inflated."""
@@ -131,8 +131,19 @@ def unescaped_text(table: pd.DataFrame) -> pd.DataFrame:
         if not pd.api.types.is_numeric_dtype(kind):
             values = [unescape(value) if _is_text(value) else value for value in table.iloc[:, place]]
             if values != table.iloc[:, place].tolist():
+                hold_odd_names(filter(_is_text, values))
                 plain.isetitem(place, np.array(values, dtype=object))
     return plain.rename(columns=lambda name: unescape(str(name)))
+
+
+def hold_odd_names(names: Iterable[str]) -> None:
+    """Let pandas keep names that are not UTF-8, if there is one among these.
+
+    Where pyarrow is installed, pandas 3 keeps text in Arrow's memory, which has no place for them and raises. From then
+    on this process keeps new text in Python objects; it behaves alike.
+    """
+    if any(encodable(name) != name for name in names):
+        pd.set_option("mode.string_storage", "python")
 
 
 def header_of(path: str | Path) -> list[str]:
@@ -142,7 +153,8 @@ def header_of(path: str | Path) -> list[str]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             data = file.read(1 << 16)
         encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
-        return [name.strip() for name in next(csv.reader(data.decode(encoding, "replace").splitlines()), [])]
+        text = data.decode(encoding, "replace")
+        return [] if "\0" in text else [name.strip() for name in next(csv.reader(text.splitlines()), [])]
     except (OSError, EOFError, zlib.error, csv.Error):
         return []
 

@@ -6,9 +6,11 @@ import csv
 import hmac
 import io
 import json
+import re
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import monai_simclr
 from monai_simclr.data import RadiographError
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.exits import last_line
@@ -65,6 +68,14 @@ def test_a_table_comes_back_with_its_header(cells, title):
     assert back.iloc[:, 0].tolist() == cells
     assert back.columns[0] == f"t{title}"
     assert len(list(csv.reader(io.StringIO(text)))) == len(text.splitlines()) == len(cells) + 1
+
+
+def test_no_module_writes_a_table_by_itself():
+    ways = re.compile(r"\.to_csv\(|csv\.writer|DictWriter")
+    root = Path(monai_simclr.__file__).parent.parent
+    modules = [*root.glob("monai_simclr/**/*.py"), *root.glob("benchmarks/*.py")]
+    found = {path.name for path in modules if ways.search(re.sub(r">>> .*", "", path.read_text("utf-8")))}
+    assert found == {"tables.py"}
 
 
 def test_every_way_to_write_a_table_escapes(tmp_path):

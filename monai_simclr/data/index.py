@@ -21,7 +21,7 @@ from monai_simclr.data.columns import (
 )
 from monai_simclr.findings import NO_FINDING
 from monai_simclr.names import shown
-from monai_simclr.tables import read_cells, unescaped_text, write_table
+from monai_simclr.tables import hold_odd_names, read_cells, unescaped_text, write_table
 
 __all__ = [
     "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "combine_indexes", "findings_of",
@@ -205,7 +205,8 @@ def read_index(path: str | Path, check: bool = True) -> pd.DataFrame:
         empty = np.flatnonzero(table["image"] == "")
         if len(empty):
             raise ValueError(f"{place(int(empty[0]), path.name)}: the column 'image' is blank; remove the row")
-        table["image"] = [str((path.parent / name).absolute()) for name in table["image"]]
+        hold_odd_names([str(path)])
+        table["image"] = [_absolute(path.parent, name) for name in table["image"]]
     table = settle_index(table, path.name)
     return check_index(table) if check else table
 
@@ -242,6 +243,12 @@ def write_index(index: pd.DataFrame, path: str | Path) -> Path:
     path = Path(path)
     root = path.parent.absolute()
     return write_table(index.assign(image=[_relative(Path(name), root) for name in index["image"]]), path)
+
+
+def _absolute(folder: Path, name: str) -> str:
+    """Path of an image; backslashes of a table from Windows are folders where there is such a file."""
+    path, other = (folder / name).absolute(), (folder / name.replace("\\", "/")).absolute()
+    return str(other if "\\" in name and not path.is_file() and other.is_file() else path)
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monai_simclr.data.sources.wording import SPLIT_WORDS
 from monai_simclr.names import shown
+from monai_simclr.tables import hold_odd_names
 
 logger = logging.getLogger("monai_simclr.data")
 
@@ -62,6 +63,7 @@ def list_files(folder: str | Path) -> Listing:
     while walk.folder_links:
         walk.follow(walk.folder_links.pop(min(range(len(walk.folder_links)), key=walk.folder_links.__getitem__)))
     walk.add_file_links()
+    hold_odd_names([*walk.files, os.fspath(folder)])
     walk.found.paths = sorted(Path(path) for path in walk.files)
     return walk.found
 

@@ -142,6 +142,13 @@ def test_an_index_finds_every_file_again(tmp_path, name):
         assert len(place.read_text("utf-8").splitlines()) == 2
 
 
+def test_a_table_from_windows_finds_its_images(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "images" / "1.png")
+    index = open_index(_write(tmp_path / "index.csv", "images\\1.png,a,,PA,F,60,train", end="\r\n"))
+    assert index["image"].tolist() == [str(tmp_path / "images" / "1.png")]
+
+
 def test_an_index_csv_of_another_program_does_not_keep_a_folder_from_opening(tmp_path, caplog):
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "1.png")
     (tmp_path / "index.csv").write_text("StudyDate,Accession\n2020,1\n")

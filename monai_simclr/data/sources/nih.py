@@ -84,7 +84,7 @@ def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
     if numbers.isna().to_numpy().any():
         row = int(np.flatnonzero(numbers.isna().any(axis=1))[0])
         raise ValueError(f"{path.name}, row {row + 2}: a box needs four numbers, got {table.iloc[row, 2:].tolist()}")
-    return pd.concat([table["image"], table["finding"].map(canonical_finding), numbers], axis=1)
+    return pd.concat([table["image"].map(base_name), table["finding"].map(canonical_finding), numbers], axis=1)
 
 
 def _labels(path: Path, texts: pd.Series) -> np.ndarray:

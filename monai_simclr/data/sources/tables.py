@@ -59,7 +59,7 @@ def locate(folders: Sequence[Path], names: pd.Series, suffixes: Sequence[str] = 
     for folder in reversed(list(folders)):
         if folder.is_dir():
             here |= {path.name: str(path.absolute()) for path in folder.iterdir()}
-    ends = dict.fromkeys(suffixes)
+    ends = dict.fromkeys((*suffixes, ""))
     fallback = folders[0].absolute()
     found = []
     for name in map(base_name, names):
