@@ -40,7 +40,7 @@ def read_text_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
 
 
 def base_name(name: str) -> str:
-    """A file's name without folders, however a table writes them.
+    r"""A file's name without folders, however a table writes them.
 
     Example:
         >>> base_name("images/0001.png"), base_name(r"images\0001.png"), base_name("0001.png ")
