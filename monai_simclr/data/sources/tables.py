@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -46,7 +46,7 @@ def base_name(name: str) -> str:
         >>> base_name("images/0001.png"), base_name(r"images\0001.png"), base_name("0001.png ")
         ('0001.png', '0001.png', '0001.png')
     """
-    return PureWindowsPath(name.strip()).name
+    return name.strip().replace("\\", "/").rpartition("/")[2]
 
 
 def locate(folders: Sequence[Path], names: pd.Series, suffixes: Sequence[str] = ("",)) -> list[str]:
