@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from monai_simclr.names import shown
+
 __all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "Preempted", "SettingError", "exit_code", "last_line", "root_of"]
 
 PREEMPTED = 75
@@ -94,7 +96,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def last_line(error: BaseException) -> str:
-    """What stands last on stderr: the error's sentence, or that it is a bug of ours.
+    """What stands last on stderr, on one line: the error's sentence, or that it is a bug of ours.
 
     Example:
         >>> last_line(ValueError("the index has no rows"))
@@ -102,6 +104,10 @@ def last_line(error: BaseException) -> str:
         >>> last_line(KeyboardInterrupt())
         'stopped by Ctrl-C; run the same command again'
     """
+    return shown(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
     if _is_of_another_version(error):
         return f"{type(root_of(error)).__name__}: {str(root_of(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
     error = root_of(error)

@@ -17,41 +17,45 @@ PACKAGE = ROOT / "monai_simclr"
 
 L2_AND_BELOW = [
     *("findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
-    *("locks", "progress", "ranks", "checkpoints"),
+    *("locks", "progress", "ranks", "checkpoints", "names", "tables"),
     *("data", "transforms", "engines", "evaluation"),
 ]
 MAY_IMPORT: dict[str, list[str]] = {
     "findings": [],
-    "files": [],
+    "names": [],
+    "files": ["names"],
+    "tables": ["files", "names"],
     "fitting": [],
     "ops": ["fitting"],
     "losses": [],
     "networks": ["files"],
     "optimizers": [],
-    "embeddings": ["files"],
-    "results": ["files"],
-    "exits": [],
+    "embeddings": ["files", "tables"],
+    "results": ["files", "names"],
+    "exits": ["names"],
     "locks": [],
     "progress": [],
     "ranks": [],
     "checkpoints": ["files"],
-    "data": ["findings", "files", "fitting", "locks", "ops", "progress", "ranks"],
+    "data": ["findings", "files", "names", "tables", "fitting", "locks", "ops", "progress", "ranks"],
     "transforms": ["ops"],
     "engines": ["embeddings", "ranks"],
     "evaluation": ["findings", "embeddings", "files"],
     "recipes": ["data", "transforms", "ops"],
-    "handlers": ["evaluation", "embeddings", "results", "files", "exits", "ranks", "checkpoints"],
-    "audit": ["data", "findings", "files", "results"],
-    "report": ["evaluation", "embeddings", "results", "files", "findings"],
+    "handlers": ["evaluation", "embeddings", "results", "files", "tables", "exits", "ranks", "checkpoints"],
+    "audit": ["data", "findings", "files", "names", "tables", "results"],
+    "report": ["evaluation", "embeddings", "results", "files", "tables", "findings"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
-    "inference": ["files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
+    "inference": [
+        *("files", "names", "tables", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"),
+    ],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
-    "predicting": ["exits", "files", "inference"],
+    "predicting": ["exits", "files", "inference", "tables"],
     "exporting": ["bundling", "files", "findings", "inference", "networks", "recipes", "verifying"],
     "verifying": ["bundles", "pickles"],
     "pickles": [],
     "bundling": ["exits", "findings", "files", "bundles"],
-    "worklists": ["files", "embeddings", "evaluation", "results"],
+    "worklists": ["names", "tables", "embeddings", "evaluation", "results"],
     "study": [*L2_AND_BELOW, "recipes", "report", "workflows", "bundling"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling", "study"],
     "cli": [
@@ -64,7 +68,7 @@ MAY_IMPORT: dict[str, list[str]] = {
 }
 EVERYBODY_MAY = {"_version"}
 LIGHT_ROOMS = [
-    *("findings", "files", "fitting", "results", "exits", "locks", "checkpoints"),
+    *("findings", "names", "files", "tables", "fitting", "results", "exits", "locks", "checkpoints"),
     *("cli", "__init__", "__main__", "_version"),
 ]
 
