@@ -48,6 +48,7 @@ def export_onnx(bundle: str | Path, path: str | Path) -> Path:
     """Write the classifier as ONNX: ``image`` float32 (N, 1, S, S) in [0, 1] to ``pred``, logits (N, K); N is free.
 
     The file's metadata hold, as JSON, what `metadata_of` gives: findings, preprocessing, temperatures and thresholds.
+    Decide with ``logit >= threshold_logit``.
 
     Args:
         bundle: folder of a bundle with a trained classifier.
@@ -151,8 +152,14 @@ def export_folder(bundle: str | Path, folder: str | Path) -> Path:
 def metadata_of(card: ClassifierCard) -> dict[str, str]:
     """What travels inside an exported file, as text: findings, preprocessing, operating points, the checksum."""
     operating: dict[str, Any] = {
-        name: {"temperature": card.operating[name].temperature, "threshold_probability": threshold}
-        for name, threshold in zip(card.findings, card.thresholds(), strict=True)
+        name: {
+            "temperature": card.operating[name].temperature,
+            "threshold_logit": logit,  # decide with logit >= threshold_logit; probabilities are for people to read
+            "threshold_probability": probability,
+        }
+        for name, logit, probability in zip(
+            card.findings, card.thresholds(), card.threshold_probabilities(), strict=True
+        )
     }
     return {
         "findings": json.dumps(list(card.findings)),

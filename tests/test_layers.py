@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "preview": ["data", "transforms", "ops", "files", "recipes"],
     "inference": ["files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
-    "predicting": [],
+    "predicting": ["exits", "files", "inference"],
     "exporting": ["files", "inference", "networks", "recipes"],
     "verifying": ["bundles"],
     "bundling": ["findings", "files", "bundles"],

@@ -158,9 +158,9 @@ def similar_images(embeddings: Embeddings, row: int, n: int = 10) -> pd.DataFram
     """
     unit = normalize(embeddings.features - embeddings.features.mean(axis=0))
     patients = embeddings.index["patient_id"].to_numpy()
-    table = embeddings.index.assign(similarity=(unit @ unit[row]).round(6))
+    table = embeddings.index.assign(similarity=unit @ unit[row])
     table = table[patients != patients[row]].sort_values("similarity", ascending=False, kind="stable")
-    table = table.drop_duplicates("patient_id").head(n)
+    table = table.drop_duplicates("patient_id").head(n).round({"similarity": 6})
     return table[["similarity", *(name for name in table.columns if name != "similarity")]].reset_index(drop=True)
 
 

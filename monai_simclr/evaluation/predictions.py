@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 __all__ = ["Predictions", "sigmoid"]
 
@@ -68,10 +69,10 @@ class Predictions:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, without overflow.
+    """Probabilities of logits, in float64, for people to read: above 37 they are exactly 1, so decide on logits.
 
     Example:
-        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
-        [0.0, 0.5, 1.0]
+        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist(), bool(sigmoid(np.array(-100.0)) > 0)
+        ([0.0, 0.5, 1.0], True)
     """
-    return 0.5 * (1 + np.tanh(np.asarray(logits, dtype=float) / 2))
+    return expit(np.asarray(logits, dtype=float))

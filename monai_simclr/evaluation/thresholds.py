@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-__all__ = ["OPERATING_POINTS", "choose_thresholds"]
+__all__ = ["OPERATING_POINTS", "choose_thresholds", "with_room"]
+
+_ROOM = 1e-3
+"""Room below a threshold, at most, in standard deviations of the validation scores."""
 
 OPERATING_POINTS: tuple[str, ...] = (
     "sensitivity at 90% specificity",
@@ -41,3 +44,30 @@ def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
     return np.array([*chosen, cuts[int(np.argmax(f1))]], dtype=float)
+
+
+def with_room(threshold: float, scores: np.ndarray) -> float:
+    """A threshold that decides the same on `scores`, with room for rounding below the lowest score that it calls.
+
+    `choose_thresholds` gives the score of an image. The same image in a batch of another size, on a GPU or in another
+    runtime has a score that differs in the last digits, and half the time it would be called otherwise. So the
+    threshold goes down by half of the way to the next lower score, at most by a thousandth of the scores' standard
+    deviation, which changes no rate worth naming. It is a float32 number, so that comparing in float32 decides alike.
+
+    Args:
+        threshold: what `choose_thresholds` chose; an infinite one and NaN come back as they are.
+        scores: that it was chosen on, shape ``(N,)``.
+
+    Example:
+        >>> scores = np.array([-1.0, 0.0, 2.0])
+        >>> round(with_room(2.0, scores), 4), with_room(2.0, np.array([np.nextafter(2, 0), 2.0]))
+        (1.9988, 2.0)
+    """
+    scores = np.asarray(scores, dtype=float)
+    below = scores[scores < threshold]
+    if not np.isfinite(threshold) or not len(scores):
+        return float(threshold)
+    next_lower = float(below.max()) if len(below) else -np.inf
+    room = min((threshold - next_lower) / 2, _ROOM * float(scores.std()))
+    lowered = float(np.float32(threshold - room))
+    return lowered if next_lower < lowered <= threshold else float(threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,24 +91,31 @@ def identity_of(path: str | Path, key: str) -> dict[str, str]:
     return {**about, "flags": ";".join(flags)}
 
 
-def list_radiographs(folder: str | Path | Sequence[str | Path]) -> list[dict[str, str]]:
+def list_radiographs(folder: str | Path | Sequence[str | Path], empty: bool = False) -> list[dict[str, str]]:
     """Every file below a folder, in order of its path, as records ``{"image": path}``; or the files that are named.
 
     Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not
     listed.
 
+    Args:
+        folder: a folder, a file, or several of them.
+        empty: a folder may have no files, as one that is watched.
+
     Raises:
-        FileNotFoundError: if there is no such folder, or no file in it.
+        FileNotFoundError: if there is no such folder, the path is empty, or no file is in it unless it may be empty.
     """
     if not isinstance(folder, (str, Path)):
-        return [record for one in folder for record in list_radiographs(one)]
+        return [record for one in folder for record in list_radiographs(one, empty)]
+    if str(folder) == "":  # Path("") is the current folder
+        raise FileNotFoundError("the path of the radiographs is empty; pass --dataset_dir with their folder")
     folder = Path(folder)
     if folder.is_file():
         return [{"image": str(folder)}]
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; pass --dataset_dir with the folder of radiographs")
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    # os.walk goes on where a folder went away meanwhile, Path.rglob does not
+    found = sorted(path for at, _, names in os.walk(folder) for name in names if (path := Path(at, name)).is_file())
     shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not shown:
+    if not shown and not empty:
         raise FileNotFoundError(f"the folder {folder} has no files; pass --dataset_dir with the folder of radiographs")
     return [{"image": str(path)} for path in shown]

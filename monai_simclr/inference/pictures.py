@@ -52,11 +52,11 @@ class RowPictures:
 
 
 def leading_finding(row: Mapping[str, Any], card: ClassifierCard) -> int | None:
-    """Number of the positive finding that is furthest above its threshold, None when there is none."""
+    """Number of the positive finding that is furthest above its threshold in log-odds, None when there is none."""
     above = {
-        k: probability - threshold
-        for k, (probability, threshold, decision) in enumerate(
-            zip(row["probabilities"], card.thresholds(), row["decisions"], strict=True)
+        k: (logit - threshold) / card.operating[card.findings[k]].temperature
+        for k, (logit, threshold, decision) in enumerate(
+            zip(row["logits"], card.thresholds(), row["decisions"], strict=True)
         )
         if decision and threshold is not None
     }

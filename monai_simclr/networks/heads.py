@@ -130,7 +130,12 @@ class FindingClassifier(nn.Module):
         encoder.requires_grad_(not frozen)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.encoder(images))
+        features = self.encoder(images)
+        if torch.is_autocast_enabled(features.device.type):
+            # logits of 8 or 11 bits tie, and are ranked and decided on: the last layer is computed in float32
+            with torch.autocast(features.device.type, enabled=False):
+                return self.classifier(features.float())
+        return self.classifier(features)
 
     def train(self, mode: bool = True) -> FindingClassifier:
         """Training mode; a frozen encoder stays in evaluation mode, or its batch statistics would move."""
