@@ -9,21 +9,20 @@ from typing import Any
 
 import pydicom
 import torch
-from pydicom.errors import InvalidDicomError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monai_simclr.data.radiograph import problem_of
+from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_file import read_header
+from monai_simclr.data.formats.dicom_tags import text
+from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.radiograph import RadiographError, problem_of
 from monai_simclr.files import keyed_hash
 from monai_simclr.inference.journal import file_stamp
 
 __all__ = ["InferenceDataset", "identity_of", "list_radiographs"]
 
 _HASHED = {"patient_hash": "PatientID", "study_hash": "StudyInstanceUID", "sop_instance_hash": "SOPInstanceUID"}
-_TAGS = [*_HASHED.values(), "IssuerOfPatientID", "ViewPosition", "BodyPartExamined"]
-_LATERAL = ("LL", "RL", "LLD", "RLD", "LATERAL")
-_CHEST = ("CHEST", "THORAX", "LUNG", "HEART", "RIB", "ABDOMEN")
-"""A body part that names one of these may show a chest (CHESTABDOMEN, BABYGRAM has none and is flagged)."""
 
 
 class InferenceDataset(Dataset):
@@ -71,24 +70,27 @@ def identity_of(path: str | Path, key: str) -> dict[str, str]:
         key: of the hashes.
 
     Returns:
-        `file_hash`, `stamp`, `patient_hash`, `study_hash`, `sop_instance_hash`, `view_position`, and `flags`: "lateral"
-        and "not a chest" as the header says it, joined by ";".
+        `file_hash`, `stamp`, `patient_hash`, `study_hash`, `sop_instance_hash`, `view_position` as in an index, and
+        `flags`: "lateral" and "not a chest" as `exam_of` finds them in the header, joined by ";".
     """
     about = {"file_hash": keyed_hash(key, str(Path(path).absolute())), "stamp": "", **dict.fromkeys(_HASHED, "")}
     about |= {"view_position": "", "flags": ""}
     try:
         about["stamp"] = file_stamp(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        text = {name: str(header.get(name, "") or "").strip() for name in _TAGS}
-    except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError, KeyError, NotImplementedError):
+        with quiet_libraries():
+            return about | _said(read_header(path)[0], key)
+    except (OSError, RadiographError):  # the reader will say why, in its row
         return about
-    text["PatientID"] = f"{text['IssuerOfPatientID']}:{text['PatientID']}" if text["PatientID"] else ""
-    about |= {name: keyed_hash(key, text[tag]) if text[tag] else "" for name, tag in _HASHED.items()}
-    about["view_position"] = text["ViewPosition"] if text["ViewPosition"].isalpha() else ""
-    part = text["BodyPartExamined"].upper()
-    flags = ["lateral"] if about["view_position"].upper() in _LATERAL else []
-    flags += ["not a chest"] if part and not any(name in part for name in _CHEST) else []
-    return {**about, "flags": ";".join(flags)}
+
+
+def _said(header: pydicom.Dataset, key: str) -> dict[str, str]:
+    names = {name: text(header, tag) for name, tag in _HASHED.items()}
+    patient, exam = names["patient_hash"], exam_of(header)
+    names["patient_hash"] = f"{text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
+    flags = ["lateral"] if exam.view.beam == "lateral" else []
+    flags += ["not a chest"] if exam.part == "other" else []
+    hashes = {name: keyed_hash(key, value) if value else "" for name, value in names.items()}
+    return {**hashes, "view_position": exam.view.position, "flags": ";".join(flags)}
 
 
 def list_radiographs(folder: str | Path | Sequence[str | Path], empty: bool = False) -> list[dict[str, str]]:

@@ -13,7 +13,9 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from monai_simclr.data.formats.codestream import Frame, jpeg2000_frame, jpeg_frame
-from monai_simclr.data.formats.dicom_header import DicomHeader, PixelLayout
+from monai_simclr.data.formats.dicom_file import DicomHeader
+from monai_simclr.data.formats.dicom_header import PixelLayout
+from monai_simclr.data.formats.dicom_stream import InflatedStream
 from monai_simclr.data.formats.dicom_tags import code, name_of
 from monai_simclr.data.formats.rle import decode_rle
 from monai_simclr.data.radiograph import RadiographError
@@ -92,8 +94,12 @@ def _read_element(path: Path, header: DicomHeader) -> tuple[bytes, str]:
     implicit = start[4:5] != b"O" and header.syntax.is_implicit_VR
     try:
         element = next(data_element_generator(stream, implicit, header.syntax.is_little_endian))
+    except RadiographError:
+        raise
     except Exception as error:  # an element without an end, or with an impossible one
         raise RadiographError(path, "is truncated: its pixel data have no end") from error
+    if isinstance(stream, InflatedStream):
+        stream.finish()
     if element.tag != 0x7FE00010:
         raise RadiographError(path, f"has pixels of fractions ({name_of('FloatPixelData')}); whole numbers are read")
     return bytes(element.value or b""), str(element.VR or "OW")
