@@ -112,7 +112,7 @@ class PredictionWriter:
             if self.keep.embeddings and not reason:
                 row["features"] = packed(features[i])
             if self._pictures is not None:
-                self._pictures(row, output[CommonKeys.IMAGE][i], path)
+                row["reason"] = self._pictures(row, output[CommonKeys.IMAGE][i], path) or reason
             rows.append(row)
         self.journal.append(rows)
 

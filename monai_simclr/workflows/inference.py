@@ -139,7 +139,7 @@ def _finish(run: Run, card: ClassifierCard, journal: Journal) -> None:
     if not is_first():
         return
     rows = journal.all_rows()
-    refused, flagged = (sum(bool(row[name]) for row in rows) for name in ("reason", "flags"))
+    refused, flagged = (sum(row["probabilities"] is None for row in rows), sum(bool(row["flags"]) for row in rows))
     counts = {"files": len(rows), "predicted": len(rows) - refused, "refused": refused, "flagged": flagged}
     made = write_tables(rows, card, run.output_dir)
     made.append(write_metrics(run.output_dir, counts, command="inference", split="", seed=run.seed, n=counts))
