@@ -12,7 +12,7 @@ import numpy as np
 
 __all__ = ["DRAWN", "SIDE", "SPOILED", "cropped"]
 
-SIDE = 224
+SIDE = 128
 Random = np.random.RandomState
 
 
@@ -60,7 +60,7 @@ def _white_noise(random: Random) -> np.ndarray:
 
 
 def _smooth_noise(random: Random) -> np.ndarray:
-    sigma = float(np.exp(random.uniform(np.log(1), np.log(60))))
+    sigma = float(np.exp(random.uniform(np.log(1), np.log(35))))
     return _stretched(cv2.GaussianBlur(random.rand(SIDE, SIDE).astype(np.float32), (0, 0), sigma))
 
 
@@ -106,18 +106,18 @@ def _shapes(random: Random) -> np.ndarray:
     plane = np.full((SIDE, SIDE), random.uniform(0, 255), np.float32)
     for _ in range(random.randint(1, 25)):
         gray = float(random.uniform(0, 255))
-        middle, axes = random.randint(0, SIDE, 2).tolist(), random.randint(4, 90, 2).tolist()
+        middle, axes = random.randint(0, SIDE, 2).tolist(), random.randint(3, 52, 2).tolist()
         if random.rand() < 0.5:
             cv2.ellipse(plane, middle, axes, float(random.uniform(0, 360)), 0, 360, gray, -1)
         else:
             cv2.rectangle(plane, middle, (middle[0] + axes[0], middle[1] + axes[1]), gray, -1)
-    return cv2.GaussianBlur(plane, (0, 0), random.uniform(0.5, 6))
+    return cv2.GaussianBlur(plane, (0, 0), random.uniform(0.3, 4))
 
 
 def _text(random: Random) -> np.ndarray:
     plane = np.full((SIDE, SIDE), 255, np.uint8)
-    size, left = random.uniform(0.25, 1.2), random.randint(0, 30)
-    for y in range(random.randint(8, 30), SIDE, max(int(size * random.uniform(22, 34)), 6)):
+    size, left = random.uniform(0.2, 0.9), random.randint(0, 20)
+    for y in range(random.randint(5, 20), SIDE, max(int(size * random.uniform(22, 34)), 4)):
         letters = "".join(chr(c) for c in random.randint(97, 123, random.randint(3, 60)))
         words = " ".join(letters[i : i + 5] for i in range(0, len(letters), 5))
         cv2.putText(plane, words, (int(left), int(y)), cv2.FONT_HERSHEY_SIMPLEX, size, 0.0, 1, cv2.LINE_AA)
@@ -156,18 +156,18 @@ class _Film:
     def developed(self) -> np.ndarray:
         """Blur, noise, exposure, a turn, a place and a marker at random."""
         random = self.random
-        plane = _stretched(cv2.GaussianBlur(self.amount, (0, 0), random.uniform(0.6, 1.8))) / 255
+        plane = _stretched(cv2.GaussianBlur(self.amount, (0, 0), random.uniform(0.4, 1.2))) / 255
         plane = plane ** random.uniform(0.4, 1.1)
-        middle = (SIDE / 2 + random.uniform(-20, 20), SIDE / 2 + random.uniform(-20, 20))
+        middle = (SIDE / 2 + random.uniform(-12, 12), SIDE / 2 + random.uniform(-12, 12))
         turn = float(random.uniform(-15, 15)) if random.rand() < 0.6 else float(random.uniform(0, 360))
         matrix = cv2.getRotationMatrix2D(middle, turn, float(random.uniform(0.8, 1.5)))
         plane = cv2.warpAffine(plane, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
-        texture = cv2.GaussianBlur(random.normal(0, 1, plane.shape).astype(np.float32), (0, 0), random.uniform(0.5, 3))
+        texture = cv2.GaussianBlur(random.normal(0, 1, plane.shape).astype(np.float32), (0, 0), random.uniform(0.4, 2))
         plane = plane + random.uniform(0, 0.05) * texture / texture.std()
         film = np.clip(255 * plane, 0, 255).astype(np.uint8)
         if random.rand() < 0.5:
-            place = int(random.randint(5, 190)), int(random.randint(25, 215))
-            cv2.putText(film, "LR"[random.randint(2)], place, cv2.FONT_HERSHEY_SIMPLEX, 0.8, 255, 2)
+            place = int(random.randint(3, 105)), int(random.randint(15, 122))
+            cv2.putText(film, "LR"[random.randint(2)], place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
         return film.astype(np.float32)
 
 

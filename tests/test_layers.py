@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "audit": ["data", "findings", "files", "results"],
     "report": ["evaluation", "embeddings", "results", "files", "findings"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
-    "inference": ["files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
+    "inference": ["ops", "files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
     "predicting": ["exits", "files", "inference"],
     "exporting": ["files", "inference", "networks", "recipes"],

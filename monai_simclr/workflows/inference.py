@@ -27,6 +27,7 @@ from monai_simclr.inference import (
 )
 from monai_simclr.inference.card import hash_of
 from monai_simclr.networks import FindingClassifier, load_classifier
+from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank
 from monai_simclr.results import closing_line, write_metrics
@@ -75,6 +76,7 @@ def infer(
     network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
     operating = hash_of({name: vars(one) for name, one in card.operating.items()})
     identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep), "rows": _ROWS}
+    identity["chest_check"] = ChestCheck.shipped().checksum
     batches = cast(DataLoader, evaluator.data_loader)
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = _key(run.output_dir)
@@ -117,7 +119,7 @@ def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int) -> None:
 
     def show() -> None:
         nonlocal seen, refused
-        refused += sum(bool(row["reason"]) for row in journal.rows[seen:])
+        refused += sum(row["probabilities"] is None for row in journal.rows[seen:])
         seen = len(journal.rows)
         progress(seen - first, total, refused)
 
