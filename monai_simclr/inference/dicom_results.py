@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from monai_simclr.files import write_atomically
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.dicom_source import source_of
 
-__all__ = ["capture", "check_installed", "code_of", "report", "write_dicom"]
+__all__ = ["capture", "check_installed", "code_of", "encoded", "report", "write_dicom"]
 
 _NAME = "monai-simclr"
 _SCHEME = "99MSIMCLR"
@@ -124,10 +125,18 @@ def capture(radiograph: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset
     return _with_pixels(made, picture)
 
 
+def encoded(dataset: pydicom.Dataset) -> bytes:
+    """The bytes of a DICOM file (PS3.10)."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
 def write_dicom(dataset: pydicom.Dataset, path: str | Path) -> Path:
     """Write a DICOM file (PS3.10), whole or not at all."""
-    with write_atomically(path) as part, open(part, "wb") as file:
-        dataset.save_as(file, enforce_file_format=True)
+    content = encoded(dataset)
+    with write_atomically(path) as part:
+        part.write_bytes(content)
     return Path(path)
 
 

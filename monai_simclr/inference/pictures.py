@@ -14,9 +14,9 @@ from torch import Tensor
 from monai_simclr.data import read_radiograph
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.files import open_regular
+from monai_simclr.files import open_regular, write_atomically
 from monai_simclr.inference.card import ClassifierCard
-from monai_simclr.inference.dicom_results import capture, check_installed, report, write_dicom
+from monai_simclr.inference.dicom_results import capture, check_installed, encoded, report
 from monai_simclr.inference.overlays import overlay, write_overlay
 from monai_simclr.networks import FindingClassifier
 
@@ -63,19 +63,24 @@ class RowPictures:
 
     def _dicom_problem(self, row: Mapping[str, Any], picture: np.ndarray | None, path: str) -> str:
         try:
-            source = _dicom_header(path)
-            made = {} if source is None else {"sr": report(source, row, self.card)}
-            if source is not None and picture is not None:
-                made["sc"] = capture(source, picture)
-            for kind, dataset in made.items():
-                write_dicom(dataset, self.folder / "dicom" / f"{row['file_hash']}.{kind}.dcm")
-        except (OSError, MemoryError):  # the disk, the memory: of the run, not of this file
+            with quiet_libraries():  # their warnings have the patient's name in them
+                made = self._dicom_files(row, picture, path)
+        except MemoryError:  # of the run, not of this file
             raise
         except Exception as error:  # pydicom and highdicom raise many kinds on headers that they did not expect
             logger.debug("no DICOM results of one file", exc_info=error)
-            problem = getattr(error, "problem", type(error).__name__)
-            return f"no DICOM results: {problem}"
+            return f"no DICOM results: {getattr(error, 'problem', type(error).__name__)}"
+        for kind, content in made.items():
+            with write_atomically(self.folder / "dicom" / f"{row['file_hash']}.{kind}.dcm") as part:
+                part.write_bytes(content)
         return ""
+
+    def _dicom_files(self, row: Mapping[str, Any], picture: np.ndarray | None, path: str) -> dict[str, bytes]:
+        source = _dicom_header(path)
+        if source is None:
+            return {}
+        made = {"sr": encoded(report(source, row, self.card))}
+        return made if picture is None else {**made, "sc": encoded(capture(source, picture))}
 
 
 def leading_finding(row: Mapping[str, Any], card: ClassifierCard) -> int | None:
@@ -95,5 +100,4 @@ def _dicom_header(path: str) -> pydicom.Dataset | None:
     with open_regular(path) as file:
         if file.read(132)[128:] != b"DICM":
             return None
-    with quiet_libraries():
-        return read_header(path, whole=True)[0]
+    return read_header(path, whole=True)[0]
