@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
 from monai_simclr.ops.lungs import LEAST_FIT, planes_of
 
-__all__ = ["ChestCheck", "chest_scores", "seen"]
+__all__ = ["ChestCheck", "Seen", "chest_scores", "seen"]
 
 _WHOLE, _MARGIN = np.array([0.0, 0.0, 1.0, 1.0]), 0.2
 
@@ -36,9 +36,14 @@ class ChestCheck:
     bias: float
 
     def score(self, plane: np.ndarray) -> float:
-        """Log-odds above the threshold that a plane, float32 ``(H, W)``, shows an upright chest; -inf for no contrast."""
+        """Log-odds above the threshold that a plane, float32 ``(H, W)``, shows an upright chest.
+
+        It is -inf where there is nothing to see, and where the cascade does not trust itself (`LEAST_FIT`).
+        """
         found = seen(plane)
-        return -math.inf if found is None else float(found @ self.weights + self.bias)
+        if found is None or found.fit < LEAST_FIT:
+            return -math.inf
+        return float(found.features @ self.weights + self.bias)
 
     @property
     def checksum(self) -> str:
@@ -57,23 +62,22 @@ class ChestCheck:
             return cls(numbers["weights"], float(numbers["bias"]))
 
 
-def seen(plane: np.ndarray) -> np.ndarray | None:
-    """What the rule judges by: features of the whole image and of the place where the cascade finds the lungs.
+class Seen(NamedTuple):
+    """What the rule judges by."""
 
-    Args:
-        plane: float32, shape ``(H, W)``, bright is dense, any size and unit.
+    features: np.ndarray
+    """float32, shape ``(2 * N_FEATURES,)``: of the whole image, then of the place where the cascade finds the lungs."""
+    fit: float
+    """How well the cascade thinks that place fits, in [0, 1]."""
 
-    Returns:
-        float32, shape ``(2 * N_FEATURES,)``; None where the cascade does not trust itself (`LEAST_FIT`), or there is
-        nothing to see: one gray, NaN.
-    """
+
+def seen(plane: np.ndarray) -> Seen | None:
+    """Look at a plane, float32 ``(H, W)``, bright is dense, any size and unit; None for one gray or NaN."""
     if not np.isfinite(plane).all() or plane.min() == plane.max():
         return None
     box, fit = LungCascade.shipped().locate(plane)
-    if fit < LEAST_FIT:
-        return None
     small = reduced(plane)
-    return np.concatenate([features(look(small, _WHOLE, 0.0)), features(look(small, box, _MARGIN))])
+    return Seen(np.concatenate([features(look(small, _WHOLE, 0.0)), features(look(small, box, _MARGIN))]), fit)
 
 
 def chest_scores(images: Tensor) -> np.ndarray:

@@ -130,7 +130,7 @@ def test_what_is_no_batch_of_images_is_refused():
 
 def test_a_score_is_the_weighted_sum_of_what_is_seen(chests):
     plane, check = chests[0, 0].numpy(), ChestCheck.shipped()
-    found = seen(plane)
+    found = seen(plane).features
     expected = sum(float(w) * float(x) for w, x in zip(check.weights, found, strict=True)) + check.bias
     assert ops.chest_scores(chests[:1])[0] == pytest.approx(expected, abs=1e-3)
 
