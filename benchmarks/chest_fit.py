@@ -1,8 +1,8 @@
 """Fit the chest check that the package ships.
 
-Run: python benchmarks/chest_fit.py --shared DIR     (writes monai_simclr/ops/chest_check.npz; three minutes on one core)
+Run: python benchmarks/chest_fit.py --shared DIR     (writes monai_simclr/ops/chest_check.npz; two minutes)
 
-A logistic regression: half of the patients teach it, another quarter sets its threshold; benchmarks/chests.py reports on
+A logistic regression: half of the patients teach it, a quarter sets its threshold; benchmarks/chests.py reports on
 the last quarter.
 """
 
@@ -124,7 +124,9 @@ def _weights(kinds: np.ndarray, is_chest: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, required=True, help="folder of the packs cxr, nih128, nih224, unlabelled")
+    parser.add_argument(
+        "--shared", type=Path, required=True, help="folder of the packs cxr, nih128, nih224, unlabelled"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "monai_simclr/ops/chest_check.npz")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)

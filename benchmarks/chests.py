@@ -108,7 +108,9 @@ def _parts(image: np.ndarray, random: np.random.RandomState, count: int) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, required=True, help="folder of the packs cxr, nih128, nih224, unlabelled")
+    parser.add_argument(
+        "--shared", type=Path, required=True, help="folder of the packs cxr, nih128, nih224, unlabelled"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "chests.json")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)

@@ -1,6 +1,6 @@
 """Does an image show a chest from the front, upright and whole? One linear rule on what the lung cascade sees.
 
-The cascade's own confidence says how well a box fits; it passes a fifth of the pictures that show a third of a chest. This
+The cascade's own confidence says how well a box fits; it passes a fifth of the pictures of a third of a chest. This
 rule looks at the same features twice, in the whole image and where the cascade ends, and was fitted to tell real chests
 from the same chests turned, inverted and cut, and from noise, patterns, text and drawn bones.
 

@@ -1,4 +1,4 @@
-"""DICOM results of files as they are in use: sparse, odd, damaged; checked with dciodvfy of David Clunie's dicom3tools."""
+"""DICOM results of files as they are in use: sparse, odd, damaged; checked with dciodvfy (David Clunie's dicom3tools).
 
 from __future__ import annotations
 
@@ -174,7 +174,11 @@ def test_the_capture_says_what_the_source_says_of_orientation_loss_and_burned_in
         if keyword in unknown:
             delattr(unknown, keyword)
     one, two = (made_of(header, row, card)["sc"] for header in (known, unknown))
-    assert (list(one.PatientOrientation), one.BurnedInAnnotation, one.LossyImageCompression) == (["L", "F"], "YES", "01")
+    assert (list(one.PatientOrientation), one.BurnedInAnnotation, one.LossyImageCompression) == (
+        ["L", "F"],
+        "YES",
+        "01",
+    )
     assert not two.PatientOrientation
     assert "BurnedInAnnotation" not in two
     assert "Laterality" in two
@@ -242,7 +246,9 @@ def test_a_header_that_nothing_can_refer_to_is_a_sentence_and_ends_nothing(phant
     header.file_meta.MediaStorageSOPInstanceUID = ""
     header.save_as(tmp_path / "in.dcm", enforce_file_format=False)
     reason = pictures(row, torch.rand(1, 64, 64), str(tmp_path / "in.dcm"))
-    assert reason == "no DICOM results: (0008,0018) SOP Instance UID is missing, so that nothing could refer to the image"
+    assert (
+        reason == "no DICOM results: (0008,0018) SOP Instance UID is missing, so that nothing could refer to the image"
+    )
     assert not list((tmp_path / "out").rglob("*.dcm"))
 
 
