@@ -1,4 +1,4 @@
-"""Write the tables of docs/concepts/abstention.md from benchmarks/results/chests.json: no number is copied by hand."""
+"""Write the tables of docs/concepts/abstention.md from benchmarks/results/chests.json: no number is copied by hand.
 
 Run: python docs/abstention_tables.py     (after benchmarks/chests.py)
 """

@@ -1,4 +1,4 @@
-"""DICOM results of files as they are in use: sparse, odd, damaged; checked with dciodvfy (David Clunie's dicom3tools)."""
+"""DICOM results of files in use: sparse, odd, damaged; checked with dciodvfy (David Clunie's dicom3tools)."""
 
 from __future__ import annotations
 
