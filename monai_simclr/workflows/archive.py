@@ -103,11 +103,24 @@ def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers
     ending = multiprocessing.RawValue("b", 0)  # shared with the workers
     atexit.register(setattr, ending, "value", 1)  # runs before multiprocessing's own, which was registered earlier
     start_worker = functools.partial(_start_worker, ending=ending)
+    dataset.whole_batches = dataset.takes_batches
     return DataLoader(
-        dataset, here, sampler=sampler, num_workers=num_workers, drop_last=True,
-        generator=torch.Generator().manual_seed(seed), worker_init_fn=start_worker,
-        persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
+        dataset,
+        here,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_as_it_is if dataset.whole_batches else None,
+        drop_last=True,
+        generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=start_worker,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """A batch that the dataset has made as a whole."""
+    return batch
 
 
 class _Absent(Dataset):
