@@ -72,10 +72,8 @@ def _check(paths: Sequence[str | Path]) -> None:
     """Raise unless every path is that of a file, or the only one that of a folder."""
     missing = [place for place, path in enumerate(paths) if str(path) == "" or not os.path.exists(path)]
     if missing:
-        first, others = missing[0], f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise FileNotFoundError(
-            f"there is no file {str(paths[first])!r} (paths[{first}]){others}; nothing was predicted"
-        )
+        first, more = missing[0], f"; {len(missing)} of {len(paths)} are missing" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"there is no file {str(paths[first])!r} (paths[{first}]{more}); nothing was predicted")
     for place, path in enumerate(paths):
         if os.path.isdir(path) and len(paths) > 1:
             raise ValueError(f"paths[{place}] is a folder, {path}; pass a folder alone, or the paths of its files")

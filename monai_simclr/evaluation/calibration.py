@@ -16,8 +16,8 @@ __all__ = [
 
 BINS = 15
 
-TEMPERATURES = (0.05, 20.0)
-"""The lowest and the highest temperature that `fit_temperature` gives: three standard deviations of its prior."""
+TEMPERATURES = (0.01, 100.0)
+"""The lowest and the highest temperature that `fit_temperature` gives, far out in the tails of its prior."""
 
 
 class Recalibration(NamedTuple):
@@ -85,7 +85,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         scaled = logits / np.exp(log_temperature)
         return float(np.sum(np.logaddexp(0, scaled) - labels * scaled) + log_temperature**2 / 2)
 
-    grid = np.linspace(*np.log(TEMPERATURES), 25)  # the prior can make a second minimum
+    low, high = np.log(TEMPERATURES)
+    grid = np.linspace(low, high, 25)  # the prior can make a second minimum
     best = int(np.argmin([loss(place) for place in grid]))
     bounds = (grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)])
     found = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
@@ -96,11 +97,11 @@ def is_at_bound(temperature: float) -> bool:
     """Whether a temperature ran to the lowest or highest value that it may have: the logits do not fit their labels.
 
     Example:
-        >>> is_at_bound(20.0), is_at_bound(1.3), is_at_bound(float("nan"))
+        >>> is_at_bound(100.0), is_at_bound(1.3), is_at_bound(float("nan"))
         (True, False, False)
     """
     low, high = TEMPERATURES
-    return temperature <= 1.01 * low or temperature >= high / 1.01
+    return temperature <= 1.1 * low or temperature >= high / 1.1
 
 
 def equal_mass_bins(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:

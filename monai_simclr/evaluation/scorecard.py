@@ -16,7 +16,7 @@ from monai_simclr.evaluation.calibration import BINS, equal_mass_bins, fit_recal
 from monai_simclr.evaluation.predictions import Predictions, sigmoid
 from monai_simclr.evaluation.ranking import Ranking
 from monai_simclr.evaluation.scores import MACRO, counted, mean_of_known
-from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds, with_room
+from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds
 
 __all__ = ["SCORES", "score_card"]
 
@@ -103,8 +103,7 @@ def _fixed(validation: Predictions | None, k: int) -> tuple[np.ndarray, float]:
         return np.full(len(OPERATING_POINTS), np.nan), float("nan")
     known = validation.known(k)
     labels, logits = validation.labels[known, k], validation.scores[known, k]
-    chosen = np.array([with_room(threshold, logits) for threshold in choose_thresholds(labels, logits)])
-    return chosen, fit_temperature(labels, logits)
+    return choose_thresholds(labels, logits), fit_temperature(labels, logits)
 
 
 def _scores(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-__all__ = ["OPERATING_POINTS", "choose_thresholds", "with_room"]
+__all__ = ["OPERATING_POINTS", "choose_thresholds"]
 
 _ROOM = 1e-3
 """Room below a threshold, at most, in standard deviations of the validation scores."""
@@ -22,9 +22,13 @@ OPERATING_POINTS: tuple[str, ...] = (
 def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """A threshold for each of `OPERATING_POINTS`; an image is called positive when its score is at least that.
 
+    A threshold lies just below the lowest score that it calls: the same image in a batch of another size, on a GPU or
+    in another runtime has a score that differs in the last digits, and must be called all the same. Thresholds are
+    float32 numbers, so that comparing in float32 decides alike.
+
     Args:
         labels: 0 or 1 of validation patients, shape ``(N,)``.
-        scores: of the same images, shape ``(N,)``.
+        scores: of the same images, shape ``(N,)``: logits, not probabilities, which saturate.
 
     Returns:
         The threshold with the highest sensitivity at a specificity of 0.90 and of 0.95, the highest specificity at a
@@ -32,8 +36,8 @@ def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         nothing positive is specific enough.
 
     Example:
-        >>> choose_thresholds(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.5, 0.9])).tolist()
-        [0.9, 0.9, 0.5, 0.5]
+        >>> choose_thresholds(np.array([0, 0, 1, 1]), np.array([-2.0, 0.6, 0.5, 3.0])).round(2).tolist()
+        [3.0, 3.0, 0.5, 0.5]
     """
     if not 0 < np.sum(labels) < len(labels):
         return np.full(4, np.nan)
@@ -43,31 +47,19 @@ def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     precision, recall, cuts = precision_recall_curve(labels, scores)
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
-    return np.array([*chosen, cuts[int(np.argmax(f1))]], dtype=float)
+    chosen.append(cuts[int(np.argmax(f1))])
+    return np.array([_with_room(float(threshold), np.asarray(scores, dtype=float)) for threshold in chosen])
 
 
-def with_room(threshold: float, scores: np.ndarray) -> float:
+def _with_room(threshold: float, scores: np.ndarray) -> float:
     """A threshold that decides the same on `scores`, with room for rounding below the lowest score that it calls.
 
-    `choose_thresholds` gives the score of an image. The same image in a batch of another size, on a GPU or in another
-    runtime has a score that differs in the last digits, and half the time it would be called otherwise. So the
-    threshold goes down by half of the way to the next lower score, at most by a thousandth of the scores' standard
-    deviation, which changes no rate worth naming. It is a float32 number, so that comparing in float32 decides alike.
-
-    Args:
-        threshold: what `choose_thresholds` chose; an infinite one and NaN come back as they are.
-        scores: that it was chosen on, shape ``(N,)``.
-
-    Example:
-        >>> scores = np.array([-1.0, 0.0, 2.0])
-        >>> round(with_room(2.0, scores), 4), with_room(2.0, np.array([np.nextafter(2, 0), 2.0]))
-        (1.9988, 2.0)
+    It goes down by half of the way to the next lower score, at most by `_ROOM` standard deviations, which changes no
+    rate worth naming; where two scores are neighbours in float32 there is no room.
     """
-    scores = np.asarray(scores, dtype=float)
-    below = scores[scores < threshold]
-    if not np.isfinite(threshold) or not len(scores):
-        return float(threshold)
-    next_lower = float(below.max()) if len(below) else -np.inf
+    if not np.isfinite(threshold):
+        return threshold
+    next_lower = float(np.max(scores, where=scores < threshold, initial=-np.inf))
     room = min((threshold - next_lower) / 2, _ROOM * float(scores.std()))
     lowered = float(np.float32(threshold - room))
-    return lowered if next_lower < lowered <= threshold else float(threshold)
+    return lowered if next_lower < lowered <= threshold else threshold

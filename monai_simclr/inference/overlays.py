@@ -100,6 +100,6 @@ def _grad_cam(network: nn.Module, batch: Tensor, finding: int) -> np.ndarray:
         logit = network(batch.requires_grad_())[:, finding].sum()
         (gradient,) = torch.autograd.grad(logit, kept)
     maps = torch.relu((gradient.mean((2, 3), keepdim=True) * kept[0].detach()).sum(1, keepdim=True))
-    heat = nn.functional.interpolate(maps, batch.shape[2:], mode="bilinear", align_corners=False)[0, 0]
-    heat = heat.float().cpu().numpy()
+    large = nn.functional.interpolate(maps, batch.shape[2:], mode="bilinear", align_corners=False)
+    heat = large[0, 0].float().cpu().numpy()
     return (heat - heat.min()) / max(float(np.ptp(heat)), float(np.finfo(np.float32).tiny))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from monai_simclr.files import keyed_hash
-from monai_simclr.inference import Journal, list_radiographs
+from monai_simclr.inference import list_radiographs
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.ranks import rank, world_size
 
@@ -21,7 +21,7 @@ _SETTLED = 5.0
 
 
 class Arrivals:
-    """The files without a row in the journal, or changed since.
+    """The files without a row, or changed since.
 
     Once, it is every such file, one that is gone meanwhile included: its row has the reason. In a watched folder a file
     comes up when it has not changed for five seconds, or for `watch` if that is less, by its own time or by ours (the
@@ -30,15 +30,19 @@ class Arrivals:
 
     Args:
         dataset_dir: folder, or paths of files.
-        journal: of the rows that are there.
+        done: gives the stamps of the files that have a row, by their hashes, as a journal's `done` does.
         key: of the hashes of paths.
         watch: seconds between two looks; 0 looks once.
     """
 
     def __init__(
-        self, dataset_dir: str | Path | Sequence[str | Path], journal: Journal, key: str, watch: float = 0.0
+        self,
+        dataset_dir: str | Path | Sequence[str | Path],
+        done: Callable[[], Mapping[str, str]],
+        key: str,
+        watch: float = 0.0,
     ) -> None:
-        self.dataset_dir, self.journal, self.key, self.watch = dataset_dir, journal, key, watch
+        self.dataset_dir, self.done, self.key, self.watch = dataset_dir, done, key, watch
         self._since: dict[str, tuple[str, float]] = {}
         self._looked = self._lost = False
 
@@ -49,7 +53,7 @@ class Arrivals:
             FileNotFoundError: if there is no folder at the first look, or no file when it is looked at once.
         """
         named = {keyed_hash(self.key, str(Path(one["image"]).absolute())): one for one in self._listed()}
-        done, mine = self.journal.done(), list(named)[rank() :: world_size()]
+        done, mine = self.done(), list(named)[rank() :: world_size()]
         if self.watch:  # places in the list move as files come, hashes do not
             mine = [name for name in named if int(name, 16) % world_size() == rank()]
         stamps = {name: _stamp_of(named[name]["image"]) for name in mine}

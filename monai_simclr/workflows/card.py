@@ -14,7 +14,7 @@ from monai_simclr.data import Store
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.evaluation.calibration import fit_temperature, is_at_bound
-from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds, with_room
+from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds
 from monai_simclr.inference import ClassifierCard, Operating
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.workflows.run import Run
@@ -66,7 +66,7 @@ def _operating(labels: np.ndarray, logits: np.ndarray, specificity: float) -> Op
     if not 0 < positives < n:
         return Operating(1.0, None, specificity, {}, n, positives)
     which = OPERATING_POINTS.index(f"sensitivity at {specificity:.0%} specificity")
-    threshold = with_room(float(choose_thresholds(labels, logits)[which]), logits)
+    threshold = float(choose_thresholds(labels, logits)[which])
     temperature = fit_temperature(labels, logits)
     bound = is_at_bound(temperature)
     if not np.isfinite(threshold):

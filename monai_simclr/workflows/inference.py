@@ -82,14 +82,14 @@ def infer(
     dataset.key = _key(run.output_dir)
     journal = Journal(run.output_dir, identity, rank())
     PredictionWriter(card, network, journal, dataset.data, keep, watching=watch > 0).attach(evaluator)
-    arrivals = Arrivals(dataset_dir, journal, dataset.key, watch)
+    arrivals = Arrivals(dataset_dir, journal.done, dataset.key, watch)
     try:
         for _ in _looks(watch):
             dataset.data[:] = arrivals.look()
             if dataset.data:
                 evaluator.state.epoch_length = len(batches)
                 _run(evaluator, journal, len(dataset.data))
-            if not watch or sum(answers(len(dataset.data))):  # all ranks finish, or none: they meet there
+            if not watch or any(answers(len(dataset.data))):  # all ranks finish, or none: they meet there
                 _finish(run, card, journal)
     except KeyboardInterrupt:
         _finish(run, card, journal)
