@@ -55,7 +55,7 @@ def false_alarms(table: pd.DataFrame) -> dict[str, Any]:
     for pack, rows in scored.groupby("pack"):
         found[str(pack)] = shares(rows["score"].to_numpy())
     for view, rows in scored[scored["group"] == "adults (NIH)"].groupby("view"):
-        found[f"NIH, {view}"] = shares(rows["score"].to_numpy())
+        found[f"NIH, {view or 'view unknown'}"] = shares(rows["score"].to_numpy())
     some = each_group(table)
     for size in (48, 64, 128):
         found[f"at {size} px"] = flagged(fit(plane_of(path), size) for path in some)
