@@ -162,7 +162,8 @@ class PredictionWriter:
                 turned = self.network.encoder(1 - images[far].float()).float().cpu().numpy()
             for i, still in zip(far, self.card.novelty.is_novel(turned), strict=True):
                 flags[i].append(NOVEL if still else INVERTED)
-        for i, (reason, chest) in enumerate(zip(batch["reason"], batch["chest"], strict=True)):
+        chests = batch.get("chest", [True] * len(flags))  # a dataset of another kind says nothing of its pixels
+        for i, (reason, chest) in enumerate(zip(batch["reason"], chests, strict=True)):
             if not (reason or flags[i] or chest):
                 flags[i].append(NO_CHEST)
         return flags
