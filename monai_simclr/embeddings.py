@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.files import write_atomically
+from monai_simclr.tables import table_text, unescaped_text
 
 __all__ = ["Embeddings"]
 
@@ -67,7 +68,7 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz``, whole or not at all; nothing in it is pickled."""
-        table = self.index.to_csv(index=False)
+        table = table_text(self.index)
         with write_atomically(path) as part, open(part, "wb") as file:
             np.savez(
                 file, features=self.features, index=np.array(table), source=np.array(json.dumps(dict(self.source)))
@@ -93,4 +94,4 @@ class Embeddings:
             )
             text = [name for name in ("image", "study_id", "view_position", "sex", "split", "source") if name in index]
             index[text] = index[text].astype(object).fillna("")
-            return cls(file["features"], index, json.loads(str(file["source"])))
+            return cls(file["features"], unescaped_text(index), json.loads(str(file["source"])))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "Preempted", "exit_code", "last_line", "root_of"]
+from monai_simclr.names import shown
+
+__all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "Preempted", "SettingError", "exit_code", "last_line", "root_of"]
 
 PREEMPTED = 75
 """Stopped by SIGTERM after saving; the same command goes on (EX_TEMPFAIL of sysexits.h)."""
@@ -15,19 +17,26 @@ class Preempted(Exception):  # noqa: N818 (an answer to a request, no error)
     """The run was asked to stop by SIGTERM, as clusters do, and has saved."""
 
 
+class SettingError(ValueError):
+    """A setting that does not exist, or has a value that it cannot have: the user's slip, found before any work."""
+
+
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
     (Preempted, PREEMPTED),
     (FileExistsError, 4),
     (PermissionError, 4),
     (FloatingPointError, 5),
+    (SettingError, 2),
     (MemoryError, 6),
     (FileNotFoundError, 3),
     (NotADirectoryError, 3),
     (ValueError, 3),
     (OSError, 6),
 )
-"""0 done; 1 our bug; 2 usage (typer's own); 3 data; 4 output folder; 5 numerical; 6 resources; the first that fits."""
+"""0 done; 1 our bug; 2 usage (typer's own) or configuration; 3 data; 4 output folder; 5 numerical; 6 resources.
+
+The first that fits an error is its code."""
 
 _RESOURCES = (
     ("DataLoader worker", "killed, most often for lack of memory; lower num_workers or batch_size"),
@@ -79,13 +88,15 @@ def exit_code(error: BaseException) -> int:
     root = root_of(error)
     if _remedy(root):
         return 6
+    if _is_unknown_key(root):
+        return 2
     if _is_of_another_version(error):
         return 3
     return next((code for kind, code in EXIT_CODES if isinstance(root, kind)), 1)
 
 
 def last_line(error: BaseException) -> str:
-    """What stands last on stderr: the error's sentence, or that it is a bug of ours.
+    """What stands last on stderr, on one line: the error's sentence, or that it is a bug of ours.
 
     Example:
         >>> last_line(ValueError("the index has no rows"))
@@ -93,9 +104,17 @@ def last_line(error: BaseException) -> str:
         >>> last_line(KeyboardInterrupt())
         'stopped by Ctrl-C; run the same command again'
     """
+    return shown(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
     if _is_of_another_version(error):
         return f"{type(root_of(error)).__name__}: {str(root_of(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
     error = root_of(error)
+    if _is_unknown_key(error):
+        guess = str(error.__cause__).split("?", maxsplit=1)[0]
+        hint = f"; {guess[0].lower()}{guess[1:]}?" if "did you mean" in guess else ""
+        return f"SettingError: the config has no part {error.args[0].removeprefix(_NO_KEY)!r}{hint}"
     if isinstance(error, KeyboardInterrupt | Preempted):
         return str(error) or "stopped by Ctrl-C; run the same command again"
     sentence = str(error).strip()
@@ -105,6 +124,14 @@ def last_line(error: BaseException) -> str:
     if remedy := _remedy(error):
         return f"{type(error).__name__}: {sentence.splitlines()[0]}; {remedy}"
     return f"{type(error).__name__}: {sentence}{_hint(error)}"
+
+
+_NO_KEY = "query key: "
+
+
+def _is_unknown_key(error: BaseException) -> bool:
+    """Whether an override is for a part that the config does not have: MONAI's words, before any step of ours."""
+    return type(error) is KeyError and str(error.args[0]).startswith(_NO_KEY) and error.__cause__ is not None
 
 
 def _is_of_another_version(error: BaseException) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
+from monai_simclr.names import shown
+
 __all__ = [
     "DEFAULT_SETTINGS",
     "UNKNOWN",
@@ -15,6 +17,7 @@ __all__ = [
     "RadiographMeta",
     "ReaderSettings",
     "VoiPolicy",
+    "check_pixels",
     "check_shape",
     "meta_of",
     "problem_of",
@@ -38,7 +41,7 @@ class RadiographError(ValueError):
     """
 
     def __init__(self, path: str | Path, problem: str) -> None:
-        super().__init__(f"{Path(path).name}: {problem}")
+        super().__init__(f"{shown(Path(path).name)}: {problem}")
         self.path, self.problem = str(path), problem
 
     def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str]]:
@@ -107,8 +110,20 @@ UNKNOWN = (math.nan, math.nan)
 """Two numbers that a file does not have; never left out, so that the metadata of all files can be collated."""
 
 
+def check_pixels(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
+    """Refuse what is too large to decode.
+
+    Raises:
+        RadiographError: with the shape, the limit and its name.
+    """
+    if rows * columns > settings.max_pixels:
+        raise RadiographError(
+            path, f"has {rows} x {columns} pixels by its header, more than max_pixels={settings.max_pixels}"
+        )
+
+
 def check_shape(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
-    """Refuse what is too large to decode, too small to show a chest, or too long to be one.
+    """Refuse what is too small to show a chest, or too long to be one.
 
     Raises:
         RadiographError: with the shape, the limit and its name.
@@ -120,8 +135,6 @@ def check_shape(path: str | Path, rows: int, columns: int, settings: ReaderSetti
         monai_simclr.data.radiograph.RadiographError: a.png: has 8 x 2000 pixels, a side under min_side=32
     """
     shape = f"has {rows} x {columns} pixels"
-    if rows * columns > settings.max_pixels:
-        raise RadiographError(path, f"{shape} by its header, more than max_pixels={settings.max_pixels}")
     if min(rows, columns) < settings.min_side:
         raise RadiographError(path, f"{shape}, a side under min_side={settings.min_side}")
     if max(rows, columns) > settings.max_aspect * min(rows, columns):

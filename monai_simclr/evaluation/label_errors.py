@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation.predictions import sigmoid
+from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.selection import typicality
 
 __all__ = ["find_label_errors", "find_outliers"]
@@ -56,7 +56,7 @@ def find_label_errors(embeddings: Embeddings, findings: Sequence[str], n: int = 
     patients = embeddings.index["patient_id"].to_numpy().astype(str)
     parts = []
     for finding in findings:
-        labels = embeddings.index[finding].to_numpy(dtype=float)
+        labels = certain_labels(embeddings.index[finding].to_numpy(dtype=float))
         known = np.flatnonzero(np.isfinite(labels))
         least = min(len(np.unique(patients[known][labels[known] == value])) for value in (0, 1))
         if least < 2 * folds:

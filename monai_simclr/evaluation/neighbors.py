@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
 from monai_simclr.evaluation.leaks import refuse_shared_patients
+from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings
 
 __all__ = ["knn", "knn_accuracy", "knn_findings", "knn_predict", "knn_scores", "nearest", "similar_images"]
@@ -88,7 +89,7 @@ def knn_scores(
 
     Args:
         train_features: shape ``(N, D)``.
-        train_labels: 1, 0 or NaN, shape ``(N, K)``.
+        train_labels: 1, 0 or NaN, shape ``(N, K)``; a smoothed label counts as unknown.
         test_features: shape ``(M, D)``.
         k: neighbours.
         temperature: of the weights, see `knn_predict`.
@@ -100,7 +101,7 @@ def knn_scores(
         >>> knn_scores(np.eye(2), np.array([[1.0], [0.0]]), np.array([[0.9, 0.1]]), k=1).tolist()
         [[1.0]]
     """
-    labels = np.asarray(train_labels, dtype=float)
+    labels = certain_labels(train_labels)
     known = np.isfinite(labels)
     prior = np.nansum(labels, axis=0) / np.maximum(known.sum(axis=0), 1)
     parts = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-__all__ = ["Predictions", "sigmoid"]
+__all__ = ["Predictions", "certain_labels", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,20 @@ class Predictions:
     def where(self, rows: np.ndarray) -> Predictions:
         """The images that a mask or an array of positions names."""
         return Predictions(self.labels[rows], self.scores[rows], self.patients[rows], self.findings)
+
+
+def certain_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as a classifier or a count takes them: 1 and 0 stay, a smoothed label becomes unknown as NaN is.
+
+    A loss can use a smoothed label, an uncertain finding's value between 0 and 1; a logistic regression, a prevalence
+    or a score cannot.
+
+    Example:
+        >>> certain_labels(np.array([1.0, 0.7, 0.0, np.nan])).tolist()
+        [1.0, nan, 0.0, nan]
+    """
+    values = np.asarray(labels, dtype=float)
+    return np.where((values == 0) | (values == 1), values, np.nan)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

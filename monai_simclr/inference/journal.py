@@ -90,7 +90,10 @@ class Journal:
                 logger.info(f"{len(rows)} files already have a row in {self.path.name} and are skipped")
             return rows
         if rows:
-            logger.warning(f"{self.path.name} is of another model or other settings; its {len(rows)} rows are replaced")
+            what = _changed(identity or {}, self.identity)
+            logger.warning(
+                f"{self.path.name} is of another model or other settings ({what}); its {len(rows)} rows are replaced"
+            )
         self._file.truncate(0)
         self._write(json.dumps(self.identity) + "\n")
         return []
@@ -99,6 +102,21 @@ class Journal:
         self._file.write(text.encode())
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two identities, each with its old and its new value."""
+    before, after = _flat(then), _flat(now)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    pairs = [f"{name} was {before.get(name, 'not given')}, is {after.get(name, 'not given')}" for name in names]
+    return "; ".join([*pairs[:5], *([f"and {len(pairs) - 5} more"] if len(pairs) > 5 else [])])
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in identity.items():
+        found |= value if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def _read(content: bytes) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:

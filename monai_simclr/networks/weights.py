@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from monai_simclr.files import write_atomically
@@ -20,7 +20,7 @@ __all__ = ["encoder_header", "load_classifier", "load_encoder", "patients_seen",
 
 
 def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]) -> Path:
-    """Write an encoder's weights as safetensors, whole or not at all.
+    """Write an encoder's weights as safetensors, whole or not at all; equal weights and headers make equal bytes.
 
     Args:
         path: the file.
@@ -32,9 +32,20 @@ def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]
         `path`.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    content = _in_order(save(weights, metadata={key: str(value) for key, value in header.items()}))
     with write_atomically(path) as part:
-        save_file(weights, part, metadata={key: str(value) for key, value in header.items()})
+        part.write_bytes(content)
     return Path(path)
+
+
+def _in_order(content: bytes) -> bytes:
+    """What safetensors made, its metadata sorted: it puts them in an order that differs from one time to the next."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def encoder_header(path: str | Path) -> dict[str, str]:
@@ -119,8 +130,8 @@ def load_classifier(
 
 def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
     """Write a classifier's bare state dict, its findings inside; it loads with ``weights_only=True``."""
-    with write_atomically(path) as part:
-        torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, part)
+    with write_atomically(path) as part, open(part, "wb") as file:  # of a path, torch keeps the name in the file
+        torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, file)
     return Path(path)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import Predictions
 from monai_simclr.results import METRICS_FILE, read_metrics
+from monai_simclr.tables import read_table, unescaped_text
 
 __all__ = ["Material", "gather"]
 
@@ -105,7 +106,7 @@ def _read_clusters(folder: Path, found: dict[str, Any]) -> None:
     if not (folder / "embeddings.npz").is_file():
         return
     found["embeddings"] = Embeddings.load(folder / "embeddings.npz")
-    table = pd.read_csv(folder / "clusters.csv", dtype=str, keep_default_na=False)
+    table = read_table(folder / "clusters.csv")
     largest = max(
         (str(name) for name in table.columns if str(name).startswith("cluster_of_")),
         key=lambda name: int(name.split("_")[-1]),
@@ -116,7 +117,7 @@ def _read_clusters(folder: Path, found: dict[str, Any]) -> None:
 def _read_scores(folder: Path, found: dict[str, Any]) -> None:
     for key, name in {"card": "scores.csv", "subgroups": "subgroups.csv"}.items():
         if (folder / name).is_file() and (folder / name).stat().st_size > 2:
-            found[key] = pd.read_csv(folder / name)
+            found[key] = unescaped_text(pd.read_csv(folder / name))
     if (folder / "scores.npz").is_file():
         with np.load(folder / "scores.npz", allow_pickle=False) as file:
             names = file["findings"].tolist()
@@ -161,9 +162,7 @@ def _thumbnails(folder: Path, embeddings: Embeddings, store: str | Path | None) 
     for place in places:
         if (place / "images.npy").is_file() and (place / "index.csv").is_file():
             images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)
-            names = pd.read_csv(place / "index.csv", usecols=["image"], dtype=str)["image"].map(
-                lambda name: Path(name).name
-            )
+            names = read_table(place / "index.csv")["image"].map(lambda name: Path(name).name)
             mine = embeddings.index["image"].astype(str).map(lambda name: Path(name).name)
             if len(images) == len(embeddings) and names.tolist() == mine.tolist():
                 return images

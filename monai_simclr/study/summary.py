@@ -12,13 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation import arm_curves, compare_arms, curve_laws, few_label_gain, label_saving, labels_needed
+from monai_simclr.evaluation import (
+    arm_curves,
+    compare_arms,
+    curve_laws,
+    few_label_gain,
+    label_saving,
+    labels_needed,
+    unstated_saving,
+)
 from monai_simclr.evaluation.label_curve import Curve
 from monai_simclr.evaluation.multiple import holm
-from monai_simclr.files import write_atomically
 from monai_simclr.report import write_label_curve
 from monai_simclr.results import print_table, write_metrics
 from monai_simclr.study.plan import Study
+from monai_simclr.tables import write_table
 
 __all__ = ["MACRO", "summarize"]
 
@@ -57,16 +65,14 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     n_bootstrap = n_bootstrap or max(1000, 100 * len({(run["fraction"], run["arm"]) for run in runs}))
     table = _table(study, runs, n_bootstrap)
     curves = arm_curves(runs, n_bootstrap)
-    with write_atomically(study.output_dir / "table.csv") as part:
-        table.to_csv(part, index=False)
+    write_table(table, study.output_dir / "table.csv")
     gain = _compared(study, runs, functools.partial(few_label_gain, at_most=_FEW, n_bootstrap=n_bootstrap))
-    with write_atomically(study.output_dir / "few_label_gain.csv") as part:
-        gain.to_csv(part, index=False)
+    write_table(gain, study.output_dir / "few_label_gain.csv")
     macro = table[table["finding"] == MACRO]
     rows = _records(macro)
     write_label_curve(study.output_dir / "curve.png", rows)
     least = min(run["fraction"] for run in runs)
-    saving = {arm: _said(label_saving(curve, curves[study.reference]).as_dict(), least=least)
+    saving = {arm: _saved(curve, curves[study.reference], least)
               for arm, curve in curves.items() if arm != study.reference}  # fmt: skip
     laws = {arm: _law(curve, train_patients) for arm, curve in curves.items()}
     columns = ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
@@ -77,7 +83,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
         if row["finding"] == MACRO:
             print(row["sentence"])
     for arm, found in saving.items():
-        print(f"{arm} reaches {study.reference} with all labels at: {found['sentence']}")
+        print(f"{arm} reaches {study.reference} with {_share(curves[study.reference])} labels at: {found['sentence']}")
     done, planned = len(runs), len(list(study.runs()))
     return write_metrics(
         study.output_dir,
@@ -152,6 +158,17 @@ def _gain_said(row: Mapping[str, Any]) -> str:
         f"{row['arm']} minus {row['reference']}, {row['finding']}, mean over {row['fractions']} % of the patients: "
         f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] over test patients, {with_draws}"
     )
+
+
+def _share(reference: Curve) -> str:
+    most = float(reference.fractions[-1])
+    return "all" if most == 1 else f"{most:.1%} of the"
+
+
+def _saved(curve: Curve, reference: Curve, least: float) -> dict[str, Any]:
+    """The label saving with its sentence, or why it is not stated."""
+    found, reason = label_saving(curve, reference).as_dict(), unstated_saving(reference)
+    return {**found, "sentence": f"not stated: {reason}"} if reason else _said(found, least=least)
 
 
 def _law(curve: Curve, train_patients: int) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
     Predictions,
     beside_floor,
+    certain_labels,
     floor_scores,
     score_card,
     score_findings,
@@ -30,6 +31,7 @@ from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, save_classifier
 from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.tables import write_table
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.pseudonyms import hash_patients
 from monai_simclr.workflows.run import Run
@@ -171,8 +173,7 @@ def _score(
     first = card[card["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
     groups = score_subgroups(test, index, first.reindex(list(test.findings)).to_numpy(), scoring.n_bootstrap, run.seed)
     for name, made in {"scores.csv": card, "subgroups.csv": groups}.items():
-        with write_atomically(run.path(name)) as part:
-            made.to_csv(part, index=False)
+        write_table(made, run.path(name))
     floor = _floor(store, test, scoring, run.seed)
     shown = table[["finding", "n", "positives", "auroc", "low", "high", "auprc", "prevalence"]].to_dict("records")
     print_table(shown, title=f"AUROC on the split {scoring.split!r} (all scores in scores.csv)")  # type: ignore[arg-type]
@@ -197,7 +198,7 @@ def _predict(run: Run, network: FindingClassifier, store: Store, split: str) -> 
         if len(chosen)
         else np.zeros((0, len(network.findings)))
     )
-    labels = index[list(network.findings)].to_numpy(dtype=float)
+    labels = certain_labels(index[list(network.findings)].to_numpy(dtype=float))  # smoothed ones are of train rows
     return Predictions(labels, logits, index["patient_id"].to_numpy(dtype=str), network.findings), index
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from ignite.engine import Events
@@ -32,7 +32,9 @@ from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.arrivals import Arrivals
+from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
+from monai_simclr.workflows.settings import running_parser
 
 __all__ = ["infer"]
 
@@ -40,6 +42,9 @@ logger = logging.getLogger("monai_simclr")
 
 _ROWS = 2
 """Form of a journal's rows; those of another form are made anew."""
+
+_HOW = ("network#", "run#0", "evaluator#network")
+"""Parts of the config that `multi_gpu.json` changes, or that make no row."""
 
 _WORDING = Wording("predicting", "predicted", "could not be read")
 
@@ -75,8 +80,14 @@ def infer(
     evaluator.network = getattr(evaluator.network, "module", evaluator.network)
     network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
     operating = hash_of({name: vars(one) for name, one in card.operating.items()})
-    identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep), "rows": _ROWS}
-    identity["chest_check"] = ChestCheck.shipped().checksum
+    identity = {
+        "model": card.model_sha256,
+        "operating": operating,
+        "keep": vars(keep),
+        "rows": _ROWS,
+        "config": _config(),
+        "chest_check": ChestCheck.shipped().checksum,
+    }
     batches = cast(DataLoader, evaluator.data_loader)
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = _key(run.output_dir)
@@ -96,6 +107,13 @@ def infer(
         raise
     finally:
         journal.close()
+
+
+def _config() -> dict[str, Any]:
+    """What the executed config computes rows with; how many processes share the work is not part of it."""
+    parser = running_parser()
+    settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
+    return {name: value for name, value in settings.items() if not name.startswith(_HOW)}
 
 
 def _key(folder: str | Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -20,7 +21,9 @@ from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, Keep, list_radiographs, write_card
 from monai_simclr.inference.inputs import identity_of
+from monai_simclr.names import unescape
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
+from monai_simclr.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import classifier_card
 
@@ -117,6 +120,26 @@ def test_one_bad_file_has_a_reason_and_stops_nobody(model, dicom, tmp_path):
     assert [bool(row["reason"]) for row in rows].count(True) == 1
     bad = next(row for row in rows if row["reason"])
     assert bad["Effusion"] == bad["flags"] == ""
+
+
+def test_files_with_names_that_are_not_utf8_or_run_in_a_spreadsheet_have_rows_like_others(model, dicom, tmp_path):
+    files = sorted(dicom.rglob("*.dcm"))[:4]
+    names = [b"M\xfcller.dcm", b"a\nb.dcm", b"=1+1.dcm", b"'x.dcm"]
+    for path, name in zip(files, names, strict=True):
+        os.rename(path, os.fsencode(path.parent) + b"/" + name)
+    _infer(model, dicom, tmp_path / "out", paths=True, dicom=True, embeddings=True)
+    paths = read_table(tmp_path / "out" / "predictions.csv")["path"].tolist()
+    assert paths == [one["image"] for one in list_radiographs(dicom)]
+    assert {os.fsencode(os.path.basename(path)) for path in paths} >= set(names)
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))["rows"]
+    assert [unescape(row["path"]) for row in rows] == paths
+    for name in ("predictions.csv", "predictions.json", "predictions.jsonl"):
+        content = (tmp_path / "out" / name).read_text("utf-8")
+        assert "\\udc" not in content
+        assert r"M\xfcller.dcm" in content.replace("\\\\", "\\")
+    before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    _infer(model, dicom, tmp_path / "out", paths=True, dicom=True, embeddings=True)
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
 
 
 def test_a_restart_predicts_only_what_is_new_or_changed(model, dicom, tmp_path, caplog):

@@ -104,8 +104,6 @@ def open_dicom(path: Path, file: BinaryIO, max_bytes: int, whole: bool = False) 
     except Exception as error:  # a damaged header fails in pydicom in many ways
         raise RadiographError(path, "has a damaged header: its attributes cannot be told apart") from error
     _complete(data, meta)
-    if isinstance(stream, InflatedStream):
-        stream.in_header = False
     return DicomHeader(data, syntax, cast(BinaryIO, stream))
 
 
@@ -136,8 +134,8 @@ def _data_set(stream: MeteredStream, syntax: UID, whole: bool) -> pydicom.Datase
         cast(BinaryIO, stream), syntax.is_implicit_VR and not deflated, syntax.is_little_endian,
         stop_when=lambda tag, vr, length: tag in _PIXELS, defer_size=_LONG if whole else None, specific_tags=wanted,
     )  # fmt: skip
-    for element in [element for element in data.elements() if _is_left_out(element)]:
-        del data[element.tag]
+    for element in [element for element in data.values() if _is_left_out(element)]:
+        data.pop(element.tag)  # `del` would read it first
     return data
 
 
@@ -149,7 +147,7 @@ def _settle(data: pydicom.Dataset, budget: Budget, depth: int = 0) -> None:
     """Parse the sequences, which pydicom leaves until they are looked at, from what is left of the budget."""
     if depth > _DEEPEST:
         raise RadiographError(budget.path, f"has a damaged header: sequences in one another, over {_DEEPEST} deep")
-    for element in list(data.elements()):
+    for element in list(data.values()):
         if isinstance(element, RawDataElement):
             if not _is_sequence(element):
                 continue

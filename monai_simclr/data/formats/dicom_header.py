@@ -9,7 +9,7 @@ import pydicom
 
 from monai_simclr.data.formats.dicom_file import DicomHeader
 from monai_simclr.data.formats.dicom_tags import code, name_of, numbers, texts, whole
-from monai_simclr.data.radiograph import RadiographError, ReaderSettings, check_shape
+from monai_simclr.data.radiograph import RadiographError, ReaderSettings, check_pixels, check_shape
 
 __all__ = ["PixelLayout", "check_header", "is_for_processing", "is_radiograph"]
 
@@ -58,8 +58,10 @@ def check_header(path: Path, header: DicomHeader, settings: ReaderSettings) -> P
     rows, columns = whole(path, data, "Rows"), whole(path, data, "Columns")
     if rows < 1 or columns < 1:
         raise RadiographError(path, f"has no pixels: {name_of('Rows')} is {rows} and {name_of('Columns')} is {columns}")
+    check_pixels(path, rows, columns, settings)
+    layout = _layout(path, data, rows, columns)
     check_shape(path, rows, columns, settings)
-    return _layout(path, data, rows, columns)
+    return layout
 
 
 def is_radiograph(data: pydicom.Dataset) -> bool:

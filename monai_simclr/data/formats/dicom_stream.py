@@ -12,7 +12,8 @@ from monai_simclr.data.radiograph import RadiographError
 __all__ = ["Budget", "InflatedStream", "MeteredStream"]
 
 _MOST_INFLATED = 64 * 2**20  # before the pixels
-_MOST_READS = 200_000  # a radiograph's header takes about a thousand; this is half a second
+_AFTER = 2**20  # after the pixels: padding, signatures
+_MOST_READS = 50_000  # a radiograph's header takes one to three thousand; this is half a second
 _MOST_BYTES = 32 * 2**20
 _MOST_VALUE = 4 * 2**20  # sixteen tables of 65,536 entries take two
 _BLOCK = 2**16
@@ -59,7 +60,7 @@ class MeteredStream:
 class InflatedStream:
     """A raw deflate stream (PS3.5 A.5) as a file to read and to position, inflated no further than is asked for.
 
-    While `in_header` is true, it inflates to 64 MiB at the most.
+    It inflates to 64 MiB at the most until `expect` says how much there is to come.
 
     Args:
         path: of the file, for the errors.
@@ -68,9 +69,17 @@ class InflatedStream:
     """
 
     def __init__(self, path: Path, file: BinaryIO, max_bytes: int) -> None:
-        self.path, self.max_bytes, self.in_header = path, max_bytes, True
+        self.path, self.max_bytes = path, max_bytes
+        self._limit, self._why = min(max_bytes, _MOST_INFLATED), "bytes before its pixels"
         self._file, self._inflater = file, zlib.decompressobj(-zlib.MAX_WBITS)
         self._content, self._at = bytearray(), 0
+
+    def expect(self, n_bytes: int) -> None:
+        """Let it inflate to `n_bytes` beyond where it is, and 1 MiB for what comes after them."""
+        self._limit, self._why = (
+            min(self.max_bytes, self._at + n_bytes + _AFTER),
+            "bytes, more than its header speaks of",
+        )
 
     def read(self, size: int = -1) -> bytes:
         """Give the next `size` bytes, fewer at the end.
@@ -103,16 +112,15 @@ class InflatedStream:
         self._inflate(self.max_bytes + 1)
 
     def _inflate(self, until: int) -> None:
-        limit, name, where = self.max_bytes, "max_bytes=", ""
-        if self.in_header and limit > _MOST_INFLATED:
-            limit, name, where = _MOST_INFLATED, "", " bytes before its pixels"
         try:
             while len(self._content) < until and not self._inflater.eof:
                 source = self._inflater.unconsumed_tail or self._file.read(_BLOCK)
                 if not source:
                     raise RadiographError(self.path, "is truncated: the deflated data set has no end")
                 self._content += self._inflater.decompress(source, _BLOCK)
-                if len(self._content) > limit:
-                    raise RadiographError(self.path, f"inflates to more than {name}{limit}{where}")
+                if len(self._content) > self._limit:
+                    known = self._limit == self.max_bytes
+                    limit = f"max_bytes={self._limit}" if known else f"{self._limit} {self._why}"
+                    raise RadiographError(self.path, f"inflates to more than {limit}")
         except zlib.error as error:
             raise RadiographError(self.path, "is deflated and damaged: it cannot be inflated") from error

@@ -12,7 +12,14 @@ import numpy as np
 
 from monai_simclr.data.formats.orientation import turned
 from monai_simclr.data.formats.scaling import PERCENTILES, spread
-from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, check_shape, meta_of
+from monai_simclr.data.radiograph import (
+    RadiographError,
+    RadiographMeta,
+    ReaderSettings,
+    check_pixels,
+    check_shape,
+    meta_of,
+)
 
 __all__ = ["is_nifti", "nifti_facts", "read_nifti"]
 
@@ -123,13 +130,14 @@ def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, se
         raise RadiographError(path, f"has the shape {tuple(shape)}; a radiograph is one plane")
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise RadiographError(path, f"has pixels of type {dtype}; gray numbers are needed")
-    check_shape(path, shape[axes[0]], shape[axes[1]], settings)
+    check_pixels(path, shape[axes[1]], shape[axes[0]], settings)
     pixels = shape[axes[0]] * shape[axes[1]]
     if n_bytes < pixels * dtype.itemsize:
         raise RadiographError(
             path,
             f"is truncated: it has {max(n_bytes, 0)} bytes of pixels, the header speaks of {pixels * dtype.itemsize}",
         )
+    check_shape(path, shape[axes[1]], shape[axes[0]], settings)
     return axes
 
 

@@ -13,7 +13,14 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from monai_simclr.data.formats.orientation import EXIF, turned
 from monai_simclr.data.formats.png import read_plain_png
 from monai_simclr.data.formats.scaling import histogram, look_up, percentile_range, spread
-from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, check_shape, meta_of
+from monai_simclr.data.radiograph import (
+    RadiographError,
+    RadiographMeta,
+    ReaderSettings,
+    check_pixels,
+    check_shape,
+    meta_of,
+)
 
 __all__ = ["picture_facts", "read_picture"]
 
@@ -97,12 +104,13 @@ def _load(path: Path, picture: ImageFile.ImageFile) -> str:
 
 
 def _check_size(path: Path, picture: Image.Image, settings: ReaderSettings) -> None:
-    check_shape(path, picture.height, picture.width, settings)
+    check_pixels(path, picture.height, picture.width, settings)
     frames = _frames(path, picture)
     if frames != 1:
         raise RadiographError(path, f"has {frames} pictures in it; a radiograph has one")
     if picture.mode not in (*_GRAY, *_DEEP, *_COLOUR):
         raise RadiographError(path, f"has pixels of the kind {picture.mode!r}; 8 or 16 bits of gray are needed")
+    check_shape(path, picture.height, picture.width, settings)
 
 
 def _frames(path: Path, picture: Image.Image) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import zlib
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ import pandas as pd
 
 from monai_simclr.data.index import COLUMNS, read_index
 from monai_simclr.files import sha256_of
+from monai_simclr.names import shown
+from monai_simclr.tables import read_table
 
 __all__ = ["FORMAT", "TABLES", "Store", "absent_store", "open_store", "read_provenance"]
 
@@ -98,7 +99,7 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
     store = Store(
         _checked_map(folder, provenance),
         read_index(folder / "index.csv"),
-        pd.read_csv(folder / "rejected.csv", dtype=str, keep_default_na=False),
+        read_table(folder / "rejected.csv"),
         provenance,
         folder,
     )
@@ -141,9 +142,8 @@ def _spread(total: int) -> Sequence[int]:
 
 
 def _check_images(store: Store, folder: Path, places: Sequence[int]) -> None:
-    with open(folder / "sources.csv", newline="", encoding="utf-8") as file:
-        checksums = [int(line["pixels"]) for line in csv.DictReader(file) if line["pixels"] != "-1"]
+    checksums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
     bad = [place for place in places if zlib.crc32(store.images[place]) != checksums[place]]
     if bad:
-        name = Path(store.index["image"].iloc[bad[0]]).name
+        name = shown(Path(store.index["image"].iloc[bad[0]]).name)
         raise ValueError(_altered(f"{len(bad)} images of {folder} were changed, the first is row {bad[0]} ({name}),"))

@@ -17,6 +17,7 @@ import numpy as np
 from monai_simclr.data.decoding import Record, identity_of, sha256_of_source
 from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.files import write_json
+from monai_simclr.names import escape, unescape
 
 __all__ = ["Shard", "is_unchanged"]
 
@@ -66,12 +67,15 @@ class Shard:
             raise OSError(errno.ENOSPC, f"the pixels need {needed:,} bytes, {free:,} bytes are free")
         room = np.lib.format.open_memmap(self.path("images.npy"), "w+", np.uint8, (count, size, size))
         del room
-        write_json(self.path("plan.json"), plan)
+        write_json(self.path("plan.json"), {**plan, "paths": [escape(path) for path in plan["paths"]]})
 
     def plan(self) -> dict[str, Any] | None:
         """What it was begun with, None when it was not."""
         path = self.path("plan.json")
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return {**plan, "paths": [unescape(name) for name in plan["paths"]]}
 
     def offset(self) -> int:
         """Bytes before the first image in its file of pixels."""
