@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "report": ["evaluation", "embeddings", "results", "files", "tables", "findings"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
     "inference": [
+        "ops",
         *("files", "names", "tables", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"),
     ],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],

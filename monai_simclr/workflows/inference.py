@@ -27,6 +27,7 @@ from monai_simclr.inference import (
 )
 from monai_simclr.inference.card import hash_of
 from monai_simclr.networks import FindingClassifier, load_classifier
+from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank
 from monai_simclr.results import closing_line, write_metrics
@@ -85,6 +86,7 @@ def infer(
         "keep": vars(keep),
         "rows": _ROWS,
         "config": _config(),
+        "chest_check": ChestCheck.shipped().checksum,
     }
     batches = cast(DataLoader, evaluator.data_loader)
     dataset = cast(InferenceDataset, batches.dataset)
@@ -135,7 +137,7 @@ def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int) -> None:
 
     def show() -> None:
         nonlocal seen, refused
-        refused += sum(bool(row["reason"]) for row in journal.rows[seen:])
+        refused += sum(row["probabilities"] is None for row in journal.rows[seen:])
         seen = len(journal.rows)
         progress(seen - first, total, refused)
 
@@ -157,7 +159,7 @@ def _finish(run: Run, card: ClassifierCard, journal: Journal) -> None:
     if not is_first():
         return
     rows = journal.all_rows()
-    refused, flagged = (sum(bool(row[name]) for row in rows) for name in ("reason", "flags"))
+    refused, flagged = (sum(row["probabilities"] is None for row in rows), sum(bool(row["flags"]) for row in rows))
     counts = {"files": len(rows), "predicted": len(rows) - refused, "refused": refused, "flagged": flagged}
     made = write_tables(rows, card, run.output_dir)
     made.append(write_metrics(run.output_dir, counts, command="inference", split="", seed=run.seed, n=counts))
