@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_simclr.artefacts import reading
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import select_images, similar_images
 from monai_simclr.files import write_atomically
@@ -83,7 +84,8 @@ def row_of(embeddings: Embeddings, image: str) -> int:
 def _labelled(embeddings: Embeddings, path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"no list of labelled images at {path}")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    with reading(path, "a table of labelled images", "write it as CSV in UTF-8 with a column image"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if "image" not in table:
         raise ValueError(f"{path} has no column image; it has {list(table.columns)}")
     done = set(table["image"].map(lambda name: Path(name).name))

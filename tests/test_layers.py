@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "monai_simclr"
 
 L2_AND_BELOW = [
-    *("findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
+    *("artefacts", "findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
     *("locks", "progress", "ranks", "checkpoints"),
     *("data", "transforms", "engines", "evaluation"),
 ]
@@ -26,31 +26,32 @@ MAY_IMPORT: dict[str, list[str]] = {
     "fitting": [],
     "ops": ["fitting"],
     "losses": [],
-    "networks": ["files"],
+    "networks": ["artefacts", "files"],
     "optimizers": [],
-    "embeddings": ["files"],
-    "results": ["files"],
-    "exits": [],
+    "embeddings": ["artefacts", "files"],
+    "results": ["artefacts", "files"],
+    "exits": ["files"],
+    "artefacts": ["files"],
     "locks": [],
     "progress": [],
     "ranks": [],
     "checkpoints": ["files"],
-    "data": ["findings", "files", "fitting", "locks", "ops", "progress", "ranks"],
+    "data": ["artefacts", "exits", "findings", "files", "fitting", "locks", "ops", "progress", "ranks"],
     "transforms": ["ops"],
     "engines": ["embeddings", "ranks"],
     "evaluation": ["findings", "embeddings", "files"],
     "recipes": ["data", "transforms", "ops"],
-    "handlers": ["evaluation", "embeddings", "results", "files", "exits", "ranks", "checkpoints"],
+    "handlers": ["artefacts", "evaluation", "embeddings", "results", "files", "exits", "ranks", "checkpoints"],
     "audit": ["data", "findings", "files", "results"],
-    "report": ["evaluation", "embeddings", "results", "files", "findings"],
+    "report": ["artefacts", "evaluation", "embeddings", "results", "files", "findings"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
-    "inference": ["files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
+    "inference": ["artefacts", "files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
     "predicting": [],
-    "exporting": ["files", "inference", "networks", "recipes"],
+    "exporting": ["artefacts", "files", "inference", "networks", "recipes"],
     "verifying": ["bundles"],
-    "bundling": ["findings", "files", "bundles"],
-    "worklists": ["files", "embeddings", "evaluation", "results"],
+    "bundling": ["artefacts", "findings", "files", "bundles"],
+    "worklists": ["artefacts", "files", "embeddings", "evaluation", "results"],
     "study": [*L2_AND_BELOW, "recipes", "report", "workflows", "bundling"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling", "study"],
     "cli": [
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, list[str]] = {
 }
 EVERYBODY_MAY = {"_version"}
 LIGHT_ROOMS = [
-    *("findings", "files", "fitting", "results", "exits", "locks", "checkpoints"),
+    *("artefacts", "findings", "files", "fitting", "results", "exits", "locks", "checkpoints"),
     *("cli", "__init__", "__main__", "_version"),
 ]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from monai_simclr.artefacts import reading
 from monai_simclr.files import write_atomically
 from monai_simclr.findings import NO_FINDING
 
@@ -195,10 +196,14 @@ def read_index(path: str | Path, check: bool = True) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no index at {path}")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    with reading(path, "an index", "write it again with monai-simclr index, or as CSV in UTF-8"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     if "image" in table:
         table["image"] = [str((path.parent / name).absolute()) for name in table["image"]]
-    return check_index(table) if check else settle_index(table)
+    try:
+        return check_index(table) if check else settle_index(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) -> pd.DataFrame:

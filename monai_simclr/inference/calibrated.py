@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
+from monai_simclr.artefacts import reading
 from monai_simclr.inference.card import read_card
 
 __all__ = ["Calibratedd", "postprocessing"]
@@ -27,7 +29,7 @@ class Calibratedd(MapTransform):
         temperatures: one a finding, in the order of the logits.
 
     Raises:
-        ValueError: if the number of logits is another.
+        ValueError: if a temperature is not above 0, or the number of logits is another.
 
     Example:
         >>> Calibratedd("pred", [1.0, 2.0])({"pred": torch.tensor([0.0, 0.0])})["pred"]
@@ -36,6 +38,8 @@ class Calibratedd(MapTransform):
 
     def __init__(self, keys: KeysCollection, temperatures: Sequence[float]) -> None:
         super().__init__(keys)
+        if not all(0 < temperature < math.inf for temperature in temperatures):
+            raise ValueError(f"temperatures must be finite and greater than 0, got {list(temperatures)}")
         self.temperatures = torch.tensor(temperatures, dtype=torch.float32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -62,7 +66,8 @@ def postprocessing(findings: Sequence[str], operating: str | None, ckpt_path: st
         KeyError: if a finding has no temperature.
     """
     if operating is not None:
-        found = {name: one["temperature"] for name, one in json.loads(operating).items()}
+        with reading("metadata.json", "the metadata of an exported classifier", "export it again"):
+            found = {name: float(one["temperature"]) for name, one in json.loads(operating).items()}
     elif Path(ckpt_path).is_file():
         found = {name: one.temperature for name, one in read_card(ckpt_path).operating.items()}
     else:

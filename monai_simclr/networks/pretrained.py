@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from monai_simclr.artefacts import reading
 
 __all__ = ["start_from"]
 
@@ -58,13 +60,16 @@ def start_from(network: nn.Module, weights: Mapping[str, Tensor] | str | Path) -
 
 
 def _read(path: str | Path) -> Mapping[str, Tensor]:
-    if Path(path).suffix == ".safetensors":
-        return load_file(path)
-    held = torch.load(path, map_location="cpu", weights_only=True)
-    inner = held.get("state_dict", held) if isinstance(held, Mapping) else held
-    if not isinstance(inner, Mapping):
-        raise ValueError(f"{path} holds a {type(held).__name__}, not a state dict; save model.state_dict()")
-    return inner
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}; name the file of a state dict")
+    with reading(path, "a state dict", "save model.state_dict() with torch.save or safetensors"):
+        if Path(path).suffix == ".safetensors":
+            return safetensors.torch.load(Path(path).read_bytes())
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        inner = held.get("state_dict", held) if isinstance(held, Mapping) else held
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"it holds a {type(held).__name__}")
+        return inner
 
 
 def _our_name(name: str) -> str:

@@ -16,7 +16,9 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
+from monai_simclr.exits import Preempted
 from monai_simclr.files import hash_key, keyed_hash
+from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.inference import (
     ClassifierCard,
     InferenceDataset,
@@ -33,6 +35,7 @@ from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
+from monai_simclr.workflows.archive import leave_signals
 from monai_simclr.workflows.run import Run
 
 __all__ = ["infer"]
@@ -43,6 +46,9 @@ _WORDING = Wording("predicting", "predicted", "could not be read")
 
 _SETTLED = 5.0
 """Seconds for which a file must not have changed before it is read from a watched folder."""
+
+_HEARS = 0.2
+"""Seconds after which a signal is heeded while nothing is to be done."""
 
 
 def infer(
@@ -67,6 +73,7 @@ def infer(
         FileNotFoundError: without a classifier, or without files.
         ValueError: if images would be prepared otherwise than in training.
         FileExistsError: if another process writes to the same output folder.
+        Preempted: on SIGTERM and SIGUSR1, after the batch that is going on; `KeyboardInterrupt` likewise on Ctrl-C.
     """
     card = read_card(path)
     card.check_preprocessing(recipes.settings(run.size))
@@ -75,24 +82,28 @@ def infer(
     network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
     operating = hash_of({name: vars(one) for name, one in card.operating.items()})
     identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep)}
-    batches = cast(DataLoader, evaluator.data_loader)
+    batches = leave_signals(cast(DataLoader, evaluator.data_loader))
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = _key(run.output_dir)
     journal = Journal(run.output_dir, identity, rank())
     PredictionWriter(card, network, journal, dataset.data, keep).attach(evaluator)
+    signals = StopSignals()
+    signals.catch()
     try:
-        for _ in _looks(watch):
+        for _ in _looks(watch, signals):
             pending = _pending(list_radiographs(dataset_dir)[rank() :: world_size()], journal, dataset.key, watch)
             dataset.data[:] = pending
             if pending:
                 evaluator.state.epoch_length = len(batches)
-                _run(evaluator, journal, len(pending))
+                _run(evaluator, journal, len(pending), signals)
             if pending or not watch:
                 _finish(run, card, journal)
-    except KeyboardInterrupt:
-        _finish(run, card, journal)
+    except (KeyboardInterrupt, Preempted):
+        if world_size() == 1:  # other ranks may not have been asked, and their rows are in their journals
+            _finish(run, card, journal)
         raise
     finally:
+        signals.release()
         journal.close()
 
 
@@ -103,15 +114,23 @@ def _key(folder: str | Path) -> str:
     return key or hash_key(folder)
 
 
-def _looks(watch: float) -> Iterator[None]:
+def _looks(watch: float, signals: StopSignals) -> Iterator[None]:
     """Once, or again and again with a pause between two looks."""
     yield
     while watch > 0:
-        time.sleep(watch)
+        until = time.monotonic() + watch
+        while (left := until - time.monotonic()) > 0:
+            _leave_if_asked(signals)
+            time.sleep(min(left, _HEARS))
         yield
 
 
-def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int) -> None:
+def _leave_if_asked(signals: StopSignals) -> None:
+    if signals.received:
+        signals.leave(signals.received, "every row that was predicted is kept; run the same command to go on")
+
+
+def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int, signals: StopSignals) -> None:
     """Run over the files, and show how far it is; of several ranks the first one shows its own share."""
     first, seen, refused = len(journal.rows), len(journal.rows), 0
 
@@ -120,6 +139,7 @@ def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int) -> None:
         refused += sum(bool(row["reason"]) for row in journal.rows[seen:])
         seen = len(journal.rows)
         progress(seen - first, total, refused)
+        _leave_if_asked(signals)
 
     with shown_progress(_WORDING) if is_first() else nullcontext(_nothing) as progress:
         show()
