@@ -125,8 +125,8 @@ def serve() -> None:
     """Be a decoding process: settings, then rows and paths come on stdin; a record goes to stdout for each.
 
     It ends when stdin does, so it never outlives the process that began it. What libraries print goes to stderr.
-    Ctrl-C, SIGTERM and SIGUSR1 are left to the process that began it. An image that takes longer than the limit ends this process by
-    SIGALRM, which that process understands.
+    Ctrl-C, SIGTERM and SIGUSR1 are left to the process that began it. An image that takes longer than the limit ends
+    this process by SIGALRM, which that process understands.
     """
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

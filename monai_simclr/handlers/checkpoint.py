@@ -17,6 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from monai_simclr.artefacts import reading
 from monai_simclr.checkpoints import newest_checkpoint, save_checkpoint
 from monai_simclr.handlers.progress import raise_after_all
 from monai_simclr.handlers.signals import StopSignals
@@ -27,6 +28,8 @@ __all__ = ["Checkpoint", "Stateful"]
 logger = logging.getLogger("monai_simclr.training")
 
 _FORMAT = 1
+_PARTS = ("format", "iteration", "epoch_length", "identity", "objects", "scaler")
+_REMEDY = "remove it, and the one before it is taken"
 
 
 class Stateful(Protocol):
@@ -42,8 +45,8 @@ class Stateful(Protocol):
 class Checkpoint:
     """Resume when a trainer starts, save while it runs, save and stop when it is asked to.
 
-    On SIGTERM and SIGINT the iteration is finished, the state saved, and `Preempted` or `KeyboardInterrupt` raised; a
-    second SIGINT stops at once. Several ranks stop after the same iteration; the first rank writes. A checkpoint is
+    On SIGTERM, SIGUSR1 and SIGINT the iteration is finished, the state saved, and `Preempted` or `KeyboardInterrupt`
+    raised; a second SIGINT stops at once. Several ranks stop after the same iteration; the first rank writes. A checkpoint is
     taken after all other handlers of an iteration or an epoch, wherever this one stands among them.
 
     Args:
@@ -58,7 +61,8 @@ class Checkpoint:
 
     Raises:
         FileExistsError: at the start, if the folder holds another run (names each difference).
-        ValueError: at the start, if no checkpoint is whole, or ranks see different ones.
+        ValueError: at the start, if no checkpoint is whole or the newest is none of this run's, or ranks see different
+            ones.
         OSError: if the disk is full; the last checkpoint stays.
     """
 
@@ -95,9 +99,12 @@ class Checkpoint:
         done = 0
         if found is not None:
             path, content = found
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with reading(path, "a checkpoint of training", _REMEDY):
+                state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                _check_parts(state, self.objects)
             self._check(state, engine)
-            self._take_up(state, engine)
+            with reading(path, "a checkpoint of training", _REMEDY):
+                self._take_up(state, engine)
             done = engine.state.iteration
             logger.info(f"going on from {path}: {_where(engine)}")
         everywhere = answers(done)
@@ -219,6 +226,25 @@ class Checkpoint:
                 f"{self.folder} stopped within epoch {epoch}, where this loader cannot go on; give it a KeyedSampler"
             )
         start_at(epoch, batches * loader.batch_size)
+
+
+def _check_parts(state: Any, objects: Mapping[str, Stateful]) -> None:
+    """Raise `ValueError` unless a checkpoint has its parts, with values that a run can have."""
+    if not isinstance(state, dict) or not set(_PARTS) <= set(state):
+        raise ValueError(f"it lacks one of {', '.join(_PARTS)}")
+    if state["format"] != _FORMAT:
+        return  # said with the differences of the run
+    if not isinstance(state["iteration"], int) or state["iteration"] < 0:
+        raise ValueError(f"its iteration is {state['iteration']!r}")
+    if not isinstance(state["identity"], dict) or not isinstance(state["objects"], dict):
+        raise ValueError("its identity or its objects are not mappings")
+    missing = sorted(set(objects) - set(state["objects"]))
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for name, one in objects.items():
+        held = state["objects"][name] if isinstance(one, nn.Module) else {}
+        if not all(bool(value.isfinite().all()) for value in held.values() if isinstance(value, Tensor)):
+            raise ValueError(f"the weights of {name} are not finite")
 
 
 def _bare(one: Any) -> Any:

@@ -173,7 +173,7 @@ def read_card(model_path: str | Path) -> ClassifierCard:
             findings=content["findings"],
             preprocessing=content["preprocessing"],
             operating={name: Operating(**one) for name, one in content["operating"].items()},
-            novelty=Novelty(**arrays, **content["novelty"]),
+            novelty=Novelty(**{**arrays, **content["novelty"]}),
         )
         _check(card)
         if "preprocessing_sha256" in content and content["preprocessing_sha256"] != hash_of(card.preprocessing):

@@ -172,7 +172,9 @@ def store_of(dataset_dir: str | Path, folder: str | Path, size: int, workers: in
 
 
 def _is_store(folder: Path) -> bool:
-    return all((folder / name).exists() for name in ("provenance.json", "images.npy", "sources.csv"))
+    """Whether a folder is a store, be it a damaged one; others' archives may have a file of that name too."""
+    beside = any((folder / name).exists() for name in ("images.npy", "sources.csv"))
+    return beside and (folder / "provenance.json").exists()
 
 
 def _job(
