@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from monai_simclr.artefacts import reading
 from monai_simclr.checkpoints import newest_checkpoint, save_checkpoint
+from monai_simclr.files import lacks_space, writing
 from monai_simclr.handlers.progress import raise_after_all
 from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.ranks import answers, is_first, world_size
@@ -46,8 +47,8 @@ class Checkpoint:
     """Resume when a trainer starts, save while it runs, save and stop when it is asked to.
 
     On SIGTERM, SIGUSR1 and SIGINT the iteration is finished, the state saved, and `Preempted` or `KeyboardInterrupt`
-    raised; a second SIGINT stops at once. Several ranks stop after the same iteration; the first rank writes. A checkpoint is
-    taken after all other handlers of an iteration or an epoch, wherever this one stands among them.
+    raised; a second SIGINT stops at once. Several ranks stop after the same iteration; the first rank writes. A
+    checkpoint is taken after all other handlers of an iteration or an epoch, wherever this one stands among them.
 
     Args:
         folder: where the checkpoints of the run are; on a disk that all ranks share.
@@ -190,6 +191,9 @@ class Checkpoint:
 
     def _finish(self, engine: Engine, error: BaseException | None = None) -> None:
         self._signals.release()
+        if isinstance(error, Exception) and lacks_space(error):
+            with writing(self.folder.parent):  # a handler that writes there, as TensorBoard's, names no file
+                raise error
 
     def _check(self, state: Mapping[str, Any], engine: Engine) -> None:
         now = {**self.identity, "iterations in an epoch": str(engine.state.epoch_length)}
@@ -232,12 +236,14 @@ def _check_parts(state: Any, objects: Mapping[str, Stateful]) -> None:
     """Raise `ValueError` unless a checkpoint has its parts, with values that a run can have."""
     if not isinstance(state, dict) or not set(_PARTS) <= set(state):
         raise ValueError(f"it lacks one of {', '.join(_PARTS)}")
-    if state["format"] != _FORMAT:
+    if isinstance(state["format"], int) and state["format"] != _FORMAT:
         return  # said with the differences of the run
     if not isinstance(state["iteration"], int) or state["iteration"] < 0:
         raise ValueError(f"its iteration is {state['iteration']!r}")
-    if not isinstance(state["identity"], dict) or not isinstance(state["objects"], dict):
-        raise ValueError("its identity or its objects are not mappings")
+    if not isinstance(state["identity"], dict) or not all(isinstance(v, str) for v in state["identity"].values()):
+        raise ValueError("its identity is not a mapping of text")
+    if not isinstance(state["objects"], dict) or not isinstance(state["format"], int):
+        raise ValueError("its objects are not a mapping, or its format is not a number")
     missing = sorted(set(objects) - set(state["objects"]))
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")

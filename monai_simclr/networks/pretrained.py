@@ -10,9 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from monai_simclr.artefacts import reading
+from monai_simclr.artefacts import DamagedFileError, reading
 
 __all__ = ["start_from"]
+
+_REMEDY = "save model.state_dict(), by torch.save or as safetensors"
 
 # Wrappers that put a name before every key: DistributedDataParallel, torchxrayvision's ResNet, lightly, and others.
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.")
@@ -62,13 +64,13 @@ def start_from(network: nn.Module, weights: Mapping[str, Tensor] | str | Path) -
 def _read(path: str | Path) -> Mapping[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}; name the file of a state dict")
-    with reading(path, "a state dict", "save model.state_dict() with torch.save or safetensors"):
+    with reading(path, "a state dict", _REMEDY):
         if Path(path).suffix == ".safetensors":
             return safetensors.torch.load(Path(path).read_bytes())
         held = torch.load(path, map_location="cpu", weights_only=True)
         inner = held.get("state_dict", held) if isinstance(held, Mapping) else held
         if not isinstance(inner, Mapping):
-            raise ValueError(f"it holds a {type(held).__name__}")
+            raise DamagedFileError(path, f"holds a {type(held).__name__}, not a state dict", _REMEDY)
         return inner
 
 

@@ -201,9 +201,10 @@ def _discard(job: _Job, error: DamagedFileError) -> None:
     if not job.options.rebuild or not (ours or job.shard.building.is_dir()):
         raise error
     logger.warning(f"{error.path} {error.problem}; the store {job.folder} is made again")
-    for name in ("provenance.json", *TABLES):  # one of them may be a folder now
+    for name in ("provenance.json", "images.npy", *TABLES):  # one of them may be a folder now
         path = job.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    job.shard.building.mkdir(exist_ok=True)
 
 
 def _filled(job: _Job) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ BUILD_AGAIN = "run monai-simclr store with --rebuild, or remove the folder"
 FORMAT = 2
 """Of the folder; stores of another format are built again."""
 
+_SUM = re.compile("[0-9a-f]{64}")
 TABLES = ("index.csv", "rejected.csv", "sources.csv")
 _LOOKED_AT = 16  # images whose checksum is looked at whenever a store is opened
 
@@ -94,7 +96,10 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
             raise FileNotFoundError(f"the image store {folder} is not whole yet; run the command that began it again")
         raise FileNotFoundError(f"there is no image store at {folder}; monai-simclr store builds one")
     if provenance.get("format") != FORMAT:
-        raise ValueError(f"{folder} is a store of format {provenance.get('format', 1)}, not {FORMAT}; build it again")
+        raise ValueError(
+            f"by its provenance.json {folder} is a store of format {provenance.get('format', 1)}, not {FORMAT}; build "
+            "it again"
+        )
     _check_parts(folder, provenance)
     for name in TABLES:
         if not (folder / name).is_file() or sha256_of(folder / name) != provenance["sha256"][name]:
@@ -125,7 +130,9 @@ def read_provenance(folder: str | Path) -> dict[str, Any] | None:
 def _check_parts(folder: Path, provenance: dict[str, Any]) -> None:
     """See that a provenance of our format says what is read from it."""
     sums, numbers = provenance.get("sha256"), [provenance.get(name) for name in ("images", "size")]
-    whole = isinstance(sums, dict) and {*TABLES, "images.npy"} <= set(sums) and "versions" in provenance
+    names = (*TABLES, "images.npy")
+    whole = isinstance(sums, dict) and all(_SUM.fullmatch(str(sums.get(name))) for name in names)
+    whole = whole and isinstance(provenance.get("versions"), dict)
     if not whole or not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise _altered(folder / "provenance.json", "lacks what the provenance of a store says")
 
@@ -142,8 +149,9 @@ def _map(folder: Path) -> np.ndarray:
 def _checked_map(folder: Path, provenance: dict[str, Any]) -> np.ndarray:
     try:
         images = _map(folder)
-    except (OSError, ValueError, EOFError) as error:
-        raise _altered(folder / "images.npy", f"cannot be mapped ({error}), so it was changed") from error
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        said = str(error) if "pickle" not in str(error) else "it is no .npy file"
+        raise _altered(folder / "images.npy", f"cannot be mapped ({said}), so it was changed") from error
     shape = (provenance["images"], provenance["size"], provenance["size"])
     if images.shape != shape or images.dtype != np.uint8:
         raise _altered(folder / "images.npy", f"is {images.dtype} {images.shape}, not uint8 {shape}: changed")
