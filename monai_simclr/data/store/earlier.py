@@ -41,11 +41,13 @@ class Earlier:
         """The store at a folder; None where there is no whole one.
 
         Raises:
-            DamagedFileError: if its tables cannot be read.
+            DamagedFileError: if its tables or its pixels cannot be read.
         """
         provenance = read_provenance(folder)
         if provenance is None or not (folder / "sources.csv").is_file():
             return None
+        with reading(folder / "images.npy", "the pixels of a store", BUILD_AGAIN):
+            np.lib.format.open_memmap(folder / "images.npy", mode="r")
         with reading(folder / "sources.csv", "a table of a store", BUILD_AGAIN):
             return cls._read(folder, provenance)
 

@@ -143,7 +143,7 @@ def _altered(path: Path, problem: str) -> DamagedFileError:
 
 def _map(folder: Path) -> np.ndarray:
     """The pixels as a plain array over the mapped file: indexing a `np.memmap` costs several times as much."""
-    return np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    return np.lib.format.open_memmap(folder / "images.npy", mode="r").view(np.ndarray)
 
 
 def _checked_map(folder: Path, provenance: dict[str, Any]) -> np.ndarray:
@@ -154,7 +154,9 @@ def _checked_map(folder: Path, provenance: dict[str, Any]) -> np.ndarray:
         raise _altered(folder / "images.npy", f"cannot be mapped ({said}), so it was changed") from error
     shape = (provenance["images"], provenance["size"], provenance["size"])
     if images.shape != shape or images.dtype != np.uint8:
-        raise _altered(folder / "images.npy", f"is {images.dtype} {images.shape}, not uint8 {shape}: changed")
+        raise _altered(
+            folder / "images.npy", f"is {images.dtype} {images.shape}, not uint8 {shape} as in provenance.json"
+        )
     return images
 
 
