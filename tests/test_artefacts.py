@@ -55,12 +55,17 @@ def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path, place):
         DamagedFileError, match=r"encoder\.safetensors cannot be read .* does not fit its checksum.*copy"
     ):
         load_encoder(path)
+
+
+def test_embeddings_that_were_changed_are_noticed_though_the_archive_is_whole(tmp_path):
     path = own_files.make_embeddings(tmp_path)
+    before = path.read_bytes()
     with np.load(path) as file:
-        arrays = dict(file)
+        arrays = {name: file[name] for name in file.files if name != "checksum"}
     arrays["features"][0, 0] += 1e-3
-    np.savez(path, **{name: value for name, value in arrays.items() if name != "checksum"}, checksum=np.array("x"))
-    with pytest.raises(DamagedFileError, match=r"embeddings\.npz cannot be read as a file of embeddings"):
+    np.savez(path, **arrays)
+    path.write_bytes(own_files._with_old_checksum(path.read_bytes(), before))
+    with pytest.raises(DamagedFileError, match=r"embeddings\.npz cannot be read .* does not fit its checksum"):
         Embeddings.load(path)
 
 
@@ -245,15 +250,12 @@ def test_a_store_that_nobody_asked_to_rebuild_and_a_strangers_folder_stay_as_the
 
 @pytest.mark.parametrize("name", ["plan.json", "images.npy"])
 def test_a_build_whose_own_files_were_damaged_is_begun_again(tmp_path, caplog, name):
-    class _Stop(Exception):
-        pass
-
     def stop(done, total, rejected):
         if done == 2:
-            raise _Stop
+            raise InterruptedError
 
     index = own_files._archive()
-    with pytest.raises(_Stop):
+    with pytest.raises(InterruptedError):
         build_store(index, tmp_path / "s", 16, 0, options=StoreOptions(progress=stop))
     path = tmp_path / "s" / "building" / f"0of1.{name}"
     path.write_bytes(path.read_bytes()[:20])

@@ -89,7 +89,7 @@ def test_a_full_disk_is_seen_in_whatever_words_a_library_says_it(tmp_path, error
 
 
 def test_an_error_that_says_nothing_of_a_disk_stays_what_it_is(tmp_path):
-    with pytest.raises(ValueError, match="^no rows$"), write_atomically(tmp_path / "a"):
+    with pytest.raises(ValueError, match="no rows"), write_atomically(tmp_path / "a"):
         raise ValueError("no rows")
     with pytest.raises(FileNotFoundError, match="b"), writing(tmp_path / "a"):
         raise FileNotFoundError(errno.ENOENT, "No such file", "b")

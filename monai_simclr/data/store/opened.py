@@ -100,7 +100,6 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
             f"by its provenance.json {folder} is a store of format {provenance.get('format', 1)}, not {FORMAT}; build "
             "it again"
         )
-    _check_parts(folder, provenance)
     for name in TABLES:
         if not (folder / name).is_file() or sha256_of(folder / name) != provenance["sha256"][name]:
             raise _altered(folder / name, "was changed after the store was built")
@@ -124,15 +123,17 @@ def read_provenance(folder: str | Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     found: dict[str, Any] = read_json(path, "the provenance of a store", BUILD_AGAIN)
+    if found.get("format") == FORMAT:
+        _check_parts(Path(folder), found)
     return found
 
 
 def _check_parts(folder: Path, provenance: dict[str, Any]) -> None:
     """See that a provenance of our format says what is read from it."""
-    sums, numbers = provenance.get("sha256"), [provenance.get(name) for name in ("images", "size")]
+    sums, numbers = provenance.get("sha256"), [provenance.get(name) for name in ("images", "size", "rejected")]
     names = (*TABLES, "images.npy")
     whole = isinstance(sums, dict) and all(_SUM.fullmatch(str(sums.get(name))) for name in names)
-    whole = whole and isinstance(provenance.get("versions"), dict)
+    whole = whole and isinstance(provenance.get("versions"), dict) and isinstance(provenance.get("index"), str)
     if not whole or not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise _altered(folder / "provenance.json", "lacks what the provenance of a store says")
 
@@ -155,7 +156,7 @@ def _checked_map(folder: Path, provenance: dict[str, Any]) -> np.ndarray:
     shape = (provenance["images"], provenance["size"], provenance["size"])
     if images.shape != shape or images.dtype != np.uint8:
         raise _altered(
-            folder / "images.npy", f"is {images.dtype} {images.shape}, not uint8 {shape} as in provenance.json"
+            folder / "images.npy", f"is {images.dtype} {images.shape}, not uint8 {shape} as provenance.json says"
         )
     return images
 
