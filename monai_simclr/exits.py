@@ -178,27 +178,45 @@ def stoppable(kept: str = "") -> Iterator[None]:
     before = stop_at_once(kept)
     try:
         yield
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(str(error) or _stopped_by("Ctrl-C", kept)) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if before and hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) in _insisting:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _insisting.remove(signal.getsignal(signal.SIGALRM))
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+_AGAIN = 3.0
+"""Seconds after which a stop that nothing came of is asked for again."""
+
+_insisting: list[_Handler] = []
 
 
 def stop_at_once(kept: str = "") -> dict[int, _Handler]:
-    """From now on, end as soon as one of `STOP_SIGNALS` comes; what was there before, by the number of the signal.
+    """From now on, end as soon as one of `STOP_SIGNALS` or Ctrl-C comes; what was there before, by number.
 
-    Processes that are forked from this one, as a loader's workers are, leave the signals to it.
+    What a handler raises can be lost: C code that imports a module clears the error and goes on (NumPy and OpenCV do).
+    So it is raised again until the block, or the process, has ended. Processes that are forked from this one, as a
+    loader's workers are, leave the signals to it.
     """
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            raise Stopped(_stopped_by(signal.Signals(number).name, kept))
+        if os.getpid() != owner:
+            return
+        if hasattr(signal, "setitimer"):
+            again: _Handler = lambda alarm, frame: stop(number, frame)  # noqa: E731
+            _insisting[:] = [again]
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt(_stopped_by("Ctrl-C", kept))
+        raise Stopped(_stopped_by(signal.Signals(number).name, kept))
 
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    return {number: signal.signal(number, stop) for number in (*STOP_SIGNALS, signal.SIGINT)}
 
 
 def _stopped_by(name: str, kept: str) -> str:

@@ -147,3 +147,17 @@ def test_a_forked_child_leaves_the_signals_to_its_parent():
             os.kill(os.getpid(), signal.SIGUSR1)
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_stop_that_c_code_swallows_is_asked_for_again():
+    def swallowed() -> None:
+        with stoppable():
+            with contextlib.suppress(BaseException):  # as a C extension clears what is raised while it imports
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+
+    started = time.monotonic()
+    with pytest.raises(Stopped, match="stopped by SIGTERM; run the same command again"):
+        swallowed()
+    assert time.monotonic() - started < 15
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
