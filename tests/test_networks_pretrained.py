@@ -143,3 +143,81 @@ def test_the_features_are_torchvisions_own(name):
     setattr(theirs, "classifier" if name == "densenet121" else "fc", torch.nn.Identity())
     gray = torch.rand(2, 1, 64, 64)
     torch.testing.assert_close(net(gray), theirs.eval()(gray.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
+
+
+_RESNET = torchvision_resnet("resnet18")
+_OTHERS = {name: torch.randn_like(value) if value.is_floating_point() else value for name, value in _RESNET.items()}
+_CUT = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+_HEAD = {"0.weight": torch.rand(512, 512), "2.weight": torch.rand(128, 512), "2.bias": torch.rand(128)}
+
+
+def _below(prefix, state=None, head=True):
+    state = _RESNET if state is None else state
+    return {f"{prefix}{name}": value for name, value in state.items() if head or not name.startswith("fc.")}
+
+
+def _numbered(prefix):
+    parts = {name: name.split(".", 1) for name in _RESNET if not name.startswith("fc.")}
+    return {f"{prefix}{_CUT[first]}.{rest}": _RESNET[name] for name, (first, rest) in parts.items()}
+
+
+# The form of the files, after what each project's code writes.
+FORMS = {
+    "timm, {'model': ...}": {"model": _RESNET, "optimizer": {"state": {0: {"exp_avg": torch.rand(3)}}}, "epoch": 3},
+    "torch.compile": _below("_orig_mod."),
+    "torch.compile inside DistributedDataParallel": _below("module._orig_mod."),
+    "a compiled stage": {name.replace("layer1.", "layer1._orig_mod."): value for name, value in _RESNET.items()},
+    "lightly, Sequential of children": {
+        "state_dict": {**_numbered("backbone."), **_below("projection_head.layers.", _HEAD)}
+    },
+    "lightly, named backbone": {
+        "state_dict": {**_below("backbone.", head=False), **_below("projection_head.layers.", _HEAD)}
+    },
+    "solo-learn": {"state_dict": {**_below("backbone.", head=False), **_below("projector.", _HEAD)}, "epoch": 1},
+    "solo-learn, older": {"state_dict": {**_below("encoder.", head=False), **_below("projector.", _HEAD)}},
+    "MoCo v1 and v2, MoCo-CXR": {
+        "arch": "resnet18",
+        "state_dict": {
+            **_below("module.encoder_k.", _OTHERS),
+            **_below("module.encoder_q."),
+            "module.queue": torch.rand(2),
+        },
+    },
+    "MoCo v3": {"state_dict": {**_below("module.momentum_encoder.", _OTHERS), **_below("module.base_encoder.")}},
+    "SimSiam": {"state_dict": {**_below("module.encoder."), **_below("module.predictor.", _HEAD)}},
+    "BYOL": {**_below("target_encoder.net.", _OTHERS), **_below("online_encoder.net.")},
+    "DINO": {"teacher": _below("backbone.", _OTHERS, False), "student": _below("module.backbone.", head=False)},
+    "Barlow Twins": {"model": {**_below("module.backbone.", head=False), **_below("module.projector.", _HEAD)}},
+    "SwAV": {
+        **_below("module.", head=False),
+        **_below("module.projection_head.", _HEAD),
+        "module.prototypes.weight": torch.rand(2),
+    },
+    "VISSL": {
+        "classy_state_dict": {"base_model": {"model": {"trunk": _below("_feature_blocks.", head=False), "heads": {}}}}
+    },
+    "Spijkervet's SimCLR": {**_below("encoder.", head=False), **_below("projector.", _HEAD)},
+    "an averaged encoder and nothing else": {"momentum_encoder": _below("", head=False)},
+    "Lightning": {"state_dict": _below("model.encoder."), "pytorch-lightning_version": "2.4", "lr_schedulers": []},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_encoder_is_found_in_the_checkpoints_of_others(form, tmp_path):
+    torch.save(FORMS[form], tmp_path / "theirs.pth")
+    net = start_from(encoder("resnet18"), tmp_path / "theirs.pth")
+    want = {**_RESNET, "conv1.weight": _RESNET["conv1.weight"].sum(1, keepdim=True)}
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, want[name]), name
+
+
+def test_a_deeper_network_of_the_same_family_is_refused_in_every_form():
+    deeper = {**_RESNET, **_conv("layer1.2.conv1", 64, 64, 3)}
+    with pytest.raises(ValueError, match=r"1 have no place, the first is 'layer1\.2\.conv1\.weight'"):
+        start_from(encoder("resnet18"), {"state_dict": _below("module.encoder_q.", deeper)})
+
+
+def test_a_file_that_needs_code_to_be_read_is_refused_with_what_to_do(tmp_path):
+    torch.save({"state_dict": _RESNET, "hyper_parameters": torch.nn.Linear(1, 1)}, tmp_path / "whole.ckpt")
+    with pytest.raises(ValueError, match=r"whole\.ckpt holds more than weights.*pass model\.state_dict\(\)"):
+        start_from(encoder("resnet18"), tmp_path / "whole.ckpt")

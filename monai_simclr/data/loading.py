@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Randomizable
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_simclr.data.index import records
+from monai_simclr.data.partners import Partners, SecondView
 from monai_simclr.data.radiograph import problem_of
 from monai_simclr.data.store import Store
+from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.ranks import rank, world_size
 
 __all__ = ["KeyedSampler", "StoreDataset", "keyed_state"]
@@ -29,6 +31,8 @@ _DAMAGE = (ValueError, OSError, RuntimeError)
 
 _TRIES = 16
 _SAMPLED = 64
+_PARTNER = 1 << 16
+"""Stream of the keyed numbers that choose partners; views have the streams from 0."""
 
 
 def keyed_state(*key: int) -> np.random.RandomState:
@@ -53,13 +57,19 @@ class StoreDataset(Dataset):
         rows: positions in the store's index, when not all rows of the splits are wanted.
         replace_damaged: when an image cannot be read or transformed, draw another one in its place, and say so under
             ``"damage"``; the draw is keyed, so a resumed run draws the same. Otherwise the error is raised.
+        second_view: which film `MultiViewd` makes the second view of: ``"image"``, the same one (SimCLR); or another
+            film of the same ``"patient"``, ``"study"`` or ``"view_position"`` (of the patient), where there is one
+            (MedAug, Vu et al., MLHC 2021). It is drawn anew in every epoch and stands under ``"partner"``.
 
     An item is ``{"image": uint8 (1, S, S), "row": int, "patient": int}``, with ``"label"`` float32 (K,) where there are
     findings, as `transform` leaves it. Two images have the same `patient` when their patients are known and the same.
     `data` lists the records without pixels; of an absent store there are none.
 
+    Our transforms that draw and apply (`takes_batches`) make whole batches: with `whole_batches`, PyTorch's loader gets
+    a batch as one dictionary of tensors, in a fraction of the time. An item is the same, bit for bit, either way.
+
     Raises:
-        ValueError: if no row is left (says which splits there are).
+        ValueError: if no row is left (says which splits there are), or `second_view` is unknown.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class StoreDataset(Dataset):
         seed: int = 0,
         rows: np.ndarray | None = None,
         replace_damaged: bool = False,
+        second_view: SecondView = "image",
     ) -> None:
         chosen = store.index["split"].isin(list(splits)).to_numpy()
         if rows is not None:
@@ -80,14 +91,24 @@ class StoreDataset(Dataset):
             raise ValueError(f"no image is in the splits {list(splits)}; the index has {there}; see split_by_patient()")
         self.store, self.splits, self.transform, self.seed = store, tuple(splits), transform, seed
         self.replace_damaged = replace_damaged
+        self.rows = np.flatnonzero(chosen)
         everything = [] if store.absent else records(store.index, findings)
-        self.data = [everything[row] for row in np.flatnonzero(chosen)]
+        self.data = [everything[row] for row in self.rows]
         for record in self.data:
             if store.index["patient_id"].iat[record["row"]] == "":
                 record["patient"] = -1 - record["row"]  # unknown patients are not one patient
+        self.patients = np.array([record["patient"] for record in self.data], dtype=np.int64)
+        self.labels = np.array([record["label"] for record in self.data], dtype=np.float32) if findings else None
+        self.partners = None if second_view == "image" else Partners(store.index.iloc[self.rows], second_view)
+        self.whole_batches = False
 
     def __len__(self) -> int:
         return len(self.data)
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether the transform makes whole batches."""
+        return self.transform is None or getattr(self.transform, "takes_batches", False)
 
     @property
     def fingerprint(self) -> str:
@@ -104,8 +125,21 @@ class StoreDataset(Dataset):
             digest.update(np.ascontiguousarray(self.store.images[record["row"]]).tobytes())
         return f"{len(self.data)} images, {digest.hexdigest()[:12]}"
 
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> Any:
+        """Fetch a batch: a list of items, or with `whole_batches` one dictionary (PyTorch's loader calls this)."""
+        if not self.whole_batches:
+            return [self[key] for key in keys]
+        epochs, positions = np.array([_as_pair(key) for key in keys]).T
+        try:
+            batch = self._batch(epochs, positions)
+        except _DAMAGE:
+            if not self.replace_damaged:
+                raise
+            return default_collate([self[key] for key in keys])
+        return {**batch, "damage": [""] * len(keys)} if self.replace_damaged else batch
+
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
-        epoch, position = key if isinstance(key, tuple) else (0, key)
+        epoch, position = _as_pair(key)
         if not self.replace_damaged:
             return self._item(epoch, position)
         try:
@@ -124,16 +158,46 @@ class StoreDataset(Dataset):
         raise error
 
     def _item(self, epoch: int, position: int) -> Any:
-        record = self.data[position]
-        item: dict[str, Any] = {"row": record["row"], "patient": record["patient"]}
-        item["image"] = torch.from_numpy(self.store.images[record["row"] : record["row"] + 1].copy())
-        if record.get("label"):
-            item["label"] = torch.tensor(record["label"], dtype=torch.float32)
-        if self.transform is None:
-            return item
+        if self.takes_batches:
+            return _first(self._batch(np.array([epoch]), np.array([position])))
+        item = _first(self._pixels(np.array([epoch]), np.array([position])))
         if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(state=keyed_state(self.seed, epoch, record["row"]))
-        return self.transform(item)
+            self.transform.set_random_state(state=keyed_state(self.seed, epoch, item["row"]))
+        return self.transform(item)  # type: ignore[misc]
+
+    def _batch(self, epochs: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        batch = self._pixels(epochs, positions)
+        if self.transform is None:
+            return batch
+        return self.transform.batch(batch, KeyedRandom(self.seed, epochs, self.rows[positions]))  # type: ignore[attr-defined,no-any-return]
+
+    def _pixels(self, epochs: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        """The items at some positions as they are stored, as one dictionary of tensors."""
+        rows = self.rows[positions]
+        batch: dict[str, Any] = {
+            "row": torch.from_numpy(rows),
+            "patient": torch.from_numpy(self.patients[positions]),
+            "image": torch.from_numpy(self.store.images[rows][:, None]),
+        }
+        if self.labels is not None:
+            batch["label"] = torch.from_numpy(self.labels[positions])
+        if self.partners is not None:
+            u = KeyedRandom(self.seed, epochs, rows, _PARTNER).random_sample(len(rows))
+            others = self.rows[self.partners.draw(positions, u)]
+            batch["partner"] = torch.from_numpy(self.store.images[others][:, None])
+        return batch
+
+
+def _as_pair(key: int | tuple[int, int]) -> tuple[int, int]:
+    return key if isinstance(key, tuple) else (0, key)
+
+
+def _first(batch: dict[str, Any]) -> dict[str, Any]:
+    """The only item of a batch of one."""
+    return {
+        name: _first(value) if isinstance(value, dict) else value[0].item() if value.ndim == 1 else value[0]
+        for name, value in batch.items()
+    }
 
 
 class KeyedSampler(DistributedSampler):
@@ -146,19 +210,61 @@ class KeyedSampler(DistributedSampler):
         dataset: what to sample from.
         seed: the same on every rank.
         shuffle: keep the order of the dataset when false.
+        strata: columns of the dataset's index; the images of a batch then agree in all of them (say source and view
+            position), so that they cannot be told apart by these. What is left of the strata fills batches together.
+        batch_size: images in a step over all ranks; needed with `strata`.
+
+    Raises:
+        ValueError: if there are strata without a batch size, or a column is missing.
     """
 
-    def __init__(self, dataset: Dataset, seed: int = 0, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        seed: int = 0,
+        shuffle: bool = True,
+        strata: Sequence[str] = (),
+        batch_size: int = 0,
+    ) -> None:
         super().__init__(dataset, world_size(), rank(), shuffle=shuffle, seed=seed, drop_last=True)
         self._start = (0, 0)
+        self.batch_size = batch_size
+        self.strata = _strata(dataset, strata, batch_size) if strata else None
 
     def start_at(self, epoch: int, done: int) -> None:
         """Leave out the first `done` items of an epoch: a run was stopped there. Other epochs are whole."""
         self._start = (epoch, done)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
-        images = len(self.dataset)  # type: ignore[arg-type]
-        order = keyed_state(self.seed, self.epoch).permutation(images) if self.shuffle else np.arange(images)
+        order = self._order()
         mine = order[: self.total_size][self.rank :: self.num_replicas]
         start = self._start[1] if self._start[0] == self.epoch else 0
         return ((self.epoch, int(position)) for position in mine[start:])
+
+    def _order(self) -> np.ndarray:
+        images = len(self.dataset)  # type: ignore[arg-type]
+        if not self.shuffle:
+            return np.arange(images)
+        random = keyed_state(self.seed, self.epoch)
+        order = random.permutation(images)
+        if self.strata is None:
+            return order
+        order = order[np.argsort(self.strata[order], kind="stable")]
+        edges = np.cumsum(np.bincount(self.strata))[:-1]
+        parts = [(part, len(part) // self.batch_size * self.batch_size) for part in np.split(order, edges)]
+        pure = np.concatenate([part[:whole] for part, whole in parts]).reshape(-1, self.batch_size)
+        rest = np.concatenate([part[whole:] for part, whole in parts])
+        mixed = rest[: len(rest) // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
+        batches = np.concatenate([pure, mixed])
+        return np.concatenate([batches[random.permutation(len(batches))].ravel(), rest[mixed.size :]])
+
+
+def _strata(dataset: Any, columns: Sequence[str], batch_size: int) -> np.ndarray:
+    """The number of each image's stratum."""
+    if batch_size < 1:
+        raise ValueError(f"batches of one stratum need the batch_size of all ranks, got {batch_size}")
+    index = dataset.store.index
+    missing = [name for name in columns if name not in index]
+    if missing:
+        raise ValueError(f"strata need columns of the index, which lacks {missing}; it has {list(index.columns)}")
+    return index.iloc[dataset.rows].groupby(list(columns), sort=True, dropna=False).ngroup().to_numpy()

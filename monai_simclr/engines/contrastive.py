@@ -39,6 +39,7 @@ class PrepareTwoViews(PrepareBatch):
         channels_last: memory format that convolutions on CPUs with bfloat16 and on GPUs prefer.
         transform: makes the views on the device; None where the workers made them.
         image_key: key of the stored images, for `transform`.
+        partner_key: key of the images that views after the first are made of, where a batch has it, for `transform`.
 
     uint8 views are scaled to [0, 1] on the device, so that workers hand over one byte a pixel.
     """
@@ -50,10 +51,11 @@ class PrepareTwoViews(PrepareBatch):
         channels_last: bool = True,
         transform: ViewTransform | None = None,
         image_key: str = "image",
+        partner_key: str = "partner",
     ) -> None:
         default = ("image_1", "image_2") if transform is None else ("draws_1", "draws_2")
         self.keys, self.group_key, self.channels_last = tuple(keys or default), group_key, channels_last
-        self.transform, self.image_key = transform, image_key
+        self.transform, self.image_key, self.partner_key = transform, image_key, partner_key
 
     def __call__(
         self,
@@ -70,9 +72,11 @@ class PrepareTwoViews(PrepareBatch):
     def _views(self, batchdata: dict[str, Any], device: str | torch.device | None) -> list[Tensor]:
         if self.transform is None:
             return [batchdata[key] for key in self.keys]
-        images = batchdata[self.image_key].to(device=device, non_blocking=True)
+        first = batchdata[self.image_key].to(device=device, non_blocking=True)
+        partner = batchdata.get(self.partner_key)
+        others = first if partner is None else partner.to(device=device, non_blocking=True)
         drawn = [{name: value.numpy() for name, value in batchdata[key].items()} for key in self.keys]
-        return [self.transform.apply(images, **params) for params in drawn]
+        return [self.transform.apply(others if view else first, **params) for view, params in enumerate(drawn)]
 
 
 class PrepareLabelled(PrepareBatch):

@@ -17,6 +17,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 
 from monai_simclr.ops.amounts import apply_where
+from monai_simclr.ops.keyed import KeyedRandom
 
 __all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation", "as_tensor"]
 
@@ -113,10 +114,25 @@ class RandOperation(RandomizableTransform, BatchTransform):
         self.drawn = self.draw(n)
         self._do_transform = bool(self.keep.any())
 
-    def batch(self, images: Tensor) -> Tensor:
-        """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters."""
-        self.randomize(n=len(images))
+    def batch(self, images: Tensor, random: KeyedRandom | None = None) -> Tensor:
+        """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters.
+
+        Args:
+            images: the batch; it is not written to.
+            random: where the draws come from, in place of ``self.R``; what image i becomes is then a function of its
+                key, whatever else is in the batch.
+        """
+        self.randomize_from(random, len(images))
         return self._on_batch(as_tensor(images), self._gated, images.meta if isinstance(images, MetaTensor) else {})
+
+    def randomize_from(self, random: KeyedRandom | None, n: int) -> None:
+        """Draw for `n` images from keyed numbers, or from ``self.R`` without them; ``self.R`` stays what it is."""
+        own = self.R
+        try:
+            self.R = own if random is None else random  # type: ignore[assignment]
+            self.randomize(n=n)
+        finally:
+            self.R = own
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
         if randomize:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.ops.lungs import coverage
 
 __all__ = ["draw_crops"]
 
 
 def draw_crops(
-    random: np.random.RandomState,
+    random: np.random.RandomState | KeyedRandom,
     lung_boxes: np.ndarray,
     scale: tuple[float, float],
     aspect: tuple[float, float],
@@ -40,7 +41,7 @@ def draw_crops(
         True
     """
     n = len(lung_boxes)
-    u = random.random_sample((4, n, max_tries))
+    u = random.random_sample((n, 4, max_tries)).transpose(1, 0, 2)
     log_aspect = math.log(aspect[0]), math.log(aspect[1])
     if n == 1:  # plain numbers are several times as fast as arrays of one: a worker draws image by image
         tries = (_edges(each, scale, log_aspect, math.exp, min) for each in u[:, 0].T.tolist())

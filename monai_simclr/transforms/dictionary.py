@@ -12,7 +12,9 @@ from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.traits import LazyTrait
 from monai.transforms.transform import LazyTransform, MapTransform, Randomizable, RandomizableTransform, Transform
 
+from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.transforms import array, spatial, views, window
+from monai_simclr.transforms.base import Operation, RandOperation
 from monai_simclr.transforms.lung_source import FromLungs, as_image
 
 __all__ = [
@@ -66,6 +68,19 @@ class _OverKeys(MapTransform):
             options |= self._shared(d, present[0])
         for key in present:
             d[key] = self.transform(d[key], **options)
+        return d
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether `batch` works: the array transform is one function on a batch."""
+        return isinstance(self.transform, Operation | RandOperation)
+
+    def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
+        """Transform whole batches, shape ``(B, 1, H, W)``, under the keys, which share one keyed draw."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            keyed = (random.stream(0),) if isinstance(self.transform, RandOperation) else ()
+            d[key] = self.transform.batch(d[key], *keyed)
         return d
 
     def _shared(self, d: Mapping[Hashable, Any], first: Hashable) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import torch
+
+from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.transforms.base import RandOperation
 from monai_simclr.transforms.multiview import MultiViewd
 
@@ -39,4 +42,13 @@ class DrawViewsd(MultiViewd):
             assert isinstance(transform, RandOperation)
             transform.randomize(n=1)
             d[f"draws_{number}"] = {name: value[0] for name, value in transform.drawn.items()}
+        return d
+
+    def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
+        """Give a batch with the parameters added, those that `MultiViewd.batch` draws."""
+        d = dict(data)
+        for view, transform in enumerate(self.multi_view.transforms):
+            assert isinstance(transform, RandOperation)
+            transform.randomize_from(random.stream(view), len(random.rows))
+            d[f"draws_{view + 1}"] = {name: torch.from_numpy(value) for name, value in transform.drawn.items()}
         return d

@@ -12,7 +12,8 @@ from monai.config import KeysCollection
 from monai.transforms.transform import MapTransform, Randomizable, Transform
 from monai.utils.misc import MAX_SEED
 
-from monai_simclr.transforms.base import BatchTransform
+from monai_simclr.ops.keyed import KeyedRandom
+from monai_simclr.transforms.base import BatchTransform, RandOperation
 
 __all__ = ["MultiView", "MultiViewD", "MultiViewDict", "MultiViewd"]
 
@@ -61,8 +62,14 @@ class MultiView(Randomizable, Transform):
 
     def __call__(self, img: Any) -> list[Any]:
         """Give `n_views` views of one image, shape ``(C, H, W)``; `img` is not written to."""
-        # ours never write to what they get
-        return [one(img if isinstance(one, BatchTransform) else _clone(img)) for one in self.transforms]
+        return self.each([img] * self.n_views)
+
+    def each(self, images: Sequence[Any]) -> list[Any]:
+        """Give one view of each of `n_views` images, which are not written to."""
+        return [  # ours never write to what they get
+            make(image if isinstance(make, BatchTransform) else _clone(image))
+            for make, image in zip(self.transforms, images, strict=True)
+        ]
 
 
 class MultiViewd(Randomizable, MapTransform):
@@ -75,6 +82,8 @@ class MultiViewd(Randomizable, MapTransform):
         transform: array transform that makes one view; or one a view.
         n_views: how many views, at least 2.
         allow_missing_keys: do not complain about a missing key.
+        partner_key: key of another image of the same patient (`StoreDataset` with `second_view`): where an item has it,
+            the views after the first are made of it (MedAug, Vu et al., MLHC 2021).
 
     Raises:
         ValueError: as `MultiView` does, and when called on a dictionary that already has such a key.
@@ -92,9 +101,16 @@ class MultiViewd(Randomizable, MapTransform):
         transform: Callable | Sequence[Callable],
         n_views: int = 2,
         allow_missing_keys: bool = False,
+        partner_key: str = "partner",
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         self.multi_view = MultiView(transform, n_views)
+        self.partner_key = partner_key
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether `batch` works: every view is made by a transform that draws and applies."""
+        return all(isinstance(one, RandOperation) for one in self.multi_view.transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> MultiViewd:
         """Seed every view with a seed of its own."""
@@ -106,12 +122,34 @@ class MultiViewd(Randomizable, MapTransform):
         """Give the dictionary with the views added; `data` is not written to."""
         d = dict(data)
         for key in self.key_iterator(data):
-            names = [f"{key}_{i + 1}" for i in range(self.multi_view.n_views)]
-            taken = [name for name in names if name in d]
-            if taken:
-                raise ValueError(f"the views of {key!r} would overwrite the keys {taken}; rename or drop them")
-            d.update(zip(names, self.multi_view(d[key]), strict=True))
+            d.update(zip(self._names(d, key), self.multi_view.each(self._images(d, key)), strict=True))
         return d
+
+    def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
+        """Give a batch with the views added; the view of an image is a function of its key and of the view's number.
+
+        Args:
+            data: whole batches, shape ``(B, 1, H, W)``, under the keys.
+            random: keyed numbers of the B images.
+        """
+        d = dict(data)
+        for place, key in enumerate(self.key_iterator(data)):
+            streams = [random.stream(place * self.multi_view.n_views + view) for view in range(self.multi_view.n_views)]
+            makers = zip(self.multi_view.transforms, self._images(d, key), streams, strict=True)
+            views = [make.batch(images, stream) for make, images, stream in makers]  # type: ignore[attr-defined]
+            d.update(zip(self._names(d, key), views, strict=True))
+        return d
+
+    def _images(self, d: Mapping[Hashable, Any], key: Hashable) -> list[Any]:
+        """What each view is made of."""
+        return [d[key], *[d.get(self.partner_key, d[key])] * (self.multi_view.n_views - 1)]
+
+    def _names(self, d: Mapping[Hashable, Any], key: Hashable) -> list[str]:
+        names = [f"{key}_{i + 1}" for i in range(self.multi_view.n_views)]
+        taken = [name for name in names if name in d]
+        if taken:
+            raise ValueError(f"the views of {key!r} would overwrite the keys {taken}; rename or drop them")
+        return names
 
 
 MultiViewD = MultiViewDict = MultiViewd

@@ -136,8 +136,8 @@ class RandWindow(RandOperation):
 
     def draw(self, n: int) -> Parameters:
         """Draw shifts of center and width, shape ``(n,)``, in shares of the largest ones."""
-        shifts = self.R.uniform(-1, 1, (2, n))
-        return {"center_shift": shifts[0], "width_shift": shifts[1]}
+        shifts = self.R.uniform(-1, 1, (n, 2))
+        return {"center_shift": shifts[:, 0], "width_shift": shifts[:, 1]}
 
     def randomize(self, data: Any = None, n: int = 1) -> None:
         """Draw; an image that is not jittered still gets its window, so that all results are in [0, 1]."""

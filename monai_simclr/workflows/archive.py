@@ -101,8 +101,10 @@ def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers
     here, over = divmod(batch_size, world_size())
     if over:
         raise ValueError(f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly")
+    dataset.whole_batches = dataset.takes_batches
     batches: DataLoader = DataLoader(
         dataset, here, sampler=sampler, num_workers=num_workers, drop_last=True,
+        collate_fn=_as_it_is if dataset.whole_batches else None,
         generator=torch.Generator().manual_seed(seed), worker_init_fn=_without_metadata,
         persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
@@ -119,6 +121,11 @@ def leave_signals(batches: DataLoader) -> DataLoader:
     atexit.register(setattr, ending, "value", 1)  # runs before multiprocessing's own, which was registered earlier
     batches.worker_init_fn = functools.partial(_start_worker, ending=ending, before=batches.worker_init_fn)
     return batches
+
+
+def _as_it_is(batch: Any) -> Any:
+    """A batch that the dataset has made as a whole."""
+    return batch
 
 
 class _Absent(Dataset):

@@ -1,0 +1,185 @@
+"""Scaling and levers of pretraining on about 16,000 radiographs: tries scored on validation patients of nih128.
+
+    python benchmarks/real_pack.py ../shared IDX
+    python benchmarks/scaling.py IDX OUT [NAME ...]
+
+Every try pretrains an encoder on all films but those of test patients (`protocol.md`), embeds the films of nih128 and
+is scored by linear probes on *validation* patients: each of six findings against all other films, with 2, 10 and 100 %
+of the train patients. No test patient is scored. Encoders and features stay in OUT, so tries that are there are not
+run again, only scored. The table goes to `results/scaling.json` and `.csv`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.handlers import LrScheduleHandler
+from real_pack import MAIN_FINDINGS
+from record import RESULTS
+from safetensors.torch import save_file
+from tries_scores import floors, questions_of, score, table_of
+
+from monai_simclr import recipes
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, open_index
+from monai_simclr.data.index import COLUMNS
+from monai_simclr.data.partners import SecondView
+from monai_simclr.engines import ContrastiveTrainer, embed
+from monai_simclr.engines.precision import Precision
+from monai_simclr.files import write_json
+from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
+from monai_simclr.losses import NTXentLoss
+from monai_simclr.losses.groups import SameGroup
+from monai_simclr.networks import SimCLR, encoder
+from monai_simclr.optimizers import make_optimizer, warmup_cosine
+from monai_simclr.recipes import Strength
+from monai_simclr.transforms import MultiViewd, RandRadiographView
+from monai_simclr.workflows import loader, open_archive
+
+STORED = 128
+"""Size of network images that the store is made for; smaller ones are made from the same store."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """Settings of one pretraining."""
+
+    width: float = 0.3
+    size: int = 96
+    strength: Strength = "mild"
+    epochs: int = 6
+    batch_size: int = 128
+    temperature: float = 0.2
+    learning_rate: float = 0.001
+    decoupled: bool = False
+    images: float = 1.0
+    second_view: SecondView = "image"
+    strata: tuple[str, ...] = ()
+    same_patient: SameGroup = "exclude"
+    crop_from: float | None = None
+    exposure: float | None = None
+    seed: int = 0
+    precision: Precision = "bfloat16"
+
+    @property
+    def key(self) -> str:
+        """A name for these settings on disk, made of what is not at its default: a new setting renames no try."""
+        changed = {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def views(self) -> RandRadiographView:
+        """The preset's view with what this try changes of it."""
+        view = recipes.views(self.strength, self.size)
+        positioning, exposure = view.positioning, view.exposure
+        if self.crop_from is not None:
+            positioning = dataclasses.replace(positioning, scale=(self.crop_from, 1.0))
+        if self.exposure is not None:
+            exposure = dataclasses.replace(exposure, brightness=self.exposure, contrast=self.exposure)
+        return RandRadiographView(self.size, positioning, exposure, view.detector, view.processing)
+
+
+TRIES: dict[str, Try] = {
+    "base": Try(),
+    "second view: patient": Try(second_view="patient"),
+    "strata: source, view": Try(strata=("source", "view_position")),
+    "default views": Try(strength="default"),
+    "exposure 0.4": Try(exposure=0.4),
+    "second view: view position": Try(second_view="view_position"),
+    "crop from 0.3": Try(crop_from=0.3),
+    "strata, second view: patient": Try(strata=("source", "view_position"), second_view="patient"),
+    "temperature 0.1": Try(temperature=0.1),
+    "batch 512, rate 0.002": Try(batch_size=512, learning_rate=0.002),
+    "base, seed 1": Try(seed=1),
+    "a sixth of the images, 36 epochs": Try(images=1 / 6, epochs=36),
+    "64 px, 13 epochs": Try(size=64, epochs=13),
+    "128 px, 3 epochs": Try(size=128, epochs=3),
+    "width 0.5, 3 epochs": Try(width=0.5, epochs=3),
+}
+"""The tries, the most telling first. `base` takes about a quarter of an hour on one core."""
+
+
+def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, float]]:
+    """The encoder that the settings make of the store's images but test, and what the last epoch logged."""
+    torch.manual_seed(settings.seed)
+    network = SimCLR(encoder("resnet18", settings.width)).to(memory_format=torch.channels_last)
+    views = MultiViewd("image", settings.views)
+    rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
+    rows = rows[np.random.default_rng(settings.seed).permutation(len(rows)) < round(settings.images * len(rows))]
+    data = StoreDataset(
+        store, ["train", "val"], transform=views, seed=settings.seed, rows=rows, second_view=settings.second_view
+    )
+    sampler = KeyedSampler(data, settings.seed, strata=settings.strata, batch_size=settings.batch_size)
+    batches = loader(data, sampler, settings.batch_size, 0, settings.seed)
+    optimizer = make_optimizer("adamw", network, settings.learning_rate, 1e-4)
+    schedule = warmup_cosine(optimizer, min(len(batches), 200), len(batches) * settings.epochs)
+    monitor = ContrastiveMonitor(network.encoder)
+    steps = LrScheduleHandler(schedule, print_lr=False, epoch_level=False)
+    loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
+    handlers = [StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor]
+    trainer = ContrastiveTrainer(
+        torch.device("cpu"),
+        settings.epochs,
+        batches,
+        network,
+        optimizer,
+        loss,
+        precision=settings.precision,
+        train_handlers=handlers,
+    )
+    trainer.run()
+    names = ("top1", "alignment", "uniformity", "effective_rank")
+    return network.encoder, {name: round(float(monitor.history[-1][name]), 4) for name in names}
+
+
+def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path) -> None:
+    """Pretrain and embed the labelled rows, if that is not in `out` yet; the record is written last."""
+    record = out / f"{settings.key}.json"
+    if record.is_file():
+        return
+    started, busy = time.perf_counter(), time.process_time()
+    network, logged = pretrain(settings, store)
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, out / f"{settings.key}.safetensors")
+    features = embed(network, store.images[labelled], functools.partial(recipes.finish, size=settings.size))
+    np.save(out / f"{settings.key} features.npy", features)
+    write_json(record, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **logged})
+    print(f"{name}: {seconds:.0f} s, {logged}", flush=True)
+
+
+def main(folder: Path, out: Path, names: list[str]) -> None:
+    """Run what is missing, score what is there, and write the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    store = open_archive(folder / "pretraining", out / "store", STORED, workers=1)
+    asked = open_index(folder / "nih128")[[*COLUMNS, "source", *MAIN_FINDINGS]]
+    questions = questions_of({"nih128": asked})
+    place = {image: row for row, image in enumerate(store.index["image"])}
+    labelled = np.array([place[image] for image in asked["image"]])
+    part = dataclasses.replace(store, images=store.images[labelled], index=store.index.iloc[labelled], folder=None)
+    floors(part, questions, out, functools.partial(encoder, "resnet18", Try.width), Try.size)
+    for name in names or TRIES:
+        run(name, TRIES[name], store, labelled, out)
+        scores = out / f"{TRIES[name].key}.npz"
+        if not scores.is_file():
+            np.savez(scores, **score(np.load(out / f"{TRIES[name].key} features.npy"), part.index, questions))
+        settings = {other: (one.key, dataclasses.asdict(one)) for other, one in TRIES.items()}
+        table = table_of(settings, out, RESULTS / "scaling.json")
+        print(table[["name", "mean"]].to_string(), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
