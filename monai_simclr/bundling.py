@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
+import math
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -12,9 +14,16 @@ from typing import Any
 
 from monai_simclr.artefacts import read_json, reading
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
+from monai_simclr.exits import SettingError
 from monai_simclr.files import write_json, writing
+from monai_simclr.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
 
-__all__ = ["copy_bundle", "read_metadata", "run_bundle"]
+__all__ = ["ENCODER_NAMES", "copy_bundle", "read_metadata", "run_bundle"]
+
+logger = logging.getLogger("monai_simclr")
+
+ENCODER_NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
+"""`networks.ENCODERS`, which a command that imports nothing heavy cannot ask; a test holds them equal."""
 
 _LARGEST, _WIDEST = 4096, 16
 
@@ -26,29 +35,34 @@ def copy_bundle(
     encoder: str | None = None,
     width: float | None = None,
     norm: str | None = None,
+    own_findings: bool = False,
 ) -> Path:
     """Copy the bundle to a folder and write what differs into its metadata.json, the only place where it stands.
 
     Args:
         folder: the new bundle; must not exist, or be empty.
-        findings: what the classifier predicts; NIH's fourteen when none are given.
+        findings: what the classifier predicts; NIH's fourteen when none are given. Spellings of the vocabulary's
+            names become these; names of your own, which the index must have as columns, are taken with a warning,
+            unless they look like a misspelling.
         size: side of the network's images in pixels, a multiple of 8.
         encoder: a name of `networks.ENCODERS`.
         width: factor on the encoder's channels.
         norm: of the encoder, "batch" or "group".
+        own_findings: take names that look like misspellings as they are, and warn of none.
 
     Returns:
         `folder`.
 
     Raises:
         FileExistsError: if the folder has something in it.
-        ValueError: if the size is too small for the encoders.
+        SettingError: if a finding's name cannot be one, stands there twice or looks like a misspelling of the
+            vocabulary's, or there is no such encoder, size, width or norm.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the bundle")
-    if size is not None and size < 32:
-        raise ValueError(f"size must be at least 32 pixels, got {size}; the encoders halve it five times")
+    findings = _settled(findings, own_findings)
+    _check(size, encoder, width, norm)
     ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt", "*.safetensors")
     with writing(folder):
         shutil.copytree(CHEST_XRAY_SIMCLR, folder, dirs_exist_ok=True, ignore=ignored)
@@ -65,6 +79,41 @@ def copy_bundle(
     metadata["encoder"] |= {key: value for key, value in given.items() if value is not None}
     write_json(path, metadata)
     return folder
+
+
+def _settled(findings: Sequence[str], own: bool) -> list[str]:
+    """Names in the vocabulary's spelling; a likely misspelling is refused, another name of the user's is said."""
+    if isinstance(findings, str):
+        raise SettingError(f"findings must be a list of names, got the text {findings!r}")
+    try:
+        check_finding_names(findings)
+    except ValueError as error:
+        raise SettingError(str(error)) from None
+    names = [canonical_finding(name) for name in findings]
+    unknown = [name for name in names if not own and not is_known(name)]
+    close = {name: nearest_finding(name) for name in unknown if nearest_finding(name)}
+    if close:
+        said = "; ".join(f"there is no finding {name!r}, the nearest is {near!r}" for name, near in close.items())
+        raise SettingError(f"{said}; for a column of your own index that has this name, pass --own-findings")
+    if unknown:
+        logger.warning(
+            f"{', '.join(unknown)}: not in the vocabulary ({', '.join(NIH14[:2])} ...), so taken as columns of your "
+            "own index; pretraining and training refuse an archive with labels that lacks them"
+        )
+    return names
+
+
+def _check(size: int | None, encoder: str | None, width: float | None, norm: str | None) -> None:
+    if size is not None and not (isinstance(size, int) and size >= 32):
+        raise SettingError(f"size must be at least 32 pixels, got {size}; the encoders halve it five times")
+    if encoder is not None and encoder not in ENCODER_NAMES:
+        near = difflib.get_close_matches(str(encoder), ENCODER_NAMES, 1)
+        hint = f"; the nearest is {near[0]!r}" if near else ""
+        raise SettingError(f"there is no encoder {encoder!r}; choose one of {', '.join(ENCODER_NAMES)}{hint}")
+    if width is not None and not (0 < width < math.inf):
+        raise SettingError(f"width must be above 0, got {width}")
+    if norm not in (None, "batch", "group"):
+        raise SettingError(f"norm must be batch or group, got {norm!r}")
 
 
 def read_metadata(bundle: str | Path) -> dict[str, Any]:

@@ -53,15 +53,19 @@ def bundle(
     folder: Annotated[Path, typer.Argument(help="New folder for the bundle.")],
     findings: Annotated[str, typer.Option(help="Names joined by commas; NIH's fourteen when left out.")] = "",
     size: Annotated[int | None, typer.Option(help="Side of the network's images in pixels.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="resnet18, resnet34, resnet50 or densenet121.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="resnet10, resnet18, resnet34, resnet50 or densenet121.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on the encoder's channels.")] = None,
     norm: Annotated[str | None, typer.Option(help="Normalization of the encoder: batch or group.")] = None,
+    own_findings: Annotated[
+        bool, typer.Option("--own-findings", help="Take names that look like misspellings: my index has them.")
+    ] = False,
 ) -> None:
     """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
     from monai_simclr.bundling import copy_bundle
 
+    _show_log()
     names = [name.strip() for name in findings.split(",") if name.strip()]
-    made = copy_bundle(folder, names, size, encoder, width, norm)
+    made = copy_bundle(folder, names, size, encoder, width, norm, own_findings)
     command = f"cd {made} && python -m monai.bundle run --config_file configs/pretrain.json --dataset_dir DIR"
     typer.echo(f"made {made}; next: {command}")
 

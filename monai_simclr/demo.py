@@ -50,7 +50,7 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
         FileExistsError: if `output_dir` holds something that is not a demo.
     """
     started = time.perf_counter()
-    folder = _fresh_folder(Path(output_dir))
+    folder = _fresh_folder(Path(output_dir).absolute())
     torch.set_num_threads(2)
     with _step("drawing phantoms"):
         write_nih_phantoms(folder / "phantoms", n_patients=patients, size=128, bad_files=3)

@@ -14,8 +14,8 @@ from typing import Any
 from monai_simclr.files import lacks_space
 
 __all__ = [
-    "EXIT_CODES", "INTERRUPTED", "PREEMPTED", "STOP_SIGNALS", "Preempted", "Stopped", "exit_code", "last_line",
-    "root_of", "stop_at_once", "stoppable",
+    "EXIT_CODES", "INTERRUPTED", "PREEMPTED", "STOP_SIGNALS", "Preempted", "SettingError", "Stopped", "exit_code",
+    "last_line", "root_of", "stop_at_once", "stoppable",
 ]  # fmt: skip
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -41,6 +41,10 @@ class Stopped(BaseException):
     """
 
 
+class SettingError(ValueError):
+    """A setting that does not exist, or has a value that it cannot have: the user's slip, found before any work."""
+
+
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
     (Preempted, PREEMPTED),
@@ -48,6 +52,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (FileExistsError, 4),
     (PermissionError, 4),
     (FloatingPointError, 5),
+    (SettingError, 2),
     (MemoryError, 6),
     (FileNotFoundError, 3),
     (IsADirectoryError, 3),
@@ -55,7 +60,9 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ValueError, 3),
     (OSError, 6),
 )
-"""0 done; 1 our bug; 2 usage (typer's own); 3 data; 4 output folder; 5 numerical; 6 resources; the first that fits."""
+"""0 done; 1 our bug; 2 usage (typer's own) or configuration; 3 data; 4 output folder; 5 numerical; 6 resources.
+
+The first that fits an error is its code."""
 
 _SHARED_MEMORY = ("unable to write to file </torch", "unable to open shared memory", "unable to mmap")
 _SHARED_REMEDY = "shared memory (/dev/shm) is full; lower num_workers, or give the container more (--shm-size)"
@@ -113,6 +120,8 @@ def exit_code(error: BaseException) -> int:
         return 6
     if isinstance(root, OSError) and root.errno == errno.EROFS:
         return 4
+    if _is_unknown_key(root):
+        return 2
     if _is_of_another_version(error):
         return 3
     return next((code for kind, code in EXIT_CODES if isinstance(root, kind)), 1)
@@ -132,6 +141,10 @@ def last_line(error: BaseException) -> str:
     error = root_of(error)
     if isinstance(error, KeyboardInterrupt | Preempted | Stopped):
         return str(error) or _stopped_by("Ctrl-C", "")
+    if _is_unknown_key(error):
+        guess = str(error.__cause__).split("?", maxsplit=1)[0]
+        hint = f"; {guess[0].lower()}{guess[1:]}?" if "did you mean" in guess else ""
+        return f"SettingError: the config has no part {error.args[0].removeprefix(_NO_KEY)!r}{hint}"
     sentence = str(error).strip()
     if "DataLoader worker process" in sentence:  # torch puts the worker's whole traceback into the message
         sentence = sentence.splitlines()[-1]
@@ -142,6 +155,14 @@ def last_line(error: BaseException) -> str:
         first = sentence.splitlines()[0] if sentence else "nothing more is known"
         sentence = f"{first}; a disk is full: make room and run the same command again"
     return f"{type(error).__name__}: {sentence}{_hint(error)}"
+
+
+_NO_KEY = "query key: "
+
+
+def _is_unknown_key(error: BaseException) -> bool:
+    """Whether an override is for a part that the config does not have: MONAI's words, before any step of ours."""
+    return type(error) is KeyError and str(error.args[0]).startswith(_NO_KEY) and error.__cause__ is not None
 
 
 def _is_of_another_version(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -12,18 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from monai.data.torchscript_utils import save_net_with_metadata
 from torch import nn
 
 from monai_simclr import recipes
-from monai_simclr.artefacts import read_json
+from monai_simclr.bundling import read_metadata
 from monai_simclr.files import write_atomically, write_bytes, write_json, writing
+from monai_simclr.findings import check_finding_names
 from monai_simclr.inference import ClassifierCard, InferenceDataset, list_radiographs, read_card
-from monai_simclr.networks import FindingClassifier, load_classifier
+from monai_simclr.networks import FindingClassifier, encoder, load_classifier
+from monai_simclr.verifying import verify_bundle
 
 __all__ = ["export_folder", "export_int8", "export_onnx", "export_torchscript", "trained_classifier"]
 
+
+logger = logging.getLogger("monai_simclr")
 
 _CALIBRATION = 128
 """Radiographs that the ranges of int8 are measured on, at the most."""
@@ -32,23 +36,36 @@ _CALIBRATION = 128
 def trained_classifier(bundle: str | Path) -> tuple[FindingClassifier, ClassifierCard, int]:
     """The classifier of a bundle, its card, and the side of its images in pixels.
 
+    The network is built by our own factory from the plain values of metadata.json: a config of somebody else's bundle
+    is neither evaluated nor imported from.
+
     Raises:
         FileNotFoundError: if the bundle has no trained classifier.
+        ValueError: if metadata.json does not say what a classifier is built of, or has code where names belong.
     """
     folder = Path(bundle)
-    config = ConfigParser()
-    config.read_config(folder / "configs" / "inference.json")
-    config.read_meta(folder / "configs" / "metadata.json")
-    path = folder / config["_meta_#files#model"]
+    metadata = read_metadata(folder)
+    try:
+        size = int(metadata["network_data_format"]["inputs"]["image"]["spatial_shape"][0])
+        findings = list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())
+        name, width = str(metadata["encoder"]["name"]), float(metadata["encoder"]["width"])
+        norm, model = metadata["encoder"].get("norm", "batch"), Path(metadata["files"]["model"])
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / 'configs' / 'metadata.json'} does not say how the classifier is built ({error!r}); it needs "
+            "encoder, files#model and network_data_format as `monai-simclr bundle` writes them"
+        ) from error
+    check_finding_names(findings)
+    path = folder / model
     card = read_card(path)
-    network = load_classifier(config.get_parsed_content("network_def"), path)
-    return network, card, int(config.get_parsed_content("size"))
+    return load_classifier(FindingClassifier(encoder(name, width, norm), findings), path), card, size
 
 
 def export_onnx(bundle: str | Path, path: str | Path) -> Path:
     """Write the classifier as ONNX: ``image`` float32 (N, 1, S, S) in [0, 1] to ``pred``, logits (N, K); N is free.
 
     The file's metadata hold, as JSON, what `metadata_of` gives: findings, preprocessing, temperatures and thresholds.
+    Decide with ``logit >= threshold_logit``.
 
     Args:
         bundle: folder of a bundle with a trained classifier.
@@ -112,7 +129,7 @@ def export_torchscript(bundle: str | Path, path: str | Path) -> Path:
     network, card, size = trained_classifier(bundle)
     with torch.no_grad():
         traced = torch.jit.trace(_Plain(network), torch.zeros(2, 1, size, size))
-    inference = (Path(bundle) / "configs" / "inference.json").read_text(encoding="utf-8").encode()
+    inference = _inference_config(bundle).encode()
     with tempfile.TemporaryDirectory() as folder:  # the file's name becomes that of the archive's folder
         made = Path(folder) / path.name
         with writing(made):
@@ -153,8 +170,14 @@ def export_folder(bundle: str | Path, folder: str | Path) -> Path:
 def metadata_of(card: ClassifierCard) -> dict[str, str]:
     """What travels inside an exported file, as text: findings, preprocessing, operating points, the checksum."""
     operating: dict[str, Any] = {
-        name: {"temperature": card.operating[name].temperature, "threshold_probability": threshold}
-        for name, threshold in zip(card.findings, card.thresholds(), strict=True)
+        name: {
+            "temperature": card.operating[name].temperature,
+            "threshold_logit": logit,  # decide with logit >= threshold_logit; probabilities are for people to read
+            "threshold_probability": probability,
+        }
+        for name, logit, probability in zip(
+            card.findings, card.thresholds(), card.threshold_probabilities(), strict=True
+        )
     }
     return {
         "findings": json.dumps(list(card.findings)),
@@ -165,9 +188,20 @@ def metadata_of(card: ClassifierCard) -> dict[str, str]:
     }
 
 
+def _inference_config(bundle: str | Path) -> str:
+    """The text of the bundle's inference config, which goes into an export as it is; what is not ours in it is said."""
+    name = "configs/inference.json"
+    others = [found.text for found in verify_bundle(bundle) if not found.known and found.file == name]
+    if others:
+        logger.warning(
+            f"the export carries {name} of {bundle}, which runs {len(others)} things that ours does not, the first is "
+            f"{others[0]!r}; nothing of it was run here; see monai-simclr verify"
+        )
+    return (Path(bundle) / name).read_text(encoding="utf-8")
+
+
 def _metadata(bundle: str | Path, card: ClassifierCard) -> dict[str, Any]:
-    path = Path(bundle) / "configs" / "metadata.json"
-    return {**read_json(path, "the metadata of a bundle", "restore it from a copy"), **metadata_of(card)}
+    return {**read_metadata(bundle), **metadata_of(card)}
 
 
 def _write_onnx(model: Any, metadata: Mapping[str, str], path: str | Path) -> Path:

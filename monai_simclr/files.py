@@ -15,14 +15,15 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 __all__ = [
-    "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "sha256_of", "sync",
-    "write_atomically", "write_bytes", "write_json", "write_text", "writing",
+    "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "open_regular", "sha256_of",
+    "sync", "write_atomically", "write_bytes", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,6 +37,12 @@ _FULL_IN_WORDS = (
     "errno = 28", "errno = 122", "errno = 27", "PytorchStreamWriter failed", "database or disk is full",
 )  # fmt: skip
 """What torch, safetensors, HDF5 and SQLite make of `FULL`; only the words are left."""
+
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
 
 
 class NoSpaceError(OSError):
@@ -176,10 +183,44 @@ def write_json(path: str | Path, content: Any, default: Callable[[Any], Any] | N
     write_text(path, json.dumps(content, indent=2, allow_nan=False, default=default) + "\n")
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading, or one that a link leads to; whatever else lies there is refused at once.
+
+    To open a named pipe waits for a writer, to read a terminal waits for a person, and ``/dev/zero`` has no end. What
+    was opened is looked at once more, since a path may lead elsewhere a moment later.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        OSError: if it is not a regular file (a folder, a pipe, a socket, a device), or cannot be opened.
+
+    Example:
+        >>> try:
+        ...     open_regular("/")
+        ... except OSError as error:
+        ...     error.strerror
+        'is a folder, not a regular file'
+    """
+    _check_regular(path, os.stat(path).st_mode)  # to open a device can already do something: tapes rewind
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    try:
+        _check_regular(path, os.fstat(handle).st_mode)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _check_regular(path: str | Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _KINDS if test(mode)), "something else")
+        raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
+
+
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """SHA-256 of a regular file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

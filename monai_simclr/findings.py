@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["CHEXPERT14", "NIH14", "NO_FINDING", "SHARED", "canonical_finding", "parse_findings"]
+__all__ = [
+    "CHEXPERT14", "NIH14", "NO_FINDING", "SHARED", "canonical_finding", "check_finding_names", "check_no_code",
+    "is_known", "nearest_finding", "parse_findings",
+]  # fmt: skip
 
 NO_FINDING = "No Finding"
 """The absence of every finding: never a column of an index, but a class when images are clustered."""
@@ -74,6 +78,68 @@ def canonical_finding(name: str) -> str:
     stripped = name.strip()
     lower = stripped.lower()
     return _SPELLINGS.get(lower) or _KNOWN.get(lower) or stripped
+
+
+def is_known(name: str) -> bool:
+    """Whether the vocabulary has a finding of this name, in its spelling."""
+    return name in _KNOWN.values()
+
+
+def nearest_finding(name: str) -> str:
+    """The name of the vocabulary that an unknown name is most likely a misspelling of; "" for a name of its own.
+
+    Example:
+        >>> nearest_finding("Pneumothroax"), nearest_finding("Tuberculosis"), nearest_finding("Bacteria")
+        ('Pneumothorax', '', '')
+    """
+    lower = {**_KNOWN, **_SPELLINGS}
+    close = difflib.get_close_matches(name.strip().lower(), list(lower), 1, 0.8)
+    return lower[close[0]] if close else ""
+
+
+def check_no_code(names: Iterable[str]) -> None:
+    """Refuse names that MONAI's config parser would run, look up or load from a file where they stood in a config.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for name in names:
+        if name.lstrip()[:1] in ("$", "@", "%"):
+            raise ValueError(
+                f"the finding {name!r} begins with {name.lstrip()[0]!r}, which MONAI's configs would run or look up"
+            )
+
+
+def check_finding_names(names: Iterable[object]) -> None:
+    """Refuse names that cannot be a finding's: of a bundle, of a classifier, or of a column of an index.
+
+    A text that begins with ``$``, ``@`` or ``%`` is code, a reference or a file to MONAI's config parser, and findings
+    go into configs. DICOM's Code Meaning (0008,0104) holds 64 characters.
+
+    Raises:
+        ValueError: names the first one, and what is wrong with it.
+
+    Example:
+        >>> check_finding_names(["Mass", "$print('hello')"])
+        Traceback (most recent call last):
+        ...
+        ValueError: the finding "$print('hello')" begins with '$', which MONAI's configs would run or look up
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"the name of a finding must be a text that is not empty, got {name!r}")
+        check_no_code([name])
+        if name != name.strip() or not name.isprintable():
+            raise ValueError(f"the finding {name!r} begins or ends with a space, or has characters that are not text")
+        if len(name) > 64:
+            raise ValueError(f"the finding {name!r} has {len(name)} characters; DICOM results have room for 64")
+        if canonical_finding(name) == NO_FINDING:
+            raise ValueError(f"{name!r} is the absence of all findings and cannot be one of them")
+        key = canonical_finding(name).lower()
+        if key in seen:
+            raise ValueError(f"the finding {name!r} is named twice" + f", also as {seen[key]!r}" * (seen[key] != name))
+        seen[key] = name
 
 
 def parse_findings(text: str, known: Sequence[str] = NIH14, separator: str = "|") -> dict[str, float]:

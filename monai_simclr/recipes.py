@@ -155,5 +155,6 @@ def settings(size: int = 224) -> dict[str, Any]:
         >>> settings(224)["stored_size"]
         256
     """
-    reader = {name: value for name, value in asdict(DEFAULT_SETTINGS).items() if not name.startswith("max_")}
+    limits = ("max_", "min_")  # they refuse files and change no pixel
+    reader = {name: value for name, value in asdict(DEFAULT_SETTINGS).items() if not name.startswith(limits)}
     return {"size": size, "stored_size": stored_size(size), "padding": "square", "levels": 256, "reader": reader}

@@ -37,8 +37,19 @@ def test_pos_weight_counts_present_findings_more() -> None:
     assert loss.item() == pytest.approx((3 * math.log(2) + math.log(2)) / 2)
 
 
+def test_a_smoothed_label_pulls_towards_its_probability() -> None:
+    """Read with uncertain='smoothed', an uncertain finding is 0.7: the loss is least at a probability of 0.7."""
+    logits = torch.tensor([[math.log(0.7 / 0.3)]], requires_grad=True)
+    loss = masked_bce(logits, torch.tensor([[0.7]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(-(0.7 * math.log(0.7) + 0.3 * math.log(0.3)), rel=1e-6)
+    assert logits.grad.abs().item() < 1e-6
+
+
 def test_labels_that_are_no_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 labels are none of 0, 1 and NaN, the first is -1"):
+    with pytest.raises(ValueError, match=r"1 labels are neither within \[0, 1\] nor NaN, the first is -1"):
         masked_bce(torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]))
+    with pytest.raises(ValueError, match=r"1 labels are neither within \[0, 1\] nor NaN, the first is inf"):
+        masked_bce(torch.zeros(1, 2), torch.tensor([[0.7, math.inf]]))
     with pytest.raises(ValueError, match=r"logits of shape \(1, 2\) do not go with labels of shape \(1, 3\)"):
         masked_bce(torch.zeros(1, 2), torch.zeros(1, 3))

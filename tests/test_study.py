@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.cli import app
-from monai_simclr.data import open_index
+from monai_simclr.data import label_fraction, open_index
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
+from monai_simclr.exits import SettingError
 from monai_simclr.files import keyed_hash
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import gather, write_report
@@ -106,8 +107,43 @@ def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_numbers(done, mo
 
 
 def test_other_settings_in_the_same_folder_are_refused(ground, done):
-    with pytest.raises(ValueError, match="was made with another iterations; give this study a folder of its own"):
+    with pytest.raises(
+        ValueError,
+        match=r"was made with other settings: iterations was 4, is [0-9]+; give this study a folder of its own",
+    ):
         run_study(_study(ground, iterations=5))
+
+
+def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeypatch):
+    """A folder that was begun with the draws of another version would mix them in silence."""
+    monkeypatch.setattr(runs, "label_fraction", lambda *given: label_fraction(*given)[1:])
+    with pytest.raises(ValueError, match="was made with another labelled_sha256; give this study a folder of its own"):
+        run_study(done[0])
+
+
+def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_named(ground, done):
+    path = ground / "bundle" / "configs" / "train.json"
+    ours = path.read_text()
+    path.write_text(ours.replace('"epoch_level": false', '"epoch_level": true'))
+    try:
+        with pytest.raises(ValueError, match=r"train#handlers#3#epoch_level was False, is True; give this study"):
+            run_study(_study(ground))
+    finally:
+        path.write_text(ours)
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        ({"lerning_rate": 0.1}, "there is no setting 'lerning_rate'; the nearest is 'learning_rate'"),
+        ({"scratch:batch_size": "eight"}, "batch_size must be a whole number"),
+        ({"train#loss#pos_wieght": 3}, "the nearest is 'train#loss#pos_weight'"),
+    ],
+)
+def test_a_slip_in_a_setting_is_refused_before_the_first_run(ground, slip, said):
+    with pytest.raises(SettingError, match=said):
+        run_study(_study(ground, "slip", training=slip, arms=("frozen", "scratch")))
+    assert not (ground / "slip").exists()
 
 
 def test_labelled_patients_of_a_smaller_fraction_are_among_those_of_a_larger_one(done):

@@ -31,9 +31,18 @@ def same_bytes(paths: Sequence[str], sizes: np.ndarray) -> np.ndarray:
     """
     _, place, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     alike = (counts[place] > 1) & (sizes >= 0)
-    digests = np.array([sha256_of(path) if again else "" for path, again in zip(paths, alike, strict=True)])
+    digests = np.array([_digest(path) if again else "" for path, again in zip(paths, alike, strict=True)])
+    alike &= digests != ""
     _, place, counts = np.unique(digests, return_inverse=True, return_counts=True)
     return _numbered(np.where(alike & (counts[place] > 1), place, -1))
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file; "" when it cannot be read, or has gone since its size was taken."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
 
 
 def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray, radius: int = RADIUS) -> np.ndarray:

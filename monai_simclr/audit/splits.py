@@ -29,7 +29,7 @@ def prevalence(index: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for finding in findings_of(index):
         for split, part in index.groupby("split", sort=True):
-            known, positive = part[finding].notna(), part[finding] == 1
+            known, positive = part[finding].isin([0, 1]), part[finding] == 1  # a smoothed label is not known
             share = float(part.loc[known, finding].mean()) if known.any() else None
             rows.append({
                 "finding": finding, "split": split or "(none)", "positive images": int(positive.sum()),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from monai_simclr.artefacts import reading
 from monai_simclr.files import write_atomically
-from monai_simclr.findings import NO_FINDING
+from monai_simclr.findings import NO_FINDING, check_no_code
 
 __all__ = [
     "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "combine_indexes", "findings_of",
@@ -69,7 +69,8 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ValueError: if a column is missing, there are no rows, an image stands there twice, a patient is in two
-            splits, a patient's id is empty, or a label is out of range (names the column and the row).
+            splits, a patient's id is empty, a finding's name would run as code in a config, or a label is out of
+            range (names the column and the row).
     """
     index = settle_index(index)
     twice = index["image"][index["image"].duplicated()]
@@ -83,6 +84,7 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
             f"{len(unknown)} rows have no patient_id, the first is row {unknown[0]}; give each patient an id, or each "
             "image one of its own and know that a split may then put one patient on both sides"
         )
+    check_no_code(findings_of(index))
     leaks = patients_in_several_splits(index)
     if len(leaks):
         raise ValueError(

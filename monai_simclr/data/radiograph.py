@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ __all__ = [
     "RadiographMeta",
     "ReaderSettings",
     "VoiPolicy",
+    "check_pixels",
+    "check_shape",
     "meta_of",
     "problem_of",
+    "unopened",
 ]
 
 VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
@@ -62,6 +66,9 @@ class ReaderSettings:
         render_for_processing: whether FOR PROCESSING images (raw detector values) are rendered; refused when off.
         max_pixels: rows x columns that are read at the most; checked before anything is decoded.
         max_bytes: size that a file may have, and that what is deflated in it may have when inflated.
+        min_side: rows and columns that an image must have; on fewer pixels there is no chest to see, and a network's
+            input would be made up by resizing. MedMNIST's smallest pictures have 28.
+        max_aspect: how many times as long as the shorter side the longer one may be. Chest radiographs are within 2.
 
     Raises:
         ValueError: if `voi` is no policy, or a number is out of range.
@@ -80,6 +87,8 @@ class ReaderSettings:
     render_for_processing: bool = False
     max_pixels: int = 64_000_000
     max_bytes: int = 256 * 2**20
+    min_side: int = 32
+    max_aspect: int = 4
 
     def __post_init__(self) -> None:
         if self.voi not in get_args(VoiPolicy):
@@ -90,6 +99,8 @@ class ReaderSettings:
             raise ValueError("voi='explanation' needs window_explanation, such as 'NORMAL'")
         if self.max_pixels < 1 or self.max_bytes < 1:
             raise ValueError(f"max_pixels and max_bytes must be 1 or more, got {self.max_pixels} and {self.max_bytes}")
+        if self.min_side < 1 or self.max_aspect < 1:
+            raise ValueError(f"min_side and max_aspect must be 1 or more, got {self.min_side} and {self.max_aspect}")
 
 
 DEFAULT_SETTINGS = ReaderSettings()
@@ -97,12 +108,43 @@ UNKNOWN = (math.nan, math.nan)
 """Two numbers that a file does not have; never left out, so that the metadata of all files can be collated."""
 
 
+def check_pixels(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
+    """Refuse what is too large to decode.
+
+    Raises:
+        RadiographError: with the shape, the limit and its name.
+    """
+    if rows * columns > settings.max_pixels:
+        raise RadiographError(
+            path, f"has {rows} x {columns} pixels by its header, more than max_pixels={settings.max_pixels}"
+        )
+
+
+def check_shape(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
+    """Refuse what is too small to show a chest, or too long to be one.
+
+    Raises:
+        RadiographError: with the shape, the limit and its name.
+
+    Example:
+        >>> check_shape("a.png", 8, 2000, DEFAULT_SETTINGS)
+        Traceback (most recent call last):
+        ...
+        monai_simclr.data.radiograph.RadiographError: a.png: has 8 x 2000 pixels, a side under min_side=32
+    """
+    shape = f"has {rows} x {columns} pixels"
+    if min(rows, columns) < settings.min_side:
+        raise RadiographError(path, f"{shape}, a side under min_side={settings.min_side}")
+    if max(rows, columns) > settings.max_aspect * min(rows, columns):
+        raise RadiographError(path, f"{shape}, one side more than max_aspect={settings.max_aspect} times the other")
+
+
 class RadiographMeta(TypedDict):
     """What is known of an image beside its pixels: the same keys and lengths for every format, and nobody's name.
 
     Attributes:
         format: "DICOM", "PNG", "JPEG", "TIFF" or "NIfTI".
-        view_position: DICOM (0018,5101), such as "PA", "AP", "LL"; "" when unknown.
+        view_position: "PA", "AP", "LL" (every lateral) by the header, as in an index; "" when unknown or another.
         photometric_interpretation: "MONOCHROME1" or "MONOCHROME2" as stored; "" in other formats.
         inverted: whether dark and bright were swapped.
         voi: what chose the gray values: "lut", "window", "percentile" or "none" (the full range).
@@ -136,6 +178,20 @@ def meta_of(file_format: str) -> RadiographMeta:
         format=file_format, view_position="", photometric_interpretation="", inverted=False, voi="none",
         window=UNKNOWN, spacing=UNKNOWN, spacing_source="", orientation="", crop=(0, 0, 0, 0),
     )  # fmt: skip
+
+
+def unopened(error: OSError) -> str:
+    """Say why a file cannot be opened, without its name.
+
+    Example:
+        >>> unopened(OSError(22, "is a named pipe, not a regular file", "in/a.dcm"))
+        'is a named pipe, not a regular file'
+        >>> unopened(PermissionError(13, "Permission denied"))
+        'cannot be opened (PermissionError)'
+    """
+    if error.errno == errno.EINVAL and "regular file" in str(error.strerror):
+        return str(error.strerror)
+    return f"cannot be opened ({type(error).__name__})"
 
 
 def problem_of(error: BaseException) -> str:

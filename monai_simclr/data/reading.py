@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -12,17 +14,17 @@ from monai_simclr.data.formats.dicom import read_dicom
 from monai_simclr.data.formats.nifti import is_nifti, read_nifti
 from monai_simclr.data.formats.pictures import read_picture
 from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings, unopened
+from monai_simclr.files import open_regular
 
-__all__ = ["read_radiograph"]
+__all__ = ["format_of", "read_radiograph"]
 
-_Read = Callable[[Path, ReaderSettings], tuple[np.ndarray, RadiographMeta]]
-_STARTS: tuple[tuple[bytes, _Read], ...] = (
-    (b"\x89PNG\r\n\x1a\n", read_picture),
-    (b"\xff\xd8\xff", read_picture),
-    *((start, read_picture) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (b"\x1f\x8b", read_nifti),
-)
+_Read = Callable[[Path, BinaryIO, ReaderSettings], tuple[np.ndarray, RadiographMeta]]
+_READERS: dict[str, _Read] = {"DICOM": read_dicom, "picture": read_picture, "NIfTI": read_nifti}
+_STARTS = {
+    b"\x89PNG\r\n\x1a\n": "picture", b"\xff\xd8\xff": "picture", b"II*\0": "picture", b"MM\0*": "picture",
+    b"II+\0": "picture", b"MM\0+": "picture", b"\x1f\x8b": "NIfTI",
+}  # fmt: skip
 _FIRST = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
 """How the first element of a data set goes on after its tag: an explicit VR, or the length of a short value."""
 
@@ -52,16 +54,16 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
         ((256, 256), 'MONOCHROME1', True)
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"there is no file {path}" + ("; it is a folder" if path.is_dir() else ""))
     try:
-        size = path.stat().st_size
-        if size > settings.max_bytes:
-            raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
-        with quiet_libraries():
-            image, meta = _format_of(path)(path, settings)
+        with open_regular(path) as file, quiet_libraries():
+            size = os.fstat(file.fileno()).st_size
+            if size > settings.max_bytes:
+                raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
+            image, meta = _READERS[format_of(path, file)](path, file, settings)
     except OSError as error:
-        raise RadiographError(path, f"cannot be opened ({type(error).__name__})") from error
+        raise RadiographError(path, unopened(error)) from error
     low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RadiographError(path, "has pixels that are not finite")
@@ -72,16 +74,21 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
     return _cropped(image, meta, settings), meta
 
 
-def _format_of(path: Path) -> _Read:
-    with open(path, "rb") as file:
-        head = file.read(540)
+def format_of(path: Path, file: BinaryIO) -> str:
+    """Say what an open file is by its first bytes: "DICOM", "picture" (PNG, JPEG, TIFF) or "NIfTI".
+
+    Raises:
+        RadiographError: if it is none of them.
+    """
+    head = file.read(540)
+    file.seek(0)
     if head[128:132] == b"DICM":  # before the others: a DICOM file may start with a TIFF header (PS3.10 7.1)
-        return read_dicom
+        return "DICOM"
     if is_nifti(head):
-        return read_nifti
-    for start, read in _STARTS:
+        return "NIfTI"
+    for start, kind in _STARTS.items():
         if head.startswith(start):
-            return read
+            return kind
     if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08") and head[4:6] in _FIRST:
         raise RadiographError(
             path,

@@ -11,6 +11,12 @@ from monai_simclr.data.index import check_index, findings_of
 
 __all__ = ["label_fraction", "split_by_patient"]
 
+_AHEAD = 64
+"""Patients of an order among whom the next one is chosen, at most; a tenth of a small archive."""
+
+_MANY = 5
+"""Patients with this many findings or more are counted together."""
+
 
 def split_by_patient(index: pd.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pd.DataFrame:
     """Put every patient into a split at random.
@@ -43,9 +49,11 @@ def label_fraction(
     """Rows whose labels are used when only a share of the train patients is labelled.
 
     Patients are put into one order for each seed, and a fraction is the beginning of that order, so fractions are
-    nested. The
-    order goes round the findings, the rarest first, so that a small fraction has a positive of each (in the spirit of
-    iterative stratification, Sechidis et al., ECML 2011), mixed with patients without findings at their own share.
+    nested. Patients are spread over the order by systematic sampling with random starts (Madow and Madow, 1944), level
+    by level: by their rarest finding, by how many findings they have, by their further findings, and by which labels
+    are known. So every beginning has each finding, and patients with many findings, at their share of the archive; rare
+    combinations of findings come at random places. One positive and one negative of each finding come first, so that a
+    small fraction has them where they fit; those after them make up for it.
 
     Args:
         index: with splits and labels.
@@ -65,9 +73,10 @@ def label_fraction(
     train = index[index["split"] == "train"]
     if not len(train) or not names:
         raise ValueError(f"the index has {len(train)} train rows and the findings {names}; labels of both are needed")
-    positive = train.groupby("patient_id", sort=True)[names].max() == 1
+    by_patient = train.groupby("patient_id", sort=True)[names].max()
+    positive = by_patient == 1
     _check_positives(positive, names)
-    order = _order(positive.to_numpy(), np.random.default_rng(seed))
+    order = _order(positive.to_numpy(), by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(seed))
     chosen = order[: max(1, round(fraction * len(order)))]
     empty = [
         name
@@ -92,36 +101,81 @@ def _check_positives(positive: pd.DataFrame, names: Sequence[str]) -> None:
         )
 
 
-def _order(positive: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """An order of patients whose every beginning has each finding at about its share, rounded up."""
-    shuffled = generator.permutation(len(positive))
-    has = np.zeros(positive.shape[1])
-    left, order = list(shuffled), []
+def _order(positive: np.ndarray, known: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """An order of patients whose every beginning has each finding at its share; from ``(N, K)`` masks of labels."""
     rarest = np.argsort(positive.sum(axis=0), kind="stable")
-    for finding in rarest:  # first one positive of each, the rarest first
-        if not has[finding]:
-            pick = next(patient for patient in left if positive[patient, finding])
-            left.remove(pick)
-            order.append(pick)
-            has += positive[pick]
-    for finding in rarest:  # and one negative of each, where there is one
-        if positive[order, finding].all():
-            pick = next((patient for patient in left if not positive[patient, finding]), None)
-            if pick is not None:
-                left.remove(pick)
-                order.append(pick)
-    groups = _by_pattern(positive, left)
-    return np.array(order + _interleaved(groups))
+    keys = [_key(has, mask.tobytes(), rarest) for has, mask in zip(positive, known, strict=True)]
+    spread = _spread(list(generator.permutation(len(positive))), keys, generator)
+    cut = int(generator.integers(len(spread)))  # turned like a wheel, so that each patient is as likely at each place
+    order = np.array(spread[cut:] + spread[:cut])
+    first = _first_of_each(positive[order][:, rarest], known[order][:, rarest])
+    order = np.concatenate([order[first], np.delete(order, first)])
+    return order[_settled(_traits(positive, known)[order], len(first), generator)]
 
 
-def _by_pattern(positive: np.ndarray, left: Sequence[int]) -> list[list[int]]:
-    groups: dict[bytes, list[int]] = {}
-    for patient in left:
-        groups.setdefault(positive[patient].tobytes(), []).append(patient)
-    return list(groups.values())
+def _key(has: np.ndarray, mask: bytes, rarest: np.ndarray) -> tuple[int | bytes, ...]:
+    """What a patient is told apart by, level by level; on every level one value."""
+    findings = [int(finding) for finding in rarest if has[finding]]
+    return (*findings[:1], len(findings), *findings[1:], mask)
 
 
-def _interleaved(groups: list[list[int]]) -> list[int]:
-    """Patients of all label patterns, each pattern spread evenly over the order."""
-    places = [((position + 0.5) / len(group), patient) for group in groups for position, patient in enumerate(group)]
+def _spread(
+    patients: list[int], keys: list[tuple[int | bytes, ...]], generator: np.random.Generator, level: int = 0
+) -> list[int]:
+    """Patients in an order in which each group of a level, and each group within it, is evenly spaced."""
+    groups: dict[tuple[int | bytes, ...], list[int]] = {}
+    for patient in patients:
+        groups.setdefault(keys[patient][level : level + 1], []).append(patient)
+    spread = [_spread(group, keys, generator, level + 1) if key else group for key, group in groups.items()]
+    return spread[0] if len(spread) == 1 else _evenly(spread, generator)
+
+
+def _evenly(groups: list[list[int]], generator: np.random.Generator) -> list[int]:
+    """Groups merged, each evenly spaced from a random start: a fixed one would keep a lone patient from every draw."""
+    starts = generator.random(len(groups))
+    places = [
+        ((position + start) / len(group), patient)
+        for group, start in zip(groups, starts, strict=True)
+        for position, patient in enumerate(group)
+    ]
     return [patient for _, patient in sorted(places)]
+
+
+def _traits(positive: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """What a beginning is to have at its share, ``(N, T)``: each finding, numbers of findings, known labels."""
+    counts = np.minimum(positive.sum(axis=1), _MANY)
+    numbers = counts[:, None] == np.unique(counts)
+    return np.hstack([positive, numbers, known[:, ~known.all(axis=0)]]).astype(float)
+
+
+def _settled(traits: np.ndarray, first: int, generator: np.random.Generator) -> list[int]:
+    """Positions of patients: the `first` ones, then always that one of the next few that the traits owed ask for most.
+
+    What a trait is owed, in patients, is its share of the places less what it got, and starts at random, so that what
+    cannot be divided is rounded at random.
+    """
+    share = traits.mean(axis=0)
+    weights = 1 / np.sqrt(np.maximum(share, 1 / len(traits)))
+    owed = generator.random(len(share)) - 0.5 + first * share - traits[:first].sum(axis=0)
+    costs = traits @ weights  # the traits are 0 or 1, their squares too
+    end = first + min(_AHEAD, max(1, len(traits) // 10), len(traits) - first)
+    order, window = list(range(first)), list(range(first, end))
+    while window:
+        owed += share
+        pick = window.pop(int((2 * traits[window] @ (weights * owed) - costs[window]).argmax()))
+        owed -= traits[pick]
+        order.append(pick)
+        if end < len(traits):
+            window.append(end)
+            end += 1
+    return order
+
+
+def _first_of_each(positive: np.ndarray, known: np.ndarray) -> list[int]:
+    """Positions of the first positive of each finding, then of the first negative; a patient may serve for several."""
+    first: list[int] = []
+    for labels in (positive, known & ~positive):
+        for finding in range(labels.shape[1]):
+            if labels[:, finding].any() and not labels[first, finding].any():
+                first.append(int(labels[:, finding].argmax()))
+    return first

@@ -26,6 +26,7 @@ from monai_simclr.evaluation.label_curve import curve_laws as curve_laws
 from monai_simclr.evaluation.label_curve import fit_power_law as fit_power_law
 from monai_simclr.evaluation.label_curve import label_saving as label_saving
 from monai_simclr.evaluation.label_curve import labels_needed as labels_needed
+from monai_simclr.evaluation.label_curve import unstated_saving as unstated_saving
 from monai_simclr.evaluation.label_errors import find_label_errors as find_label_errors
 from monai_simclr.evaluation.label_errors import find_outliers as find_outliers
 from monai_simclr.evaluation.leaks import check_unseen as check_unseen
@@ -39,6 +40,7 @@ from monai_simclr.evaluation.neighbors import similar_images as similar_images
 from monai_simclr.evaluation.novelty import Novelty as Novelty
 from monai_simclr.evaluation.novelty import fit_novelty as fit_novelty
 from monai_simclr.evaluation.predictions import Predictions as Predictions
+from monai_simclr.evaluation.predictions import certain_labels as certain_labels
 from monai_simclr.evaluation.probe import Probe as Probe
 from monai_simclr.evaluation.probe import probe_classes as probe_classes
 from monai_simclr.evaluation.probe import probe_findings as probe_findings

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_mutual_info_score
 
+from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings
 
 __all__ = ["Alignment", "align_clusters", "prevalence_auroc"]
@@ -84,7 +85,7 @@ def prevalence_auroc(
     train, test = (index["split"] == "train").to_numpy(), (index["split"] == "test").to_numpy()
     if not train.any() or not test.any():
         raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the evaluation needs both")
-    labels = index[list(findings)].to_numpy(dtype=float)
+    labels = certain_labels(index[list(findings)].to_numpy(dtype=float))
     known = np.isfinite(labels)
     scores = np.zeros((int(test.sum()), len(findings)))
     for k in range(len(findings)):
@@ -101,6 +102,8 @@ def prevalence_auroc(
 def _columns(index: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, str, np.ndarray]]:
     """Name, kind and values as text ("" unknown) of everything to align with."""
     table = index.copy()
+    for name in (name for name in findings if name in table):
+        table[name] = certain_labels(table[name].to_numpy(dtype=float))
     if "age" in table:
         decade = np.floor(table["age"].astype(float) / 10)
         table["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]

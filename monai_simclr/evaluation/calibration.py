@@ -9,9 +9,15 @@ from scipy.optimize import minimize_scalar
 
 from monai_simclr.evaluation.predictions import sigmoid
 
-__all__ = ["BINS", "Recalibration", "equal_mass_bins", "fit_recalibration", "fit_temperature", "reliability"]
+__all__ = [
+    "BINS", "TEMPERATURES", "Recalibration", "equal_mass_bins", "fit_recalibration", "fit_temperature", "is_at_bound",
+    "reliability",
+]  # fmt: skip
 
 BINS = 15
+
+TEMPERATURES = (0.01, 100.0)
+"""The lowest and the highest temperature that `fit_temperature` gives, far out in the tails of its prior."""
 
 
 class Recalibration(NamedTuple):
@@ -47,7 +53,12 @@ def fit_recalibration(labels: np.ndarray, logits: np.ndarray) -> Recalibration:
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature T for which ``sigmoid(logits / T)`` has the least cross entropy (Guo et al., ICML 2017).
+    """The most probable temperature T of ``sigmoid(logits / T)`` (Guo et al., ICML 2017), with a prior around 1.
+
+    Before it saw labels, log T is normal with mean 0 and standard deviation 1: T is between 1/7 and 7 with 95 %. The
+    labels of an image weigh as much as they say, so a thousand images move T to where the cross entropy is least, and a
+    few positives leave it near 1. Without a prior a validation set whose labels the logits separate has no least cross
+    entropy: T went to its bound, and probabilities to 0 and 1.
 
     Fit it on validation patients, never on those to be scored.
 
@@ -56,22 +67,41 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         logits: shape ``(N,)``.
 
     Returns:
-        T in [0.01, 100]; NaN without both labels.
+        T in `TEMPERATURES`, see `is_at_bound`; NaN without both labels.
 
     Example:
-        >>> logits = np.repeat([-4.0, 4.0], 100)
-        >>> labels = np.r_[np.arange(100) < 27, np.arange(100) < 73].astype(float)
-        >>> round(fit_temperature(labels, logits), 1)  # right where sigmoid(4 / T) = 0.73
+        >>> logits = np.repeat([-4.0, 4.0], 1000)
+        >>> labels = np.r_[np.arange(1000) < 269, np.arange(1000) < 731].astype(float)
+        >>> round(fit_temperature(labels, logits), 1)  # right where sigmoid(4 / T) = 0.731
         4.0
+        >>> round(fit_temperature(np.array([0, 0, 1]), np.array([-8.0, -7.0, 9.0])), 1)  # separated: nothing to learn
+        1.0
     """
     if not 0 < np.sum(labels) < len(labels):
         return float("nan")
+    logits, labels = np.asarray(logits, dtype=float), np.asarray(labels, dtype=float)
 
-    def entropy(log_temperature: float) -> float:
+    def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
+        return float(np.sum(np.logaddexp(0, scaled) - labels * scaled) + log_temperature**2 / 2)
 
-    return float(np.exp(minimize_scalar(entropy, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
+    low, high = np.log(TEMPERATURES)
+    grid = np.linspace(low, high, 25)  # the prior can make a second minimum
+    best = int(np.argmin([loss(place) for place in grid]))
+    bounds = (grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)])
+    found = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
+    return float(np.clip(found, *TEMPERATURES))
+
+
+def is_at_bound(temperature: float) -> bool:
+    """Whether a temperature ran to the lowest or highest value that it may have: the logits do not fit their labels.
+
+    Example:
+        >>> is_at_bound(100.0), is_at_bound(1.3), is_at_bound(float("nan"))
+        (True, False, False)
+    """
+    low, high = TEMPERATURES
+    return temperature <= 1.1 * low or temperature >= high / 1.1
 
 
 def equal_mass_bins(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:

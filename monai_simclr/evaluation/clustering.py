@@ -14,11 +14,13 @@ from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_coun
 from monai_simclr.evaluation.class_rows import ENCODER, class_rows
 from monai_simclr.evaluation.clusterers import METHODS, reduce_features, silhouette
 from monai_simclr.evaluation.formatting import format_score
+from monai_simclr.evaluation.leaks import refuse_shared_patients
 
 __all__ = ["ClusterReport", "evaluate_clusters"]
 
 
-_PRINTED = ("acc_one_to_one", "acc_many_to_one", "oracle_map_acc")
+_PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle_map_acc": "commonest test class"}
+"""Measures that are printed, and what the constant answer beside each is called."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,15 @@ class ClusterReport:
 
     Attributes:
         table: one row for each features, k and measure: `features, k, measure, value, low, high, majority, null_low,
-            null_high, p, seed_sd`; `p` is of the permutation null, `seed_sd` the spread over seeds.
+            null_high, p, seed_sd`; `p` is of the permutation null, `seed_sd` the spread over seeds. `majority` is what
+            a constant answer scores: the commonest training class, and for `oracle_map_acc`, whose map knows the test
+            classes, the commonest test class.
         clusters: for every k, the cluster of every row of the embeddings, shape ``(N,)``, also of rows left out.
         names: for every k, the class that every cluster stands for (many-to-one, learned on train).
         crosses: for every k, test images by cluster x class.
-        n: images and patients fitted on and scored, and `left_out`, the images of these splits without a class.
+        n: images and patients that clusters were fitted on (`fitted_...`, all of train), that the map was learned on
+            (`train_...`, those with a class) and that were scored (`test_...`); `left_out`, images of these splits
+            without a class.
     """
 
     table: pd.DataFrame
@@ -54,7 +60,7 @@ class ClusterReport:
 
         A measure that a k does not define (the one-to-one map needs as many clusters as classes) has no line.
         """
-        known = self.table[self.table["measure"].isin(_PRINTED) & np.isfinite(self.table["value"])]
+        known = self.table[self.table["measure"].isin(list(_PRINTED)) & np.isfinite(self.table["value"])]
         return [
             f"{row['features']}, k={row['k']}: "
             + format_score(
@@ -64,6 +70,7 @@ class ClusterReport:
                 row["majority"],
                 (row["null_low"], row["null_high"]),
                 str(row["measure"]),
+                _PRINTED[str(row["measure"])],
             )
             for _, row in known.iterrows()
         ]
@@ -71,8 +78,10 @@ class ClusterReport:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows that have a class, as numbers: what every set of features is scored on."""
+    """The rows that have a class, as numbers: what every set of features is scored on; and `fit`, all train rows."""
 
+    fit: np.ndarray
+    held_out: np.ndarray
     classes: np.ndarray
     patients: np.ndarray
     train: np.ndarray
@@ -102,15 +111,16 @@ def evaluate_clusters(
     """Cluster, name the clusters on train patients, and score the names on test patients, with what to compare beside.
 
     Every set of features (the embeddings, and each reference) goes through the same steps: L2-normalisation, PCA and
-    clusters fitted on train; a map from clusters to classes learned on train (Hungarian one-to-one if k is the number
-    of classes, and many-to-one); the measures of `agreement.MEASURES`, and the silhouette (which needs no labels), at
-    the test patients, with an interval from resampling test patients; and the 95 % band of the same steps, map
-    included, with the classes permuted over patients. The interval is of the scoring, with clusters and map fixed.
+    clusters fitted on all of train, labelled or not; a map from clusters to classes learned on train rows with a class
+    (Hungarian one-to-one if k is the number of classes, and many-to-one); the measures of `agreement.MEASURES` at test
+    rows with a class, and the silhouette (which needs no labels) at all test rows, with an interval from resampling
+    test patients; and the 95 % band of the same steps, map included, with the classes permuted over patients. The
+    interval is of the scoring, with clusters and map fixed.
 
     Args:
         embeddings: index with `patient_id` and `split`.
         references: name -> features of the same rows, ``(N, D)``: raw pixels, a random encoder.
-        classes: the class of every row as text, shape ``(N,)``; "" is left out (and counted).
+        classes: the class of every row as text, shape ``(N,)``; "" has none: clustered, not scored (and counted).
         k: numbers of clusters.
         seed: of everything random.
         n_bootstrap: resamples of test patients.
@@ -138,11 +148,11 @@ def evaluate_clusters(
     clusters: dict[int, np.ndarray] = {}
     records: list[dict] = []
     for name, features in {ENCODER: embeddings.features, **references}.items():
-        reduced = reduce_features(features, rows.train, seed)
+        reduced = reduce_features(features, rows.fit, seed)
         for count in dict.fromkeys(k):
-            if not 1 <= count <= rows.train.sum():
-                raise ValueError(f"{count} clusters cannot be fitted on {rows.train.sum()} train rows")
-            found = [METHODS[method](reduced, rows.train, count, seed + i, 10) for i in range(seeds)]
+            if not 1 <= count <= rows.fit.sum():
+                raise ValueError(f"{count} clusters cannot be fitted on {rows.fit.sum()} train rows")
+            found = [METHODS[method](reduced, rows.fit, count, seed + i, 10) for i in range(seeds)]
             if name == ENCODER:
                 clusters[count] = found[0]
             scored = _score(found[0], rows, count, seed, n_bootstrap, n_permutations)
@@ -170,15 +180,19 @@ def _rows(
     train, test, patients, names = known.train, known.test, known.patients, known.names
     labelled = known.classes != ""
     split = embeddings.index["split"].to_numpy().astype(str)
+    fit, held_out = split == "train", split == "test"
+    refuse_shared_patients({"train": patients[fit], "test": patients[held_out]})
     codes = np.searchsorted(names, np.where(train | test, known.classes, names[0]))
     n = {
+        "fitted_images": int(fit.sum()),
+        "fitted_patients": len(np.unique(patients[fit])),
         "train_images": int(train.sum()),
         "train_patients": len(np.unique(patients[train])),
         "test_images": int(test.sum()),
         "test_patients": len(np.unique(patients[test])),
         "left_out": int((~labelled & np.isin(split, ["train", "test"])).sum()),
     }
-    return _Rows(codes, patients, train, test, len(names)), [str(name) for name in names], n
+    return _Rows(fit, held_out, codes, patients, train, test, len(names)), [str(name) for name in names], n
 
 
 def _score(clusters: np.ndarray, rows: _Rows, k: int, seed: int, n_bootstrap: int, n_permutations: int) -> list[dict]:
@@ -207,7 +221,7 @@ def _value(clusters: np.ndarray, rows: _Rows, k: int) -> np.ndarray:
 
 def _silhouette(reduced: np.ndarray, clusters: np.ndarray, rows: _Rows, seed: int, n_bootstrap: int) -> dict:
     """How apart the clusters lie at test images: knows no class, so its null is clusters laid on other patients."""
-    positions, values = silhouette(reduced, clusters, rows.test, seed)
+    positions, values = silhouette(reduced, clusters, rows.held_out, seed)
     positions = positions.astype(int)
     codes, counts = patient_counts(rows.patients[positions], n_bootstrap, seed)
     weights = counts[:, codes].astype(float)
@@ -241,7 +255,7 @@ def _null(clusters: np.ndarray, rows: _Rows, k: int, seed: int, n: int) -> np.nd
 
 
 def _majority(rows: _Rows) -> dict[str, float]:
-    """What the commonest training class scores as the answer for every test image."""
+    """What a constant answer scores: the commonest training class, and where the map is an oracle's, of the test."""
     commonest = np.bincount(rows.classes[rows.train]).argmax()
     share = float((rows.classes[rows.test] == commonest).mean())
     balanced = float(share > 0) / len(np.unique(rows.classes[rows.test]))
@@ -253,5 +267,5 @@ def _majority(rows: _Rows) -> dict[str, float]:
         "nmi": 0.0,
         "ari": 0.0,
         "v_measure": 0.0,
-        "oracle_map_acc": share,
+        "oracle_map_acc": float(np.bincount(rows.classes[rows.test]).max() / rows.test.sum()),
     }

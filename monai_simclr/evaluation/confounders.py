@@ -10,11 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.evaluation.bootstrap import interval_of, patient_counts
-from monai_simclr.evaluation.predictions import Predictions
+from monai_simclr.evaluation.predictions import Predictions, certain_labels
 from monai_simclr.evaluation.ranking import Ranking
 from monai_simclr.evaluation.scores import MACRO, mean_of_known, score_findings
 
 __all__ = ["beside_floor", "confounder_floor", "floor_scores"]
+
+_FEWEST = 2
+"""Patients with a finding, and without it, below which a floor says nothing: one patient is ranked, not a finding."""
 
 
 def confounder_floor(
@@ -32,22 +35,26 @@ def confounder_floor(
         seed: of the resampling.
 
     Returns:
-        The table of `score_findings`; a finding that train patients have in one class only scores 0.5 by construction.
+        The table of `score_findings`. A finding that fewer than two train or test patients have, or lack, has no floor:
+        NaN and a `reason`; it does not count in the macro mean.
 
     Raises:
         ValueError: if there are no train or no test rows.
     """
     scores = floor_scores(index, findings)
     test = index[index["split"] == "test"]
-    labels = test[list(findings)].to_numpy(dtype=float)
-    return score_findings(labels, scores, test["patient_id"].to_numpy(), findings, n_bootstrap, seed)
+    labels, patients = test[list(findings)].to_numpy(dtype=float), test["patient_id"].to_numpy(dtype=str)
+    reasons = [_reason(labels[:, k], scores[:, k], patients) for k in range(len(findings))]
+    stated = np.where([bool(reason) for reason in reasons], np.nan, labels)
+    table = score_findings(stated, np.nan_to_num(scores), patients, findings, n_bootstrap, seed)
+    return table.assign(reason=[mine or given for mine, given in zip([*reasons, ""], table["reason"], strict=True)])
 
 
 def floor_scores(index: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
     """Logits of every test row from view position, age and sex: shape ``(N_test, K)``.
 
     A logistic regression on one-hot view position and sex, age and its square (missing age: its own column), fitted on
-    train patients; 0 for a finding that train patients have in one class only.
+    train patients. NaN for a finding that fewer than two train patients have, or lack: it has no floor.
 
     Raises:
         ValueError: if there are no train or no test rows.
@@ -56,12 +63,13 @@ def floor_scores(index: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
     if not train.any() or not test.any():
         raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the floor needs both")
     features = _acquisition(index)
-    labels = index[list(findings)].to_numpy(dtype=float)
-    scores = np.zeros((int(test.sum()), len(findings)))
+    labels = certain_labels(index[list(findings)].to_numpy(dtype=float))
+    patients = index["patient_id"].to_numpy(dtype=str)
+    scores = np.full((int(test.sum()), len(findings)), np.nan)
     scaler = StandardScaler().fit(features[train])
     for k in range(len(findings)):
         rows = train & np.isfinite(labels[:, k])
-        if len(np.unique(labels[rows, k])) == 2:
+        if not _too_few(labels[rows, k], patients[rows], "train"):
             model = LogisticRegression(max_iter=1000).fit(scaler.transform(features[rows]), labels[rows, k])
             scores[:, k] = model.decision_function(scaler.transform(features[test]))
     return scores
@@ -72,13 +80,14 @@ def beside_floor(model: Predictions, floor: np.ndarray, n_bootstrap: int = 1000,
 
     Args:
         model: of the test images.
-        floor: scores of the same images from `floor_scores`, shape ``(N, K)``.
+        floor: scores of the same images from `floor_scores`, shape ``(N, K)``; a column of NaN is no floor.
         n_bootstrap: resamples of patients.
         seed: of the resampling.
 
     Returns:
-        One row a finding and the macro mean: `finding, model, floor, difference, low, high`; `low` and `high` are of
-        the difference.
+        One row a finding and the macro mean over the findings that have a floor: `finding, model, floor, difference,
+        low, high, reason`; `low` and `high` are of the difference. Where train or test has fewer than two patients with
+        a finding, or without it, floor and difference are NaN and `reason` says why.
 
     Example:
         >>> labels = np.tile([[0.0], [1.0]], (20, 1))
@@ -88,28 +97,43 @@ def beside_floor(model: Predictions, floor: np.ndarray, n_bootstrap: int = 1000,
     """
     codes, counts = patient_counts(model.patients, n_bootstrap, seed)
     counts = np.vstack([np.ones((1, counts.shape[1]), dtype=counts.dtype), counts])
-    both = []
+    floor, both, reasons = np.asarray(floor, dtype=float), [], []
     for k in range(len(model.findings)):
         rows = model.known(k)
-        areas = [
-            Ranking(model.labels[rows, k], scores[rows, k], codes[rows]).areas(counts)[0]
-            for scores in (model.scores, np.asarray(floor, dtype=float))
-        ]
-        both.append(areas)
+        labels, patients = model.labels[rows, k], codes[rows]
+        areas = [Ranking(labels, scores[rows, k], patients).areas(counts)[0] for scores in (model.scores, floor)]
+        reasons.append(_reason(labels, floor[rows, k], patients))
+        both.append([areas[0], areas[1] * np.nan] if reasons[-1] else areas)
     table = np.array(both)
-    pooled = np.stack([mean_of_known(table[:, 0]), mean_of_known(table[:, 1])])[None]
-    return pd.DataFrame(
-        [_beside(name, *areas) for name, areas in zip([*model.findings, MACRO], [*table, *pooled], strict=True)]
-    )
+    stated = table[[not reason for reason in reasons]]
+    pooled = np.stack([mean_of_known(stated[:, i]) for i in (0, 1)])[None]
+    reasons.append("" if len(stated) else "no finding has a floor")
+    rows_of = zip([*model.findings, MACRO], [*table, *pooled], reasons, strict=True)
+    return pd.DataFrame([_beside(name, areas[0], areas[1], reason) for name, areas, reason in rows_of])
 
 
-def _beside(name: str, model: np.ndarray, floor: np.ndarray) -> dict:
+def _beside(name: str, model: np.ndarray, floor: np.ndarray, reason: str) -> dict:
     difference = model - floor
     found = interval_of(difference[0], difference[1:])
     return {
         "finding": name, "model": model[0], "floor": floor[0],
-        "difference": found.value, "low": found.low, "high": found.high,
+        "difference": found.value, "low": found.low, "high": found.high, "reason": reason,
     }  # fmt: skip
+
+
+def _reason(labels: np.ndarray, floor: np.ndarray, patients: np.ndarray) -> str:
+    """Why a finding has no floor on the test patients, "" where it has one."""
+    if np.isnan(floor).any():
+        return f"fewer than {_FEWEST} train patients have the finding, or lack it"
+    return _too_few(labels, patients, "test")
+
+
+def _too_few(labels: np.ndarray, patients: np.ndarray, split: str) -> str:
+    for value, what in ((1, "have"), (0, "lack")):
+        n = len(np.unique(patients[labels == value]))
+        if n < _FEWEST:
+            return f"fewer than {_FEWEST} {split} patients {what} the finding"
+    return ""
 
 
 def _acquisition(index: pd.DataFrame) -> np.ndarray:

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 
+from monai_simclr.evaluation.predictions import certain_labels
+
 __all__ = ["enrich"]
 
 
@@ -39,7 +41,7 @@ def enrich(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence[str]) -
     table = pd.DataFrame({"patient": index["patient_id"].to_numpy(), "cluster": np.asarray(clusters)})
     rows = []
     for finding in findings:
-        known = table.assign(label=index[finding].to_numpy(dtype=float)).dropna()
+        known = table.assign(label=certain_labels(index[finding].to_numpy(dtype=float))).dropna()
         has = known.groupby("patient")["label"].max()
         for cluster, members in known.groupby("cluster")["patient"].unique().items():
             rows.append({"cluster": cluster, "finding": finding, **_test(has, has.loc[members])})

@@ -14,6 +14,7 @@ def format_score(
     majority: float | None,
     null: tuple[float, float] | None,
     name: str = "ACC",
+    baseline: str = "majority",
 ) -> str:
     """A score as text, with its interval, the majority baseline and the 95 % band of the permutation null.
 
@@ -24,6 +25,7 @@ def format_score(
         majority: what answering the commonest training class always would score.
         null: the band of the same procedure under permuted labels.
         name: of the score.
+        baseline: what the majority is called.
 
     Raises:
         ValueError: if the interval, the majority or the null is missing: a bare accuracy says nothing.
@@ -40,6 +42,5 @@ def format_score(
             "compute them with evaluate_clusters() or knn()"
         )
     dash = "-" if null[0] >= 0 and null[1] >= 0 else " to "
-    return (
-        f"{name} {value:.2f} [{low:.2f}, {high:.2f}] (majority {majority:.2f}, null {null[0]:.2f}{dash}{null[1]:.2f})"
-    )
+    band = f"null {null[0]:.2f}{dash}{null[1]:.2f}"
+    return f"{name} {value:.2f} [{low:.2f}, {high:.2f}] ({baseline} {majority:.2f}, {band})"

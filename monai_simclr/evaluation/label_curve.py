@@ -11,7 +11,16 @@ from scipy.optimize import least_squares
 from monai_simclr.evaluation.bootstrap import Interval
 from monai_simclr.evaluation.few_label import run_resamples
 
-__all__ = ["Curve", "PowerLaw", "arm_curves", "curve_laws", "fit_power_law", "label_saving", "labels_needed"]
+__all__ = [
+    "Curve",
+    "PowerLaw",
+    "arm_curves",
+    "curve_laws",
+    "fit_power_law",
+    "label_saving",
+    "labels_needed",
+    "unstated_saving",
+]
 
 
 class Curve(NamedTuple):
@@ -103,6 +112,8 @@ def labels_needed(laws: Sequence[PowerLaw], auroc: float) -> Interval:
 def label_saving(curve: Curve, reference: Curve) -> Interval:
     """The label fraction at which an arm reaches what the reference has with the most labels; infinite: not reached.
 
+    NaN where it cannot be stated, see `unstated_saving`.
+
     The curve is taken as straight between fractions in log scale; below its smallest fraction it is not extended, so a
     value equal to that fraction means "there or with fewer". The interval is over the same resamples of test patients.
 
@@ -113,8 +124,27 @@ def label_saving(curve: Curve, reference: Curve) -> Interval:
         >>> label_saving(Curve(np.array([0.1, 1.0]), np.array([[0.5, 0.7]] * 3)), scratch).value
         inf
     """
+    if unstated_saving(reference):
+        return Interval(float("nan"), float("nan"), float("nan"))
     target = reference.areas[:, -1]
     return _outer([_crossing(curve.fractions, areas, aim) for areas, aim in zip(curve.areas, target, strict=True)])
+
+
+def unstated_saving(reference: Curve) -> str:
+    """Why no label saving can be stated against a reference, "" where it can.
+
+    What does no better than chance with the most labels is reached by anything, and with any number of labels.
+
+    Example:
+        >>> unstated_saving(Curve(np.array([0.1, 1.0]), np.array([[0.5, 0.52], [0.5, 0.45], [0.5, 0.6]])))
+        'the reference is not above chance with its most labels, AUROC 0.520 [0.450, 0.600]'
+    """
+    target, low, high = _outer(reference.areas[:, -1].tolist())
+    if not np.isfinite(target):
+        return "the reference's AUROC is not known"
+    if not (target > 0.5 and low > 0.5):
+        return f"the reference is not above chance with its most labels, AUROC {target:.3f} [{low:.3f}, {high:.3f}]"
+    return ""
 
 
 def _crossing(fractions: np.ndarray, areas: np.ndarray, target: float) -> float:

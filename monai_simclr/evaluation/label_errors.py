@@ -11,6 +11,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.selection import typicality
 
 __all__ = ["find_label_errors", "find_outliers"]
@@ -55,7 +56,7 @@ def find_label_errors(embeddings: Embeddings, findings: Sequence[str], n: int = 
     patients = embeddings.index["patient_id"].to_numpy().astype(str)
     parts = []
     for finding in findings:
-        labels = embeddings.index[finding].to_numpy(dtype=float)
+        labels = certain_labels(embeddings.index[finding].to_numpy(dtype=float))
         known = np.flatnonzero(np.isfinite(labels))
         least = min(len(np.unique(patients[known][labels[known] == value])) for value in (0, 1))
         if least < 2 * folds:
@@ -68,10 +69,11 @@ def find_label_errors(embeddings: Embeddings, findings: Sequence[str], n: int = 
             scaler = StandardScaler().fit(embeddings.features[known[fit]])
             model = LogisticRegression(C=1e-2, max_iter=1000, class_weight="balanced")
             model.fit(scaler.transform(embeddings.features[known[fit]]), labels[known[fit]])
-            chance = model.predict_proba(scaler.transform(embeddings.features[known[judge]]))[:, 1]
-            credible[judge] = np.where(labels[known[judge]] == 1, chance, 1 - chance)
+            logits = model.decision_function(scaler.transform(embeddings.features[known[judge]]))
+            credible[judge] = np.where(labels[known[judge]] == 1, logits, -logits)
         rows = embeddings.index.iloc[known][["image", "patient_id"]]
-        parts.append(rows.assign(finding=finding, label=labels[known], probability=credible.round(6)))
+        parts.append(rows.assign(finding=finding, label=labels[known], credible=credible))
     if not parts:
         return pd.DataFrame(columns=["image", "patient_id", "finding", "label", "probability"])
-    return pd.concat(parts).sort_values("probability", kind="stable").head(n).reset_index(drop=True)
+    table = pd.concat(parts).sort_values("credible", kind="stable").head(n).reset_index(drop=True)
+    return table.assign(probability=sigmoid(table.pop("credible").to_numpy()).round(6))

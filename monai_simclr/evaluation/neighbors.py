@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
 from monai_simclr.evaluation.leaks import refuse_shared_patients
+from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings
 
 __all__ = ["knn", "knn_accuracy", "knn_findings", "knn_predict", "knn_scores", "nearest", "similar_images"]
@@ -88,7 +89,7 @@ def knn_scores(
 
     Args:
         train_features: shape ``(N, D)``.
-        train_labels: 1, 0 or NaN, shape ``(N, K)``.
+        train_labels: 1, 0 or NaN, shape ``(N, K)``; a smoothed label counts as unknown.
         test_features: shape ``(M, D)``.
         k: neighbours.
         temperature: of the weights, see `knn_predict`.
@@ -100,7 +101,7 @@ def knn_scores(
         >>> knn_scores(np.eye(2), np.array([[1.0], [0.0]]), np.array([[0.9, 0.1]]), k=1).tolist()
         [[1.0]]
     """
-    labels = np.asarray(train_labels, dtype=float)
+    labels = certain_labels(train_labels)
     known = np.isfinite(labels)
     prior = np.nansum(labels, axis=0) / np.maximum(known.sum(axis=0), 1)
     parts = []
@@ -158,9 +159,9 @@ def similar_images(embeddings: Embeddings, row: int, n: int = 10) -> pd.DataFram
     """
     unit = normalize(embeddings.features - embeddings.features.mean(axis=0))
     patients = embeddings.index["patient_id"].to_numpy()
-    table = embeddings.index.assign(similarity=(unit @ unit[row]).round(6))
+    table = embeddings.index.assign(similarity=unit @ unit[row])
     table = table[patients != patients[row]].sort_values("similarity", ascending=False, kind="stable")
-    table = table.drop_duplicates("patient_id").head(n)
+    table = table.drop_duplicates("patient_id").head(n).round({"similarity": 6})
     return table[["similarity", *(name for name in table.columns if name != "similarity")]].reset_index(drop=True)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
-__all__ = ["Predictions", "sigmoid"]
+__all__ = ["Predictions", "certain_labels", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,25 @@ class Predictions:
         return Predictions(self.labels[rows], self.scores[rows], self.patients[rows], self.findings)
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, without overflow.
+def certain_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as a classifier or a count takes them: 1 and 0 stay, a smoothed label becomes unknown as NaN is.
+
+    A loss can use a smoothed label, an uncertain finding's value between 0 and 1; a logistic regression, a prevalence
+    or a score cannot.
 
     Example:
-        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
-        [0.0, 0.5, 1.0]
+        >>> certain_labels(np.array([1.0, 0.7, 0.0, np.nan])).tolist()
+        [1.0, nan, 0.0, nan]
     """
-    return 0.5 * (1 + np.tanh(np.asarray(logits, dtype=float) / 2))
+    values = np.asarray(labels, dtype=float)
+    return np.where((values == 0) | (values == 1), values, np.nan)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, in float64, for people to read: above 37 they are exactly 1, so decide on logits.
+
+    Example:
+        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist(), bool(sigmoid(np.array(-100.0)) > 0)
+        ([0.0, 0.5, 1.0], True)
+    """
+    return expit(np.asarray(logits, dtype=float))

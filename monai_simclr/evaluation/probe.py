@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
 from monai_simclr.evaluation.leaks import refuse_shared_patients
+from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings
 
 __all__ = ["C_GRID", "Probe", "probe_classes", "probe_findings", "probe_scores"]
@@ -46,7 +47,7 @@ def probe_findings(
 
     Args:
         embeddings: index with `patient_id`, `split` and the findings (1, 0 or NaN).
-        findings: columns of the index.
+        findings: columns of the index; a smoothed label counts as unknown.
         train_rows: positions of the labelled train rows to use (a label fraction); all of train by default.
         n_bootstrap: resamples of test patients.
         seed: of the resampling.
@@ -91,7 +92,7 @@ def probe_scores(
         )
     patients = embeddings.index["patient_id"].to_numpy().astype(str)
     refuse_shared_patients({"train": patients[train], "val": patients[val], "test": patients[test]})
-    labels = embeddings.index[list(findings)].to_numpy(dtype=float)
+    labels = certain_labels(embeddings.index[list(findings)].to_numpy(dtype=float))
     features = StandardScaler().fit(embeddings.features[train]).transform(embeddings.features)
     scores = np.zeros((len(test), len(findings)))
     chosen = []

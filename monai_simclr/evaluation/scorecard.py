@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, patients_of_smaller_class
-from monai_simclr.evaluation.calibration import BINS, equal_mass_bins, fit_recalibration, fit_temperature
+from monai_simclr.evaluation.calibration import BINS, equal_mass_bins, fit_recalibration, fit_temperature, is_at_bound
 from monai_simclr.evaluation.predictions import Predictions, sigmoid
 from monai_simclr.evaluation.ranking import Ranking
 from monai_simclr.evaluation.scores import MACRO, counted, mean_of_known
@@ -51,7 +51,8 @@ def score_card(
 
     Returns:
         One row a finding and score (`SCORES`), and a macro mean of each over the findings that have it: `finding,
-        score, value, low, high, n, positives, positive_patients, prevalence, threshold, temperature`. An expected
+        score, value, low, high, n, positives, positive_patients, prevalence, temperature, temperature_at_bound,
+        threshold`. A threshold is a logit. An expected
         calibration error (15 equal-mass bins) is a sum of absolute values, which noise pushes up, and resampling
         further: its interval is mirrored at the value, and rough (it holds the truth in 85 % of simulated small data
         sets, not in 95 %).
@@ -75,7 +76,8 @@ def score_card(
         thresholds, temperature = _fixed(validation, k)
         values = np.vstack([_scores(test, k, codes, part, thresholds, temperature) for part in (whole, counts)])
         tables.append(values)
-        about = {**counted(test, k, codes), "temperature": temperature}
+        fixed = {"temperature": temperature, "temperature_at_bound": is_at_bound(temperature)}
+        about = {**counted(test, k, codes), **fixed}
         units = patients_of_smaller_class(test.labels[:, k], codes)
         rows += _rows(about, values, dict(zip(OPERATING_POINTS, thresholds, strict=True)), units)
     pooled = mean_of_known(np.array([table.ravel() for table in tables])).reshape(tables[0].shape)

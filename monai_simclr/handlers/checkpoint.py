@@ -24,13 +24,15 @@ from monai_simclr.handlers.progress import raise_after_all
 from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.ranks import answers, is_first, world_size
 
-__all__ = ["Checkpoint", "Stateful"]
+__all__ = ["Checkpoint", "Stateful", "check_same"]
 
 logger = logging.getLogger("monai_simclr.training")
 
 _FORMAT = 1
 _PARTS = ("format", "iteration", "epoch_length", "identity", "objects", "scaler")
 _REMEDY = "remove it, and the one before it is taken"
+_SHOWN = 8
+"""Differences between two runs that a message names."""
 
 
 class Stateful(Protocol):
@@ -41,6 +43,44 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Any) -> Any:
         """Take the state up."""
+
+
+def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse, before any work, to go on with the checkpoints of a folder when a run's settings are others.
+
+    Args:
+        folder: with checkpoints, or without.
+        settings: what of the run's identity is known already; `Checkpoint` compares all of it when the trainer starts.
+
+    Raises:
+        FileExistsError: names each difference.
+    """
+    found = newest_checkpoint(folder)
+    if found is None:
+        return
+    then = torch.load(io.BytesIO(found[1]), map_location="cpu", weights_only=True)["identity"]
+    now = {name: str(value) for name, value in settings.items()}
+    later = ("dataset", "world_size")
+    differ = _differences({name: value for name, value in then.items() if name not in later}, now)
+    if differ:
+        raise _other_run(folder, differ)
+
+
+def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    names = [*then, *(name for name in now if name not in then)]
+    return [
+        f"{name} was {then.get(name, 'not given')}, is {now.get(name, 'not given')}"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _other_run(folder: Path, differ: list[str]) -> FileExistsError:
+    more = f"; and {len(differ) - _SHOWN} more" if len(differ) > _SHOWN else ""
+    return FileExistsError(
+        f"{folder} holds another run: {'; '.join(differ[:_SHOWN])}{more}; give the old values to go on with it, or "
+        "another --output_dir for a new run"
+    )
 
 
 class Checkpoint:
@@ -196,21 +236,13 @@ class Checkpoint:
                 raise error
 
     def _check(self, state: Mapping[str, Any], engine: Engine) -> None:
+        if state["format"] != _FORMAT:
+            raise _other_run(self.folder, [f"the format was {state['format']}, is {_FORMAT}"])
         now = {**self.identity, "iterations in an epoch": str(engine.state.epoch_length)}
         then = {**state["identity"], "iterations in an epoch": str(state["epoch_length"])}
-        names = [*then, *(name for name in now if name not in then)]
-        differ = [
-            f"{name} was {then.get(name, 'not given')}, is {now.get(name, 'not given')}"
-            for name in names
-            if then.get(name) != now.get(name)
-        ]
-        if state["format"] != _FORMAT:
-            differ = [f"the format was {state['format']}, is {_FORMAT}"]
+        differ = _differences(then, now)
         if differ:
-            raise FileExistsError(
-                f"{self.folder} holds another run: {'; '.join(differ)}; give the old values to go on with it, or "
-                "another --output_dir for a new run"
-            )
+            raise _other_run(self.folder, differ)
 
     def _take_up(self, state: Mapping[str, Any], engine: Engine) -> None:
         for name, one in self.objects.items():

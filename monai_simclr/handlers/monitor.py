@@ -12,7 +12,7 @@ from monai.engines.utils import CommonKeys
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from monai_simclr.handlers.progress import batch_output
+from monai_simclr.handlers.progress import batch_output, raise_after_all
 from monai_simclr.ranks import world_size
 
 __all__ = ["ContrastiveMonitor", "effective_rank", "spread"]
@@ -27,6 +27,7 @@ class ContrastiveMonitor:
 
     Args:
         encoder: the encoder inside the network, for the numbers about embeddings; without it they are of projections.
+            Where its output cannot be seen they are NaN, and a warning says so.
 
     Attributes:
         history: one dict an epoch, which also goes to ``engine.state.metrics``:
@@ -46,8 +47,15 @@ class ContrastiveMonitor:
         self._hook: Any = None
 
     def attach(self, engine: Engine) -> None:
-        """Register on a trainer, before what shows its numbers."""
-        engine.add_event_handler(Events.ITERATION_STARTED, self._watch)
+        """Register on a trainer, before what shows its numbers.
+
+        The encoder is watched from the first step to the last: `torch.compile` builds in the hooks that are there when
+        it first runs a network, and does not see later ones.
+        """
+        engine.add_event_handler(Events.STARTED, self._watch)
+        engine.add_event_handler(Events.COMPLETED, self._leave)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._leave)
+        raise_after_all(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,33 +67,44 @@ class ContrastiveMonitor:
         self.history = list(state["history"])
 
     def _watch(self, engine: Engine) -> None:
-        """Look at the embeddings of an epoch's last batch only."""
-        if self.encoder is not None and engine.state.iteration % (engine.state.epoch_length or 1) == 0:
+        if self.encoder is not None:
             self._hook = self.encoder.register_forward_hook(self._keep)
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._seen = output.detach()
-
-    @torch.no_grad()
-    def __call__(self, engine: Engine) -> None:
+    def _leave(self, engine: Engine, *error: BaseException) -> None:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Keep what a training step made, `(2N, D)` numbers; what a probe or an evaluation made is not looked at."""
+        if module.training:
+            self._seen = output.detach()
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine) -> None:
         output = batch_output(engine)
         projections = normalize(output[CommonKeys.PRED].detach().float(), dim=1)
-        features = projections if self._seen is None else normalize(self._seen.float().flatten(1), dim=1)
         record = {
             "epoch": float(engine.state.epoch),
             **neighbors(projections),
             "chance_loss": math.log(len(projections) * world_size() - 1),
-            "effective_rank": effective_rank(features),
-            "spread": spread(features),
+            **self._about_embeddings(projections),
         }
         self._seen = None
         self.history.append(record)
         engine.state.metrics.update({name: value for name, value in record.items() if name != "epoch"})
         for sentence in _sentences(record, float(output[CommonKeys.LOSS].float().mean())):
             logger.warning(f"epoch {engine.state.epoch}: {sentence}")
+
+    def _about_embeddings(self, projections: Tensor) -> dict[str, float]:
+        if self.encoder is None:
+            features = projections
+        elif self._seen is None:
+            logger.warning("the encoder's output was not seen, so nothing is known of its effective rank and spread")
+            return {"effective_rank": math.nan, "spread": math.nan}
+        else:
+            features = normalize(self._seen.float().flatten(1), dim=1)
+        return {"effective_rank": effective_rank(features), "spread": spread(features)}
 
 
 def neighbors(projections: Tensor) -> dict[str, float]:

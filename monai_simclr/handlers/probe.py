@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.handlers.scores import mean_auroc
 from monai_simclr.ranks import is_first
 
@@ -33,7 +34,8 @@ class LinearProbe:
     Args:
         features: maps row numbers ``(n,)`` to features ``(n, D)``.
         index: image index with `split` and the findings.
-        findings: columns of the index; with none, or without rows of train and val, nothing is done.
+        findings: columns of the index, where a smoothed label counts as unknown; with none, or without rows of train
+            and val, nothing is done.
         every: epochs between two probes; 0 for none.
         most: rows of each split at most, evenly spaced, so that a probe takes seconds.
 
@@ -50,7 +52,7 @@ class LinearProbe:
         most: int = 2000,
     ) -> None:
         self.features, self.findings, self.every = features, list(findings), every
-        labels = index[self.findings].to_numpy(dtype=float)
+        labels = certain_labels(index[self.findings].to_numpy(dtype=float))
         known = np.isfinite(labels).any(axis=1) if self.findings else np.zeros(len(index), dtype=bool)
         split = index["split"].to_numpy()
         self.rows = [_spaced(np.flatnonzero(known & (split == name)), most) for name in ("train", "val")]

@@ -101,7 +101,7 @@ def mean_auroc(scores: Tensor, labels: Tensor) -> float:
     values = []
     columns = (values_of.cpu().reshape(len(values_of), -1).unbind(1) for values_of in (scores, labels))
     for score, label in zip(*columns, strict=True):
-        known = ~torch.isnan(label)
+        known = (label == 0) | (label == 1)  # neither unknown nor smoothed
         if len(torch.unique(label[known])) == 2:
             values.append(roc_auc_score(label[known].numpy(), score[known].numpy()))
     return float(np.mean(values)) if values else float("nan")

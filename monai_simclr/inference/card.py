@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,11 +16,17 @@ import safetensors.numpy
 
 from monai_simclr.artefacts import read_json, read_tensor_file, reading, write_sealed_json, write_tensor_file
 from monai_simclr.evaluation import Novelty
+from monai_simclr.evaluation.calibration import is_at_bound
 from monai_simclr.evaluation.predictions import sigmoid
 from monai_simclr.files import sha256_of
 from monai_simclr.results import package_versions
 
 __all__ = ["ClassifierCard", "Operating", "hash_of", "read_card", "write_card"]
+
+logger = logging.getLogger("monai_simclr")
+
+_FORMAT = 2
+"""Of ``classifier.json``. 1 had no number, and temperatures that were fitted without a prior."""
 
 _WHAT, _REMEDY = "the card of a classifier", "restore it from a copy, or run configs/train.json again"
 _PARTS = ("findings", "preprocessing", "operating", "novelty")
@@ -30,12 +37,13 @@ class Operating:
     """How the logits of one finding become a probability and a decision; fixed on validation patients.
 
     Attributes:
-        temperature: the probability is ``sigmoid(logit / temperature)``.
+        temperature: the probability is ``sigmoid(logit / temperature)``, for people to read.
         threshold: a logit of at least this is called positive; None when validation had no positive or no negative.
         specificity: that was asked for.
         achieved: specificity and sensitivity on the validation images.
         n: validation images with a label.
         positives: of these.
+        temperature_at_bound: the temperature ran to its bound, so the probabilities are not to be trusted.
     """
 
     temperature: float
@@ -44,6 +52,7 @@ class Operating:
     achieved: Mapping[str, float] = field(default_factory=dict)
     n: int = 0
     positives: int = 0
+    temperature_at_bound: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for what turns probabilities round or makes them meaningless."""
@@ -92,12 +101,33 @@ class ClassifierCard:
             )
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of logits ``(N, K)``."""
+        """Calibrated probabilities of logits ``(N, K)``, for people to read; `decisions` never looks at them."""
         temperatures = np.array([self.operating[name].temperature for name in self.findings])
         return sigmoid(np.asarray(logits, dtype=float) / temperatures)
 
+    def decisions(self, logits: np.ndarray) -> list[list[int | None]]:
+        """1 where a logit is at least its finding's threshold, 0 below, None where there is no threshold or no number.
+
+        Args:
+            logits: shape ``(N, K)``.
+
+        Returns:
+            N lists of K.
+        """
+        return [
+            [
+                None if threshold is None or not np.isfinite(logit) else int(logit >= threshold)
+                for logit, threshold in zip(row, self.thresholds(), strict=True)
+            ]
+            for row in np.asarray(logits, dtype=float)
+        ]
+
     def thresholds(self) -> list[float | None]:
-        """The thresholds as calibrated probabilities, one a finding; None where there is none."""
+        """The thresholds as logits, one a finding; None where there is none."""
+        return [self.operating[name].threshold for name in self.findings]
+
+    def threshold_probabilities(self) -> list[float | None]:
+        """The thresholds as calibrated probabilities, for people to read; None where there is none."""
         found = [self.operating[name] for name in self.findings]
         return [
             None if one.threshold is None else float(sigmoid(np.array(one.threshold / one.temperature)))
@@ -131,6 +161,7 @@ def write_card(card: ClassifierCard, model_path: str | Path) -> Path:
     write_tensor_file(novelty, safetensors.numpy.save(arrays, metadata={"made_for": sha256_of(model_path)}))
     numbers = {key: value for key, value in asdict(card.novelty).items() if not isinstance(value, np.ndarray)}
     content = {
+        "format": _FORMAT,
         "model_sha256": sha256_of(model_path),
         "novelty_sha256": sha256_of(novelty),
         "preprocessing_sha256": hash_of(card.preprocessing),
@@ -150,7 +181,7 @@ def read_card(model_path: str | Path) -> ClassifierCard:
 
     Raises:
         FileNotFoundError: if the weights or the card are missing (says what makes them).
-        ValueError: if the card belongs to other weights, or a file was changed.
+        ValueError: if the card belongs to other weights, a file was changed, or the card is of a later version.
     """
     model, path = Path(model_path), Path(model_path).parent / "classifier.json"
     if not model.is_file():
@@ -162,6 +193,8 @@ def read_card(model_path: str | Path) -> ClassifierCard:
             f"no {path.name} beside {model.name}: it holds the thresholds and calibration; run configs/train.json again"
         )
     content = read_json(path, _WHAT, _REMEDY, ("model_sha256", "novelty_sha256", *_PARTS))
+    with reading(path, _WHAT, _REMEDY):
+        content = _of_this_format(content, path)
     novelty = path.parent / "novelty.safetensors"
     for file, name in ((model, "model_sha256"), (novelty, "novelty_sha256")):
         if not file.is_file() or sha256_of(file) != content[name]:
@@ -191,6 +224,29 @@ def _check(card: ClassifierCard) -> None:
     if not isinstance(card.preprocessing, dict):
         raise ValueError("its preprocessing is not a mapping")
     card.novelty.check()
+
+
+def _of_this_format(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A card as this version writes it: one of format 1 is brought over, with a warning; a later one is refused."""
+    found = content.get("format", 1)
+    if found == _FORMAT:
+        return content
+    if found != 1:
+        raise ValueError(
+            f"{path} has format {found}, and this version reads formats 1 and {_FORMAT}; use the version that wrote it "
+            f"({content.get('versions', {}).get('monai-simclr', 'it does not say which')}) or a later one"
+        )
+    operating = {
+        name: {**one, "temperature_at_bound": is_at_bound(one["temperature"])}
+        for name, one in content["operating"].items()
+    }
+    bound = [name for name, one in operating.items() if one["temperature_at_bound"]]
+    extreme = f"; those of {', '.join(bound)} are not to be trusted" if bound else ""
+    logger.warning(
+        f"{path} is of an earlier version: decisions are right, but temperatures were fitted without a prior, so "
+        f"probabilities may be too near 0 and 1{extreme}; run configs/train.json again for new ones"
+    )
+    return {**content, "operating": operating}
 
 
 def _arrays(novelty: Novelty) -> dict[str, np.ndarray]:

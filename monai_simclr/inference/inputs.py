@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import torch
-from pydicom.errors import InvalidDicomError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monai_simclr.data.radiograph import problem_of
+from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_file import read_header
+from monai_simclr.data.formats.dicom_tags import text
+from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.radiograph import RadiographError, problem_of
 from monai_simclr.files import keyed_hash
 from monai_simclr.inference.journal import file_stamp
 
 __all__ = ["InferenceDataset", "identity_of", "list_radiographs"]
 
 _HASHED = {"patient_hash": "PatientID", "study_hash": "StudyInstanceUID", "sop_instance_hash": "SOPInstanceUID"}
-_TAGS = [*_HASHED.values(), "IssuerOfPatientID", "ViewPosition", "BodyPartExamined"]
-_LATERAL = ("LL", "RL", "LLD", "RLD", "LATERAL")
-_CHEST = ("CHEST", "THORAX", "LUNG", "HEART", "RIB", "ABDOMEN")
-"""A body part that names one of these may show a chest (CHESTABDOMEN, BABYGRAM has none and is flagged)."""
 
 
 class InferenceDataset(Dataset):
@@ -70,44 +70,54 @@ def identity_of(path: str | Path, key: str) -> dict[str, str]:
         key: of the hashes.
 
     Returns:
-        `file_hash`, `stamp`, `patient_hash`, `study_hash`, `sop_instance_hash`, `view_position`, and `flags`: "lateral"
-        and "not a chest" as the header says it, joined by ";".
+        `file_hash`, `stamp`, `patient_hash`, `study_hash`, `sop_instance_hash`, `view_position` as in an index, and
+        `flags`: "lateral" and "not a chest" as `exam_of` finds them in the header, joined by ";".
     """
     about = {"file_hash": keyed_hash(key, str(Path(path).absolute())), "stamp": "", **dict.fromkeys(_HASHED, "")}
     about |= {"view_position": "", "flags": ""}
     try:
         about["stamp"] = file_stamp(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        text = {name: str(header.get(name, "") or "").strip() for name in _TAGS}
-    except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError, KeyError, NotImplementedError):
+        with quiet_libraries():
+            return about | _said(read_header(path)[0], key)
+    except (OSError, RadiographError):  # the reader will say why, in its row
         return about
-    text["PatientID"] = f"{text['IssuerOfPatientID']}:{text['PatientID']}" if text["PatientID"] else ""
-    about |= {name: keyed_hash(key, text[tag]) if text[tag] else "" for name, tag in _HASHED.items()}
-    about["view_position"] = text["ViewPosition"] if text["ViewPosition"].isalpha() else ""
-    part = text["BodyPartExamined"].upper()
-    flags = ["lateral"] if about["view_position"].upper() in _LATERAL else []
-    flags += ["not a chest"] if part and not any(name in part for name in _CHEST) else []
-    return {**about, "flags": ";".join(flags)}
 
 
-def list_radiographs(folder: str | Path | Sequence[str | Path]) -> list[dict[str, str]]:
+def _said(header: pydicom.Dataset, key: str) -> dict[str, str]:
+    names = {name: text(header, tag) for name, tag in _HASHED.items()}
+    patient, exam = names["patient_hash"], exam_of(header)
+    names["patient_hash"] = f"{text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
+    flags = ["lateral"] if exam.view.beam == "lateral" else []
+    flags += ["not a chest"] if exam.part == "other" else []
+    hashes = {name: keyed_hash(key, value) if value else "" for name, value in names.items()}
+    return {**hashes, "view_position": exam.view.position, "flags": ";".join(flags)}
+
+
+def list_radiographs(folder: str | Path | Sequence[str | Path], empty: bool = False) -> list[dict[str, str]]:
     """Every file below a folder, in order of its path, as records ``{"image": path}``; or the files that are named.
 
     Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not
     listed.
 
+    Args:
+        folder: a folder, a file, or several of them.
+        empty: a folder may have no files, as one that is watched.
+
     Raises:
-        FileNotFoundError: if there is no such folder, or no file in it.
+        FileNotFoundError: if there is no such folder, the path is empty, or no file is in it unless it may be empty.
     """
     if not isinstance(folder, (str, Path)):
-        return [record for one in folder for record in list_radiographs(one)]
+        return [record for one in folder for record in list_radiographs(one, empty)]
+    if str(folder) == "":  # Path("") is the current folder
+        raise FileNotFoundError("the path of the radiographs is empty; pass --dataset_dir with their folder")
     folder = Path(folder)
     if folder.is_file():
         return [{"image": str(folder)}]
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; pass --dataset_dir with the folder of radiographs")
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    # os.walk goes on where a folder went away meanwhile, Path.rglob does not
+    found = sorted(path for at, _, names in os.walk(folder) for name in names if (path := Path(at, name)).is_file())
     shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not shown:
+    if not shown and not empty:
         raise FileNotFoundError(f"the folder {folder} has no files; pass --dataset_dir with the folder of radiographs")
     return [{"image": str(path)} for path in shown]

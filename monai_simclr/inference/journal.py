@@ -109,7 +109,8 @@ class Journal:
                 logger.info(f"{len(found.rows)} files already have a row in {self.path.name} and are skipped")
             return found.rows
         if found.rows:
-            what = f"{self.path.name} is of another model or other settings"
+            differs = _changed(found.identity or {}, self.identity)
+            what = f"{self.path.name} is of another model or other settings ({differs})"
             what = f"the first line of {self.path} is damaged" if found.identity is None else what
             logger.warning(f"{what}; its {len(found.rows)} rows are replaced")
         self._begin([])
@@ -140,6 +141,21 @@ def _line(content: Mapping[str, Any]) -> bytes:
     """A line of JSON; its last key is the CRC-32 of what stands before it."""
     text = json.dumps(content)
     return f'{text[:-1]}{", " if content else ""}"{_CRC}": {zlib.crc32(text.encode())}}}\n'.encode()
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two identities, each with its old and its new value."""
+    before, after = _flat(then), _flat(now)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    pairs = [f"{name} was {before.get(name, 'not given')}, is {after.get(name, 'not given')}" for name in names]
+    return "; ".join([*pairs[:5], *([f"and {len(pairs) - 5} more"] if len(pairs) > 5 else [])])
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in identity.items():
+        found |= value if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def _read(path: Path, content: bytes) -> _Found:

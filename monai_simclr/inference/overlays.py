@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from monai.visualize import GradCAM
 from torch import Tensor, nn
 
 from monai_simclr.files import write_atomically
@@ -67,10 +66,7 @@ def overlay(network: nn.Module, image: Tensor, finding: int, pixels: np.ndarray)
     Returns:
         uint8 ``(H, W, 3)``, red, green, blue.
     """
-    batch = image[None].float()
-    with torch.enable_grad():
-        cam = GradCAM(network, last_map(network, batch), postprocessing=_scaled)(batch, class_idx=finding)
-    heat = unfit(np.asarray(cam)[0, 0].astype(np.float32), pixels.shape)
+    heat = unfit(_grad_cam(network, image[None].detach().float(), finding), pixels.shape)
     color = cv2.cvtColor(
         cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
     )
@@ -88,9 +84,22 @@ def write_overlay(picture: np.ndarray, path: str | Path) -> Path:
     return Path(path)
 
 
-def _scaled(maps: Tensor) -> np.ndarray:
-    """Every map in [0, 1]; MONAI's own scaling turns them upside down."""
-    heat = maps.detach().float().cpu().numpy()
-    low = heat.min(axis=(2, 3), keepdims=True)
-    spread = heat.max(axis=(2, 3), keepdims=True) - low
-    return (heat - low) / np.maximum(spread, np.finfo(np.float32).tiny)
+def _grad_cam(network: nn.Module, batch: Tensor, finding: int) -> np.ndarray:
+    """Grad-CAM of one image, ``(S, S)`` in [0, 1]: the last maps, weighted by the mean gradient of the logit.
+
+    MONAI's `GradCAM` gives the same, but leaves hooks and maps on the network, a set for every picture.
+    """
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output.clone()  # a ReLU in place that follows must not change what is kept
+
+    layer = network.get_submodule(last_map(network, batch))
+    with torch.enable_grad(), layer.register_forward_hook(keep):
+        logit = network(batch.requires_grad_())[:, finding].sum()
+        (gradient,) = torch.autograd.grad(logit, kept)
+    maps = torch.relu((gradient.mean((2, 3), keepdim=True) * kept[0].detach()).sum(1, keepdim=True))
+    large = nn.functional.interpolate(maps, batch.shape[2:], mode="bilinear", align_corners=False)
+    heat = large[0, 0].float().cpu().numpy()
+    return (heat - heat.min()) / max(float(np.ptp(heat)), float(np.finfo(np.float32).tiny))

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 from torch import Tensor
 
 from monai_simclr.data import read_radiograph
+from monai_simclr.data.formats.dicom_file import read_header
+from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.files import open_regular
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.dicom_results import capture, report, write_dicom
 from monai_simclr.inference.overlays import overlay, write_overlay
@@ -52,11 +54,11 @@ class RowPictures:
 
 
 def leading_finding(row: Mapping[str, Any], card: ClassifierCard) -> int | None:
-    """Number of the positive finding that is furthest above its threshold, None when there is none."""
+    """Number of the positive finding that is furthest above its threshold in log-odds, None when there is none."""
     above = {
-        k: probability - threshold
-        for k, (probability, threshold, decision) in enumerate(
-            zip(row["probabilities"], card.thresholds(), row["decisions"], strict=True)
+        k: (logit - threshold) / card.operating[card.findings[k]].temperature
+        for k, (logit, threshold, decision) in enumerate(
+            zip(row["logits"], card.thresholds(), row["decisions"], strict=True)
         )
         if decision and threshold is not None
     }
@@ -64,7 +66,9 @@ def leading_finding(row: Mapping[str, Any], card: ClassifierCard) -> int | None:
 
 
 def _dicom_header(path: str) -> pydicom.Dataset | None:
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except InvalidDicomError:
-        return None
+    """The whole header of a DICOM file, None for another one."""
+    with open_regular(path) as file:
+        if file.read(132)[128:] != b"DICM":
+            return None
+    with quiet_libraries():
+        return read_header(path, whole=True)[0]

@@ -46,7 +46,7 @@ def _csv(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) ->
     paths = ["path"] if any("path" in row for row in rows) else []
     columns = [*_ABOUT, *paths, "view_position", "flags", "novelty"]
     for name in card.findings:
-        columns += [name, f"{name} threshold", f"{name} decision"]
+        columns += [name, f"{name} threshold", f"{name} decision", f"{name} logit", f"{name} threshold logit"]
     with write_atomically(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [*columns, "reason"], extrasaction="ignore")
         table.writeheader()
@@ -55,15 +55,21 @@ def _csv(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) ->
 
 
 def _shown(row: Mapping[str, Any], card: ClassifierCard) -> dict[str, Any]:
-    """Probability, threshold and decision of every finding; nothing at all for a file without predictions."""
+    """What stands for every finding; nothing at all for a file without predictions.
+
+    Probability and threshold are rounded for display; the logits are written in full, and decided on.
+    """
     if row["reason"]:
         return {}
     cells: dict[str, Any] = {}
-    found = zip(card.findings, row["probabilities"], card.thresholds(), row["decisions"], strict=True)
-    for name, probability, threshold, decision in found:
+    shown = zip(card.findings, row["probabilities"], card.threshold_probabilities(), strict=True)
+    for name, probability, threshold in shown:
         cells[name] = f"{probability:.6f}"
         cells[f"{name} threshold"] = "" if threshold is None else f"{threshold:.6f}"
-        cells[f"{name} decision"] = decision
+    for name, decision, logit, threshold in zip(
+        card.findings, row["decisions"], row["logits"], card.thresholds(), strict=True
+    ):
+        cells |= {f"{name} decision": decision, f"{name} logit": logit, f"{name} threshold logit": threshold}
     return cells
 
 
@@ -73,7 +79,7 @@ def _json(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) -
         "preprocessing_sha256": hash_of(card.preprocessing),
         "findings": {
             name: {**vars(card.operating[name]), "threshold_probability": threshold}
-            for name, threshold in zip(card.findings, card.thresholds(), strict=True)
+            for name, threshold in zip(card.findings, card.threshold_probabilities(), strict=True)
         },
         "false_alarm_rate_of_novelty": card.novelty.false_alarm,
         "notice": "research only, not for diagnosis",

@@ -14,14 +14,15 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
 
     Args:
         logits: float, shape ``(B, F)``.
-        labels: shape ``(B, F)``: 1 (present), 0 (absent) or NaN (unknown, left out).
+        labels: shape ``(B, F)``: 1 (present), 0 (absent), between them (the smoothed label of an uncertain finding) or
+            NaN (unknown, left out).
         pos_weight: shape ``(F,)``: how many times a present finding counts; None for once.
 
     Returns:
         A scalar in float32 (float64 for float64 logits); 0, with a gradient of zeros, when no label is known.
 
     Raises:
-        ValueError: if the shapes differ or a label is none of 0, 1 and NaN.
+        ValueError: if the shapes differ or a label is neither within [0, 1] nor NaN.
 
     Example:
         >>> round(masked_bce(torch.tensor([[0.0, 9.0]]), torch.tensor([[1.0, float("nan")]])).item(), 4)
@@ -32,11 +33,11 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     labels = labels.as_subclass(Tensor).to(logits.device, dtype)
     known = ~labels.isnan()
-    strange = known & (labels != 0) & (labels != 1)
+    strange = known & ~((labels >= 0) & (labels <= 1))
     if strange.any():
         raise ValueError(
-            f"{int(strange.sum())} labels are none of 0, 1 and NaN, the first is {labels[strange][0].item():g}; "
-            "write unknown or uncertain labels as NaN"
+            f"{int(strange.sum())} labels are neither within [0, 1] nor NaN, the first is "
+            f"{labels[strange][0].item():g}; write unknown labels as NaN"
         )
     weight = None if pos_weight is None else pos_weight.to(logits.device, dtype)
     each = functional.binary_cross_entropy_with_logits(

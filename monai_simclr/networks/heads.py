@@ -130,7 +130,10 @@ class FindingClassifier(nn.Module):
         encoder.requires_grad_(not frozen)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.encoder(images))
+        if torch.jit.is_scripting():
+            return self.classifier(self.encoder(images))
+        else:  # the compiler of torch.jit.script leaves out a branch, not what follows one
+            return _in_float32(self.classifier, self.encoder(images))
 
     def train(self, mode: bool = True) -> FindingClassifier:
         """Training mode; a frozen encoder stays in evaluation mode, or its batch statistics would move."""
@@ -150,3 +153,12 @@ class FindingClassifier(nn.Module):
                 f"the checkpoint was trained for the findings {findings}, the network is for "
                 f"{list(self.findings)}; use the metadata.json of the bundle that trained it, or pass --findings"
             )
+
+
+def _in_float32(layer: nn.Module, features: Tensor) -> Tensor:
+    """The last layer outside of autocast: logits of 8 or 11 bits tie, and they are ranked and decided on."""
+    kind = features.device.type
+    if not torch.is_autocast_enabled(kind):
+        return layer(features)
+    with torch.autocast(kind, enabled=False):
+        return layer(features.float())

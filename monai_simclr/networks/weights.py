@@ -39,7 +39,9 @@ _WIDEST = 16.0
 
 
 def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]) -> Path:
-    """Write an encoder's weights as safetensors with a checksum in the header, whole or not at all.
+    """Write an encoder's weights as safetensors, whole or not at all; equal weights and headers make equal bytes.
+
+    A checksum goes into the header.
 
     Args:
         path: the file.

@@ -63,6 +63,7 @@ def clahe(images: Tensor, clip_limit: Amount = 2.0, tile_grid: tuple[int, int] =
 def clahe_on_device(images: Tensor, clip_limit: Amount = 2.0, tile_grid: tuple[int, int] = (8, 8)) -> Tensor:
     """Do what `clahe` does with torch, for the whole batch at once, wherever `images` are; the host never waits."""
     limits = _checked(images, clip_limit, tile_grid).repeat(images.shape[1])
+    images = images.contiguous()  # flattened below, and given its shape again
     if images.dtype in _LEVELS:
         bins = _LEVELS[images.dtype]
         whole = images.to(torch.int32).flatten(0, 1)

@@ -92,7 +92,7 @@ def adjust_on_device(images: Tensor, gamma: Amount = 1.0, brightness: Amount = 1
     if images.dtype == torch.uint8:
         table = on_device(curves(*factors).reshape(-1), images.device)
         row = torch.arange(len(images), dtype=torch.int32, device=images.device).view(-1, 1, 1, 1) * 256
-        return table.index_select(0, (images.to(torch.int32).add_(row)).view(-1)).view(images.shape)
+        return table.index_select(0, (images.to(torch.int32).add_(row)).reshape(-1)).view(images.shape)
     numbers = (factors[0], *_line(factors[1], factors[2]))
     power, scale, shift = (on_device(n, images.device, images.dtype).view(-1, 1, 1, 1) for n in numbers)
     out = images.clamp(min=0)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.calibration import fit_temperature, reliability
-from monai_simclr.evaluation.predictions import sigmoid
+from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.subgroups import groups_of
 from monai_simclr.findings import NO_FINDING
 from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, reliability_diagrams
@@ -51,7 +51,7 @@ def shown(embeddings: Embeddings) -> np.ndarray:
 def classes(index: pd.DataFrame) -> np.ndarray:
     """The one finding of every image, "No Finding", "several", or "unknown"."""
     names = [name for name in index.columns if name not in _NO_FINDINGS]
-    labels = index[names].to_numpy(dtype=float)
+    labels = certain_labels(index[names].to_numpy(dtype=float))
     positive = labels == 1
     found = np.full(len(index), "several", dtype=object)
     one = positive.sum(axis=1) == 1

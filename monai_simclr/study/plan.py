@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["ARMS", "PlannedRun", "Study", "parse_fractions", "parse_shard"]
+__all__ = ["ARMS", "FROZEN", "PlannedRun", "Study", "parse_fractions", "parse_shard"]
 
 ARMS: tuple[str, ...] = ("scratch", "random_frozen", "frozen", "finetuned")
 """What a study knows: the network from random weights; a linear probe on the same encoder with random weights (the
 floor of the next); a linear probe on the pretrained encoder; the pretrained encoder fine-tuned. Any other arm is the
 name of a given encoder, fine-tuned."""
 
-_FROZEN = ("random_frozen", "frozen")
+FROZEN = ("random_frozen", "frozen")
+"""Arms without training."""
 
 
 class PlannedRun(NamedTuple):
@@ -27,7 +28,7 @@ class PlannedRun(NamedTuple):
     @property
     def frozen(self) -> bool:
         """Whether the encoder is only embedded with, once, and a linear probe fitted."""
-        return self.arm in _FROZEN
+        return self.arm in FROZEN
 
     def folder(self, root: Path) -> Path:
         """Where the run's files go."""
@@ -82,7 +83,7 @@ class Study:
                 f"arms are {list(ARMS)} or encoders given as --arm NAME=FILE, the reference one of them; got "
                 f"{list(self.arms)} with the reference {self.reference!r}"
             )
-        trained = [arm for arm in self.arms if arm not in _FROZEN]
+        trained = [arm for arm in self.arms if arm not in FROZEN]
         strange = [key for key in self.training if ":" in key and key.partition(":")[0] not in trained]
         if strange:
             raise ValueError(f"settings of one arm are ARM:KEY=VALUE with an arm of {trained}; got {strange}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ConfigWorkflow
 
 from monai_simclr import recipes
 from monai_simclr.artefacts import DamagedFileError, write_arrays, write_sealed_json
@@ -26,9 +27,9 @@ from monai_simclr.engines import embed
 from monai_simclr.evaluation import probe_scores
 from monai_simclr.files import sha256_of, writing
 from monai_simclr.networks import encoder, load_encoder
-from monai_simclr.study.plan import PlannedRun, Study
+from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
-from monai_simclr.workflows import open_archive
+from monai_simclr.workflows import check_workflow, config_identity, need_archive, open_archive
 from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.seen import check_encoder
 
@@ -48,6 +49,7 @@ class _Ground:
     store: Store
     findings: list[str]
     size: int
+    config: dict[str, Any]
 
     def encoder_of(self, arm: str) -> Path | None:
         if arm in ("scratch", "random_frozen"):
@@ -55,8 +57,8 @@ class _Ground:
         given = self.study.encoders.get(arm)
         return Path(given) if given else self.study.bundle / self.metadata["files"]["encoder"]
 
-    def settings(self, run: PlannedRun) -> dict[str, Any]:
-        """What a run's numbers depend on; a run on disk with other settings is not this run."""
+    def settings(self, run: PlannedRun, rows: np.ndarray) -> dict[str, Any]:
+        """What a run's numbers depend on, `rows` are its labelled ones; a run on disk with other settings is not it."""
         path = self.encoder_of(run.arm)
         return {
             "arm": run.arm, "fraction": run.fraction, "draw": run.draw, "size": self.size, "findings": self.findings,
@@ -64,6 +66,8 @@ class _Ground:
             "training": {} if run.frozen else self.study.training_of(run.arm),
             "encoder_sha256": path and sha256_of(path),
             "network": self.metadata["encoder"],
+            "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
+            "config": {} if run.frozen else self.config,
             "index_sha256": hashlib.sha256(self.store.index.drop(columns="image").to_csv().encode()).hexdigest(),
         }  # fmt: skip
 
@@ -97,12 +101,13 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
     skipped: dict[float, str] = {}
     for i, run in enumerate(mine):
         rows = _labelled_rows(ground, run, skipped)
-        if rows is None or _is_whole(ground, run):
+        if rows is None or _is_whole(ground, run, rows):
             continue
         started = time.perf_counter()
         _probe(ground, run, rows) if run.frozen else _finetune(ground, run, rows, allow_seen_patients)
         write_sealed_json(run.folder(study.output_dir) / "settings.json", {
-            "settings": ground.settings(run), "labelled_images": len(rows), "seconds": time.perf_counter() - started,
+            "settings": ground.settings(run, rows), "seconds": time.perf_counter() - started,
+            "labelled_images": len(rows),
             "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
         })  # fmt: skip
         print(
@@ -114,11 +119,23 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
 
 
 def _ground(study: Study) -> _Ground:
-    metadata = read_metadata(study.bundle)
+    metadata, config = read_metadata(study.bundle), _checked_config(study)
     shape = metadata["network_data_format"]
     size = int(shape["inputs"]["image"]["spatial_shape"][0])
     store = open_archive(study.dataset_dir, study.bundle / metadata["files"]["store"], size)
-    return _Ground(study, metadata, store, list(shape["outputs"]["pred"]["channel_def"].values()), size)
+    findings = list(shape["outputs"]["pred"]["channel_def"].values())
+    need_archive(store, findings)
+    return _Ground(study, metadata, store, findings, size, config)
+
+
+def _checked_config(study: Study) -> dict[str, Any]:
+    """What the bundle's train.json computes with, when every trained arm's settings fit it."""
+    path = study.bundle / "configs" / "train.json"
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it says that it leaves logging alone
+    for arm in study.arms:
+        if arm not in FROZEN:
+            check_workflow(ConfigWorkflow(str(path), logging_file=False, **study.training_of(arm)))
+    return config_identity(ConfigWorkflow(str(path), logging_file=False).parser)
 
 
 def _labelled_rows(ground: _Ground, run: PlannedRun, skipped: dict[float, str]) -> np.ndarray | None:
@@ -131,7 +148,7 @@ def _labelled_rows(ground: _Ground, run: PlannedRun, skipped: dict[float, str]) 
         return None
 
 
-def _is_whole(ground: _Ground, run: PlannedRun) -> bool:
+def _is_whole(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> bool:
     folder = run.folder(ground.study.output_dir)
     if not (folder / "settings.json").is_file() or not (folder / "scores.npz").is_file():
         return False
@@ -140,13 +157,23 @@ def _is_whole(ground: _Ground, run: PlannedRun) -> bool:
     except DamagedFileError as error:
         logger.warning(f"{error.path} {error.problem}; this run is made again")
         return False
-    now = json.loads(json.dumps(ground.settings(run)))
-    other = [key for key in now if before.get(key) != now[key]]
+    now = json.loads(json.dumps(ground.settings(run, rows)))
+    then, wanted = _flat(before), _flat(now)
+    other = [key for key in {**then, **wanted} if then.get(key) != wanted.get(key)]
     if other:
-        raise ValueError(
-            f"{folder} was made with another {', '.join(other)}; give this study a folder of its own with -o"
-        )
+        pairs = [(key, then.get(key, "not given"), wanted.get(key, "not given")) for key in other[:8]]
+        said = "; ".join(f"{key} was {old}, is {new}" for key, old, new in pairs)
+        raise ValueError(f"{folder} was made with other settings: {said}; give this study a folder of its own with -o")
     return True
+
+
+def _flat(settings: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Plain values by their place; the bundle's own config under its own ids."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{where}#{key}" if where and where != "config" else key
+        found |= _flat(value, name) if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_patients: bool) -> None:

@@ -12,7 +12,15 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.artefacts import read_arrays, read_json, reading
-from monai_simclr.evaluation import arm_curves, compare_arms, curve_laws, few_label_gain, label_saving, labels_needed
+from monai_simclr.evaluation import (
+    arm_curves,
+    compare_arms,
+    curve_laws,
+    few_label_gain,
+    label_saving,
+    labels_needed,
+    unstated_saving,
+)
 from monai_simclr.evaluation.label_curve import Curve
 from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.predictions import Predictions
@@ -69,7 +77,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     rows = _records(macro)
     write_label_curve(study.output_dir / "curve.png", rows)
     least = min(run["fraction"] for run in runs)
-    saving = {arm: _said(label_saving(curve, curves[study.reference]).as_dict(), least=least)
+    saving = {arm: _saved(curve, curves[study.reference], least)
               for arm, curve in curves.items() if arm != study.reference}  # fmt: skip
     laws = {arm: _law(curve, train_patients) for arm, curve in curves.items()}
     columns = ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
@@ -80,7 +88,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
         if row["finding"] == MACRO:
             print(row["sentence"])
     for arm, found in saving.items():
-        print(f"{arm} reaches {study.reference} with all labels at: {found['sentence']}")
+        print(f"{arm} reaches {study.reference} with {_share(curves[study.reference])} labels at: {found['sentence']}")
     done, planned = len(runs), len(list(study.runs()))
     return write_metrics(
         study.output_dir,
@@ -171,6 +179,17 @@ def _gain_said(row: Mapping[str, Any]) -> str:
         f"{row['arm']} minus {row['reference']}, {row['finding']}, mean over {row['fractions']} % of the patients: "
         f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] over test patients, {with_draws}"
     )
+
+
+def _share(reference: Curve) -> str:
+    most = float(reference.fractions[-1])
+    return "all" if most == 1 else f"{most:.1%} of the"
+
+
+def _saved(curve: Curve, reference: Curve, least: float) -> dict[str, Any]:
+    """The label saving with its sentence, or why it is not stated."""
+    found, reason = label_saving(curve, reference).as_dict(), unstated_saving(reference)
+    return {**found, "sentence": f"not stated: {reason}"} if reason else _said(found, least=least)
 
 
 def _law(curve: Curve, train_patients: int) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from monai_simclr.ops.amounts import apply_where
 from monai_simclr.ops.keyed import KeyedRandom
 
-__all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation", "as_tensor"]
+__all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation", "as_tensor", "plain_layout"]
 
 Parameters = dict[str, Any]
 """Parameters by name: arrays whose first axis is the image."""
@@ -63,9 +63,24 @@ class BatchTransform(Transform):
 
 def as_tensor(image: NdarrayOrTensor, track_meta: bool = False) -> Tensor:
     """A plain tensor, or a MetaTensor; MONAI's own conversion would make int32, of unknown range, of uint16."""
+    image = plain_layout(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint16:
-        image = torch.from_numpy(np.ascontiguousarray(image))
+        image = torch.from_numpy(image)
     return convert_to_tensor(image, track_meta=track_meta)
+
+
+def plain_layout(image: Any) -> Any:
+    """The same image with its rows one after the other in memory that may be written to, in this machine's byte order.
+
+    Transposes, flips, strides, `broadcast_to`, `expand` and channels_last leave other layouts; OpenCV and torch's
+    views refuse some of them, or warn. An image that is plain already is given back as it is.
+    """
+    if isinstance(image, np.ndarray):
+        plain = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
+        return plain if plain.flags.writeable else plain.copy()
+    if isinstance(image, Tensor) and not image.is_contiguous():
+        return image.contiguous()
+    return image
 
 
 class Operation(BatchTransform):

@@ -14,7 +14,7 @@ from monai.transforms.transform import Randomizable
 from torch import Tensor
 
 from monai_simclr import ops
-from monai_simclr.transforms.base import check_prob, check_range
+from monai_simclr.transforms.base import check_prob, check_range, plain_layout
 from monai_simclr.transforms.crops import draw_crops
 from monai_simclr.transforms.lung_source import FoundLungs, FromLungs, LungSource, as_image, spatial_size
 
@@ -52,7 +52,7 @@ class RandMildRotate(RandRotate):
         shape = img.peek_pending_shape() if isinstance(img, MetaTensor) else img.shape[1:]
         if len(shape) != 2:
             raise ValueError(f"RandMildRotate takes one image (C, H, W), got shape {tuple(img.shape)}")
-        return super().__call__(img, *args, **kwargs)
+        return super().__call__(plain_layout(img), *args, **kwargs)
 
 
 class LungCrop(FromLungs, Crop):

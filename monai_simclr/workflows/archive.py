@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import difflib
 import functools
 import hashlib
 import logging
@@ -19,9 +20,9 @@ from monai.data.meta_obj import set_track_meta
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, StoreDataset, label_fraction, store_of
+from monai_simclr.data import Store, StoreDataset, findings_of, label_fraction, store_of
 from monai_simclr.data.store import absent_store
-from monai_simclr.exits import STOP_SIGNALS
+from monai_simclr.exits import STOP_SIGNALS, SettingError
 from monai_simclr.ranks import world_size
 
 __all__ = ["find_archive", "labelled_rows", "leave_signals", "loader", "need_archive", "open_archive"]
@@ -60,14 +61,34 @@ def find_archive(dataset_dir: str | Path, store_dir: str | Path, size: int, work
         return absent_store(recipes.stored_size(size), str(error))
 
 
-def need_archive(store: Store) -> None:
-    """Begin a run: the archive must be there.
+def need_archive(store: Store, findings: Sequence[str] = (), allow_missing: bool = False) -> None:
+    """Begin a run: the archive must be there, and its labels those of the bundle.
+
+    Args:
+        store: the archive.
+        findings: what the bundle predicts; an archive without any labels is fine here.
+        allow_missing: state that an archive with labels may lack some of them, as for pretraining on another archive
+            than the one with the labels.
 
     Raises:
-        FileNotFoundError: if it is not (the sentence of `open_archive`).
+        FileNotFoundError: if it is not there (the sentence of `open_archive`).
+        ValueError: if it has labels, and lacks a finding (names each, and the nearest that it has).
     """
     if store.absent:
         raise FileNotFoundError(store.absent)
+    there = findings_of(store.index)
+    missing = [name for name in findings if name not in there]
+    if not there or not missing:
+        return
+    nearest = {name: difflib.get_close_matches(name, there, 1) for name in missing}
+    said = ", ".join(f"{name} (the nearest is {near[0]})" if near else name for name, near in nearest.items())
+    problem = f"the archive has no labels for {said}; it has {', '.join(there)}"
+    if not allow_missing:
+        raise ValueError(
+            f"{problem}; make the bundle for these (monai-simclr bundle --findings), or, to pretrain on this archive "
+            "and train on another, pass --allow_missing_findings True to pretraining"
+        )
+    logger.warning(problem)
 
 
 def labelled_rows(store: Store, fraction: float, seed: int, findings: Sequence[str]) -> np.ndarray:
@@ -77,7 +98,9 @@ def labelled_rows(store: Store, fraction: float, seed: int, findings: Sequence[s
     return label_fraction(store.index, fraction, seed, findings)
 
 
-def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers: int, seed: int) -> DataLoader:
+def loader(
+    dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers: int, seed: int, fewest: int = 1
+) -> DataLoader:
     """Batches of equal size; its own random generator, so that opening it changes no other random number.
 
     Args:
@@ -86,10 +109,12 @@ def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers
         batch_size: images in a step, over all ranks together.
         num_workers: processes that read and make views; signals are left to the process that trains.
         seed: of the generator.
+        fewest: images that a rank needs in a step, see `fewest_images`; 2 for a contrastive loss.
 
     Raises:
         FileNotFoundError: when a batch is asked for and the dataset's store is absent.
         ValueError: if the dataset has fewer images than one batch, or the ranks cannot share a batch evenly.
+        SettingError: if a rank would have fewer images than it needs, of a dataset that has as many.
     """
     if dataset.store.absent:
         return DataLoader(_Absent(dataset.store))
@@ -101,6 +126,12 @@ def loader(dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers
     here, over = divmod(batch_size, world_size())
     if over:
         raise ValueError(f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly")
+    if here < fewest <= images:
+        raise SettingError(
+            f"batch_size is {batch_size}, so a step of a rank has {here} image, and it needs {fewest}, since batch "
+            f"statistics and a contrastive loss compare images; pass --batch_size {fewest * world_size()} or more, or "
+            "fine-tune with --norm group"
+        )
     dataset.whole_batches = dataset.takes_batches
     batches: DataLoader = DataLoader(
         dataset, here, sampler=sampler, num_workers=num_workers, drop_last=True,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,13 +13,15 @@ from monai_simclr import recipes
 from monai_simclr.data import Store
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.evaluation.calibration import fit_temperature
+from monai_simclr.evaluation.calibration import fit_temperature, is_at_bound
 from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds
 from monai_simclr.inference import ClassifierCard, Operating
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.workflows.run import Run
 
 __all__ = ["classifier_card"]
+
+logger = logging.getLogger("monai_simclr")
 
 
 def classifier_card(
@@ -46,6 +50,7 @@ def classifier_card(
         logits = network.classifier(torch.from_numpy(features).to(run.device)).float().cpu().numpy()
     labels = store.index[list(network.findings)].to_numpy(dtype=float)[held_out]
     operating = {name: _operating(labels[:, k], logits[:, k], specificity) for k, name in enumerate(network.findings)}
+    _report_bounds(operating)
     return ClassifierCard(
         findings=list(network.findings),
         preprocessing=recipes.settings(run.size),
@@ -62,11 +67,23 @@ def _operating(labels: np.ndarray, logits: np.ndarray, specificity: float) -> Op
         return Operating(1.0, None, specificity, {}, n, positives)
     which = OPERATING_POINTS.index(f"sensitivity at {specificity:.0%} specificity")
     threshold = float(choose_thresholds(labels, logits)[which])
+    temperature = fit_temperature(labels, logits)
+    bound = is_at_bound(temperature)
     if not np.isfinite(threshold):
-        return Operating(fit_temperature(labels, logits), None, specificity, {}, n, positives)
+        return Operating(temperature, None, specificity, {}, n, positives, bound)
     called = logits >= threshold
     achieved = {
         "specificity": float(1 - called[labels == 0].mean()),
         "sensitivity": float(called[labels == 1].mean()),
     }
-    return Operating(fit_temperature(labels, logits), threshold, specificity, achieved, n, positives)
+    return Operating(temperature, threshold, specificity, achieved, n, positives, bound)
+
+
+def _report_bounds(operating: Mapping[str, Operating]) -> None:
+    """Say where calibration failed: the logits of validation images do not go with their labels."""
+    for name, one in operating.items():
+        if one.temperature_at_bound:
+            logger.warning(
+                f"{name}: the temperature ran to its bound, {one.temperature:g} ({one.positives} of {one.n} validation "
+                "images are positive): its probabilities are not to be trusted; look at its AUROC and its labels"
+            )

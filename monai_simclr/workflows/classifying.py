@@ -21,6 +21,7 @@ from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
     Predictions,
     beside_floor,
+    certain_labels,
     floor_scores,
     score_card,
     score_findings,
@@ -200,7 +201,7 @@ def _predict(run: Run, network: FindingClassifier, store: Store, split: str) -> 
         if len(chosen)
         else np.zeros((0, len(network.findings)))
     )
-    labels = index[list(network.findings)].to_numpy(dtype=float)
+    labels = certain_labels(index[list(network.findings)].to_numpy(dtype=float))  # smoothed ones are of train rows
     return Predictions(labels, logits, index["patient_id"].to_numpy(dtype=str), network.findings), index
 
 

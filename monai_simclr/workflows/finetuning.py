@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_simclr.data import KeyedSampler, Store, StoreDataset
 from monai_simclr.data.loading import keyed_state
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.optimizers import make_optimizer, parameter_groups
 
-__all__ = ["BalancedSampler", "finetuning_sampler", "freeze_stages", "layerwise_optimizer", "pos_weight", "stages"]
+__all__ = [
+    "BalancedSampler",
+    "fewest_images",
+    "finetuning_sampler",
+    "freeze_stages",
+    "layerwise_optimizer",
+    "pos_weight",
+    "stages",
+]
 
 
 def stages(encoder: nn.Module) -> list[list[nn.Module]]:
@@ -105,6 +114,19 @@ def layerwise_optimizer(
             rate = learning_rate * layer_decay**distance
             groups += [{**group, "lr": rate} for group in parameter_groups(module, weight_decay) if group["params"]]
     return torch.optim.AdamW(groups, learning_rate)
+
+
+def fewest_images(network: nn.Module) -> int:
+    """How many images a step needs: two where batch statistics are trained, which one image does not have.
+
+    Example:
+        >>> from monai_simclr.networks import encoder
+        >>> both = [FindingClassifier(encoder("resnet10", 0.125, norm), ["Mass"]) for norm in ("batch", "group")]
+        >>> [fewest_images(network) for network in both]
+        [2, 1]
+    """
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return 2 if any(layer.weight.requires_grad for layer in layers) else 1
 
 
 def pos_weight(

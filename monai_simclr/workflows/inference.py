@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from ignite.engine import Events
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.exits import Preempted
-from monai_simclr.files import hash_key, keyed_hash
+from monai_simclr.files import hash_key
 from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.inference import (
     ClassifierCard,
@@ -25,27 +24,31 @@ from monai_simclr.inference import (
     Journal,
     Keep,
     PredictionWriter,
-    list_radiographs,
     read_card,
     write_tables,
 )
 from monai_simclr.inference.card import hash_of
-from monai_simclr.inference.journal import file_stamp
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.archive import leave_signals
+from monai_simclr.workflows.arrivals import Arrivals
+from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
+from monai_simclr.workflows.settings import running_parser
 
 __all__ = ["infer"]
 
 logger = logging.getLogger("monai_simclr")
 
-_WORDING = Wording("predicting", "predicted", "could not be read")
+_ROWS = 2
+"""Form of a journal's rows; those of another form are made anew."""
 
-_SETTLED = 5.0
-"""Seconds for which a file must not have changed before it is read from a watched folder."""
+_HOW = ("network#", "run#0", "evaluator#network")
+"""Parts of the config that `multi_gpu.json` changes, or that make no row."""
+
+_WORDING = Wording("predicting", "predicted", "could not be read")
 
 _HEARS = 0.2
 """Seconds after which a signal is heeded while nothing is to be done."""
@@ -61,6 +64,8 @@ def infer(
 ) -> None:
     """Predict every file that has no row yet, and write the tables.
 
+    A watched folder may be empty, and may go away and come back; see `Arrivals` for what is predicted at a look.
+
     Args:
         run: settings of the run.
         path: the trained classifier; its card lies beside it.
@@ -70,7 +75,7 @@ def infer(
         watch: seconds between two looks at the folder; 0 looks once.
 
     Raises:
-        FileNotFoundError: without a classifier, or without files.
+        FileNotFoundError: without a classifier, or without files (while watching: without a folder at the start).
         ValueError: if images would be prepared otherwise than in training.
         FileExistsError: if another process writes to the same output folder.
         Preempted: on SIGTERM and SIGUSR1, after the batch that is going on; `KeyboardInterrupt` likewise on Ctrl-C.
@@ -81,22 +86,28 @@ def infer(
     evaluator.network = getattr(evaluator.network, "module", evaluator.network)
     network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
     operating = hash_of({name: vars(one) for name, one in card.operating.items()})
-    identity = {"model": card.model_sha256, "operating": operating, "keep": vars(keep)}
+    identity = {
+        "model": card.model_sha256,
+        "operating": operating,
+        "keep": vars(keep),
+        "rows": _ROWS,
+        "config": _config(),
+    }
     batches = leave_signals(cast(DataLoader, evaluator.data_loader))
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = _key(run.output_dir)
     journal = Journal(run.output_dir, identity, rank())
-    PredictionWriter(card, network, journal, dataset.data, keep).attach(evaluator)
+    PredictionWriter(card, network, journal, dataset.data, keep, watching=watch > 0).attach(evaluator)
+    arrivals = Arrivals(dataset_dir, journal.done, dataset.key, watch)
     signals = StopSignals()
     signals.catch()
     try:
         for _ in _looks(watch, signals):
-            pending = _pending(list_radiographs(dataset_dir)[rank() :: world_size()], journal, dataset.key, watch)
-            dataset.data[:] = pending
-            if pending:
+            dataset.data[:] = arrivals.look()
+            if dataset.data:
                 evaluator.state.epoch_length = len(batches)
-                _run(evaluator, journal, len(pending), signals)
-            if pending or not watch:
+                _run(evaluator, journal, len(dataset.data), signals)
+            if not watch or any(answers(len(dataset.data))):  # all ranks finish, or none: they meet there
                 _finish(run, card, journal)
     except (KeyboardInterrupt, Preempted):
         if world_size() == 1:  # other ranks may not have been asked, and their rows are in their journals
@@ -105,6 +116,13 @@ def infer(
     finally:
         signals.release()
         journal.close()
+
+
+def _config() -> dict[str, Any]:
+    """What the executed config computes rows with; how many processes share the work is not part of it."""
+    parser = running_parser()
+    settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
+    return {name: value for name, value in settings.items() if not name.startswith(_HOW)}
 
 
 def _key(folder: str | Path) -> str:
@@ -150,17 +168,6 @@ def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int, signals: 
 
 def _nothing(done: int, total: int, refused: int) -> None:
     pass
-
-
-def _pending(files: Sequence[Mapping[str, str]], journal: Journal, key: str, watch: float) -> list[Mapping[str, str]]:
-    """Files without a row, or changed since; while a folder is watched, not those that are still being written."""
-    done, now = journal.done(), time.time()
-    found = []
-    for record in files:
-        settled = watch == 0 or now - os.path.getmtime(record["image"]) > min(watch, _SETTLED)
-        if settled and done.get(keyed_hash(key, str(Path(record["image"]).absolute()))) != file_stamp(record["image"]):
-            found.append(record)
-    return found
 
 
 def _finish(run: Run, card: ClassifierCard, journal: Journal) -> None:

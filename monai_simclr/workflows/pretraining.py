@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
+import torch
 from torch import nn
 
 from monai_simclr import recipes
@@ -22,6 +23,7 @@ from monai_simclr.networks import SimCLR, save_encoder
 from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
+from monai_simclr.workflows.seen import patients_key
 
 __all__ = ["finish_pretraining", "probe"]
 
@@ -55,7 +57,11 @@ def finish_pretraining(
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
-    save_encoder(path, model.encoder, {**_header(run, patients), **{key: str(v) for key, v in encoder_name.items()}})
+    save_encoder(
+        path,
+        model.encoder,
+        {**_header(run, model.encoder, patients), **{key: str(v) for key, v in encoder_name.items()}},
+    )
     last, chance = history[-1], monitor[-1]["chance"]
     values = {"loss": last["loss"], "images_per_second": last["images_per_second"], **monitor[-1]}
     n = {
@@ -72,11 +78,15 @@ def finish_pretraining(
     logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json"))
 
 
-def _header(run: Run, patients: set[str]) -> dict[str, str]:
+def _header(run: Run, encoder: nn.Module, patients: set[str]) -> dict[str, str]:
     """What travels with the weights; of the patients only hashes under a key of this file."""
-    key = secrets.token_hex(8)
+    key = patients_key(safetensors.torch.save(_weights(encoder)))
     seen = json.dumps(sorted(keyed_hash(key, patient) for patient in patients))
     return {"size": str(run.size), "seed": str(run.seed), "patients_key": key, "patients_seen": seen}
+
+
+def _weights(encoder: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
 
 
 def _joined(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -21,7 +21,7 @@ logger = logging.getLogger("monai_simclr")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def join_ranks(device: torch.device, minutes: float = 30.0) -> None:
+def join_ranks(device: torch.device | str, minutes: float = 30.0) -> None:
     """Join the processes that torchrun started: nccl on GPUs, gloo on CPUs. Only the first one speaks from then on.
 
     Args:
@@ -29,6 +29,7 @@ def join_ranks(device: torch.device, minutes: float = 30.0) -> None:
         minutes: how long a rank waits for another one that is alive and says nothing, at most; a rank that has died is
             noticed at once (gloo), or by torchrun, which ends all others.
     """
+    device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -49,8 +50,9 @@ def part_ranks() -> None:
     torch.distributed.destroy_process_group()
 
 
-def distributed(network: nn.Module, device: torch.device) -> nn.Module:
+def distributed(network: nn.Module, device: torch.device | str) -> nn.Module:
     """A network for several ranks: batch statistics over all of them (GPUs only), gradients averaged."""
+    device = torch.device(device)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)

@@ -12,17 +12,25 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from ignite.engine import Engine, Events
 
 from monai_simclr.exits import exit_code, last_line, stop_at_once
 from monai_simclr.files import write_json
+from monai_simclr.handlers.checkpoint import check_same
 from monai_simclr.locks import lock_folder, unlock_folder
 from monai_simclr.ranks import is_first, rank, world_size
+from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.ranks import record_failure
+from monai_simclr.workflows.settings import check_workflow, running_workflow
 
-__all__ = ["DEBUG_VARIABLE", "Run", "begin", "end_with_sentences"]
+__all__ = ["DEBUG_VARIABLE", "RecordConfig", "Run", "begin", "end_with_sentences"]
 
 DEBUG_VARIABLE = "MONAI_SIMCLR_DEBUG"
 """Set to anything, it shows the traceback of every error of a bundle command."""
+
+_CHECK = "monai_simclr.workflows.check_settings"
+_CHECKPOINT, _IDENTITY = "train#checkpoint", "train#identity#_target_"
+"""Where a config whose runs may go on has its `Checkpoint`, and what says which run it is."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,9 @@ class Run:
     size: int
     seed: int
     device: torch.device
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", torch.device(self.device))  # a command line gives its name
 
     def path(self, name: str) -> Path:
         """Path of a file of this run."""
@@ -63,26 +74,48 @@ def begin(run: Run) -> None:
     It is the first step of ``run`` and not of ``initialize``, so that who only looks at a bundle (`monai.bundle.load`,
     `create_workflow`, `check_properties`) leaves no file anywhere.
 
-    The config goes to ``output_dir/config.json``, overrides included. MONAI gives a config's expressions no way to the
-    parser that evaluates them, so the parser is taken from the frames that called us; outside a bundle run there is
-    none, nothing is written and nothing held. The folder is given back when the workflow is gone. Of several ranks the
-    first one holds and writes.
+    The config goes to ``output_dir/config.json``, overrides included. Where a run may go on, `RecordConfig` writes it,
+    after the run was found to be the same: a refused command leaves the config of what ran. Outside a bundle run
+    nothing is written and nothing held. The folder is given back when the workflow is gone. Of several ranks the first
+    one holds and writes.
 
     Raises:
-        FileExistsError: if another process works in the folder.
+        FileExistsError: if another process works in the folder, or the folder holds a run of other settings.
     """
-    from monai.bundle import ConfigWorkflow
+    workflow = running_workflow()
+    if workflow is None:
+        return
+    if is_first():
+        lock_folder(run.output_dir)
+        weakref.finalize(workflow, unlock_folder, run.output_dir)
+    parser, checkpoints = workflow.parser, run.path("checkpoints")
+    if _CHECK not in str(parser.get(workflow.init_id)):  # a bundle of an earlier version, or steps of the user's own
+        check_workflow(workflow)
+    if checkpoints.exists() and _CHECKPOINT in parser:
+        if parser.get(_IDENTITY) == "monai_simclr.workflows.run_identity":
+            check_same(checkpoints, config_identity(parser))
+    elif is_first():
+        write_json(run.path("config.json"), parser.config, default=str)
 
-    frame = sys._getframe()
-    while frame is not None and is_first():
-        workflow = frame.f_locals.get("self")
-        if isinstance(workflow, ConfigWorkflow):
-            lock_folder(run.output_dir)
-            weakref.finalize(workflow, unlock_folder, run.output_dir)
-            if not run.path("checkpoints").exists():  # a run that goes on keeps the config that it began with
-                write_json(run.path("config.json"), workflow.parser.config, default=str)
-            return
-        frame = frame.f_back  # type: ignore[assignment]
+
+class RecordConfig:
+    """Keep the executed config of a run that starts or goes on; a handler that stands behind its `Checkpoint`.
+
+    Args:
+        run: settings of the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        workflow = running_workflow()
+        if workflow is not None and is_first():
+            write_json(self.run.path("config.json"), workflow.parser.config, default=str)
 
 
 def _end_with_a_sentence(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,12 +11,30 @@ import numpy as np
 
 from monai_simclr.artefacts import read_json, reading, write_sealed_json
 from monai_simclr.evaluation import check_unseen
-from monai_simclr.files import keyed_hash
+from monai_simclr.files import keyed_hash, sha256_of
 from monai_simclr.networks import encoder_header, patients_seen
 
-__all__ = ["check_classifier", "check_encoder", "record_patients"]
+__all__ = ["check_classifier", "check_encoder", "patients_key", "record_patients"]
 
 logger = logging.getLogger("monai_simclr")
+
+
+def patients_key(checkpoint: bytes | str) -> str:
+    """The key of the hashes of patients that travel with a checkpoint, from the checkpoint itself.
+
+    The key stands in the open beside the hashes, so that whoever has the ids can check them: it keeps the hashes of two
+    checkpoints apart, and tables of hashes that were made beforehand useless. Weights do both as well as a random
+    number, since nobody has them before the run ends, and equal runs leave equal files. See SECURITY.md.
+
+    Args:
+        checkpoint: the weights as bytes, or a checksum of their file.
+
+    Example:
+        >>> patients_key("1f0c"), patients_key("1f0d")
+        ('659f13b80222c127', 'be9727f173429475')
+    """
+    given = checkpoint.encode() if isinstance(checkpoint, str) else checkpoint
+    return hashlib.sha256(b"monai-simclr patients_key:" + given).hexdigest()[:16]
 
 
 def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False) -> int:
@@ -46,11 +64,11 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
     """Write beside a classifier, as ``NAME.patients.json``, keyed hashes of the patients it has learned from.
 
     Args:
-        path: of the classifier.
+        path: of the classifier, which is there already.
         trained_on: patients whose labels were used, validation included.
         encoder_path: the pretrained encoder it started from, None for scratch.
     """
-    key = secrets.token_hex(8)
+    key = patients_key(sha256_of(path))
     seen = sorted(keyed_hash(key, str(patient)) for patient in np.unique(trained_on))
     content: dict[str, Mapping] = {"fine-tuning": {"key": key, "seen": seen}}
     if encoder_path is not None and Path(encoder_path).suffix == ".safetensors":

@@ -184,6 +184,7 @@ def test_a_dicom_header_gives_facts_and_no_identity(tmp_path):
     path = next(path for path in sorted(folder.rglob("*")) if header_facts(path)["format"] == "DICOM")
     data = pydicom.dcmread(path)
     data.PatientName, data.StudyDescription, data.BodyPartExamined = "Doe^Jane", "LEFT TIBIA of Jane", ""
+    del data.AnatomicRegionSequence  # a code of the chest would count for more than a word
     data.save_as(path)
     facts = header_facts(path)
     assert set(facts) == set(HEADER_FIELDS)
@@ -197,15 +198,20 @@ def test_a_dicom_header_gives_facts_and_no_identity(tmp_path):
     [("CHEST", "", "yes"), ("TIBIA", "CHEST", "no"), ("", "THORAX PA", "yes"), ("", "LEFT KNEE", "no"), ("", "", ""),
      ("", "Routine", ""), ("XYZ", "", "no"), ("RIBS", "", "yes")],
 )  # fmt: skip
-def test_a_chest_is_known_by_the_body_part_and_then_by_the_words(part, description, chest):
-    from monai_simclr.audit.header import _chest
-
-    assert _chest(part, description) == chest
+def test_a_chest_is_known_by_the_body_part_and_then_by_the_words(tmp_path, part, description, chest):
+    path = next(write_dicom_phantoms(tmp_path / "archive", n_patients=1, size=64).rglob("*.dcm"))
+    data = pydicom.dcmread(path)
+    del data.AnatomicRegionSequence
+    data.BodyPartExamined, data.SeriesDescription, data.StudyDescription = part, description, ""
+    data.save_as(path)
+    assert header_facts(path)["chest"] == chest
 
 
 def test_files_that_are_no_images_say_so(tmp_path):
     (tmp_path / "notes.png").write_text("hello")
-    assert header_facts(tmp_path / "notes.png")["problem"] == "not DICOM, PNG, JPEG or TIFF"
+    assert header_facts(tmp_path / "notes.png")["problem"] == (
+        "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name"
+    )
     assert header_facts(tmp_path / "gone.png")["problem"] == "the file is missing"
 
 

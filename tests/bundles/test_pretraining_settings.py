@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
@@ -13,7 +15,10 @@ from monai.bundle import ConfigWorkflow
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantom import FINDINGS
 from monai_simclr.data.phantom_files import write_nih_phantoms
-from monai_simclr.networks import encoder_header, load_encoder
+from monai_simclr.exits import exit_code, last_line
+from monai_simclr.files import sha256_of
+from monai_simclr.networks import FindingClassifier, encoder, encoder_header, load_encoder, save_classifier
+from monai_simclr.workflows.seen import record_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code
 
@@ -31,6 +36,8 @@ def _workflow(bundle: Path, name: str, output: str, **overrides: object) -> Conf
         "batch_size": 32, "precision": "float32", "output_dir": str(bundle / "output" / output),
         "encoder_path": str(bundle / "models" / f"{output}.safetensors"),
     }  # fmt: skip
+    known = json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+    settings = {key: value for key, value in settings.items() if key in known}  # any other one is refused
     workflow = ConfigWorkflow(str(bundle / f"configs/{name}.json"), logging_file=False, **{**settings, **overrides})
     workflow.initialize()
     return workflow
@@ -54,6 +61,44 @@ def test_views_on_the_device_leave_the_weights_of_views_in_the_workers(bundle: P
     another order. The trainer hands plain tensors to the network since.
     """
     assert _farthest(_pretrained(bundle, "workers"), _pretrained(bundle, "device", views_on="device")) == 0
+
+
+def test_equal_runs_leave_encoders_of_equal_checksums(bundle: Path) -> None:
+    """The key of the hashed patients was random, and safetensors shuffles what stands in a header."""
+    sums = set()
+    for output in ("equal", "equal_again"):
+        _pretrained(bundle, output)
+        sums.add(sha256_of(bundle / "models" / f"{output}.safetensors"))
+    assert len(sums) == 1
+    _pretrained(bundle, "other", seed=1)
+    keys = {encoder_header(bundle / "models" / f"{name}.safetensors")["patients_key"] for name in ("equal", "other")}
+    assert len(keys) == 2, "hashes of two checkpoints must not be comparable"
+
+
+def test_equal_classifiers_are_equal_files_with_equal_records_of_their_patients(tmp_path: Path) -> None:
+    contents = set()
+    for seed, name in enumerate(("one", "two", "three")):
+        torch.manual_seed(seed // 2)
+        path = save_classifier(tmp_path / f"{name}.pt", FindingClassifier(encoder("resnet10", 0.125), ["Mass"]))
+        record = record_patients(path, np.array(["p1", "p2"]), None)
+        contents.add((sha256_of(path), record.read_text()))
+    assert len(contents) == 2
+    assert len({record for _, record in contents}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "fits"),
+    [("train", "batch", False), ("train", "group", True), ("pretrain", "batch", False), ("pretrain", "group", False)],
+)
+def test_a_batch_of_one_image_is_refused_before_any_work_with_the_way_out(bundle: Path, name, norm, fits) -> None:
+    settings = {"batch_size": 1, "norm": norm, **({"label_fraction": 1.0} if name == "train" else {})}
+    if fits:
+        assert _workflow(bundle, name, "alone", **settings).trainer.data_loader.batch_size == 1
+        return
+    with pytest.raises(RuntimeError) as failure:
+        _ = _workflow(bundle, name, "alone", **settings).trainer
+    assert exit_code(failure.value) == 2
+    assert "pass --batch_size 2 or more, or fine-tune with --norm group" in last_line(failure.value)
 
 
 def test_cached_gradients_leave_the_weights_of_the_whole_batch(bundle: Path) -> None:

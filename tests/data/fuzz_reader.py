@@ -1,4 +1,6 @@
-"""Damage files at random and read them, one after another, in this process; its parent is test_reader_fuzz.py.
+"""Damage files at random and open them by every door: the reader, the index, the audit, the store, inference.
+
+One after another, in this process; its parent is test_reader_fuzz.py.
 
     python fuzz_reader.py CORPUS FIRST LAST
 
@@ -8,6 +10,7 @@ file that takes longer than 10 s ends the process, wherever it hangs.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import random
@@ -15,6 +18,7 @@ import resource
 import struct
 import sys
 import traceback
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,13 @@ from typing import Any
 import numpy as np
 from resident import forget_peak, peak_kib
 
+from monai_simclr.audit.header import header_facts
+from monai_simclr.audit.look import look_at
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
+from monai_simclr.data.decoding import PixelFile
+from monai_simclr.data.sources.dicom_tree import _row
+from monai_simclr.inference.inputs import identity_of
+from monai_simclr.inference.pictures import _dicom_header
 
 MEMORY, SECONDS = 2**30, 10
 ABSURD = (0, 1, 2, 255, 32767, 32768, 65535)
@@ -96,8 +106,64 @@ def splice(content: bytearray, rng: random.Random) -> bytearray:
     return content[: rng.randrange(len(content))] + content[rng.randrange(len(content)) :]
 
 
+VALUES = (
+    b"", b"\\", b"\xff\xfe", b"1E999", b"nan", b"-", b"0,143\\0,143 ", b"\0\0", b"\x1b$B\xff\xff",
+    b"ISO 2022 IR 999", b"\\ISO 2022 IR 87", b"18446744073709551616", b"\r\n\t ", b"A" * 70, b"CHEST (PA AND LAT)",
+    b"1.2.840.10008.1.2.1.99",
+)  # fmt: skip
+KINDS = (b"SQ", b"UN", b"OB", b"AT", b"FD", b"UT", b"QQ", b"DS", b"IS", b"TM", b"PN", b"US", b"OW", b"zz", b"\0\0")
+
+
+def _elements(content: bytearray) -> list[int]:
+    """Places of what looks like an attribute with an explicit VR, in the header."""
+    return [
+        at
+        for at in range(132, min(len(content), 4000) - 12)
+        if content[at + 4 : at + 6].isalpha()
+        and content[at + 4 : at + 6].isupper()
+        and content[at + 1] in (0, 0x20, 0x7F)
+    ]
+
+
+def edit_values(content: bytearray, rng: random.Random) -> bytearray:
+    """Values that can be none of their attribute, with a length that fits."""
+    for _ in range(rng.choice((1, 2, 5))):
+        places = _elements(content)
+        if not places:
+            return content
+        at, value = rng.choice(places), rng.choice(VALUES)
+        length = int.from_bytes(content[at + 6 : at + 8], "little")
+        value += b" " * (len(value) % 2)
+        content[at + 6 : at + 8 + length] = struct.pack("<H", len(value)) + value
+    return content
+
+
+def edit_kinds(content: bytearray, rng: random.Random) -> bytearray:
+    """Another VR: the value is parsed as what it is not, and a sequence may begin anywhere."""
+    for at in rng.sample(places, min(len(places), rng.choice((1, 3)))) if (places := _elements(content)) else ():
+        content[at + 4 : at + 6] = rng.choice(KINDS)
+    return content
+
+
+def edit_lengths(content: bytearray, rng: random.Random) -> bytearray:
+    for at in rng.sample(places, min(len(places), rng.choice((1, 2)))) if (places := _elements(content)) else ():
+        content[at + 6 : at + 8] = struct.pack("<H", rng.choice((0, 1, 2, 7, 254, 0xFFFE, 0xFFFF)))
+    return content
+
+
+def edit_texts(content: bytearray, rng: random.Random) -> bytearray:
+    """Single bytes of attributes: texts in no encoding, UIDs of letters, numbers with two points."""
+    for at in rng.sample(places, min(len(places), rng.choice((1, 2, 9)))) if (places := _elements(content)) else ():
+        end = min(at + 8 + int.from_bytes(content[at + 6 : at + 8], "little"), len(content))
+        if at + 8 < end:
+            content[rng.randrange(at + 8, end)] = rng.choice(b"\0\x1b\\^=.,-9AZ\x7f\x80\xff")
+    return content
+
+
+HEADER_DAMAGES = (edit_values, edit_kinds, edit_lengths, edit_texts)
 DAMAGES: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
     truncate, flip_bits, flip_the_header, overwrite, cut_or_repeat, swap_tags, absurd_numbers, splice,
+    *HEADER_DAMAGES,
 )  # fmt: skip
 
 
@@ -107,42 +173,80 @@ def damaged(paths: list[Path], number: int) -> tuple[bytes, str]:
     path = paths[number % len(paths)]
     content = bytearray(path.read_bytes())
     names = []
+    inside = _deflated_at(content) if rng.random() < 0.7 else 0
+    if inside:
+        meta, content = content[:inside], bytearray(zlib.decompress(content[inside:], -zlib.MAX_WBITS))
+        content[:0] = bytes(132)  # so that the header is where it is in other files
     for damage in rng.sample(DAMAGES, rng.choice((1, 1, 1, 2, 3))):
         if len(content) > 8:
             content = damage(content, rng)
             names.append(damage.__name__)
+    if inside:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        content = meta + deflate.compress(content[132:]) + deflate.flush()
     return bytes(content), f"{path.name} {' '.join(names)}"
 
 
-def outcome(path: Path, number: int) -> dict[str, Any]:
-    """How the reading of a file ends: an image, our sentence, or what must not be."""
+def _deflated_at(content: bytearray) -> int:
+    """Where the deflated data set of a file begins; 0 in other files."""
+    if b"1.2.840.10008.1.2.1.99" not in content[:600] or content[132:140] != b"\2\0\0\0UL\4\0":
+        return 0
+    return 132 + 12 + int.from_bytes(content[140:144], "little")
+
+
+def other_doors(path: Path, pixels: Path) -> str:
+    """What goes wrong where a file is looked at but not only read; each must say something of every file."""
+    row = _row(path)
+    facts, look, about = header_facts(path), look_at(path), identity_of(path, "key")
+    with contextlib.closing(PixelFile(pixels, 0, 0, {"size": 8, "reader": {}})) as store:
+        record = store.decode(0, str(path))
+    with contextlib.suppress(RadiographError):
+        _dicom_header(str(path))
+    for name, told in (("index", row), ("audit", facts), ("inference", about), ("store", record)):
+        json.dumps(told).encode()  # to be written down
+        if not isinstance(told, str | dict | tuple):
+            return f"the {name} says {told!r}"
+    if bool(record.reason) != bool(look["damage"]):
+        return f"the store says {record.reason!r}, the audit {look['damage']!r}"
+    if facts["problem"] and not record.reason:
+        return f"the audit says {facts['problem']!r} of a file that is read"
+    if isinstance(row, str) and facts["format"] == "DICOM" and not record.reason:
+        return f"the index leaves out what is read: {row}"
+    return ""
+
+
+def outcome(path: Path, number: int, pixels: Path) -> dict[str, Any]:
+    """How the opening of a file ends: an image, our sentence, or what must not be."""
     try:
+        wrong = other_doors(path, pixels)
         image, _ = read_radiograph(path, _SETTINGS[number % len(_SETTINGS)])
     except RadiographError as error:
-        return {"sentence": error.problem}
+        return {"wrong": wrong} if wrong else {"sentence": error.problem}
     except BaseException:
         return {"wrong": traceback.format_exc()[-1500:]}
     if image.dtype != np.float32 or image.ndim != 2 or not (0 <= image.min() < image.max() <= 1):
-        return {"wrong": f"an image {image.dtype} {image.shape} from {image.min()} to {image.max()}"}
-    return {"image": list(image.shape)}
+        wrong = f"an image {image.dtype} {image.shape} from {image.min()} to {image.max()}"
+    return {"wrong": wrong} if wrong else {"image": list(image.shape)}
 
 
 def main(corpus: Path, first: int, last: int) -> None:
     paths = sorted(path for path in corpus.iterdir() if path.is_file())
+    pixels = corpus / "damaged" / "pixels"
+    pixels.parent.mkdir(exist_ok=True)
+    pixels.write_bytes(bytes(64))
     for path in paths:
-        outcome(path, 0)  # what is imported on first use is not the file's
+        outcome(path, 0, pixels)  # what is imported on first use is not the file's
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
     forget_peak()
     before = peak_kib()
     path = corpus / "damaged" / f"{first}.bin"
-    path.parent.mkdir(exist_ok=True)
     for number in range(first, last):
         content, what = damaged(paths, number)
         path.write_bytes(content)
         print(json.dumps({"number": number, "what": what}), flush=True)
         faulthandler.dump_traceback_later(SECONDS, exit=True)
-        result = outcome(path, number)
+        result = outcome(path, number, pixels)
         faulthandler.cancel_dump_traceback_later()
         print(json.dumps({"number": number, "what": what, **result}), flush=True)
     grown = peak_kib() - before

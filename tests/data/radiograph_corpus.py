@@ -152,6 +152,25 @@ def write_syntax(path: Path, syntax: uid.UID, signed: bool = False) -> np.ndarra
     return pixels
 
 
+def code_item(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
+    """An item of a code sequence."""
+    item = pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def write_described(path: Path) -> Path:
+    """Write a radiograph with every attribute that describes the patient and the examination."""
+    return write_dicom(
+        path, picture(12), SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientAge="061Y", PatientSex="F",
+        StudyInstanceUID="1.2.3", IssuerOfPatientID="ward", BodyPartExamined="CHEST", StudyDescription="Thorax p.a.",
+        SeriesDescription="CHEST (PA AND LAT)", ProtocolName="chest", PatientOrientation=["L", "F"],
+        ViewCodeSequence=[code_item("272479007", "SCT", "postero-anterior")], Manufacturer="A", NumberOfFrames=1,
+        AnatomicRegionSequence=[code_item("51185008", "SCT", "Chest")], ImagerPixelSpacing=[0.1, 0.1],
+        BurnedInAnnotation="NO", ManufacturerModelName="B", WindowCenter=2000, WindowWidth=4000,
+    )  # fmt: skip
+
+
 def write_pictures(folder: Path) -> list[Path]:
     """Write PNG, JPEG, TIFF and NIfTI of every kind that is read; for damaging them."""
     shallow, deep = Image.fromarray(picture(8)), Image.fromarray(picture(16))

@@ -13,7 +13,7 @@ from radiograph_corpus import picture
 
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 
-RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+RAMP = np.kron(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4, np.ones((4, 4), np.uint8))
 
 
 def problem_of(path):
@@ -59,7 +59,7 @@ def test_colour_is_refused(tmp_path):
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_alpha_lies_on_black(tmp_path, mode):
     alpha = np.full_like(RAMP, 255)
-    alpha[:, :4] = 51
+    alpha[:, :16] = 51
     picture_of = Image.merge(mode, [Image.fromarray(RAMP)] * (len(mode) - 1) + [Image.fromarray(alpha)])
     picture_of.save(tmp_path / "a.png")
     np.testing.assert_allclose(read_radiograph(tmp_path / "a.png")[0], np.rint(RAMP * (alpha / 255)) / 255, atol=1e-6)
@@ -109,7 +109,7 @@ def test_a_jpeg_is_gray_whether_or_not_it_has_channels(tmp_path):
 )
 def test_kinds_of_pixels_that_are_no_gray_are_refused_by_name(tmp_path, mode, name):
     colour = Image.fromarray(RAMP).convert("RGB")
-    shown = {"CMYK": colour.convert("CMYK"), "LAB": Image.new("LAB", (8, 8))}.get(mode)
+    shown = {"CMYK": colour.convert("CMYK"), "LAB": Image.new("LAB", (32, 32))}.get(mode)
     (shown or Image.fromarray(RAMP).convert(mode)).save(tmp_path / name)
     assert problem_of(tmp_path / name) == f"has pixels of the kind {mode!r}; 8 or 16 bits of gray are needed"
 
@@ -205,7 +205,7 @@ def test_what_monai_saves_of_a_radiograph_is_read_back_the_same(tmp_path):
     ("array", "words"),
     [
         (np.zeros((8, 8, 3), np.uint8), "has the shape (8, 8, 3); a radiograph is one plane"),
-        (np.full((8, 8), np.nan, np.float32), "has pixels that are not finite"),
+        (np.full((32, 32), np.nan, np.float32), "has pixels that are not finite"),
         (np.zeros((8, 8), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "gray numbers are needed"),
         (np.zeros((8, 8), np.complex64), "has pixels of type complex64"),
     ],

@@ -19,6 +19,8 @@ from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.formats import dicom_pixels
 from monai_simclr.data.formats.codestream import jpeg2000_frame, jpeg_frame
 
+CT_CLASS = str(uid.CTImageStorage)
+
 
 def problem_of(path, **settings):
     with pytest.raises(RadiographError) as error:
@@ -31,7 +33,8 @@ def problem_of(path, **settings):
     ("attributes", "words"),
     [
         ({"Modality": "CT"}, "(0008,0060) Modality is 'CT'; a radiograph (CR, DX, RG, PX, or a Secondary Capture"),
-        ({"Modality": "OT"}, "(0008,0060) Modality is 'OT'"),
+        ({"Modality": "OT", "SOPClassUID": CT_CLASS}, "(0008,0060) Modality is 'OT'"),
+        ({"Modality": None, "SOPClassUID": CT_CLASS}, "(0008,0060) Modality is ''"),
         ({"Modality": "MR", "SOPClassUID": SECONDARY_CAPTURE}, "(0008,0060) Modality is 'MR'"),
         ({"NumberOfFrames": 3}, "(0028,0008) Number of Frames is 3; a radiograph has one"),
         ({"SamplesPerPixel": 3}, "(0028,0002) Samples per Pixel is 3: a colour picture"),
@@ -39,7 +42,7 @@ def problem_of(path, **settings):
         ({"PhotometricInterpretation": None}, "(0028,0004) Photometric Interpretation is ''"),
         ({"PresentationIntentType": "FOR PROCESSING"}, "(0008,0068) Presentation Intent Type is FOR PROCESSING"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}, "FOR PROCESSING"),
-        ({"Rows": 4000}, "is truncated: its pixel data can hold 3840 bytes, the header speaks of 320000"),
+        ({"Rows": 160}, "is truncated: its pixel data can hold 3840 bytes, the header speaks of 12800"),
         ({"Columns": 0}, "has no pixels: (0028,0010) Rows is 48 and (0028,0011) Columns is 0"),
         ({"Rows": None}, "has no pixels: (0028,0010) Rows is 0"),
         ({"PixelData": None}, "has no pixels ((0008,0060) Modality is 'DX')"),
@@ -75,7 +78,7 @@ def test_padding_everywhere_and_one_gray_everywhere_are_refused(tmp_path):
     data.add_new(0x00280121, "US", 4095)
     data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
     assert problem_of(tmp_path / "b.dcm") == "(0028,0120) Pixel Padding Value is everywhere; there is no picture"
-    Image.new("L", (8, 8), 7).save(tmp_path / "flat.png")
+    Image.new("L", (32, 32), 7).save(tmp_path / "flat.png")
     assert problem_of(tmp_path / "flat.png") == "has the value 7 in every pixel; a radiograph has contrast"
 
 
@@ -143,7 +146,9 @@ def test_what_inflates_beyond_the_limit_is_refused_while_it_is_small(tmp_path):
     content = (tmp_path / "a.dcm").read_bytes()
     start = 132 + 12 + pydicom.dcmread(tmp_path / "a.dcm").file_meta.FileMetaInformationGroupLength
     bomb = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    deflated = bomb.compress(bytes(50_000_000)) + bomb.flush()
+    head = zlib.decompress(content[start:], -zlib.MAX_WBITS).partition(struct.pack("<HH", 0x7FE0, 0x10))[0]
+    private = struct.pack("<HH2sHL", 0x6001, 0x1000, b"OB", 0, 50_000_000)  # a vendor's picture
+    deflated = bomb.compress(head + private + bytes(50_000_000)) + bomb.flush()
     (tmp_path / "b.dcm").write_bytes(content[:start] + deflated)
     assert (tmp_path / "b.dcm").stat().st_size < 60_000
     assert problem_of(tmp_path / "b.dcm", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
@@ -305,6 +310,8 @@ def test_a_damaged_class_is_refused_and_not_raised_in_pydicoms_words(tmp_path):
     read_radiograph(path)  # what the Modality says is enough
     path = write_dicom(tmp_path / "b.dcm", picture(12), Modality="OT")
     path.write_bytes(path.read_bytes().replace(b"\x08\0\x16\0UI", b"\x08\0\x16\0QQ"))
+    read_radiograph(path)  # the class is in the file meta information, too
+    path.write_bytes(path.read_bytes().replace(b"\x02\0\x02\0UI", b"\x02\0\x02\0QQ"))
     assert "(0008,0060) Modality is 'OT'" in problem_of(path)
 
 

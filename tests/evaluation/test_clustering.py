@@ -75,6 +75,38 @@ def test_separate_classes_are_found_and_rows_without_a_class_are_counted():
     assert report.crosses[3].to_numpy().sum() == 60
 
 
+def test_clusters_are_fitted_on_train_images_without_a_class_too():
+    """Three kinds of images, of which labels know only two in train: three clusters must find all three."""
+    rng = np.random.default_rng(2)
+    kind = np.tile(np.arange(3), 80)
+    features = rng.normal(size=(240, 5)) / 5 + 3 * np.eye(5)[kind]
+    classes = np.array(["a", "b", ""])[kind]
+    report = evaluate_clusters(Embeddings(features, _index(240)), {}, classes, [3], 0, 20, 20)
+    assert metrics.adjusted_rand_score(kind, report.clusters[3]) == 1
+    assert (report.n["fitted_images"], report.n["train_images"], report.n["left_out"]) == (120, 80, 80)
+    assert report.n["fitted_patients"] == 60
+
+
+def test_a_patient_without_a_class_in_train_and_with_one_in_test_is_refused():
+    index = pd.DataFrame({"patient_id": ["p1", "p2", "p3", "p3"], "split": ["train", "train", "train", "test"]})
+    with pytest.raises(ValueError, match=r"1 patients are in train and in test, the first is 'p3'"):
+        evaluate_clusters(Embeddings(np.eye(4), index), {}, np.array(["a", "b", "", "a"]), [1])
+
+
+def test_beside_an_oracles_map_stands_what_a_constant_one_scores():
+    """The commonest class of test, since an oracle knows it; the commonest class of train is another one here."""
+    rng = np.random.default_rng(3)
+    classes = np.array(["a"] * 60 + ["b"] * 40 + ["a"] * 30 + ["b"] * 70)
+    index = pd.DataFrame({"patient_id": [f"p{i}" for i in range(200)], "split": ["train"] * 100 + ["test"] * 100})
+    report = evaluate_clusters(Embeddings(rng.normal(size=(200, 4)), index), {}, classes, [2], 0, 20, 20)
+    beside = report.table.set_index("measure")["majority"]
+    assert beside["oracle_map_acc"] == 0.7
+    assert beside["acc_one_to_one"] == beside["acc_many_to_one"] == 0.3
+    assert "oracle_map_acc" in report.lines()[-1]
+    assert "(commonest test class 0.70, null" in report.lines()[-1]
+    assert "(majority 0.30, null" in report.lines()[0]
+
+
 def test_a_patient_in_train_and_test_is_refused():
     index = pd.DataFrame({"patient_id": ["p1", "p1"], "split": ["train", "test"]})
     with pytest.raises(ValueError, match=r"first is 'p1'; split by patient"):

@@ -13,6 +13,7 @@ from monai_simclr.evaluation import (
     fit_power_law,
     label_saving,
     labels_needed,
+    unstated_saving,
 )
 from monai_simclr.evaluation.label_curve import Curve, PowerLaw
 from monai_simclr.evaluation.multiple import holm
@@ -109,6 +110,17 @@ def test_labels_beyond_the_plateau_are_never_enough():
     laws = curve_laws(curve, 1000, refits=5)
     assert labels_needed(laws, 0.99).value == np.inf
     assert labels_needed(laws, 0.7).value == pytest.approx(100, rel=0.2)
+
+
+def test_no_label_saving_is_stated_against_a_reference_at_chance():
+    curves = arm_curves(_runs(3, {"scratch": [0.0, 0.0, 0.0], "good": [0.8, 1.5, 2.0]}), 200)
+    saved = label_saving(curves["good"], curves["scratch"])
+    assert np.isnan([saved.value, saved.low, saved.high]).all()
+    assert unstated_saving(curves["scratch"]).startswith("the reference is not above chance with its most labels, AU")
+    assert unstated_saving(curves["good"]) == ""
+    unknown = Curve(np.array([0.1, 1.0]), np.full((20, 2), np.nan))
+    assert unstated_saving(unknown) == "the reference's AUROC is not known"
+    assert np.isnan(label_saving(curves["good"], unknown).value)  # it was "not reached"
 
 
 def test_the_label_saving_is_where_the_curve_crosses_and_says_when_it_never_does():

@@ -8,13 +8,21 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import (
+    Predictions,
+    align_clusters,
+    beside_floor,
     compare_arms,
     confounder_floor,
+    enrich,
+    find_label_errors,
+    floor_scores,
     knn,
+    knn_findings,
     knn_predict,
     prevalence_auroc,
     probe_classes,
     probe_findings,
+    probe_scores,
     score_findings,
 )
 
@@ -67,6 +75,47 @@ def test_the_confounder_floor_sees_a_finding_that_follows_the_view(embeddings):
     table = confounder_floor(embeddings.index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
     assert table["auroc"]["Mass"] == 1
     assert table["auroc"]["Edema"] < 0.75
+
+
+@pytest.mark.parametrize(("split", "label"), [("train", 1), ("train", 0), ("test", 1), ("test", 0)])
+def test_a_floor_that_one_patient_makes_is_not_stated(embeddings, split, label):
+    index = embeddings.index.copy()
+    rows = index["split"] == split
+    index.loc[rows, "Edema"] = 1.0 - label
+    index.loc[index[rows].index[:2], "Edema"] = float(label)  # two images of one patient
+    table = confounder_floor(index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
+    want = {1: "have the finding", 0: "lack the finding"}[label] if split == "test" else "have the finding, or lack it"
+    assert table["reason"]["Edema"] == f"fewer than 2 {split} patients {want}"
+    assert np.isnan(table.loc["Edema", ["auroc", "low", "auprc"]].astype(float)).all()
+    assert table["auroc"]["macro mean"] == table["auroc"]["Mass"] == 1
+    test = index[index["split"] == "test"]
+    model = Predictions(test[["Mass", "Edema"]], np.eye(2)[np.arange(80) % 2], test["patient_id"], ["Mass", "Edema"])
+    beside = beside_floor(model, floor_scores(index, ["Mass", "Edema"]), 20).set_index("finding")
+    assert beside["reason"]["Edema"] == table["reason"]["Edema"]
+    assert np.isnan(beside.loc["Edema", ["floor", "difference", "low"]].astype(float)).all()
+    assert beside["model"]["macro mean"] == beside["model"]["Mass"]  # over the findings that have a floor
+    assert beside["floor"]["macro mean"] == 1
+
+
+def test_smoothed_labels_leave_floor_probe_and_neighbours_as_they_are_without_them(embeddings):
+    """A logistic regression refuses 0.7, and three values passed for "not two classes": the floor was then 0.5."""
+    soft, unknown = embeddings.index.copy(), embeddings.index.copy()
+    soft.loc[:29, "Mass"] = 0.7
+    unknown.loc[:29, "Mass"] = np.nan
+    for score in (
+        lambda index: floor_scores(index, ["Mass", "Edema"]),
+        lambda index: probe_scores(Embeddings(embeddings.features, index), ["Mass", "Edema"])[0],
+        lambda index: knn_findings(Embeddings(embeddings.features, index), ["Mass"], n_bootstrap=5)["auroc"],
+        lambda index: prevalence_auroc(np.arange(240) % 5, index, ["Mass"], n_bootstrap=5)["auroc"],
+        lambda index: find_label_errors(Embeddings(embeddings.features, named(index)), ["Mass"])["probability"],
+        lambda index: align_clusters(np.arange(240) % 5, index, ["Mass"]).table["ami"],
+        lambda index: enrich(np.arange(240) % 5, index, ["Mass"])["p"],
+    ):
+        np.testing.assert_array_equal(score(soft), score(unknown))
+
+
+def named(index):
+    return index.assign(image=[f"{i}.png" for i in range(len(index))])
 
 
 def test_cluster_prevalence_scores_a_finding(embeddings):

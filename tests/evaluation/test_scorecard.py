@@ -90,12 +90,13 @@ def test_reliability_equals_scikit_learn(pair):
     np.testing.assert_allclose(said, expected[1], atol=0.02)
 
 
-def test_the_temperature_has_the_least_cross_entropy(pair):
+def test_the_temperature_is_the_most_probable_one_after_a_prior_around_1(pair):
     y, z = pair[1].labels[:, 0], pair[1].scores[:, 0]
-    best = fit_temperature(y, z)
-    grid = np.geomspace(0.05, 20, 400)
-    losses = [metrics.log_loss(y, sigmoid(z / t)) for t in grid]
-    assert metrics.log_loss(y, sigmoid(z / best)) <= min(losses) + 1e-9
+
+    def loss(t: float) -> float:
+        return metrics.log_loss(y, sigmoid(z / t), normalize=False) + np.log(t) ** 2 / 2
+
+    assert loss(fit_temperature(y, z)) <= min(loss(t) for t in np.geomspace(0.05, 20, 400)) + 1e-9
 
 
 def test_a_resample_of_slope_and_ece_is_that_of_the_repeated_images(pair):

@@ -35,11 +35,13 @@ def _batch(n: int = 16) -> dict[str, torch.Tensor]:
     return {"image_1": noise[0], "image_2": noise[0] + 0.1 * noise[1], "row": torch.arange(n)}
 
 
-def _run(network: nn.Module, handlers: list, loss: nn.Module | None = None, epochs: int = 2, data: object = None):
+def _run(
+    network: nn.Module, handlers: list, loss: nn.Module | None = None, epochs: int = 2, data: object = None, **settings
+):
     trainer = ContrastiveTrainer(
         device=torch.device("cpu"), max_epochs=epochs, train_data_loader=data or [_batch(), _batch()], network=network,
         optimizer=torch.optim.SGD(network.parameters(), 0.01), loss_function=loss or NTXentLoss(0.5),
-        train_handlers=handlers,
+        train_handlers=handlers, **settings,
     )  # fmt: skip
     trainer.run()
     return trainer
@@ -132,6 +134,59 @@ def test_the_monitor_reads_the_encoder_where_it_is_given():
     _run(network, [with_encoder, without], epochs=1)
     assert with_encoder.history[0]["effective_rank"] > 2 >= without.history[0]["effective_rank"]
     assert not network[0]._forward_hooks, "the hook stayed"
+
+
+def test_the_monitor_reads_the_encoder_of_a_compiled_network_too():
+    """A hook that came after the first step was not compiled in, and the monitor watched projections instead."""
+    seen = []
+    for settings in ({}, {"compile": True, "compile_kwargs": {"backend": "eager"}}):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(16, 12)), nn.Linear(12, 2))
+        monitor = ContrastiveMonitor(network[0])
+        _run(network, [monitor], **settings)
+        seen.append([(row["effective_rank"], row["spread"]) for row in monitor.history])
+        assert not network[0]._forward_hooks
+    assert seen[0][0][0] > 2, "two numbers, as projections have here, have no more than rank 2"
+    np.testing.assert_allclose(seen[1], seen[0], rtol=1e-5)
+
+
+def test_the_monitor_neither_swallows_an_error_nor_stays_on_the_encoder_after_one():
+    class Fails(NTXentLoss):
+        def forward(self, projections, ids):
+            raise KeyError("on purpose")
+
+    network = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(16, 12)), nn.Linear(12, 2))
+    with pytest.raises(KeyError, match="on purpose"):
+        _run(network, [ContrastiveMonitor(network[0])], loss=Fails(0.5))
+    assert not network[0]._forward_hooks
+
+
+def test_an_encoder_whose_output_is_not_seen_is_not_mistaken_for_projections(caplog):
+    monitor = ContrastiveMonitor(nn.Linear(16, 12))  # it is not in the network
+    with caplog.at_level(logging.WARNING, "monai_simclr.training"):
+        _run(_network(), [monitor], epochs=1)
+    assert np.isnan([monitor.history[0]["effective_rank"], monitor.history[0]["spread"]]).all()
+    assert "the encoder's output was not seen, so nothing is known of its effective rank" in caplog.text
+
+
+def test_the_monitor_looks_at_training_steps_and_not_at_what_a_probe_embeds():
+    network = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(16, 12)), nn.Linear(12, 2))
+    monitor = ContrastiveMonitor(network[0])
+    trainer = ContrastiveTrainer(
+        device=torch.device("cpu"), max_epochs=1, train_data_loader=[_batch(), _batch()], network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01), loss_function=NTXentLoss(0.5),
+    )  # fmt: skip
+
+    def probe() -> None:
+        network.eval()
+        network(torch.zeros(5, 1, 4, 4))
+        network.train()
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, probe)
+    monitor.attach(trainer)
+    trainer.run()
+    assert monitor.history[0]["spread"] > 0.01
 
 
 def test_tensorboard_gets_loss_and_monitors_through_monais_handler(tmp_path):

@@ -47,7 +47,8 @@ def test_a_probability_is_the_sigmoid_of_the_logit_over_the_temperature():
     np.testing.assert_allclose(
         card.probabilities(np.array([[2.0, 2.0]])), [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))]]
     )
-    assert card.thresholds() == [pytest.approx(1 / (1 + np.exp(-0.5))), None]
+    assert card.threshold_probabilities() == [pytest.approx(1 / (1 + np.exp(-0.5))), None]
+    assert card.thresholds() == [1.0, None]
 
 
 def test_another_preprocessing_is_refused_with_every_difference():

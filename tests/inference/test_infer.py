@@ -28,7 +28,7 @@ from monai_simclr.inference.inputs import identity_of
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import classifier_card
-from monai_simclr.workflows.inference import _looks, _pending
+from monai_simclr.workflows.inference import _looks
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
 SIZE = 48
@@ -80,7 +80,7 @@ def test_a_row_has_probability_threshold_and_decision_of_every_finding(model, di
     assert len(clear) >= len(rows) / 2
     for row in clear:
         for name in FINDINGS:
-            above = float(row[name]) >= float(row[f"{name} threshold"])
+            above = float(row[f"{name} logit"]) >= float(row[f"{name} threshold logit"])
             assert row[f"{name} decision"] == str(int(above))
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [row["file_hash"] for row in content["rows"]] == [row["file_hash"] for row in rows]
@@ -145,15 +145,6 @@ def test_embeddings_are_kept_on_request_only(model, dicom, tmp_path):
     assert list(made.index["file_hash"]) == [row["file_hash"] for row in rows]
     _infer(model, dicom, tmp_path / "without")
     assert not (tmp_path / "without" / "embeddings.npz").exists()
-
-
-def test_a_watched_folder_leaves_files_alone_that_are_still_being_written(dicom, tmp_path):
-    from monai_simclr.inference import Journal
-
-    files = list_radiographs(dicom)
-    journal = Journal(tmp_path / "out", {"model": "a"})
-    assert _pending(files, journal, "key", watch=60.0) == []
-    assert _pending(files, journal, "key", watch=0.0) == files
 
 
 def test_nothing_that_is_left_behind_names_a_patient(model, dicom, tmp_path):

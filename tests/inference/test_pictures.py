@@ -37,7 +37,7 @@ def radiograph(tmp_path_factory):
     return pydicom.dcmread(next(folder.rglob("*.dcm")))
 
 
-ROW = {"reason": "", "probabilities": [0.7, 0.2], "decisions": [1, None]}
+ROW = {"reason": "", "logits": [0.85, -1.4], "probabilities": [0.7, 0.2], "decisions": [1, None]}
 
 
 def _dcmtk(program, path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,110 @@ def test_predict_gives_one_row_a_path_in_its_order(bundle, tmp_path):
     assert list(table["path"]) == paths
     assert list(table["reason"] != "") == [path.endswith("notes.txt") for path in paths]
     assert table["Effusion"].notna().sum() == len(paths) - 1
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory):
+    folder = write_dicom_phantoms(tmp_path_factory.mktemp("radiographs"), n_patients=3, size=64)
+    return [Path(record["image"]) for record in list_radiographs(folder)]
+
+
+def test_predict_gives_a_row_for_every_time_that_a_path_is_given(bundle, radiographs, tmp_path, monkeypatch):
+    first, second, third, *_ = radiographs
+    monkeypatch.chdir(first.parent)
+    given = [third, first, str(third), first.name, f"./{first.name}", second, first]
+    table = monai_simclr.predict(iter(given), bundle)
+    assert list(table["path"]) == [str(one) for one in given]
+    alone = {one: monai_simclr.predict(one, bundle).iloc[0] for one in (first, second, third)}
+    for path, (_, row) in zip(given, table.iterrows(), strict=True):
+        expected = alone[first.parent / path if Path(path).parent == Path() else Path(path)]
+        np.testing.assert_allclose(row["Effusion logit"], expected["Effusion logit"], atol=1e-4)
+        assert row["novelty"] == pytest.approx(expected["novelty"], abs=2e-3)
+
+
+def test_predict_gives_the_rows_of_its_paths_whatever_is_in_the_folder_already(bundle, radiographs, tmp_path):
+    first, second, third, *_ = radiographs
+    out = tmp_path / "out"
+    whole = monai_simclr.predict([first, second, third], bundle, out)
+    again = monai_simclr.predict([third, first], bundle, out)
+    assert list(again["path"]) == [str(third), str(first)]
+    assert list(again["Effusion logit"]) == [whole["Effusion logit"][2], whole["Effusion logit"][0]]
+    assert len(monai_simclr.predict([second], bundle, str(out))) == 1
+    assert len(monai_simclr.predict([], bundle, out)) == 0
+    assert len((out / "predictions.jsonl").read_text().splitlines()) == 4  # nothing was predicted twice
+
+
+def test_predict_of_a_folder_gives_what_is_in_it_now(bundle, radiographs, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("b", "a", "gone"):
+        shutil.copy(radiographs[0], folder / f"{name}.dcm")
+    assert len(monai_simclr.predict(folder, bundle, out)) == 3
+    (folder / "gone.dcm").unlink()
+    for given in (folder, str(folder), [folder]):
+        assert list(monai_simclr.predict(given, bundle, out)["path"]) == [str(folder / "a.dcm"), str(folder / "b.dcm")]
+
+
+def test_predict_of_nothing_is_a_table_without_rows(bundle, radiographs):
+    table = monai_simclr.predict([], bundle)
+    assert len(table) == 0
+    assert list(table.columns) == list(monai_simclr.predict(radiographs[:1], bundle).columns)
+
+
+@pytest.mark.parametrize("given", ["", [""], "nowhere.dcm", Path("nowhere")])
+def test_predict_of_a_path_that_is_not_there_names_it_and_predicts_nothing(bundle, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"")  # what the current folder holds must not be predicted
+    name = given[0] if isinstance(given, list) else str(given)
+    with pytest.raises(FileNotFoundError, match=rf"there is no file '{name}' \(paths\[0\]\); nothing was predicted"):
+        monai_simclr.predict(given, bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_names_the_first_of_several_missing_files(bundle, radiographs, tmp_path):
+    (tmp_path / "link.dcm").symlink_to(tmp_path / "nowhere")
+    given = [radiographs[0], tmp_path / "x.dcm", radiographs[1], tmp_path / "link.dcm"]
+    with pytest.raises(
+        FileNotFoundError, match=r"no file '.*x\.dcm' \(paths\[1\]; 2 of 4 are missing\); nothing was predicted"
+    ):
+        monai_simclr.predict(given, bundle)
+
+
+def test_predict_refuses_a_folder_among_files_and_what_is_neither(bundle, radiographs, tmp_path):
+    with pytest.raises(ValueError, match=r"paths\[1\] is a folder, .*; pass a folder alone, or the paths of its files"):
+        monai_simclr.predict([radiographs[0], tmp_path], bundle)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"paths\[0\] is neither a file nor a folder: .*pipe"):
+        monai_simclr.predict([tmp_path / "pipe"], bundle)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"the folder .*empty has no files"):
+        monai_simclr.predict(tmp_path / "empty", bundle)
+
+
+def test_predict_raises_the_error_itself_and_not_monais_wrapper(bundle, radiographs, tmp_path):
+    (tmp_path / "out").write_text("no folder")
+    with pytest.raises(FileExistsError):
+        monai_simclr.predict(radiographs[:1], bundle, tmp_path / "out")
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    (copy / "models" / "classifier.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no classifier\.json beside model\.pt"):
+        monai_simclr.predict(radiographs[:1], copy)
+
+
+def test_a_path_that_looks_like_an_expression_is_a_path(bundle, radiographs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("$print(1)", "@size", "%x"):
+        (tmp_path / name).mkdir()
+        shutil.copy(radiographs[0], tmp_path / name / "$1+1.dcm")
+        table = monai_simclr.predict(name, bundle)
+        assert list(table["path"]) == [str(tmp_path / name / "$1+1.dcm")]
+        assert list(table["reason"]) == [""]
+
+
+def test_the_current_folder_is_not_meant_by_an_empty_name():
+    with pytest.raises(FileNotFoundError, match="the path of the radiographs is empty; pass --dataset_dir"):
+        list_radiographs("")
 
 
 def test_predict_says_what_is_no_bundle(tmp_path):
@@ -132,8 +237,9 @@ def test_exported_files_say_how_they_must_be_used(bundle, exported):
     for found in (session.get_modelmeta().custom_metadata_map, json.loads(extra["metadata.json"])):
         assert json.loads(found["findings"]) == FINDINGS
         assert json.loads(found["preprocessing"]) == json.loads(json.dumps(recipes.settings(size)))
-        thresholds = [json.loads(found["operating"])[name]["threshold_probability"] for name in FINDINGS]
-        assert thresholds == card.thresholds()
+        operating = [json.loads(found["operating"])[name] for name in FINDINGS]
+        assert [one["threshold_logit"] for one in operating] == card.thresholds()
+        assert [one["threshold_probability"] for one in operating] == card.threshold_probabilities()
         assert found["model_sha256"] == card.model_sha256
     assert json.loads(extra["inference.json"])["evaluator"]
     assert scripted(torch.zeros(1, 1, size, size)).shape == (1, 2)

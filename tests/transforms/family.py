@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
 
 from monai_simclr import transforms
@@ -84,6 +85,39 @@ def dictionary(name: str, keys: Any = "image", dtype: str = "float32", seed: int
 
 def _seeded(transform: Any, seed: int) -> Any:
     return transform.set_random_state(seed) if isinstance(transform, Randomizable) else transform
+
+
+def layouts(image: np.ndarray) -> dict[str, Any]:
+    """One image, shape ``(..., H, W)``, in every layout of memory that pipelines leave; each is compared with its copy.
+
+    MONAI's Transposed, Flipd, Rotate90d, EnsureChannelFirst(channel_dim=-1) and CacheDataset make these.
+    """
+    swapped = np.ascontiguousarray(np.swapaxes(image, -1, -2))
+    wide = np.repeat(np.repeat(image, 2, -1), 2, -2)
+    last = np.ascontiguousarray(np.moveaxis(image, -3, -1))
+    locked = image.copy()
+    locked.flags.writeable = False
+    shape, row = image.shape, image[..., :1, :].copy()
+    arrays = {
+        "transposed": np.swapaxes(swapped, -1, -2), "strided": wide[..., ::2, ::2],
+        "channel last": np.moveaxis(last, -1, -3),
+    }  # fmt: skip
+    tensors = {f"tensor, {name}": torch.from_numpy(each.copy(order="K")) for name, each in arrays.items()}
+    tensors["tensor, strided"] = torch.from_numpy(wide)[..., ::2, ::2]
+    tensors["tensor, expanded"] = torch.from_numpy(row).expand(shape)
+    if image.ndim == 4:
+        tensors["channels_last"] = torch.from_numpy(image.copy()).contiguous(memory_format=torch.channels_last)
+    return {
+        **arrays, "negative strides": image[..., ::-1, ::-1].copy()[..., ::-1, ::-1], "read-only": locked,
+        "broadcast": np.broadcast_to(row, shape), "other byte order": image.astype(image.dtype.newbyteorder(">")),
+        **tensors, **{name.replace("tensor", "MetaTensor"): MetaTensor(each) for name, each in tensors.items()},
+    }  # fmt: skip
+
+
+def copy_of(image: Any) -> torch.Tensor:
+    """The same values as a tensor of its own, in plain rows."""
+    array = np.ascontiguousarray(image.numpy() if isinstance(image, torch.Tensor) else image)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")).copy())
 
 
 def plain(image: Any) -> torch.Tensor:

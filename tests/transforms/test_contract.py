@@ -137,6 +137,38 @@ def test_a_volume_and_an_image_without_channel_have_a_meaning_or_are_refused(nam
             array(name)(wrong)
 
 
+@pytest.mark.filterwarnings("error")  # torch warns of arrays that must not be written to
+@pytest.mark.parametrize("dtype", DTYPES)
+@every
+def test_the_layout_in_memory_changes_nothing(name, dtype):
+    if not family.takes(name, dtype) or (name == "RandMildRotate" and dtype == "uint16"):  # torch rotates no uint16
+        pytest.skip(f"{name} does not take {dtype}")
+    changes = {"prob": 1.0} if name in GATED else {}
+    for layout, image in family.layouts(pixels(dtype)[0]).items():
+        before, want = family.copy_of(image), array(name, dtype, **changes)(family.copy_of(image))
+        assert torch.equal(array(name, dtype, **changes)(image), want), layout
+        assert torch.equal(dictionary(name, dtype=dtype, **changes)({"image": image})["image"], want), layout
+        assert torch.equal(family.copy_of(image), before), layout
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", BATCHED)
+def test_the_layout_of_a_batch_changes_nothing(name):
+    dtype = family.dtype_of(name)
+    channels = 1 if name in ("FinishedImage", "RandRadiographView") else 2
+    for layout, images in family.layouts(pixels(dtype, channels=channels)).items():
+        want = array(name, dtype).batch(family.copy_of(images))
+        assert torch.equal(array(name, dtype).batch(images), want), layout
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_layout_changes_no_view_of_several():
+    for layout, image in family.layouts(pixels("uint8")[0]).items():
+        views = transforms.MultiView(transforms.RandRadiographView(size=32)).set_random_state(1)
+        want = transforms.MultiView(transforms.RandRadiographView(size=32)).set_random_state(1)(family.copy_of(image))
+        assert all(torch.equal(a, b) for a, b in zip(views(image), want, strict=True)), layout
+
+
 # randomness
 
 

@@ -20,6 +20,7 @@ class Frame:
         precision: bits of a sample.
         samples: components.
         start: where the codestream starts in the bytes that were given.
+        signed: whether its samples can be negative.
     """
 
     process: int
@@ -28,6 +29,7 @@ class Frame:
     precision: int
     samples: int
     start: int = 0
+    signed: bool = False
 
 
 def jpeg_frame(content: bytes) -> Frame:
@@ -38,7 +40,7 @@ def jpeg_frame(content: bytes) -> Frame:
 
     Example:
         >>> jpeg_frame(bytes.fromhex("ffd8 ffc0 000b 08 0002 0003 01 011100 ffd9"))
-        Frame(process=192, rows=2, columns=3, precision=8, samples=1, start=0)
+        Frame(process=192, rows=2, columns=3, precision=8, samples=1, start=0, signed=False)
     """
     if not content.startswith(b"\xff\xd8"):
         raise ValueError("has no start-of-image marker FFD8")
@@ -79,7 +81,8 @@ def jpeg2000_frame(content: bytes) -> Frame:
     if tiles > 65535:
         raise ValueError(f"has {tiles} tiles; 65535 are possible")
     samples = int.from_bytes(content[start + 40 : start + 42], "big")
-    return Frame(0x51, y1 - y0, x1 - x0, (content[start + 42] & 0x7F) + 1, samples, start)
+    precision, signed = (content[start + 42] & 0x7F) + 1, content[start + 42] > 0x7F
+    return Frame(0x51, y1 - y0, x1 - x0, precision, samples, start, signed)
 
 
 def _codestream_in_jp2(content: bytes) -> int:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_file import open_dicom
 from monai_simclr.data.formats.dicom_geometry import orientation_of, spacing_of
 from monai_simclr.data.formats.dicom_gray import gray_table
-from monai_simclr.data.formats.dicom_header import check_header, open_dicom
+from monai_simclr.data.formats.dicom_header import check_header
 from monai_simclr.data.formats.dicom_pixels import decode_pixels
-from monai_simclr.data.formats.dicom_tags import code
 from monai_simclr.data.formats.orientation import turned
 from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, meta_of
 
 __all__ = ["read_dicom"]
 
-_VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")  # PS3.3 C.8.7.2.1.1.1
 
-
-def read_dicom(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
+def read_dicom(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
     """Read a DICOM Part 10 file with one gray radiograph.
 
     The order is: header and limits, decoding, padding, modality LUT, values of interest, one inversion, orientation.
@@ -30,18 +30,16 @@ def read_dicom(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radiog
     Raises:
         RadiographError: if it is no such file (says why, and what to do).
     """
-    with open(path, "rb") as file:
-        header = open_dicom(path, file, settings.max_bytes)
-        layout = check_header(path, header, settings)
-        stored = decode_pixels(path, header, layout)
+    header = open_dicom(path, file, settings.max_bytes)
+    layout = check_header(path, header, settings)
+    stored = decode_pixels(path, header, layout)
     if stored.min() == stored.max():
         raise RadiographError(path, f"has the value {stored.flat[0]} in every pixel; a radiograph has contrast")
     table = gray_table(path, header, layout, stored, settings)
     orientation = orientation_of(header.data) if settings.patient_orientation else ""
     spacing, source = spacing_of(path, header.data)
-    view = code(header.data, "ViewPosition")
     meta = meta_of("DICOM")
-    meta["view_position"] = view if view in _VIEWS else ""
+    meta["view_position"] = exam_of(header.data).view.position
     meta["photometric_interpretation"] = layout.photometric_interpretation
     meta["inverted"], meta["voi"], meta["window"] = table.inverted, table.voi, table.window
     meta["orientation"], meta["spacing_source"] = orientation, source

@@ -10,9 +10,9 @@ import pydicom
 from monai_simclr.data.formats.dicom_tags import numbers, texts
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError
 
-__all__ = ["orientation_of", "spacing_of"]
+__all__ = ["SPACINGS", "orientation_of", "spacing_of", "steps_of"]
 
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _UP_OR_DOWN, _SIDEWAYS = "HF", "LRAP"
 
 
@@ -49,11 +49,22 @@ def spacing_of(path: Path, data: pydicom.Dataset) -> tuple[tuple[float, float], 
     Pixel Spacing, else Imager Pixel Spacing (at the detector, PS3.3 C.8.11.4), else Nominal Scanned Pixel Spacing
     (of a film, C.8.6.1). What is not two finite numbers above 0 is as good as missing.
     """
-    for keyword in _SPACINGS:
-        try:
-            found = numbers(path, data, keyword)
-        except RadiographError:  # a spacing that is no number is missing, too
-            continue
+    for keyword in SPACINGS:
+        found = steps_of(path, data, keyword)
         if len(found) == 2 and all(math.isfinite(value) and value > 0 for value in found):
             return (found[0], found[1]), keyword
     return UNKNOWN, ""
+
+
+def steps_of(path: Path, data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+    """Give the numbers of a spacing, none where they are not numbers. "0,143" is 0.143: some writers follow their
+    country and not PS3.5 section 6.2, and no spacing is in the thousands.
+    """
+    try:
+        return numbers(path, data, keyword)
+    except RadiographError:
+        written = [one.replace(",", ".") for one in texts(data, keyword)]
+    try:
+        return tuple(float(one) for one in written)
+    except ValueError:
+        return ()

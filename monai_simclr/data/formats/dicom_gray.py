@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from monai_simclr.data.formats.dicom_header import DicomHeader, PixelLayout, is_for_processing
+from monai_simclr.data.formats.dicom_file import DicomHeader
+from monai_simclr.data.formats.dicom_header import PixelLayout, is_for_processing
 from monai_simclr.data.formats.dicom_luts import lookup_table
 from monai_simclr.data.formats.dicom_tags import code, items, name_of, number, numbers, whole
 from monai_simclr.data.formats.dicom_voi import Shown, ValueRange, show_values

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import pydicom
-from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
+from monai_simclr.data.formats.dicom_file import DicomHeader
 from monai_simclr.data.formats.dicom_tags import code, name_of, numbers, texts, whole
-from monai_simclr.data.radiograph import RadiographError, ReaderSettings
+from monai_simclr.data.radiograph import RadiographError, ReaderSettings, check_pixels, check_shape
 
-__all__ = ["DicomHeader", "PixelLayout", "check_header", "open_dicom"]
+__all__ = ["PixelLayout", "check_header", "is_for_processing", "is_radiograph"]
 
 _MODALITIES = ("CR", "DX", "RG", "PX")
+_UNTOLD = ("", "OT", "SC")
+"""What stands in Modality where it is taken away or unknown: then the class says what the file is."""
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # PS3.4 B.5; .7.1 to .7.4 have many frames
+_CR = "1.2.840.10008.5.1.4.1.1.1"
+_DX = "1.2.840.10008.5.1.4.1.1.1.1"
 _DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
-_DICOMDIR = "1.2.840.10008.1.3.10"
-_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, integer
-
-
-@dataclass(frozen=True)
-class DicomHeader:
-    """A data set up to its pixels, which are the next that `stream` gives.
-
-    Attributes:
-        data: the attributes before the pixels.
-        syntax: the transfer syntax; of a deflated file, that of what was inflated.
-        stream: positioned at the pixel data element.
-    """
-
-    data: pydicom.Dataset
-    syntax: UID
-    stream: BinaryIO
 
 
 @dataclass(frozen=True)
@@ -63,54 +46,6 @@ class PixelLayout:
         return 0, 2**self.bits_stored - 1
 
 
-def open_dicom(path: Path, file: BinaryIO, max_bytes: int) -> DicomHeader:
-    """Read everything before the pixels from an open Part 10 file. A deflated data set is inflated, up to a limit.
-
-    Raises:
-        RadiographError: if the header is damaged, the transfer syntax is unknown, or it inflates beyond `max_bytes`.
-    """
-    syntax, group_length = _file_meta(path)
-    try:
-        if syntax != DeflatedExplicitVRLittleEndian:
-            return DicomHeader(pydicom.dcmread(file, stop_before_pixels=True), syntax, file)
-        file.seek(132 + 12 + group_length)  # preamble, "DICM", the group length itself, and what it counts
-        stream = _inflated(path, file, max_bytes)
-        data = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag in _PIXELS)
-        return DicomHeader(data, syntax, stream)
-    except RadiographError:
-        raise
-    except Exception as error:  # a damaged header fails in pydicom in many ways
-        raise RadiographError(path, "has a damaged header: its attributes cannot be told apart") from error
-
-
-def _file_meta(path: Path) -> tuple[UID, int]:
-    try:
-        meta = read_file_meta_info(path)
-        uid, group_length = str(meta.get("TransferSyntaxUID", "")), meta.get("FileMetaInformationGroupLength", 0)
-        group_length = int(group_length)
-    except Exception as error:  # as above
-        raise RadiographError(path, "has a damaged File Meta Information (PS3.10 section 7.1)") from error
-    if not uid:
-        raise RadiographError(path, f"has no {name_of('TransferSyntaxUID')}, so how it is encoded is unknown")
-    syntax = UID(uid)
-    if syntax not in AllTransferSyntaxes:
-        raise RadiographError(path, f"{name_of('TransferSyntaxUID')} is none of the DICOM standard")
-    return syntax, group_length
-
-
-def _inflated(path: Path, file: BinaryIO, max_bytes: int) -> BinaryIO:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)  # PS3.5 A.5: a raw deflate stream
-    try:
-        content = inflater.decompress(file.read(), max_bytes)
-    except zlib.error as error:
-        raise RadiographError(path, "is deflated and damaged: it cannot be inflated") from error
-    if inflater.unconsumed_tail:
-        raise RadiographError(path, f"inflates to more than max_bytes={max_bytes}")
-    if not inflater.eof:
-        raise RadiographError(path, "is truncated: the deflated data set has no end")
-    return cast(BinaryIO, BytesIO(content))
-
-
 def check_header(path: Path, header: DicomHeader, settings: ReaderSettings) -> PixelLayout:
     """Refuse everything but one gray radiograph of a sensible size, by the tag that says so.
 
@@ -123,11 +58,20 @@ def check_header(path: Path, header: DicomHeader, settings: ReaderSettings) -> P
     rows, columns = whole(path, data, "Rows"), whole(path, data, "Columns")
     if rows < 1 or columns < 1:
         raise RadiographError(path, f"has no pixels: {name_of('Rows')} is {rows} and {name_of('Columns')} is {columns}")
-    if rows * columns > settings.max_pixels:
-        raise RadiographError(
-            path, f"has {rows} x {columns} pixels by its header, more than max_pixels={settings.max_pixels}"
-        )
-    return _layout(path, data, rows, columns)
+    check_pixels(path, rows, columns, settings)
+    layout = _layout(path, data, rows, columns)
+    check_shape(path, rows, columns, settings)
+    return layout
+
+
+def is_radiograph(data: pydicom.Dataset) -> bool:
+    """Say whether a header is a radiograph's, by Modality, or by SOP Class where there is no telling Modality.
+
+    VinDr-CXR's files have none, and their class in the File Meta Information only.
+    """
+    modality, sop_class = code(data, "Modality"), _sop_class(data)
+    by_class = sop_class in (_CR, _DX, _DX_FOR_PROCESSING) or sop_class.startswith(_SECONDARY_CAPTURE)
+    return modality in _MODALITIES or (modality in _UNTOLD and by_class)
 
 
 def is_for_processing(data: pydicom.Dataset) -> bool:
@@ -139,12 +83,10 @@ def is_for_processing(data: pydicom.Dataset) -> bool:
 def _check_kind(path: Path, data: pydicom.Dataset, settings: ReaderSettings) -> None:
     if "DirectoryRecordSequence" in data:
         raise RadiographError(path, "is a DICOMDIR, an index of other files; give it those files")
-    modality = code(data, "Modality")
-    captured = _sop_class(data).startswith(_SECONDARY_CAPTURE)
-    if modality not in (*_MODALITIES, *(("", "OT", "SC") if captured else ())):
+    if not is_radiograph(data):
         raise RadiographError(
             path,
-            f"{name_of('Modality')} is {modality!r}; a radiograph (CR, DX, RG, PX, "
+            f"{name_of('Modality')} is {code(data, 'Modality')!r}; a radiograph (CR, DX, RG, PX, "
             "or a Secondary Capture of no other modality) is needed",
         )
     if is_for_processing(data) and not settings.render_for_processing:
@@ -157,7 +99,7 @@ def _check_kind(path: Path, data: pydicom.Dataset, settings: ReaderSettings) -> 
 
 def _check_one_gray_frame(path: Path, data: pydicom.Dataset) -> None:
     frames, samples = whole(path, data, "NumberOfFrames", 1), whole(path, data, "SamplesPerPixel", 1)
-    if frames != 1:
+    if frames not in (0, 1):  # some writers count the further ones
         raise RadiographError(path, f"{name_of('NumberOfFrames')} is {frames}; a radiograph has one")
     if samples != 1:
         raise RadiographError(

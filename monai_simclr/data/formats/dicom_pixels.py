@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 from pydicom import uid
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import data_element_generator
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from monai_simclr.data.formats.codestream import Frame, jpeg2000_frame, jpeg_frame
-from monai_simclr.data.formats.dicom_header import DicomHeader, PixelLayout
+from monai_simclr.data.formats.dicom_file import DicomHeader
+from monai_simclr.data.formats.dicom_header import PixelLayout
+from monai_simclr.data.formats.dicom_stream import InflatedStream
 from monai_simclr.data.formats.dicom_tags import code, name_of
 from monai_simclr.data.formats.rle import decode_rle
 from monai_simclr.data.radiograph import RadiographError
@@ -23,7 +25,8 @@ __all__ = ["decode_pixels"]
 _JPEG = ("pillow", "pylibjpeg")  # 8 bits
 _LOSSLESS = ("gdcm", "pylibjpeg")
 _LS = ("pyjpegls", "pylibjpeg", "gdcm")
-_2000 = ("pylibjpeg", "pillow")
+_2000 = ("pillow", "pylibjpeg")
+"""Both are OpenJPEG: 2.5.4 in Pillow 12 and 13; 2.5.2 in pylibjpeg-openjpeg 2.6.0, with CVE-2025-54874, and slower."""
 _PLUGINS: dict[UID, tuple[str, ...]] = {
     uid.JPEGBaseline8Bit: _JPEG,
     uid.JPEGExtended12Bit: _JPEG,
@@ -40,7 +43,13 @@ _PLUGINS: dict[UID, tuple[str, ...]] = {
 """Of pydicom's decoders, those that we use, the best first: never one after another until one swallows the file."""
 
 _HTJ2K = [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K]
-_PROCESSES: dict[tuple[str, ...], tuple[int, ...]] = {_JPEG: (0xC0, 0xC1, 0xC2), _LOSSLESS: (0xC3,), _LS: (0xF7,)}
+_LOSSY = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
+_PROCESSES: dict[UID, tuple[int, ...]] = {
+    **dict.fromkeys(_LOSSY, (0xC0, 0xC1, 0xC2)),
+    **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), (0xC3,)),
+    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), (0xF7,)),
+}
+"""Second byte of the marker of a frame, by transfer syntax."""
 _RLE_BEST_RATIO = 64  # PS3.5 G.3: two bytes stand for 128 at the most
 
 
@@ -53,14 +62,16 @@ def decode_pixels(path: Path, header: DicomHeader, layout: PixelLayout) -> np.nd
     Raises:
         RadiographError: if there are none, they are truncated or damaged, or no decoder for them is installed.
     """
-    content, vr = _read_element(path, header)
-    plugin = ""
+    content, vr = _read_element(path, header, layout.n_bytes)
+    plugin, found = "", None
     if header.syntax.is_encapsulated:
         frame = _frame(path, content)
         if header.syntax == uid.RLELossless:
             return _decode_rle(path, frame, layout)
         plugin = _plugin(path, header.syntax)
-        _check_codestream(path, header.syntax, layout, frame)
+        found = _check_codestream(path, header.syntax, layout, frame)
+        if found.start:  # in a JP2 file, which DICOM does not allow (PS3.5 A.4.4); its boxes are not for a decoder
+            content = encapsulate([frame[found.start :]])
     else:
         _check_length(path, len(content), layout.n_bytes)
     try:
@@ -69,6 +80,8 @@ def decode_pixels(path: Path, header: DicomHeader, layout: PixelLayout) -> np.nd
         )
     except Exception as error:  # decoders are other people's, and damaged pixels fail in them in many ways
         raise RadiographError(path, f"has damaged pixels: {header.syntax.name} cannot be decoded") from error
+    if plugin == "pillow" and found is not None and found.signed and not layout.signed:
+        return stored ^ (1 << found.precision - 1)  # Pillow shifts all that is signed; the header's bits are meant
     return stored
 
 
@@ -82,8 +95,10 @@ def _options(layout: PixelLayout, vr: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _read_element(path: Path, header: DicomHeader) -> tuple[bytes, str]:
+def _read_element(path: Path, header: DicomHeader, n_bytes: int) -> tuple[bytes, str]:
     stream = header.stream
+    if isinstance(stream, InflatedStream):
+        stream.expect(n_bytes)
     start = stream.read(6)
     stream.seek(-len(start), 1)
     if len(start) < 6:
@@ -92,8 +107,12 @@ def _read_element(path: Path, header: DicomHeader) -> tuple[bytes, str]:
     implicit = start[4:5] != b"O" and header.syntax.is_implicit_VR
     try:
         element = next(data_element_generator(stream, implicit, header.syntax.is_little_endian))
+    except RadiographError:
+        raise
     except Exception as error:  # an element without an end, or with an impossible one
         raise RadiographError(path, "is truncated: its pixel data have no end") from error
+    if isinstance(stream, InflatedStream):
+        stream.finish()
     if element.tag != 0x7FE00010:
         raise RadiographError(path, f"has pixels of fractions ({name_of('FloatPixelData')}); whole numbers are read")
     return bytes(element.value or b""), str(element.VR or "OW")
@@ -119,12 +138,13 @@ def _decode_rle(path: Path, frame: bytes, layout: PixelLayout) -> np.ndarray:
     return values << unused >> unused
 
 
-def _check_codestream(path: Path, syntax: UID, layout: PixelLayout, frame: bytes) -> None:
+def _check_codestream(path: Path, syntax: UID, layout: PixelLayout, frame: bytes) -> Frame:
     try:
         found = (jpeg2000_frame if syntax in uid.JPEG2000TransferSyntaxes + _HTJ2K else jpeg_frame)(frame)
     except ValueError as error:
         raise RadiographError(path, f"has damaged pixels: the {syntax.name} codestream {error}") from error
     _check_frame(path, syntax, layout, found)
+    return found
 
 
 def _check_length(path: Path, found: int, needed: int) -> None:
@@ -160,10 +180,10 @@ def _check_frame(path: Path, syntax: UID, layout: PixelLayout, found: Frame) -> 
             f"has damaged pixels: the codestream is {found.rows} x {found.columns} with {found.samples} samples a "
             f"pixel, the header speaks of {layout.rows} x {layout.columns} with 1",
         )
-    process = _PROCESSES.get(_PLUGINS[syntax])
+    process = _PROCESSES.get(syntax)
     if process is not None and found.process not in process:
         raise RadiographError(path, f"has damaged pixels: the codestream is not {syntax.name}")
-    if _PLUGINS[syntax] == _JPEG and found.precision != 8:
+    if syntax in _LOSSY and found.precision != 8:
         raise RadiographError(
             path,
             f"{name_of('TransferSyntaxUID')} is {syntax.name} ({syntax}) with {found.precision} bits, which no free "

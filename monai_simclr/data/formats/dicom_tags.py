@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 
 from monai_simclr.data.radiograph import RadiographError
 
-__all__ = ["code", "items", "name_of", "number", "numbers", "texts", "whole"]
+__all__ = ["code", "items", "name_of", "number", "numbers", "text", "texts", "tolerant_items", "whole"]
 
 _CODE = re.compile(r"[A-Z0-9_. -]{0,16}")  # PS3.5 6.2: Code String, and UIDs of our own messages
 
@@ -71,10 +71,26 @@ def whole(path: Path, data: pydicom.Dataset, keyword: str, default: int = 0) -> 
 
 def texts(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
     """Give all values of an attribute as stripped text in capitals; none when it is missing or cannot be read."""
+    return tuple(one.upper() for one in _texts(data, keyword))
+
+
+def text(data: pydicom.Dataset, keyword: str) -> str:
+    """Give an attribute as stripped text as it is written, several values parted as in the file; "" as in `texts`.
+
+    Example:
+        >>> data = pydicom.Dataset()
+        >>> data.PatientID = " p 1 "
+        >>> text(data, "PatientID"), text(data, "StudyInstanceUID")
+        ('p 1', '')
+    """
+    return "\\".join(_texts(data, keyword))
+
+
+def _texts(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
     try:
         value = data.get(keyword)
         found = [] if value is None else value if _many(value) else [value]
-        return tuple(str(one).strip(" \0").upper() for one in found)
+        return tuple(str(one).strip(" \0\t\r\n\f\v") for one in found)
     except Exception:  # as in `numbers`; a text that cannot be decoded is as good as none
         return ()
 
@@ -106,6 +122,14 @@ def items(path: Path, data: pydicom.Dataset, keyword: str) -> list[pydicom.Datas
     if not all(isinstance(item, pydicom.Dataset) for item in found):
         raise RadiographError(path, f"{name_of(keyword)} is no sequence of items")
     return found
+
+
+def tolerant_items(data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    """Give the items of a sequence that only describes; none when it is missing or damaged."""
+    try:
+        return items(Path(), data, keyword)
+    except RadiographError:
+        return []
 
 
 def _many(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 
-from monai_simclr.data.formats.dicom_header import DicomHeader
+from monai_simclr.data.formats.dicom_file import DicomHeader
 from monai_simclr.data.formats.dicom_luts import lookup_table, window_values
 from monai_simclr.data.formats.dicom_tags import items, name_of, numbers, texts
 from monai_simclr.data.formats.scaling import percentile_range, spread

@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 
 from monai_simclr.data.formats.orientation import turned
 from monai_simclr.data.formats.scaling import PERCENTILES, spread
-from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, meta_of
+from monai_simclr.data.radiograph import (
+    RadiographError,
+    RadiographMeta,
+    ReaderSettings,
+    check_pixels,
+    check_shape,
+    meta_of,
+)
 
-__all__ = ["is_nifti", "read_nifti"]
+__all__ = ["is_nifti", "nifti_facts", "read_nifti"]
 
 _GZIP = b"\x1f\x8b"
 _UNITS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -26,7 +33,7 @@ def is_nifti(head: bytes) -> bool:
     return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
-def read_nifti(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
+def read_nifti(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
     """Read a NIfTI file, compressed or not, with one plane.
 
     Its affine says where the axes point to. The one to the right or left becomes the columns, the first of them the
@@ -44,7 +51,7 @@ def read_nifti(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radiog
     Raises:
         RadiographError: if it is no such file (says why, and what to do).
     """
-    content = _content(path, settings)
+    content = _content(path, file.read(settings.max_bytes), settings.max_bytes)
     try:
         kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
         image: Any = kind.from_bytes(content)
@@ -70,8 +77,35 @@ def read_nifti(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radiog
     return turned(gray.astype(np.float32), meta["orientation"]), meta
 
 
-def _content(path: Path, settings: ReaderSettings) -> bytes:
-    content = path.read_bytes()
+def nifti_facts(path: Path, file: BinaryIO) -> dict[str, str | int]:
+    """Facts of the header of a NIfTI file under the audit's names; nothing behind the header is read or inflated.
+
+    Raises:
+        RadiographError: if the header is damaged, or what is compressed is not NIfTI.
+    """
+    head = file.read(2**16)
+    if head.startswith(_GZIP):
+        try:
+            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, _HEAD)
+        except zlib.error as error:
+            raise RadiographError(path, "is damaged: it cannot be inflated") from error
+        if not is_nifti(head):
+            raise RadiographError(path, "is a gzip file, and what is in it is not NIfTI; unpack it first")
+    try:
+        kind, length = (nib.Nifti2Header, 540) if head[4:8] == b"n+2\0" else (nib.Nifti1Header, 348)
+        header = kind(head[:length], check=False)
+        shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    except Exception as error:  # as in `read_nifti`
+        raise RadiographError(path, "has a damaged NIfTI header") from error
+    sides = [length for length in shape if length != 1]
+    columns, rows, *others = [*sides, 1, 1][: max(2, len(sides))]
+    return {
+        "format": "NIfTI", "bits": 8 * dtype.itemsize, "rows": int(rows), "columns": int(columns),
+        "frames": int(math.prod(others)), "samples": 1,
+    }  # fmt: skip
+
+
+def _content(path: Path, content: bytes, max_bytes: int) -> bytes:
     if not content.startswith(_GZIP):
         return content
     inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -79,11 +113,11 @@ def _content(path: Path, settings: ReaderSettings) -> bytes:
         head = inflater.decompress(content, _HEAD)
         if not is_nifti(head):
             raise RadiographError(path, "is a gzip file, and what is in it is not NIfTI; unpack it first")
-        body = inflater.decompress(inflater.unconsumed_tail, settings.max_bytes)
+        body = inflater.decompress(inflater.unconsumed_tail, max_bytes)
     except zlib.error as error:
         raise RadiographError(path, "is damaged: it cannot be inflated") from error
     if inflater.unconsumed_tail:
-        raise RadiographError(path, f"inflates to more than max_bytes={settings.max_bytes}")
+        raise RadiographError(path, f"inflates to more than max_bytes={max_bytes}")
     if not inflater.eof:
         raise RadiographError(path, "is truncated: the compressed file has no end")
     return head + body
@@ -96,14 +130,14 @@ def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, se
         raise RadiographError(path, f"has the shape {tuple(shape)}; a radiograph is one plane")
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise RadiographError(path, f"has pixels of type {dtype}; gray numbers are needed")
+    check_pixels(path, shape[axes[1]], shape[axes[0]], settings)
     pixels = shape[axes[0]] * shape[axes[1]]
-    if pixels > settings.max_pixels:
-        raise RadiographError(path, f"has {pixels} pixels by its header, more than max_pixels={settings.max_pixels}")
     if n_bytes < pixels * dtype.itemsize:
         raise RadiographError(
             path,
             f"is truncated: it has {max(n_bytes, 0)} bytes of pixels, the header speaks of {pixels * dtype.itemsize}",
         )
+    check_shape(path, shape[axes[1]], shape[axes[0]], settings)
     return axes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,9 +13,16 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from monai_simclr.data.formats.orientation import EXIF, turned
 from monai_simclr.data.formats.png import read_plain_png
 from monai_simclr.data.formats.scaling import histogram, look_up, percentile_range, spread
-from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, meta_of
+from monai_simclr.data.radiograph import (
+    RadiographError,
+    RadiographMeta,
+    ReaderSettings,
+    check_pixels,
+    check_shape,
+    meta_of,
+)
 
-__all__ = ["read_picture"]
+__all__ = ["picture_facts", "read_picture"]
 
 _FORMATS = ("PNG", "JPEG", "TIFF")  # Pillow knows forty more, and every one of them is a parser to attack
 _GRAY, _DEEP, _COLOUR = ("L",), ("I;16", "I;16L", "I;16B", "I;16N"), ("RGB", "RGBA", "RGBX", "LA", "P", "PA")
@@ -22,7 +30,7 @@ _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 274, 258, 262  # TIFF 6.0 section
 _UNEQUAL = 2  # gray levels of 255 by which JPEG may part equal channels
 
 
-def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
+def read_picture(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
     """Read a PNG, JPEG or TIFF with one gray picture, 8 or 16 bits (TIFF: 12 too).
 
     It is scaled by what its type can hold, whatever is in it (or by percentiles, if `settings` say so). Equal channels
@@ -34,17 +42,18 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
     Raises:
         RadiographError: if it is no such picture (says why, and what to do).
     """
-    with open(path, "rb") as file:
-        # given the name, Pillow 13.0 maps uncompressed TIFF into memory and scrambles those that are to be transposed
-        picture = _opened(path, file)
-        _check_size(path, picture, settings)
-        mode, depth = picture.mode, "".join(str(tile.args) for tile in picture.tile)
-        plain = read_plain_png(path) if picture.format == "PNG" else None
-        if plain is not None:
-            stored, top, orientation = plain, int(np.iinfo(plain.dtype).max), ""
-        else:
-            orientation = _load(path, picture)
-            stored, top = _stored(path, picture, mode, deep_colour=";16" in depth and mode in _COLOUR)
+    content = file.read(settings.max_bytes)
+    # given the name, Pillow 13.0 maps uncompressed TIFF into memory and scrambles those that are to be transposed
+    picture = _opened(path, BytesIO(content))
+    _check_size(path, picture, settings)
+    mode, depth = picture.mode, "".join(str(tile.args) for tile in picture.tile)
+    plain = read_plain_png(path, content) if picture.format == "PNG" else None
+    if plain is not None:
+        stored, top, orientation = plain, int(np.iinfo(plain.dtype).max), ""
+    else:
+        orientation = _load(path, picture)
+        deep = content if ";16" in depth and mode in _COLOUR else b""
+        stored, top = _stored(path, picture, mode, deep)
     meta = meta_of(str(picture.format))
     meta["orientation"], meta["inverted"] = orientation, _tag(picture, _PHOTOMETRIC, 1) == 0
     if stored.min() == stored.max():
@@ -53,6 +62,20 @@ def read_picture(path: Path, settings: ReaderSettings) -> tuple[np.ndarray, Radi
     if meta["inverted"] and mode in _DEEP:  # Pillow inverts the 8-bit ones
         table = 1 - table
     return turned(look_up(table.astype(np.float32), stored), orientation), meta
+
+
+def picture_facts(path: Path, file: BinaryIO) -> dict[str, str | int]:
+    """Facts of the header of a PNG, JPEG or TIFF under the audit's names.
+
+    Raises:
+        RadiographError: if the header is damaged.
+    """
+    picture = _opened(path, file)
+    bits = {"1": 1, "I;16": 16, "I": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16}.get(picture.mode, 8)
+    return {
+        "format": str(picture.format), "photometric": picture.mode, "bits": bits, "rows": picture.height,
+        "columns": picture.width, "frames": _frames(path, picture), "samples": len(picture.getbands()),
+    }  # fmt: skip
 
 
 def _opened(path: Path, file: BinaryIO) -> ImageFile.ImageFile:
@@ -81,30 +104,31 @@ def _load(path: Path, picture: ImageFile.ImageFile) -> str:
 
 
 def _check_size(path: Path, picture: Image.Image, settings: ReaderSettings) -> None:
-    if picture.width * picture.height > settings.max_pixels:
-        raise RadiographError(
-            path,
-            f"has {picture.height} x {picture.width} pixels by its header, more than max_pixels={settings.max_pixels}",
-        )
-    try:
-        frames = getattr(picture, "n_frames", 1)
-    except Exception as error:  # Pillow walks through the pages to count them
-        raise RadiographError(path, "is damaged: its pages cannot be counted") from error
+    check_pixels(path, picture.height, picture.width, settings)
+    frames = _frames(path, picture)
     if frames != 1:
         raise RadiographError(path, f"has {frames} pictures in it; a radiograph has one")
     if picture.mode not in (*_GRAY, *_DEEP, *_COLOUR):
         raise RadiographError(path, f"has pixels of the kind {picture.mode!r}; 8 or 16 bits of gray are needed")
+    check_shape(path, picture.height, picture.width, settings)
 
 
-def _stored(path: Path, picture: Image.Image, mode: str, deep_colour: bool) -> tuple[np.ndarray, int]:
-    """The gray levels, and the largest that there can be."""
+def _frames(path: Path, picture: Image.Image) -> int:
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except Exception as error:  # Pillow walks through the pages to count them
+        raise RadiographError(path, "is damaged: its pages cannot be counted") from error
+
+
+def _stored(path: Path, picture: Image.Image, mode: str, deep: bytes) -> tuple[np.ndarray, int]:
+    """The gray levels, and the largest that there can be; `deep` is the file, if it has colours of 16 bits."""
     if mode in _GRAY:
         return np.asarray(picture), 255
     if mode in _DEEP:
         bits = _tag(picture, _BITS_PER_SAMPLE, 16)
         return np.asarray(picture).astype(np.uint16, copy=False), 2 ** (bits if 8 < bits < 16 else 16) - 1
-    if deep_colour:  # Pillow makes 8 bits of them; it has decoded them, so they are sound
-        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep:  # Pillow makes 8 bits of them; it has decoded them, so they are sound
+        pixels = cv2.imdecode(np.frombuffer(deep, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (picture.height, picture.width):
             raise RadiographError(path, "has pixels of 16 bits and a kind that is not read; save it as gray")
         return _gray_of(path, np.atleast_3d(pixels)), 65535

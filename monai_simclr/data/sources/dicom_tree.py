@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,26 +11,23 @@ from typing import Any
 
 import pandas as pd
 import pydicom
-from pydicom.errors import InvalidDicomError
 
+from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_file import read_header
+from monai_simclr.data.formats.dicom_header import is_radiograph
+from monai_simclr.data.formats.dicom_tags import code, text
+from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.index import settle_index
+from monai_simclr.data.radiograph import RadiographError, unopened
 from monai_simclr.data.sources.identity import patients_by_name
-from monai_simclr.data.sources.wording import ages, sexes, view_position
+from monai_simclr.data.sources.wording import ages, sexes
+from monai_simclr.files import open_regular
 
-__all__ = ["holds_dicom", "read_dicom_tree", "recognise_dicom_tree", "view_of_header"]
+__all__ = ["holds_dicom", "read_dicom_tree", "recognise_dicom_tree"]
 
 logger = logging.getLogger("monai_simclr.data")
 
-RADIOGRAPHS = ("CR", "DX", "RG", "PX", "SC", "OT")
-_TAGS = [
-    "Modality", "PatientID", "IssuerOfPatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex",
-    "PatientAge", "Manufacturer",
-]  # fmt: skip
-_VIEW_CODES = {
-    "399348003": "AP", "R-10206": "AP", "399346004": "PA", "R-10214": "PA", "399348001": "LL", "399067008": "LL",
-    "R-10228": "LL", "399173006": "LL", "R-10236": "LL", "399198007": "LL", "R-10232": "LL",
-}  # fmt: skip
-_PART_10, _NOT_DICOM, _NO_PREAMBLE, _DAMAGED = range(4)
+_PART_10, _NOT_DICOM, _NO_PREAMBLE, _UNOPENED = range(4)
 
 
 def holds_dicom(folder: str | Path) -> bool:
@@ -46,9 +42,9 @@ def recognise_dicom_tree(folder: Path) -> str:
 def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int = 8) -> pd.DataFrame:
     """Image index of the radiographs among the DICOM files below a folder, whatever their names.
 
-    Other files, damaged ones, and DICOM objects that are no radiographs by their Modality (CT, reports, presentation
-    states) are left out and counted in the log, by reason. Whether the pixels of a file can be read is found out when
-    they are.
+    Other files, damaged ones, and DICOM objects that are no radiographs by their Modality or, without one, by their
+    class (CT, reports, presentation states) are left out and counted in the log, by reason. Whether the pixels of a
+    file can be read is found out when they are.
 
     Args:
         folder: of any depth; links are followed as files, not as folders.
@@ -65,8 +61,7 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
         FileNotFoundError: if there is no radiograph.
     """
     paths = sorted(_files(folder))
-    with ThreadPoolExecutor(max(1, workers)) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of odd values; what matters is checked
+    with ThreadPoolExecutor(max(1, workers)) as pool, quiet_libraries():
         found = list(pool.map(_row, paths))
     rows = [row for row in found if isinstance(row, dict)]
     left_out = dict(Counter(row for row in found if isinstance(row, str)))
@@ -82,17 +77,6 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
     return index
 
 
-def view_of_header(header: pydicom.Dataset) -> str:
-    """View from (0018,5101) View Position, else from (0054,0220) View Code Sequence: "PA", "AP", "LL" or ""."""
-    view = view_position(str(header.get("ViewPosition", "") or ""))
-    sequence = header.get("ViewCodeSequence")
-    if view or not sequence:
-        return view
-    code = sequence[0]
-    by_meaning = view_position(str(code.get("CodeMeaning", "") or "").replace("projection", ""))
-    return _VIEW_CODES.get(str(code.get("CodeValue", "")), by_meaning)
-
-
 def _files(folder: str | Path) -> list[Path]:
     found = []
     for root, folders, names in os.walk(folder):
@@ -103,10 +87,10 @@ def _files(folder: str | Path) -> list[Path]:
 
 def _kind(path: Path) -> int:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(132)
     except OSError:
-        return _DAMAGED
+        return _UNOPENED
     if head[128:] == b"DICM":
         return _PART_10
     return _NO_PREAMBLE if head[:2] == b"\x08\x00" else _NOT_DICOM
@@ -115,31 +99,30 @@ def _kind(path: Path) -> int:
 def _row(path: Path) -> dict[str, Any] | str:
     """Header of a radiograph, or why the file is left out."""
     kind = _kind(path)
-    if kind != _PART_10:
-        no_header = "DICOM without the Part 10 header"
-        return {_NOT_DICOM: "not DICOM", _NO_PREAMBLE: no_header, _DAMAGED: "cannot be opened"}[kind]
+    if kind in (_NOT_DICOM, _NO_PREAMBLE):
+        return "not DICOM" if kind == _NOT_DICOM else "DICOM without the Part 10 header"
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        return _facts(path, header)
-    except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, NotImplementedError):
+        header, _ = read_header(path)
+    except OSError as error:
+        return unopened(error)
+    except RadiographError:
         return "DICOM with a damaged header"
+    return _facts(path, header)
 
 
 def _facts(path: Path, header: pydicom.Dataset) -> dict[str, Any] | str:
-    modality = str(header.get("Modality", "") or "")
-    if modality not in RADIOGRAPHS:
-        return f"Modality {modality or 'not given'}"
-    issuer = str(header.get("IssuerOfPatientID", "") or "")
-    patient = str(header.get("PatientID", "") or "").strip()
+    if not is_radiograph(header):
+        return f"Modality {code(header, 'Modality') or 'not given'}"
+    issuer, patient = text(header, "IssuerOfPatientID"), text(header, "PatientID")
     return {
         "image": str(path.absolute()),
         "patient_id": f"{issuer}:{patient}" if issuer and patient else patient,
-        "study_id": str(header.get("StudyInstanceUID", "") or ""),
-        "view_position": view_of_header(header),
-        "sex": str(header.get("PatientSex", "") or ""),
-        "age": str(header.get("PatientAge", "") or ""),
+        "study_id": text(header, "StudyInstanceUID"),
+        "view_position": exam_of(header).view.position,
+        "sex": text(header, "PatientSex"),
+        "age": text(header, "PatientAge"),
         "split": "",
-        "manufacturer": str(header.get("Manufacturer", "") or ""),
+        "manufacturer": text(header, "Manufacturer"),
     }
 
 

@@ -7,14 +7,10 @@ import re
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.formats.exam_words import view_in
+
 __all__ = ["age_in_years", "ages", "sexes", "view_position", "view_positions"]
 
-_VIEWS = {
-    "PA": "PA", "POSTEROANTERIOR": "PA", "POSTERO ANTERIOR": "PA", "AP": "AP", "ANTEROPOSTERIOR": "AP",
-    "ANTERO POSTERIOR": "AP", "AP HORIZONTAL": "AP", "AP SUPINE": "AP", "AP PORTABLE": "AP", "LL": "LL", "RL": "LL",
-    "L": "LL", "LAT": "LL", "LATERAL": "LL", "LEFT LATERAL": "LL", "RIGHT LATERAL": "LL", "LARGE LATERAL": "LL",
-    "SWIMMERS": "LL", "XTABLE LATERAL": "LL",
-}  # fmt: skip
 _PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 _OLDEST = 120
 
@@ -28,7 +24,7 @@ def view_position(text: str) -> str:
         >>> view_position("COSTAL")
         ''
     """
-    return _VIEWS.get(re.sub(r"[\s_-]+", " ", text).strip().upper(), "")
+    return view_in(text).position
 
 
 def view_positions(column: pd.Series) -> pd.Series:

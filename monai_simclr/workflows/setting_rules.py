@@ -1,0 +1,184 @@
+"""What values the settings of bundle commands can have: one rule a key, and the sentence when a value breaks it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+
+from monai_simclr.evaluation.clusterers import METHODS
+from monai_simclr.findings import check_finding_names
+from monai_simclr.inference import Keep
+from monai_simclr.networks import ENCODERS
+from monai_simclr.recipes import Strength
+
+__all__ = ["RULES", "Rule", "problem_of"]
+
+Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "device", "findings", "keep"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting can be.
+
+    Attributes:
+        kind: of the value.
+        low: smallest number.
+        high: greatest number.
+        above: the number must be greater than `low`, not equal to it.
+        choices: the words of a choice, or of a list; a list without words has whole numbers too, from `low` on.
+        optional: null is a value.
+    """
+
+    kind: Kind
+    low: float = 0
+    high: float = math.inf
+    above: bool = False
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+
+
+_PATH, _TRUTH = Rule("path"), Rule("truth")
+_COUNT, _ONE_OR_MORE = Rule("whole"), Rule("whole", 1)
+_POSITIVE, _FACTOR = Rule("number", above=True), Rule("number", 0, 1, above=True)
+_SPLITS = ("train", "val", "test", "")
+
+
+def _choice(*words: str) -> Rule:
+    return Rule("choice", choices=words)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _PATH),
+    **dict.fromkeys(("compile", "pretrained", "frozen", "allow_seen_patients", "allow_missing_findings"), _TRUTH),
+    **dict.fromkeys(("num_workers", "chunk_size", "probe_every", "draw", "patience", "local_rank"), _COUNT),
+    **dict.fromkeys(("max_epochs", "batch_size", "val_interval", "seeds", "inference_batch"), _ONE_OR_MORE),
+    **dict.fromkeys(("learning_rate", "temperature", "_meta_::encoder::width"), _POSITIVE),
+    **dict.fromkeys(("gradient_length", "save_minutes", "watch", "_meta_::defaults::weight_decay"), Rule("number")),
+    "dataset_dir": Rule("paths"),
+    "max_damaged": Rule("number", 0, 1),
+    "label_fraction": _FACTOR,
+    "layer_decay": _FACTOR,
+    "seed": Rule("whole", 0, 2**32 - 1),
+    "size": Rule("whole", 32),
+    "n_bootstrap": Rule("whole", 1),
+    "trained_stages": Rule("whole", optional=True),
+    "scaling": _choice("none", "sqrt", "linear"),
+    "optimizer_name": _choice("adamw", "lars", "sgd"),
+    "strength": _choice(*get_args(Strength)),
+    "views_on": _choice("workers", "device"),
+    "precision": _choice("bfloat16", "float32", "float16"),
+    "norm": _choice("batch", "group"),
+    "balance": _choice("none", "class_weights", "balanced_sampling"),
+    "method": _choice(*METHODS),
+    "evaluation_split": _choice(*_SPLITS[:3]),
+    "_meta_::encoder::name": _choice(*ENCODERS),
+    "_meta_::encoder::norm": _choice("batch", "group"),
+    "splits": Rule("list", choices=_SPLITS),
+    "k": Rule("list", 2, choices=("auto",)),
+    "findings": Rule("findings"),
+    "device": Rule("device"),
+    "keep": Rule("keep"),
+}
+"""The rule of every setting that stands at the top of a config, and of what configs take from metadata.json."""
+
+
+def problem_of(value: Any, rule: Rule) -> str:
+    """What is wrong with a value, as "must be ..."; "" when nothing is.
+
+    Example:
+        >>> problem_of("eight", Rule("whole", 1))
+        'must be a whole number of at least 1'
+        >>> problem_of(0.1, Rule("number", 0, 1, above=True))
+        ''
+    """
+    if value is None and rule.optional:
+        return ""
+    return _CHECKS[rule.kind](value, rule)
+
+
+def _number(value: Any, rule: Rule) -> str:
+    kind = "a whole number" if rule.kind == "whole" else "a number"
+    types = int if rule.kind == "whole" else int | float
+    fits = isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)
+    if fits and (rule.low < value if rule.above else rule.low <= value) and value <= rule.high:
+        return ""
+    low = f" above {rule.low:g}" if rule.above else "" if rule.low == -math.inf else f" of at least {rule.low:g}"
+    high = "" if rule.high == math.inf else f" and at most {rule.high:g}"
+    return f"must be {kind}{low}{high}{', or null' if rule.optional else ''}"
+
+
+def _truth(value: Any, rule: Rule) -> str:
+    return "" if isinstance(value, bool) else "must be True or False"
+
+
+def _path(value: Any, rule: Rule) -> str:
+    if isinstance(value, str) and value and "\0" not in value:
+        return ""
+    quoted = f"; a folder that is named so is ./{value}" if isinstance(value, int | float) else ""
+    return f"must be a path, as text{quoted}"
+
+
+def _paths(value: Any, rule: Rule) -> str:
+    if isinstance(value, list | tuple):
+        return "" if all(not _path(one, rule) for one in value) else "must be a path, or a list of paths, as text"
+    return _path(value, rule)
+
+
+def _one_of(value: Any, rule: Rule) -> str:
+    return "" if isinstance(value, str) and value in rule.choices else f"must be one of {', '.join(rule.choices)}"
+
+
+def _list(value: Any, rule: Rule) -> str:
+    numbers = rule.choices != _SPLITS
+    whole = Rule("whole", rule.low)
+    words = ", ".join(repr(word) for word in rule.choices)
+    said = f"must be a list of {f'whole numbers of at least {rule.low:g} and ' if numbers else ''}{words}"
+    if not isinstance(value, list | tuple):
+        return f'{said}, with its brackets: "[{value!r}]"'
+    fits = [one in rule.choices if isinstance(one, str) else numbers and not _number(one, whole) for one in value]
+    twice = len({repr(one) for one in value}) < len(value)
+    return "" if value and all(fits) and not twice else f"{said}, each once"
+
+
+def _device(value: Any, rule: Rule) -> str:
+    if not isinstance(value, str | torch.device):
+        return "must be a device's name, such as cpu or cuda:0"
+    try:
+        device = torch.device(value)
+    except RuntimeError:
+        return "must be a device's name, such as cpu or cuda:0"
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        there = f"torch sees {count} GPUs here" if count else "torch sees no GPU here"
+        return "" if (device.index or 0) < count else f"must be a device that is there: {there}; pass --device cpu"
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        return "must be a device that is there: torch sees no mps here; pass --device cpu"
+    return ""
+
+
+def _findings(value: Any, rule: Rule) -> str:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return f"must be a list of names, with its brackets: \"['{value}']\""
+    try:
+        check_finding_names(value)
+    except ValueError as error:
+        return f"must be names of findings: {error}"
+    return ""
+
+
+def _keep(value: Any, rule: Rule) -> str:
+    """Pretraining keeps checkpoints, inference what stands in `Keep`; the config's own part decides which."""
+    if isinstance(value, Keep):
+        wrong = [name for name, one in vars(value).items() if not isinstance(one, bool)]
+        return f"must be True or False for {', '.join(wrong)}" if wrong else ""
+    return _number(value, Rule("whole", 1))
+
+
+_CHECKS = {
+    "whole": _number, "number": _number, "truth": _truth, "path": _path, "paths": _paths, "choice": _one_of,
+    "list": _list, "device": _device, "findings": _findings, "keep": _keep,
+}  # fmt: skip

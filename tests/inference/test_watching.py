@@ -1,0 +1,276 @@
+"""A watched folder: look after look gives what one look gives, while files come, change, are renamed and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator
+from PIL import Image
+from small_bundle import FINDINGS, SIZE, small_bundle
+from torch.utils.data import DataLoader
+
+from monai_simclr import recipes
+from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.engines import PrepareLabelled
+from monai_simclr.files import KEY_VARIABLE, keyed_hash
+from monai_simclr.inference import InferenceDataset, Keep, list_radiographs
+from monai_simclr.inference.journal import file_stamp
+from monai_simclr.inference.writer import unpacked
+from monai_simclr.networks import FindingClassifier, encoder
+from monai_simclr.workflows import Run, infer
+from monai_simclr.workflows.arrivals import Arrivals
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("watching"), 40, scale=20) / "models" / "model.pt"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """DICOM files to copy into a watched folder, as they come in; one of them is inverted and gets a flag."""
+    folder = write_dicom_phantoms(tmp_path_factory.mktemp("files"), n_patients=8, size=64, seed=5)
+    return [Path(record["image"]) for record in list_radiographs(folder)][:11]
+
+
+@pytest.fixture(autouse=True)
+def _one_key(monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, "one key for all folders")
+
+
+def _infer(model, folder, output, watch=0.0, **keep):
+    dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"), val_data_loader=DataLoader(dataset, batch_size=4), prepare_batch=PrepareLabelled(),
+        network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS), decollate=False,
+    )  # fmt: skip
+    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep), watch)
+    return evaluator
+
+
+def _watch(model, folder, output, monkeypatch, *between, **keep):
+    """Watch while something happens between the looks, and stop with Ctrl-C after the last."""
+    left = iter([*between, None])
+
+    def sleep(seconds):
+        happens = next(left)
+        if happens is None:
+            raise KeyboardInterrupt
+        happens()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("monai_simclr.workflows.inference.time.sleep", sleep)
+        with pytest.raises(KeyboardInterrupt):
+            _infer(model, folder, output, watch=1.0, **keep)
+
+
+def _arrive(source, target):
+    """A file that came a minute ago."""
+    target.parent.mkdir(exist_ok=True)
+    shutil.copy(source, target)
+    os.utime(target, (time.time() - 60, time.time() - 60))
+    return target
+
+
+def _rows(output):
+    path = output / "predictions.json"
+    rows = json.loads(path.read_text())["rows"]
+    return {row["file_hash"]: {key: value for key, value in row.items() if key != "stamp"} for row in rows}
+
+
+def _same(found, expected):
+    """Rows are the same; numbers to what the composition of a batch changes in them."""
+    assert found.keys() == expected.keys()
+    for name, row in expected.items():
+        other = found[name]
+        for key in row:
+            if key in ("novelty", "logits", "probabilities"):
+                np.testing.assert_allclose(other[key], row[key], rtol=1e-3, atol=2e-4, err_msg=key)
+            else:
+                assert other[key] == row[key], key
+
+
+@pytest.mark.parametrize("looks", [(3, 8), (4, 5, 6, 11), (9, 10, 11)])
+def test_several_looks_give_what_one_look_gives(model, files, tmp_path, monkeypatch, looks):
+    folder, placed = tmp_path / "in", iter(enumerate(files[: looks[-1]]))
+
+    def bring(n):
+        for number, file in placed:
+            _arrive(file, folder / f"{number}.dcm")
+            if number + 1 == n:
+                return
+
+    bring(looks[0])
+    more = [lambda n=n: bring(n) for n in looks[1:]]
+    _watch(model, folder, tmp_path / "watched", monkeypatch, *more, embeddings=True)
+    _infer(model, folder, tmp_path / "once", embeddings=True)
+    _same(_rows(tmp_path / "watched"), _rows(tmp_path / "once"))
+    journals = [
+        [json.loads(line) for line in (tmp_path / name / "predictions.jsonl").read_text().splitlines()[1:]]
+        for name in ("watched", "once")
+    ]
+    features = [{row["file_hash"]: row["features"] for row in rows} for rows in journals]
+    assert features[0].keys() == features[1].keys()
+    assert len({row["novelty"] for row in journals[0]}) == looks[-1]
+    for name, text in features[0].items():
+        np.testing.assert_allclose(unpacked(text), unpacked(features[1][name]), rtol=1e-2, atol=1e-3)
+
+
+def test_an_evaluator_that_runs_twice_leaves_no_hook_on_the_network(model, files, tmp_path):
+    _arrive(files[0], tmp_path / "in" / "0.dcm")
+    evaluator = _infer(model, tmp_path / "in", tmp_path / "out", overlays=True)
+    hooks = [len(module._forward_hooks) + len(module._backward_hooks) for module in evaluator.network.modules()]
+    assert sum(hooks) == 0
+
+
+def test_a_half_written_file_is_predicted_again_when_it_is_whole(model, files, tmp_path, monkeypatch):
+    target = tmp_path / "in" / "a.dcm"
+    _arrive(files[0], target)
+    target.write_bytes(files[0].read_bytes()[:-900])
+    os.utime(target, (time.time() - 60, time.time() - 60))  # the network stood still for a minute
+    _watch(model, tmp_path / "in", tmp_path / "out", monkeypatch, lambda: _arrive(files[0], target))
+    (row,) = _rows(tmp_path / "out").values()
+    assert row["reason"] == ""
+    assert row["logits"] is not None
+
+
+def test_renamed_and_deleted_files_leave_the_rows_of_what_was_read(model, files, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    first, second = _arrive(files[0], folder / "a.dcm"), _arrive(files[1], folder / "b.dcm")
+    _watch(
+        model, folder, tmp_path / "out", monkeypatch,
+        lambda: (first.rename(folder / "c.dcm"), second.unlink()), lambda: _arrive(files[2], folder / "d.dcm"),
+        paths=True,
+    )  # fmt: skip
+    rows = {Path(row["path"]).name: row for row in _rows(tmp_path / "out").values()}
+    assert sorted(rows) == ["a.dcm", "b.dcm", "c.dcm", "d.dcm"]
+    assert {row["reason"] for row in rows.values()} == {""}
+    np.testing.assert_allclose(rows["a.dcm"]["logits"], rows["c.dcm"]["logits"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_file_that_goes_before_it_is_read_has_no_row_while_watching_and_a_reason_otherwise(
+    model, files, tmp_path, monkeypatch
+):
+    folder = tmp_path / "in"
+    for name in ("a", "b"):
+        _arrive(files[0], folder / f"{name}.dcm")
+    whole = InferenceDataset.__getitem__
+
+    def late(self, row):
+        if self.data[row]["image"].endswith("a.dcm"):
+            os.unlink(self.data[row]["image"])
+        return whole(self, row)
+
+    for watch in (True, False):
+        _arrive(files[0], folder / "a.dcm")
+        output = tmp_path / f"out{watch}"
+        with monkeypatch.context() as patched:
+            patched.setattr(InferenceDataset, "__getitem__", late)
+            if watch:
+                _watch(model, folder, output, monkeypatch)
+            else:
+                _infer(model, folder, output)
+        assert sorted(bool(row["reason"]) for row in _rows(output).values()) == ([False] if watch else [False, True])
+
+
+def test_an_empty_a_missing_and_an_emptied_folder_do_not_end_the_watch(model, files, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "in"
+    folder.mkdir()
+
+    def away():
+        folder.rename(tmp_path / "away")
+
+    def back():
+        (tmp_path / "away").rename(folder)
+        _arrive(files[1], folder / "b.dcm")
+
+    def emptied():
+        for path in folder.iterdir():
+            path.unlink()
+
+    steps = [lambda: _arrive(files[0], folder / "a.dcm"), away, lambda: None, back, emptied,
+             lambda: _arrive(files[2], folder / "c.dcm")]  # fmt: skip
+    _watch(model, folder, tmp_path / "out", monkeypatch, *steps)
+    assert len(_rows(tmp_path / "out")) == 3
+    assert caplog.text.count("the watched folder cannot be listed") == 1
+
+
+def test_a_folder_that_was_never_there_is_refused_while_watching_too(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere; pass --dataset_dir"):
+        _infer(model, tmp_path / "nowhere", tmp_path / "out", watch=1.0)
+
+
+def _arrivals(folder, watch):
+    return Arrivals(folder, dict, "key", watch)
+
+
+def test_a_watched_folder_leaves_files_alone_that_are_still_being_written(files, tmp_path):
+    target = _arrive(files[0], tmp_path / "in" / "a.dcm")
+    arrivals = _arrivals(tmp_path / "in", watch=60.0)
+    os.utime(target)
+    assert arrivals.look() == []
+    os.utime(target, (time.time() - 6, time.time() - 6))
+    assert arrivals.look() == [{"image": str(target)}]
+
+
+def test_a_file_whose_time_is_in_the_future_is_read_when_it_rests(files, tmp_path, monkeypatch):
+    target = _arrive(files[0], tmp_path / "in" / "a.dcm")
+    os.utime(target, (time.time() + 7200, time.time() + 7200))
+    arrivals = _arrivals(tmp_path / "in", watch=60.0)
+    assert arrivals.look() == []
+    later = time.monotonic() + 6
+    monkeypatch.setattr("monai_simclr.workflows.arrivals.time.monotonic", lambda: later)
+    assert arrivals.look() == [{"image": str(target)}]
+
+
+def test_a_file_that_is_named_twice_is_predicted_once(files, tmp_path):
+    target = _arrive(files[0], tmp_path / "in" / "a.dcm")
+    assert _arrivals([target, str(target)], watch=0.0).look() == [{"image": str(target)}]
+
+
+def test_ranks_share_a_growing_folder_without_taking_a_file_twice(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    done: list[dict[str, str]] = [{}, {}, {}]
+    ranks = [Arrivals(tmp_path / "in", done[number].copy, "key", 1.0) for number in range(3)]
+    monkeypatch.setattr("monai_simclr.workflows.arrivals.world_size", lambda: 3)
+    taken = []
+    for first in ("z", "m", "a"):  # each new file moves the places of those that are there
+        path = tmp_path / "in" / f"{first}.png"
+        path.write_bytes(b"x")
+        os.utime(path, (1, 1))
+        for number, arrivals in enumerate(ranks):
+            monkeypatch.setattr("monai_simclr.workflows.arrivals.rank", lambda number=number: number)
+            found = arrivals.look()
+            taken += [one["image"] for one in found]
+            done[number] |= {keyed_hash("key", one["image"]): file_stamp(one["image"]) for one in found}
+    assert sorted(taken) == sorted(str(path) for path in (tmp_path / "in").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read from /proc")
+def test_memory_is_level_over_500_files_that_come_one_by_one(model, tmp_path, monkeypatch):
+    folder, rng = tmp_path / "in", np.random.default_rng(0)
+    folder.mkdir()
+    used: list[int] = []
+
+    def bring():
+        path = folder / f"{len(used)}.png"
+        Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
+        os.utime(path, (time.time() - 60, time.time() - 60))
+        used.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+
+    monkeypatch.setattr("monai_simclr.inference.card.ClassifierCard.decisions", lambda card, z: [[1, 1]] * len(z))
+    monkeypatch.setattr("monai_simclr.evaluation.novelty.Novelty.is_novel", lambda self, x: np.zeros(len(x), bool))
+    monkeypatch.setattr("monai_simclr.inference.writer.PredictionWriter._flags", lambda self, batch, *_: [[]])
+    _watch(model, folder, tmp_path / "out", monkeypatch, *[bring] * 501, overlays=True)
+    assert len(_rows(tmp_path / "out")) == 501
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 501
+    assert (used[500] - used[200]) / 2**20 < 15
