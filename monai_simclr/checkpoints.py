@@ -81,8 +81,8 @@ def newest_checkpoint(folder: str | Path) -> tuple[Path, bytes] | None:
         )
     if found:
         raise ValueError(
-            f"none of the {len(found)} checkpoints in {folder} is whole, not even {found[0]}; restore one from a "
-            "backup, or remove them to start again"
+            f"none of the {len(found)} checkpoints in {folder} is whole; restore one from a backup, or remove them to "
+            f"start again (the newest is {found[0].name})"
         )
     return None
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 __all__ = [
-    "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "open_regular", "sha256_of",
-    "sync", "write_atomically", "write_bytes", "write_json", "write_text", "writing",
+    "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "open_regular",
+    "sha256_of", "sync", "write_atomically", "write_bytes", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -89,7 +89,7 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no metrics at {path}; run the bundle command that writes them first")
     remedy = "run the command that writes it again"
-    content: dict[str, Any] = read_json(path, "metrics of monai-simclr", remedy, ("command", "values", "split"))
+    content: dict[str, Any] = read_json(path, "a metrics file of ours", remedy, ("command", "values", "split"))
     if not isinstance(content["command"], str) or not isinstance(content["values"], dict):
         raise DamagedFileError(path, "has a command that is not text, or values that are not a mapping", remedy)
     return content
