@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from monai_simclr.data import findings_of, label_fraction, open_index, read_radiograph
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import compare_arms, probe_scores
-from monai_simclr.files import write_atomically
 from monai_simclr.fitting import fit
+from monai_simclr.tables import write_table
 
 FEWEST = 20
 """Positives, and negatives, that a source needs to be scored by itself."""
@@ -113,8 +113,7 @@ def main(folder: Path, study: Path, out: Path) -> None:
             parts.append(table.assign(finding=finding, images=group))
     table = pd.concat(parts, ignore_index=True).rename(columns={"difference": "minus_pixels"}).round(4)
     table = table[["finding", "images", "fraction", "arm", "draws", *_NUMBERS]]
-    with write_atomically(out) as part:
-        table.to_csv(part, index=False)
+    write_table(table, out)
     print(table.to_string(index=False))
 
 

@@ -20,6 +20,7 @@ from monai_simclr.data import Store, findings_of, label_fraction
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import compare_arms, probe_scores
+from monai_simclr.tables import write_table
 
 FRACTIONS, DRAWS, RANDOM = (0.02, 0.1, 1.0), 10, 3
 
@@ -107,7 +108,7 @@ def table_of(tries: Mapping[str, tuple[str, dict]], out: Path, to: Path) -> pd.D
     rows = [_row(name, by, tries.get(name), out) for name in files]
     table = pd.DataFrame(rows).sort_values("mean", ascending=False, kind="stable")
     save(to, ("torch", "monai", "scikit-learn"), patients=len(set(runs[0]["patients"])), draws=DRAWS, tries=rows)
-    table.drop(columns="settings").to_csv(to.with_suffix(".csv"), index=False)
+    write_table(table.drop(columns="settings"), to.with_suffix(".csv"))
     return table
 
 

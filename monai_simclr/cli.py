@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from monai_simclr._version import __version__
 from monai_simclr.exits import Stopped, exit_code, last_line, stoppable
+from monai_simclr.names import escape_what_an_encoding_lacks
 
 __all__ = ["app", "main"]
 
@@ -317,6 +319,8 @@ def _show_log() -> None:
 
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
     try:
         with stoppable():
             app()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.artefacts import read_arrays, reading, write_arrays
+from monai_simclr.tables import table_text, unescaped_text
 
 __all__ = ["Embeddings"]
 
@@ -70,7 +71,7 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz`` with a checksum, whole or not at all; nothing in it is pickled."""
-        table, source = np.array(self.index.to_csv(index=False)), np.array(json.dumps(dict(self.source)))
+        table, source = np.array(table_text(self.index)), np.array(json.dumps(dict(self.source)))
         write_arrays(path, {"features": self.features, "index": table, "source": source})
 
     @classmethod
@@ -94,4 +95,4 @@ class Embeddings:
             source = json.loads(str(arrays["source"]))
             if not isinstance(source, dict) or arrays["features"].dtype != np.float32:
                 raise ValueError("its features are not float32, or its source is not a mapping")
-            return cls(arrays["features"], index, source)
+            return cls(arrays["features"], unescaped_text(index), source)

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from monai_simclr.files import lacks_space
+from monai_simclr.names import shown
 
 __all__ = [
     "EXIT_CODES", "INTERRUPTED", "PREEMPTED", "STOP_SIGNALS", "Preempted", "SettingError", "Stopped", "exit_code",
@@ -128,7 +129,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def last_line(error: BaseException) -> str:
-    """What stands last on stderr: the error's sentence, or that it is a bug of ours.
+    """What stands last on stderr, on one line: the error's sentence, or that it is a bug of ours.
 
     Example:
         >>> last_line(ValueError("the index has no rows"))
@@ -136,6 +137,10 @@ def last_line(error: BaseException) -> str:
         >>> last_line(KeyboardInterrupt())
         'stopped by Ctrl-C; run the same command again'
     """
+    return shown(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
     if _is_of_another_version(error):
         return f"{type(root_of(error)).__name__}: {str(root_of(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
     error = root_of(error)

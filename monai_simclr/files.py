@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from monai_simclr.names import bytes_of, encodable
+
 __all__ = [
     "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "open_regular",
     "sha256_of", "sync", "write_atomically", "write_bytes", "write_json", "write_text", "writing",
@@ -173,14 +175,29 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to `path`, whole or not at all; what no encoding has is escaped (`names.encodable`)."""
     with write_atomically(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(encodable(text), encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Write `content` as indented JSON to `path`, whole or not at all; non-finite numbers are an error."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False, default=default) + "\n")
+    """Write `content` as indented JSON to `path`, whole or not at all; non-finite numbers are an error.
+
+    Paths and other text that is read back goes through `names.escape` before; lone surrogates that are left are escaped
+    here, because strict readers refuse them.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False, default=default)
+    if "\\ud" in text:  # half of a character beyond U+FFFF, or a lone surrogate
+        text = json.dumps(_encodable(json.loads(text)), indent=2, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _encodable(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {encodable(key): _encodable(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_encodable(value) for value in content]
+    return encodable(content) if isinstance(content, str) else content
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -236,7 +253,7 @@ def keyed_hash(key: str, text: str) -> str:
         >>> keyed_hash("a key", "patient 1") == keyed_hash("another key", "patient 1")
         False
     """
-    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(key.encode(), bytes_of(text), hashlib.sha256).hexdigest()[:16]
 
 
 KEY_VARIABLE = "MONAI_SIMCLR_HASH_KEY"

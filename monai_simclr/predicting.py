@@ -15,6 +15,7 @@ from monai.bundle import create_workflow
 from monai_simclr.exits import root_of
 from monai_simclr.files import hash_key, keyed_hash
 from monai_simclr.inference import list_radiographs
+from monai_simclr.tables import unescaped_text
 
 __all__ = ["predict"]
 
@@ -100,7 +101,7 @@ def _rows(output_dir: Path, given: Sequence[str | Path]) -> pd.DataFrame:
     path = output_dir / "predictions.csv"
     words = ("path", "view_position", "flags", "reason")
     text = {name: str for name in map(str, pd.read_csv(path, nrows=0)) if name.endswith("_hash") or name in words}
-    table = pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, ""))
+    table = unescaped_text(pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, "")))
     key = hash_key(output_dir)
     hashes = [keyed_hash(key, str(Path(one).absolute())) for one in given]
     place = {name: row for row, name in enumerate(table["file_hash"])}

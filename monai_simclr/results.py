@@ -13,6 +13,7 @@ from typing import Any
 
 from monai_simclr._version import __version__
 from monai_simclr.artefacts import DamagedFileError, read_json, write_sealed_json
+from monai_simclr.names import shown
 
 __all__ = ["METRICS_FILE", "closing_line", "package_versions", "plain", "print_table", "read_metrics", "write_metrics"]
 
@@ -117,7 +118,7 @@ def closing_line(made: Sequence[str | Path], next_command: str) -> str:
     """
     if not made:
         raise ValueError("a run that made nothing has no closing line; name what it made")
-    line = "made " + ", ".join(str(path) for path in made)
+    line = "made " + ", ".join(shown(path) for path in made)
     return f"{line}; next: {next_command}" if next_command else line
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,9 @@ import pandas as pd
 from monai_simclr.artefacts import reading
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import select_images, similar_images
-from monai_simclr.files import write_atomically
+from monai_simclr.names import shown
 from monai_simclr.results import print_table
+from monai_simclr.tables import read_table, write_table
 
 __all__ = ["list_similar", "row_of", "write_worklist"]
 
@@ -35,9 +36,7 @@ def write_worklist(
     found = Embeddings.load(embeddings)
     done = None if labelled is None else _labelled(found, Path(labelled))
     table = select_images(found, budget, seed, done)
-    with write_atomically(output) as part:
-        table.drop(columns="patient_id").to_csv(part, index=False)
-    return Path(output)
+    return write_table(table.drop(columns="patient_id"), output)
 
 
 def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFrame:
@@ -52,12 +51,13 @@ def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFram
     names = [name for name in table.columns if table[name].dtype == float and name not in ("similarity", "age")]
     rows = [
         {
-            "similarity": row["similarity"], "image": Path(row["image"]).name, **{name: row[name] for name in kept},
+            "similarity": row["similarity"], "image": shown(Path(row["image"]).name),
+            **{name: row[name] for name in kept},
             "findings": ", ".join(name for name in names if row[name] == 1) or "-",
         }
         for row in table.to_dict("records")
     ]  # fmt: skip
-    print_table(rows, title=f"most like {Path(image).name}")
+    print_table(rows, title=f"most like {shown(Path(image).name)}")
     return table
 
 
@@ -75,18 +75,27 @@ def row_of(embeddings: Embeddings, image: str) -> int:
         rows = np.flatnonzero(names.map(lambda name: Path(name).name) == Path(image).name)
     if len(rows) != 1:
         raise ValueError(
-            f"{len(rows)} of the {len(names)} embedded images are called {image!r}; give the path of one of them, such "
-            f"as {names.iloc[0]!r}"
+            f"{len(rows)} of the {len(names)} embedded images are called {shown(image)!r}; give the path of one of "
+            f"them, such as {shown(names.iloc[0])!r}"
         )
     return int(rows[0])
 
 
 def _labelled(embeddings: Embeddings, path: Path) -> np.ndarray:
     if not path.is_file():
-        raise FileNotFoundError(f"no list of labelled images at {path}")
+        raise FileNotFoundError(f"no list of labelled images at {shown(path)}")
     with reading(path, "a table of labelled images", "write it as CSV in UTF-8 with a column image"):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = read_table(path)
     if "image" not in table:
-        raise ValueError(f"{path} has no column image; it has {list(table.columns)}")
-    done = set(table["image"].map(lambda name: Path(name).name))
-    return embeddings.index["image"].astype(str).map(lambda name: Path(name).name).isin(done).to_numpy()
+        raise ValueError(f"{shown(path)} has no column image; it has {list(table.columns)}")
+    found = embeddings.index["image"].map(_file_name).isin(set(table["image"].map(_file_name))).to_numpy()
+    if len(table) and not found.any():
+        raise ValueError(
+            f"{shown(path)}: none of its {len(table)} images is among the {len(found)} embedded ones (the first is "
+            f"{shown(table['image'].iloc[0])}); images are compared by their file names"
+        )
+    return found
+
+
+def _file_name(name: object) -> str:
+    return PureWindowsPath(str(name).strip()).name

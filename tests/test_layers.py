@@ -17,42 +17,51 @@ PACKAGE = ROOT / "monai_simclr"
 
 L2_AND_BELOW = [
     *("artefacts", "findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
-    *("locks", "progress", "ranks", "checkpoints"),
+    *("locks", "progress", "ranks", "checkpoints", "names", "tables"),
     *("data", "transforms", "engines", "evaluation"),
 ]
 MAY_IMPORT: dict[str, list[str]] = {
     "findings": [],
-    "files": [],
+    "names": [],
+    "files": ["names"],
+    "tables": ["files", "names"],
     "fitting": [],
     "ops": ["fitting"],
     "losses": [],
     "networks": ["artefacts", "files"],
     "optimizers": [],
-    "embeddings": ["artefacts", "files"],
-    "results": ["artefacts", "files"],
-    "exits": ["files"],
+    "embeddings": ["artefacts", "tables"],
+    "results": ["artefacts", "names"],
+    "exits": ["files", "names"],
     "artefacts": ["files"],
     "locks": [],
     "progress": [],
     "ranks": [],
     "checkpoints": ["files"],
-    "data": ["artefacts", "exits", "findings", "files", "fitting", "locks", "ops", "progress", "ranks"],
+    "data": [
+        *("artefacts", "exits", "findings", "files", "names", "tables", "fitting", "locks", "ops", "progress", "ranks"),
+    ],
     "transforms": ["ops"],
     "engines": ["embeddings", "ranks"],
     "evaluation": ["findings", "embeddings", "files"],
     "recipes": ["data", "transforms", "ops"],
-    "handlers": ["artefacts", "evaluation", "embeddings", "results", "files", "exits", "ranks", "checkpoints"],
-    "audit": ["data", "findings", "files", "results"],
-    "report": ["artefacts", "evaluation", "embeddings", "results", "files", "findings"],
+    "handlers": [
+        *("artefacts", "evaluation", "embeddings", "results", "files", "tables", "exits", "ranks", "checkpoints"),
+    ],
+    "audit": ["data", "findings", "files", "names", "tables", "results"],
+    "report": ["artefacts", "evaluation", "embeddings", "results", "files", "tables", "findings"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
-    "inference": ["artefacts", "files", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"],
+    "inference": [
+        *("files", "names", "tables", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"),
+        "artefacts",
+    ],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
-    "predicting": ["exits", "files", "inference"],
+    "predicting": ["exits", "files", "inference", "tables"],
     "exporting": ["bundling", "files", "findings", "inference", "networks", "recipes", "verifying"],
     "verifying": ["bundles", "pickles"],
     "pickles": [],
     "bundling": ["artefacts", "exits", "findings", "files", "bundles"],
-    "worklists": ["artefacts", "files", "embeddings", "evaluation", "results"],
+    "worklists": ["artefacts", "names", "tables", "embeddings", "evaluation", "results"],
     "study": [*L2_AND_BELOW, "recipes", "report", "workflows", "bundling"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling", "study"],
     "cli": [
@@ -65,7 +74,7 @@ MAY_IMPORT: dict[str, list[str]] = {
 }
 EVERYBODY_MAY = {"_version"}
 LIGHT_ROOMS = [
-    *("artefacts", "findings", "files", "fitting", "results", "exits", "locks", "checkpoints"),
+    *("artefacts", "findings", "names", "files", "tables", "fitting", "results", "exits", "locks", "checkpoints"),
     *("cli", "__init__", "__main__", "_version"),
 ]
 

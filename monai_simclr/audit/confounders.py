@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from monai_simclr.data.index import findings_of
+from monai_simclr.names import bytes_of
 
 __all__ = ["confounders"]
 
@@ -123,5 +124,5 @@ def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 def _halves(patients: pd.Series) -> np.ndarray:
     """Which half a patient is in, by a hash, so that it does not hang on the order of rows."""
-    unique = {patient: hashlib.sha256(str(patient).encode()).digest()[0] < 128 for patient in patients.unique()}
+    unique = {patient: hashlib.sha256(bytes_of(str(patient))).digest()[0] < 128 for patient in patients.unique()}
     return patients.map(unique).to_numpy(dtype=bool)

@@ -19,8 +19,9 @@ from monai_simclr.audit.page import write_page
 from monai_simclr.audit.scan import scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence, split_sizes
 from monai_simclr.data.open import open_index
-from monai_simclr.files import write_atomically, write_json
+from monai_simclr.files import write_json
 from monai_simclr.results import package_versions
+from monai_simclr.tables import write_table
 
 __all__ = ["Audit", "run_audit"]
 
@@ -83,8 +84,7 @@ def run_audit(
         group["same_look"] = near_duplicates(hashes, thumbs)
     content = _content(index, facts, group)
     output = Path(output_dir)
-    with write_atomically(output / "images.csv") as part:
-        pd.concat([facts, pd.DataFrame(group)], axis=1).to_csv(part, index_label="row")
+    write_table(pd.concat([facts, pd.DataFrame(group)], axis=1), output / "images.csv", index_label="row")
     write_json(output / "audit.json", content)
     write_page(output / "index.html", content, thumbs if pictures else None)
     return Audit(content, output / "index.html")

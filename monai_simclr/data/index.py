@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.artefacts import reading
-from monai_simclr.files import write_atomically
+from monai_simclr.data.columns import (
+    age_column,
+    check_columns,
+    label_column,
+    place,
+    sex_column,
+    split_column,
+    view_column,
+)
 from monai_simclr.findings import NO_FINDING, check_no_code
+from monai_simclr.names import shown
+from monai_simclr.tables import hold_odd_names, read_cells, unescaped_text, write_table
 
 __all__ = [
     "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "combine_indexes", "findings_of",
@@ -22,6 +31,7 @@ __all__ = [
 COLUMNS = ("image", "patient_id", "study_id", "view_position", "sex", "age", "split")
 OPTIONAL = ("source", "manufacturer", "lung_mask")
 _TEXT = ("image", "patient_id", "study_id", "view_position", "sex", "split", *OPTIONAL)
+_SETTLED = {"view_position": view_column, "sex": sex_column, "age": age_column, "split": split_column}
 
 
 def findings_of(index: pd.DataFrame) -> tuple[str, ...]:
@@ -29,29 +39,33 @@ def findings_of(index: pd.DataFrame) -> tuple[str, ...]:
     return tuple(name for name in index.columns if name not in {*COLUMNS, *OPTIONAL})
 
 
-def settle_index(index: pd.DataFrame) -> pd.DataFrame:
+def settle_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     """Give the same index with settled types, sound or not: what a source makes, and what the audit looks at.
+
+    Words of another's hand become ours ("valid" is "val", "lateral" is "LL", "male" is "M", "060Y" is 60).
 
     Args:
         index: a table with `COLUMNS`, any of `OPTIONAL`, and one column a finding.
+        file: name of the file that it stands in, for messages.
 
     Returns:
-        New table: text columns as str ("" is unknown), `age` in years (NaN is unknown), labels from 0 to 1 or NaN.
+        New table: text columns as str ("" is unknown), `split` as "train", "val", "test" or "", `view_position` as
+        "PA", "AP", "LL" or "", `sex` as "M", "F" or "", `age` in years (NaN is unknown), labels from 0 to 1 or NaN.
 
     Raises:
-        ValueError: if a column is missing, there are no rows, or a label is out of range (names column and row).
+        ValueError: if a column is missing or there twice, there are no rows, or a split, an age or a label is none that
+            we know (names column and row).
     """
-    missing = [name for name in COLUMNS if name not in index]
-    if missing:
-        raise ValueError(f"the index lacks the columns {missing}; it has {list(index.columns)}")
+    check_columns(list(index.columns), COLUMNS, file)
     if not len(index):
-        raise ValueError("the index has no rows; is this the right folder?")
+        raise ValueError(f"{shown(file) + ': ' if file else ''}the index has no rows; is this the right folder?")
     index = index.reset_index(drop=True)
     text = [name for name in _TEXT if name in index]
     index[text] = index[text].astype(object).fillna("").astype(str)
-    index["age"] = pd.to_numeric(index["age"], errors="coerce").astype(float)
+    for name, settle in _SETTLED.items():
+        index[name] = settle(index[name], file)
     for name in findings_of(index):
-        index[name] = _labels(index[name])
+        index[name] = label_column(index[name], file)
     return index
 
 
@@ -76,7 +90,7 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     twice = index["image"][index["image"].duplicated()]
     if len(twice):
         raise ValueError(
-            f"{len(twice)} images stand in the index twice, the first is {twice.iloc[0]}; keep one row an image"
+            f"{len(twice)} images stand in the index twice, the first is {shown(twice.iloc[0])}; keep one row an image"
         )
     unknown = np.flatnonzero(index["patient_id"] == "")
     if len(unknown):
@@ -99,19 +113,6 @@ def patients_in_several_splits(index: pd.DataFrame) -> list[str]:
     """Ids of the patients that leak: those whose images are in more than one split, sorted."""
     splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
     return [str(patient) for patient in splits.index[splits > 1]]
-
-
-def _labels(column: pd.Series) -> pd.Series:
-    values = pd.to_numeric(column.replace("", np.nan), errors="coerce").astype(float)
-    given = column.notna() & (column.astype(str) != "") & (column.astype(str) != "nan")
-    bad = given & ~values.between(0, 1)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"labels must be 1, 0 or NaN, got {column.iloc[row]} for {column.name!r} in row {row}; "
-            f"map uncertain labels first"
-        )
-    return values
 
 
 def _check_smoothed(index: pd.DataFrame) -> None:
@@ -176,8 +177,8 @@ def check_images_exist(index: pd.DataFrame, hint: str = "is the archive unpacked
     if missing:
         folder = Path(missing[0]).parent
         raise FileNotFoundError(
-            f"{len(missing)} of {len(index)} images of the index are not in {folder}, the first is "
-            f"{Path(missing[0]).name}; {hint}"
+            f"{len(missing)} of {len(index)} images of the index are not in {shown(folder)}, the first is "
+            f"{shown(Path(missing[0]).name)}; {hint}"
         )
 
 
@@ -185,27 +186,31 @@ def read_index(path: str | Path, check: bool = True) -> pd.DataFrame:
     """Read and check an index that `write_index` wrote, or anyone's CSV with its columns.
 
     Everything is read as text first, so that patient "00123" is not patient "123". Relative paths are taken from
-    the folder of the file.
+    the folder of the file. Words of another's hand are read as `settle_index` does.
 
     Args:
-        path: of the CSV file.
+        path: of the CSV file: UTF-8, or UTF-16 with a byte order mark.
         check: False settles the types only, so that the audit can look at an index that is not sound.
 
     Raises:
         FileNotFoundError: if there is no file.
-        ValueError: as `check_index` does.
+        ValueError: as `check_index` does; and if the file is no CSV, in another encoding, or was cut (names the file).
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no index at {path}")
-    with reading(path, "an index", "write it again with monai-simclr index, or as CSV in UTF-8"):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        raise FileNotFoundError(f"no index at {shown(path)}")
+    table = read_cells(path)
+    repeated = table.attrs.pop("repeated")
+    check_columns([*table.columns, *repeated], [], path.name)
+    table = unescaped_text(table)
     if "image" in table:
-        table["image"] = [str((path.parent / name).absolute()) for name in table["image"]]
-    try:
-        return check_index(table) if check else settle_index(table)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        empty = np.flatnonzero(table["image"] == "")
+        if len(empty):
+            raise ValueError(f"{place(int(empty[0]), path.name)}: the column 'image' is blank; remove the row")
+        hold_odd_names([str(path)])
+        table["image"] = [_absolute(path.parent, name) for name in table["image"]]
+    table = settle_index(table, path.name)
+    return check_index(table) if check else table
 
 
 def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) -> pd.DataFrame:
@@ -232,13 +237,20 @@ def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) ->
 
 
 def write_index(index: pd.DataFrame, path: str | Path) -> Path:
-    """Write an index as CSV, whole or not at all; paths below the file's folder are written relative to it."""
+    """Write an index as CSV, whole or not at all; paths below the file's folder are written relative to it.
+
+    Text that spreadsheets would run, and names that are not UTF-8, are escaped (`names.escape`); `read_index` has the
+    originals again.
+    """
     path = Path(path)
     root = path.parent.absolute()
-    table = index.assign(image=[_relative(Path(name), root) for name in index["image"]])
-    with write_atomically(path) as part:
-        table.to_csv(part, index=False)
-    return path
+    return write_table(index.assign(image=[_relative(Path(name), root) for name in index["image"]]), path)
+
+
+def _absolute(folder: Path, name: str) -> str:
+    """Path of an image; backslashes of a table from Windows are folders where there is such a file."""
+    path, other = (folder / name).absolute(), (folder / name.replace("\\", "/")).absolute()
+    return str(other if "\\" in name and not path.is_file() and other.is_file() else path)
 
 
 def _relative(path: Path, root: Path) -> str:

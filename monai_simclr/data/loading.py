@@ -21,6 +21,7 @@ from monai_simclr.data.index import records
 from monai_simclr.data.partners import Partners, SecondView
 from monai_simclr.data.radiograph import problem_of
 from monai_simclr.data.store import Store
+from monai_simclr.names import bytes_of
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.ranks import rank, world_size
 
@@ -120,7 +121,7 @@ class StoreDataset(Dataset):
         for record in self.data:
             row = record["row"]
             name = Path(str(record["image"])).name
-            digest.update(f"{row},{name},{index['patient_id'].iat[row]},{index['split'].iat[row]};".encode())
+            digest.update(bytes_of(f"{row},{name},{index['patient_id'].iat[row]},{index['split'].iat[row]};"))
         for record in self.data[:: max(1, len(self.data) // _SAMPLED)]:
             digest.update(np.ascontiguousarray(self.store.images[record["row"]]).tobytes())
         return f"{len(self.data)} images, {digest.hexdigest()[:12]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from monai_simclr.data.index import COLUMNS, check_images_exist, check_index, read_index
+from monai_simclr.data.listing import list_files
 from monai_simclr.data.options import SourceOptions, source_options
 from monai_simclr.data.sources.chexpert import read_chexpert, recognise_chexpert
 from monai_simclr.data.sources.dicom_tree import read_dicom_tree, recognise_dicom_tree
@@ -27,6 +29,8 @@ from monai_simclr.data.sources.padchest import read_padchest, recognise_padchest
 from monai_simclr.data.sources.rsna import read_rsna, recognise_rsna
 from monai_simclr.data.sources.table import read_table
 from monai_simclr.data.sources.vindr import read_vindr, recognise_vindr
+from monai_simclr.names import shown
+from monai_simclr.tables import header_of
 
 __all__ = ["SOURCES", "Source", "open_index"]
 
@@ -95,24 +99,49 @@ def open_index(dataset_dir: str | Path, *, check: bool = True, **options: Any) -
 
 
 def _recognise(path: Path, options: SourceOptions) -> tuple[Source, str]:
+    name = shown(path)
     if path.is_file() and path.suffix != ".npz":
         if options.columns:
             return Source("a table", recognise_image_folder, read_table), "a map of its columns was given"
-        return Source("an index of ours", recognise_image_folder, _read_ours), f"{path.name} is a CSV file"
+        return _OURS, f"{shown(path.name)} is a CSV file"
     if not path.is_dir() and not path.is_file():
-        raise FileNotFoundError(f"there is no folder {path}; pass --dataset_dir with the archive's folder")
+        raise FileNotFoundError(f"there is no folder {name}; pass --dataset_dir with the archive's folder")
     if path.is_dir() and not any(path.iterdir()):
-        raise FileNotFoundError(f"the folder {path} is empty; pass --dataset_dir with the archive's folder")
-    if (path / "index.csv").is_file():
-        return Source("an index of ours", recognise_image_folder, _read_ours), "it has an index.csv"
+        raise FileNotFoundError(f"the folder {name} is empty; pass --dataset_dir with the archive's folder")
+    index, ours = path / "index.csv", _is_ours(path / "index.csv")
+    if ours:
+        return _OURS, "it has an index.csv"
     for source in SOURCES:
         why = source.recognise(path)
         if why:
+            if index.is_file():
+                logger.warning(f"{name}: its index.csv has no column of ours, so it is left aside")
             return source, why
+    if index.is_file():
+        return _OURS, "it has an index.csv"
     raise FileNotFoundError(
-        f"{path} holds no index.csv, no table of {', '.join(source.name for source in SOURCES[:6])}, no DICOM file and "
-        "no image; see docs/how-to/own-dicom-archive.md"
+        f"{name} holds no index.csv, no table of {', '.join(source.name for source in SOURCES[:6])}, no DICOM file and "
+        f"no image; it {_what_lies_in(path)}; see docs/how-to/own-dicom-archive.md"
     )
+
+
+def _what_lies_in(path: Path) -> str:
+    """Files by their suffix, and what no file list has (links to nothing, folders that cannot be opened)."""
+    if not path.is_dir():
+        return "is a file of another kind"
+    found = list_files(path)
+    kinds = Counter(shown(one.suffix.lower()) or "no suffix" for one in found.paths)
+    said = [f"{count} files with {kind}" for kind, count in kinds.most_common(5)]
+    said += [f"{count} {reason}" for reason, count in found.counts().items()]
+    return f"holds {', '.join(said) or 'nothing that is not hidden'}"
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file called index.csv is an index, sound or not: another program's may lie beside its images."""
+    if not file.is_file():
+        return False
+    names = header_of(file)
+    return not names or "image" in names or len(set(names) & set(COLUMNS)) > 2
 
 
 def _read_ours(path: str | Path) -> pd.DataFrame:
@@ -123,14 +152,17 @@ def _read_ours(path: str | Path) -> pd.DataFrame:
         if "lacks the columns" not in str(error):
             raise
         raise ValueError(
-            f"{file.name}: {error}; for a table of another form give columns={{'image': ..., 'patient_id': ...}}, from "
+            f"{error}; for a table of another form give columns={{'image': ..., 'patient_id': ...}}, from "
             f"any of {list(COLUMNS)} to the file's own columns"
         ) from error
 
 
+_OURS = Source("an index of ours", recognise_image_folder, _read_ours)
+
+
 def _say(index: pd.DataFrame, path: Path, source: Source, why: str) -> None:
     logger.info(
-        f"{path}: {why}; read as {source.name}: {len(index)} images of {index['patient_id'].nunique()} patients"
+        f"{shown(path)}: {why}; read as {source.name}: {len(index)} images of {index['patient_id'].nunique()} patients"
     )
     views = index["view_position"].value_counts()
     laterals = int(views.get("LL", 0))

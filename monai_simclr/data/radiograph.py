@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
+from monai_simclr.names import shown
+
 __all__ = [
     "DEFAULT_SETTINGS",
     "UNKNOWN",
@@ -39,7 +41,7 @@ class RadiographError(ValueError):
     """
 
     def __init__(self, path: str | Path, problem: str) -> None:
-        super().__init__(f"{Path(path).name}: {problem}")
+        super().__init__(f"{shown(Path(path).name)}: {problem}")
         self.path, self.problem = str(path), problem
 
     def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str]]:

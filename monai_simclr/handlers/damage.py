@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from monai_simclr.files import write_atomically
 from monai_simclr.ranks import is_first, rank
+from monai_simclr.tables import write_rows
 
 __all__ = ["DamagedImages"]
 
@@ -63,7 +62,4 @@ class DamagedImages:
         logger.warning(f"{sentence}; others are drawn in their place; see {self.path}")
 
     def _write(self) -> None:
-        with write_atomically(self.path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["row", "reason"])
-            table.writerows(sorted(self.found.items()))
+        write_rows(self.path, ["row", "reason"], sorted(self.found.items()))

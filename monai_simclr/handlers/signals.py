@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.received, self._owner = 0, 0
+        self.received, self._owner, self._saved = 0, 0, ""
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def catch(self) -> None:
@@ -38,6 +39,17 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    @contextlib.contextmanager
+    def at_once(self, saved: str) -> Iterator[None]:
+        """Within the block, a pause in which nothing is to be saved, `leave` as soon as a signal comes."""
+        self._saved = saved
+        try:
+            if self.received:
+                self.leave(self.received, saved)
+            yield
+        finally:
+            self._saved = ""
 
     def leave(self, number: int, saved: str) -> NoReturn:
         """End as a signal asks: `Preempted` for SIGTERM and SIGUSR1, `KeyboardInterrupt` for SIGINT.
@@ -57,3 +69,5 @@ class StopSignals:
         if number == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt("stopped by Ctrl-C, at once; what was saved before goes on with the same command")
         self.received = number
+        if self._saved:
+            self.leave(number, self._saved)

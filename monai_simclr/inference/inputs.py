@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from monai_simclr.data.formats.dicom_exam import exam_of
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.dicom_tags import text
 from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.listing import list_files, say_left_out
 from monai_simclr.data.radiograph import RadiographError, problem_of
 from monai_simclr.files import keyed_hash
 from monai_simclr.inference.journal import file_stamp
+from monai_simclr.names import shown
 
 __all__ = ["InferenceDataset", "identity_of", "list_radiographs"]
+
+logger = logging.getLogger("monai_simclr")
 
 _HASHED = {"patient_hash": "PatientID", "study_hash": "StudyInstanceUID", "sop_instance_hash": "SOPInstanceUID"}
 
@@ -97,7 +102,8 @@ def list_radiographs(folder: str | Path | Sequence[str | Path], empty: bool = Fa
     """Every file below a folder, in order of its path, as records ``{"image": path}``; or the files that are named.
 
     Nothing is left out by its name: what is no radiograph says so when it is read. Hidden files and folders are not
-    listed.
+    listed. Links are followed as `list_files` does; links that lead to what is listed already, or to nothing, are
+    counted in the log.
 
     Args:
         folder: a folder, a file, or several of them.
@@ -114,10 +120,20 @@ def list_radiographs(folder: str | Path | Sequence[str | Path], empty: bool = Fa
     if folder.is_file():
         return [{"image": str(folder)}]
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; pass --dataset_dir with the folder of radiographs")
-    # os.walk goes on where a folder went away meanwhile, Path.rglob does not
-    found = sorted(path for at, _, names in os.walk(folder) for name in names if (path := Path(at, name)).is_file())
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not shown and not empty:
-        raise FileNotFoundError(f"the folder {folder} has no files; pass --dataset_dir with the folder of radiographs")
-    return [{"image": str(path)} for path in shown]
+        raise FileNotFoundError(
+            f"there is no folder {shown(folder)}; pass --dataset_dir with the folder of radiographs"
+        )
+    found = list_files(folder)
+    if found.left_out:
+        _warn_once(say_left_out(found.left_out, folder))
+    if not found.paths and not empty:
+        raise FileNotFoundError(
+            f"the folder {shown(folder)} has no files; pass --dataset_dir with the folder of radiographs"
+        )
+    return [{"image": str(path)} for path in found.paths]
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """A folder that is watched is listed again and again."""
+    logger.warning(sentence)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.files import write_atomically, write_json
+from monai_simclr.files import write_json
 from monai_simclr.inference.card import ClassifierCard, hash_of
 from monai_simclr.inference.writer import unpacked
+from monai_simclr.names import unescape
+from monai_simclr.tables import write_rows
 
 __all__ = ["write_tables"]
 
@@ -47,11 +48,9 @@ def _csv(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) ->
     columns = [*_ABOUT, *paths, "view_position", "flags", "novelty"]
     for name in card.findings:
         columns += [name, f"{name} threshold", f"{name} decision", f"{name} logit", f"{name} threshold logit"]
-    with write_atomically(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [*columns, "reason"], extrasaction="ignore")
-        table.writeheader()
-        table.writerows({**row, **_shown(row, card)} for row in rows)
-    return path
+    columns.append("reason")
+    lines = ({**row, **_shown(row, card), "path": unescape(row.get("path", ""))} for row in rows)
+    return write_rows(path, columns, ([line.get(name, "") for name in columns] for line in lines))
 
 
 def _shown(row: Mapping[str, Any], card: ClassifierCard) -> dict[str, Any]:

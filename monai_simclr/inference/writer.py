@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.journal import Journal
 from monai_simclr.inference.pictures import RowPictures
+from monai_simclr.names import escape
 from monai_simclr.networks import FindingClassifier
 
 __all__ = ["NOVEL", "Keep", "PredictionWriter", "packed", "unpacked"]
@@ -108,7 +109,7 @@ class PredictionWriter:
             if not reason:
                 row["novelty"] = round(float(distances[i] / self.card.novelty.threshold), 4)
             if self.keep.paths:
-                row["path"] = path
+                row["path"] = escape(path)
             if self.keep.embeddings and not reason:
                 row["features"] = packed(features[i])
             if self._pictures is not None:

@@ -14,6 +14,7 @@ from monai_simclr.artefacts import read_arrays, read_json, reading
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import Predictions
 from monai_simclr.results import METRICS_FILE, read_metrics
+from monai_simclr.tables import read_table, unescaped_text
 
 __all__ = ["Material", "gather"]
 
@@ -110,7 +111,7 @@ def _read_clusters(folder: Path, found: dict[str, Any]) -> None:
         return
     found["embeddings"] = Embeddings.load(folder / "embeddings.npz")
     with reading(folder / "clusters.csv", "a table of clusters", _AGAIN):
-        table = pd.read_csv(folder / "clusters.csv", dtype=str, keep_default_na=False)
+        table = read_table(folder / "clusters.csv")
         largest = max(
             (str(name) for name in table.columns if str(name).startswith("cluster_of_")),
             key=lambda name: int(name.split("_")[-1]),
@@ -124,7 +125,7 @@ def _read_scores(folder: Path, found: dict[str, Any]) -> None:
     for key, name in {"card": "scores.csv", "subgroups": "subgroups.csv"}.items():
         if (folder / name).is_file() and (folder / name).stat().st_size > 2:
             with reading(folder / name, "a table of scores", _AGAIN):
-                found[key] = pd.read_csv(folder / name)
+                found[key] = unescaped_text(pd.read_csv(folder / name))
                 if "score" not in found[key].columns and "group" not in found[key].columns:
                     raise ValueError(f"it has the columns {list(found[key].columns)}")
     path = folder / "scores.npz"
@@ -180,7 +181,7 @@ def _thumbnails(folder: Path, embeddings: Embeddings, store: str | Path | None) 
         if (place / "images.npy").is_file() and (place / "index.csv").is_file():
             with reading(place, "an image store", "build it again with monai-simclr store --rebuild"):
                 images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)
-                names = pd.read_csv(place / "index.csv", usecols=["image"], dtype=str)["image"].map(_file_name)
+                names = read_table(place / "index.csv")["image"].map(_file_name)
             mine = embeddings.index["image"].astype(str).map(_file_name)
             if len(images) == len(embeddings) and names.tolist() == mine.tolist():
                 return images

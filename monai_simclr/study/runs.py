@@ -29,6 +29,7 @@ from monai_simclr.files import sha256_of, writing
 from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
+from monai_simclr.tables import table_text
 from monai_simclr.workflows import check_workflow, config_identity, need_archive, open_archive
 from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.seen import check_encoder
@@ -68,7 +69,7 @@ class _Ground:
             "network": self.metadata["encoder"],
             "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
             "config": {} if run.frozen else self.config,
-            "index_sha256": hashlib.sha256(self.store.index.drop(columns="image").to_csv().encode()).hexdigest(),
+            "index_sha256": hashlib.sha256(table_text(self.store.index.drop(columns="image"), "").encode()).hexdigest(),
         }  # fmt: skip
 
 

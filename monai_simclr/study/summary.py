@@ -24,10 +24,10 @@ from monai_simclr.evaluation import (
 from monai_simclr.evaluation.label_curve import Curve
 from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.predictions import Predictions
-from monai_simclr.files import write_atomically
 from monai_simclr.report import write_label_curve
 from monai_simclr.results import print_table, write_metrics
 from monai_simclr.study.plan import Study
+from monai_simclr.tables import write_table
 
 __all__ = ["MACRO", "read_run", "summarize"]
 
@@ -68,11 +68,9 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     n_bootstrap = n_bootstrap or max(1000, 100 * len({(run["fraction"], run["arm"]) for run in runs}))
     table = _table(study, runs, n_bootstrap)
     curves = arm_curves(runs, n_bootstrap)
-    with write_atomically(study.output_dir / "table.csv") as part:
-        table.to_csv(part, index=False)
+    write_table(table, study.output_dir / "table.csv")
     gain = _compared(study, runs, functools.partial(few_label_gain, at_most=_FEW, n_bootstrap=n_bootstrap))
-    with write_atomically(study.output_dir / "few_label_gain.csv") as part:
-        gain.to_csv(part, index=False)
+    write_table(gain, study.output_dir / "few_label_gain.csv")
     macro = table[table["finding"] == MACRO]
     rows = _records(macro)
     write_label_curve(study.output_dir / "curve.png", rows)

@@ -23,6 +23,7 @@ from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, findings_of, label_fraction, store_of
 from monai_simclr.data.store import absent_store
 from monai_simclr.exits import STOP_SIGNALS, SettingError
+from monai_simclr.names import bytes_of
 from monai_simclr.ranks import world_size
 
 __all__ = ["find_archive", "labelled_rows", "leave_signals", "loader", "need_archive", "open_archive"]
@@ -41,7 +42,7 @@ def open_archive(dataset_dir: str | Path, store_dir: str | Path, size: int, work
     """
     root = Path(dataset_dir).resolve()
     stored = recipes.stored_size(size)
-    name = f"{root.name}-{stored}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+    name = f"{root.name}-{stored}-{hashlib.sha256(bytes_of(str(root))).hexdigest()[:8]}"
     return store_of(root, Path(store_dir) / name, stored, workers=workers)
 
 

@@ -27,11 +27,11 @@ from monai_simclr.evaluation import (
     score_findings,
     score_subgroups,
 )
-from monai_simclr.files import write_atomically
 from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, read_weights, save_classifier
 from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.tables import write_table
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.pseudonyms import hash_patients
 from monai_simclr.workflows.run import Run
@@ -175,8 +175,7 @@ def _score(
     first = card[card["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
     groups = score_subgroups(test, index, first.reindex(list(test.findings)).to_numpy(), scoring.n_bootstrap, run.seed)
     for name, made in {"scores.csv": card, "subgroups.csv": groups}.items():
-        with write_atomically(run.path(name)) as part:
-            made.to_csv(part, index=False)
+        write_table(made, run.path(name))
     floor = _floor(store, test, scoring, run.seed)
     shown = table[["finding", "n", "positives", "auroc", "low", "high", "auprc", "prevalence"]].to_dict("records")
     print_table(shown, title=f"AUROC on the split {scoring.split!r} (all scores in scores.csv)")  # type: ignore[arg-type]

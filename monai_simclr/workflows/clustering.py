@@ -35,8 +35,8 @@ from monai_simclr.evaluation import (
     probe_classes,
     probe_findings,
 )
-from monai_simclr.files import write_atomically
 from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.tables import write_table
 from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_encoder
@@ -128,8 +128,8 @@ def _judged(
         "label_errors": find_label_errors(made, how.findings), "copies_between_splits": find_copies(made),
     }  # fmt: skip
     for name, table in tables.items():
-        _write(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
-    _write(_assigned(report.clusters, shown, classes), run.path("clusters.csv"))
+        write_table(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
+    write_table(_assigned(report.clusters, shown, classes), run.path("clusters.csv"))
     print_table(_shown(alignment), title=alignment.sentence)
     values = {
         "clusters": _named(report.table, "features", "k", "measure"),
@@ -182,11 +182,6 @@ def _assigned(clusters: Mapping[int, np.ndarray], index: pd.DataFrame, classes: 
     table = index[["image", "patient_id", "split"]].rename(columns={"patient_id": "patient_hash"})
     table = table.assign(**{"class": classes})
     return table.assign(**{f"cluster_of_{count}": assigned for count, assigned in clusters.items()})
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    with write_atomically(path) as part:
-        table.to_csv(part, index=False)
 
 
 def _shown(alignment: Alignment) -> list[dict[str, Any]]:

@@ -50,8 +50,7 @@ _HOW = ("network#", "run#0", "evaluator#network")
 
 _WORDING = Wording("predicting", "predicted", "could not be read")
 
-_HEARS = 0.2
-"""Seconds after which a signal is heeded while nothing is to be done."""
+_KEPT = "every row that was predicted is kept; run the same command to go on"
 
 
 def infer(
@@ -136,16 +135,14 @@ def _looks(watch: float, signals: StopSignals) -> Iterator[None]:
     """Once, or again and again with a pause between two looks."""
     yield
     while watch > 0:
-        until = time.monotonic() + watch
-        while (left := until - time.monotonic()) > 0:
-            _leave_if_asked(signals)
-            time.sleep(min(left, _HEARS))
+        with signals.at_once(_KEPT):
+            time.sleep(watch)
         yield
 
 
 def _leave_if_asked(signals: StopSignals) -> None:
     if signals.received:
-        signals.leave(signals.received, "every row that was predicted is kept; run the same command to go on")
+        signals.leave(signals.received, _KEPT)
 
 
 def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int, signals: StopSignals) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from monai_simclr.data import Store
 from monai_simclr.files import KEY_VARIABLE, keyed_hash
+from monai_simclr.tables import table_text
 
 __all__ = ["hash_patients", "index_for_outputs"]
 
@@ -40,4 +41,4 @@ def hash_patients(store: Store, ids: np.ndarray) -> np.ndarray:
 def _key_of(store: Store) -> str:
     """The checksum of the store's index: who has it has the ids, and who has not cannot guess it."""
     given = store.provenance.get("sha256", {}).get("index.csv")
-    return given or hashlib.sha256(store.index.to_csv(index=False).encode()).hexdigest()
+    return given or hashlib.sha256(table_text(store.index).encode()).hexdigest()

@@ -8,6 +8,7 @@ import sys
 import traceback
 import weakref
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from monai_simclr.exits import exit_code, last_line, stop_at_once
 from monai_simclr.files import write_json
 from monai_simclr.handlers.checkpoint import check_same
 from monai_simclr.locks import lock_folder, unlock_folder
+from monai_simclr.names import escape_what_an_encoding_lacks
 from monai_simclr.ranks import is_first, rank, world_size
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.ranks import record_failure
@@ -65,6 +67,8 @@ def end_with_sentences() -> None:
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
         sys.excepthook = _end_with_a_sentence
         stop_at_once("what was saved is kept")  # a trainer that saves catches the signals while it runs
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
         logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +17,9 @@ from typer.testing import CliRunner
 
 from monai_simclr.audit import run_audit
 from monai_simclr.cli import app
-from monai_simclr.data import check_index, write_index
+from monai_simclr.data import check_index, open_index, write_index
 from monai_simclr.data.index import settle_index
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.findings import NIH14
 
 
@@ -229,3 +230,19 @@ def test_an_index_with_a_leak_cannot_be_opened_for_training(tmp_path):
         check_index(
             pd.read_csv(_archive(tmp_path, patients=("a", "b", "a", "d")) / "index.csv", dtype=str).assign(age=1)
         )
+
+
+def test_names_that_are_not_utf8_do_not_end_an_audit(tmp_path):
+    tree = write_dicom_phantoms(tmp_path / "in", n_patients=3, size=64)
+    files = sorted(tree.rglob("*.dcm"))
+    os.rename(files[0], os.fsencode(files[0].parent) + b"/M\xfc\nller.dcm")
+    os.rename(tree, os.fsencode(tmp_path) + b"/i\xfcn")
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/i\xfcn")
+    found = run_audit(folder, tmp_path / "out", pixels=True, pictures=True, workers=0)
+    assert found.content["images"] == len(files)
+    for name in ("index.html", "audit.json", "images.csv"):
+        assert "\\udc" not in (tmp_path / "out" / name).read_text("utf-8")
+    table = write_index(open_index(folder), tmp_path / "i\udcfcndex.csv")
+    content = run_audit(table, tmp_path / "again", workers=0).content
+    assert content["images"] == len(files)
+    assert content["files"]["problem"] == {"(none)": len(files)}

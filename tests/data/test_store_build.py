@@ -51,6 +51,31 @@ def _files(folder):
     return {path.name: sha256_of(path) for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_with_names_that_are_not_utf8_are_stored_rejected_and_found_again(tmp_path, decoded, caplog, workers):
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    for number, name in enumerate((b"M\xfcller.png", b"a\nb.png", b"=1+1.png", b"bad\n\xff.png")):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(b"no image" if number == 3 else cv2.imencode(".png", pixels)[1].tobytes())
+    index = open_index(tmp_path / "in")
+    store = build_store(index, tmp_path / "store", 8, workers, 0.5)
+    assert [os.fsencode(name)[len(folder) + 1 :] for name in store.index["image"]] == [
+        b"=1+1.png", b"M\xfcller.png", b"a\nb.png",
+    ]  # fmt: skip
+    assert [os.fsencode(name)[len(folder) + 1 :] for name in store.rejected["image"]] == [b"bad\n\xff.png"]
+    assert "the first is bad\\n\\xff.png: is not DICOM" in caplog.text
+    for path in (tmp_path / "store").glob("*.csv"):
+        assert not any(line.startswith("=") for line in path.read_text("utf-8").splitlines())
+    decoded.clear()
+    np.testing.assert_array_equal(build_store(index, tmp_path / "store", 8, workers, 0.5).images, store.images)
+    os.rename(folder + b"/a\nb.png", folder + b"/c\nd\xff.png")
+    again = build_store(open_index(tmp_path / "in"), tmp_path / "store", 8, workers, 0.5)
+    assert [os.fsencode(name) for name in decoded] == [b"bad\n\xff.png", b"c\nd\xff.png"]
+    assert len(again.images) == 3
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_store_holds_the_readable_images_in_order_and_lists_the_others(archive, tmp_path, workers):
     index = open_index(archive)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 
 import numpy as np
@@ -25,7 +26,9 @@ from monai_simclr.exits import Preempted
 from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.inference import InferenceDataset, Journal, Keep, list_radiographs, write_card
 from monai_simclr.inference.inputs import identity_of
+from monai_simclr.names import unescape
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
+from monai_simclr.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.inference import _looks
@@ -123,6 +126,26 @@ def test_one_bad_file_has_a_reason_and_stops_nobody(model, dicom, tmp_path):
     assert [bool(row["reason"]) for row in rows].count(True) == 1
     bad = next(row for row in rows if row["reason"])
     assert bad["Effusion"] == bad["flags"] == ""
+
+
+def test_files_with_names_that_are_not_utf8_or_run_in_a_spreadsheet_have_rows_like_others(model, dicom, tmp_path):
+    files = sorted(dicom.rglob("*.dcm"))[:4]
+    names = [b"M\xfcller.dcm", b"a\nb.dcm", b"=1+1.dcm", b"'x.dcm"]
+    for path, name in zip(files, names, strict=True):
+        os.rename(path, os.fsencode(path.parent) + b"/" + name)
+    _infer(model, dicom, tmp_path / "out", paths=True, dicom=True, embeddings=True)
+    paths = read_table(tmp_path / "out" / "predictions.csv")["path"].tolist()
+    assert paths == [one["image"] for one in list_radiographs(dicom)]
+    assert {os.fsencode(os.path.basename(path)) for path in paths} >= set(names)
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))["rows"]
+    assert [unescape(row["path"]) for row in rows] == paths
+    for name in ("predictions.csv", "predictions.json", "predictions.jsonl"):
+        content = (tmp_path / "out" / name).read_text("utf-8")
+        assert "\\udc" not in content
+        assert r"M\xfcller.dcm" in content.replace("\\\\", "\\")
+    before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    _infer(model, dicom, tmp_path / "out", paths=True, dicom=True, embeddings=True)
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
 
 
 def test_a_restart_predicts_only_what_is_new_or_changed(model, dicom, tmp_path, caplog):
@@ -261,8 +284,14 @@ def test_a_signal_ends_the_pause_between_two_looks_at_once():
     asked = StopSignals()
     looks = _looks(60.0, asked)
     next(looks)
-    asked.received = signal.SIGUSR1
+    asked.catch()
     started = time.monotonic()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
     with pytest.raises(Preempted, match="stopped by SIGUSR1"):
         next(looks)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
+    asked.release()
+    looks = _looks(60.0, asked)
+    next(looks)
+    with pytest.raises(Preempted, match="stopped by SIGUSR1"):  # one that came while the look was going on
+        next(looks)

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.columns import place as row_of
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import hold_out
 from monai_simclr.data.sources.tables import find_table, read_text_table
 from monai_simclr.data.sources.uncertain import plain_labels
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
 from monai_simclr.findings import CHEXPERT14, canonical_finding
+from monai_simclr.tables import header_of
 
 __all__ = ["read_chexpert", "recognise_chexpert"]
 
@@ -28,8 +30,8 @@ def recognise_chexpert(folder: Path) -> str:
     train = find_table(folder, "train.csv")
     if train is None:
         return ""
-    header = set(pd.read_csv(train, nrows=0, encoding="utf-8-sig").columns)
-    return "its train.csv has CheXpert's columns" if {"Path", "Frontal/Lateral", *_LABELS} <= header else ""
+    wanted = {"Path", "Frontal/Lateral", *_LABELS}
+    return "its train.csv has CheXpert's columns" if wanted <= set(header_of(train)) else ""
 
 
 def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "zeros") -> pd.DataFrame:
@@ -53,12 +55,9 @@ def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "z
     parts = {part: find_table(folder, *names) for part, names in _PARTS.items()}
     if parts["train"] is None:
         raise FileNotFoundError(f"there is no train.csv in {folder}; see docs/how-to/chexpert.md")
-    tables = [read_text_table(path, ["Path", *_LABELS]) for path in parts.values() if path is not None]
-    table = pd.concat(tables, ignore_index=True).fillna("")
-    place = table["Path"].str.extract(_PLACE)
-    bad = np.flatnonzero(place[0].isna())
-    if len(bad):
-        raise ValueError(f"{table['Path'].iloc[bad[0]]!r} is no path of CheXpert's (train/patient00001/study1/...)")
+    read = [_part(path) for path in parts.values() if path is not None]
+    table = pd.concat([one for one, _ in read], ignore_index=True).fillna("")
+    place = pd.concat([one for _, one in read], ignore_index=True)
     split = _splits(place, has_test=parts["test"] is not None)
     index = pd.DataFrame({
         "image": [str((Path(folder) / path).absolute()) for path in place[0]],
@@ -70,6 +69,19 @@ def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "z
     labels = plain_labels(labels.rename(columns=canonical_finding), split == "train", uncertain, blank)
     logger.info(f"CheXpert: uncertain labels are read as {uncertain!r}, blanks (not mentioned) as {blank!r}")
     return settle_index(pd.concat([index, labels], axis=1))
+
+
+def _part(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A table, and its paths below the folder with patient and study, whatever stands before them."""
+    table = read_text_table(path, ["Path", *_LABELS])
+    place = table["Path"].str.strip().str.replace("\\", "/", regex=False).str.extract(_PLACE)
+    bad = np.flatnonzero(place[0].isna())
+    if len(bad):
+        raise ValueError(
+            f"{row_of(int(bad[0]), path.name)}: {table['Path'].iloc[bad[0]]!r} is no path of CheXpert's "
+            "(train/patient00001/study1/...)"
+        )
+    return table, place
 
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:

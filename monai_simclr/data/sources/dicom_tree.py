@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,12 @@ from monai_simclr.data.formats.dicom_header import is_radiograph
 from monai_simclr.data.formats.dicom_tags import code, text
 from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.index import settle_index
+from monai_simclr.data.listing import list_files, say_left_out, second_copies
 from monai_simclr.data.radiograph import RadiographError, unopened
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.wording import ages, sexes
 from monai_simclr.files import open_regular
+from monai_simclr.names import shown
 
 __all__ = ["holds_dicom", "read_dicom_tree", "recognise_dicom_tree"]
 
@@ -32,7 +32,7 @@ _PART_10, _NOT_DICOM, _NO_PREAMBLE, _UNOPENED = range(4)
 
 def holds_dicom(folder: str | Path) -> bool:
     """Whether some file below a folder is DICOM, by its content."""
-    return any(_kind(path) == _PART_10 for path in _files(folder))
+    return any(_kind(path) == _PART_10 for path in list_files(folder).paths)
 
 
 def recognise_dicom_tree(folder: Path) -> str:
@@ -42,12 +42,12 @@ def recognise_dicom_tree(folder: Path) -> str:
 def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int = 8) -> pd.DataFrame:
     """Image index of the radiographs among the DICOM files below a folder, whatever their names.
 
-    Other files, damaged ones, and DICOM objects that are no radiographs by their Modality or, without one, by their
-    class (CT, reports, presentation states) are left out and counted in the log, by reason. Whether the pixels of a
-    file can be read is found out when they are.
+    Other files, damaged ones, DICOM objects that are not radiographs by their Modality or, without one, by their class
+    (CT, reports, presentation states), second copies (`second_copies`) and what `list_files` leaves out are counted in
+    the log, by reason, with the first name. Whether the pixels of a file can be read is found out when they are.
 
     Args:
-        folder: of any depth; links are followed as files, not as folders.
+        folder: of any depth; links are followed.
         patient_pattern: regular expression whose first group is the patient in a file's path below the folder, for
             archives whose (0010,0020) Patient ID is empty or the same for all; it overrides the headers.
         workers: threads that read headers. They wait for disks and networks, not for each other; Python itself reads
@@ -60,29 +60,29 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
     Raises:
         FileNotFoundError: if there is no radiograph.
     """
-    paths = sorted(_files(folder))
+    listing = list_files(folder)
+    listing.leave_out("second copies", second_copies(listing.paths, folder))
+    paths = listing.paths
     with ThreadPoolExecutor(max(1, workers)) as pool, quiet_libraries():
         found = list(pool.map(_row, paths))
     rows = [row for row in found if isinstance(row, dict)]
-    left_out = dict(Counter(row for row in found if isinstance(row, str)))
+    for path, row in zip(paths, found, strict=True):
+        if isinstance(row, str):
+            listing.left_out.setdefault(row, []).append(path)
     if not rows:
-        raise FileNotFoundError(f"there is no radiograph among the {len(paths)} files below {folder}: {left_out}")
-    if left_out:
-        logger.warning(f"{sum(left_out.values())} files below {folder} are left out: {left_out}")
+        raise FileNotFoundError(
+            f"there is no radiograph among the {len(paths)} files below {shown(folder)}: {listing.counts()}"
+        )
+    if listing.left_out:
+        logger.warning(say_left_out(listing.left_out, folder))
+    if listing.followed:
+        logger.info(f"{len(listing.followed)} links to folders are followed, the first is {shown(listing.followed[0])}")
     index = pd.DataFrame(rows)
     index["patient_id"] = _patients(index, Path(folder), patient_pattern)
     index["sex"], index["age"] = sexes(index["sex"]), ages(index["age"])
     index = settle_index(index)
-    index.attrs["left_out"] = left_out
+    index.attrs["left_out"] = listing.counts()
     return index
-
-
-def _files(folder: str | Path) -> list[Path]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(root, name) for name in names if not name.startswith(".")]
-    return found
 
 
 def _kind(path: Path) -> int:
@@ -132,7 +132,7 @@ def _patients(index: pd.DataFrame, folder: Path, pattern: str) -> pd.Series:
     if pattern:
         return pd.Series(patients_by_name(names.tolist(), pattern, str(folder)))
     if missing.any():
-        patients_by_name(names[missing].tolist(), "", f"{int(missing.sum())} files below {folder}")
+        patients_by_name(names[missing].tolist(), "", f"{int(missing.sum())} files below {shown(folder)}")
     _warn_of_one_patient(index["patient_id"][~missing])
     return index["patient_id"].where(~missing, "file:" + names)
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from monai_simclr.names import bytes_of, shown
+
 __all__ = ["hold_out", "patients_by_name"]
 
 logger = logging.getLogger("monai_simclr.data")
@@ -32,8 +34,8 @@ def patients_by_name(names: Sequence[str], pattern: str, archive: str) -> list[s
     """
     if not pattern:
         logger.warning(
-            f"NO PATIENT IDS: {archive} does not say who is on an image, so each of its {len(names)} images counts "
-            "as a patient of its own, and a split may put one patient on both sides; if the file names hold the "
+            f"NO PATIENT IDS: {shown(archive)} does not say who is on an image, so each of its {len(names)} images "
+            "counts as a patient of its own, and a split may put one patient on both sides; if the file names hold the "
             r"patient, give a patient_pattern whose first group is it, as '^(\d+)_'"
         )
         return list(names)
@@ -49,7 +51,7 @@ def patients_by_name(names: Sequence[str], pattern: str, archive: str) -> list[s
 def _first_group(search: re.Pattern[str], name: str) -> str:
     match = search.search(name)
     if match is None or not match[1]:
-        raise ValueError(f"patient_pattern {search.pattern!r} finds no patient in the file name {name!r}")
+        raise ValueError(f"patient_pattern {search.pattern!r} finds no patient in the file name {shown(name)!r}")
     return match[1]
 
 
@@ -60,4 +62,4 @@ def hold_out(patients: Iterable[str]) -> list[bool]:
 
 @cache
 def _is_held_out(patient: str) -> bool:
-    return int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) / 2**32 < _VAL_SHARE
+    return int(hashlib.sha256(bytes_of(patient)).hexdigest()[:8], 16) / 2**32 < _VAL_SHARE

@@ -91,9 +91,12 @@ def _kind(file: Path) -> str:
     kind = next((name for name in _FINDINGS if file.stem.lower().startswith(name)), "")
     if not kind or not zipfile.is_zipfile(file):
         return ""
-    with zipfile.ZipFile(file) as archive:
-        wanted = {f"{split}_{part}.npy" for split in _SPLITS for part in ("images", "labels")}
-        return kind if wanted <= set(archive.namelist()) else ""
+    wanted = {f"{split}_{part}.npy" for split in _SPLITS for part in ("images", "labels")}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return kind if wanted <= set(archive.namelist()) else ""
+    except zipfile.BadZipFile:
+        return ""
 
 
 def _unpack(file: Path, target: Path) -> None:

@@ -58,11 +58,11 @@ def read_mimic(
     splits = _table(folder, "split", [*_IMAGE, "split"], _IMAGE)
     studies = _table(folder, labeler, [*_STUDY, "No Finding", "Pleural Effusion"], _STUDY)
     images = images.merge(splits, on=_IMAGE, how="left").fillna("")
-    unknown = sorted(set(images["split"]) - set(_SPLITS))
+    unknown = sorted(set(images["split"].str.lower()) - set(_SPLITS))
     if unknown:
         raise ValueError(f"the split table has the splits {unknown}; known are {sorted(_SPLITS)[1:]}")
     images = images.merge(studies.assign(labelled="yes"), on=_STUDY, how="left").fillna("")
-    split = images["split"].map(_SPLITS).to_numpy(dtype=str)
+    split = images["split"].str.lower().map(_SPLITS).to_numpy(dtype=str)
     index = pd.DataFrame({
         "image": _paths(Path(folder), images), "patient_id": images["subject_id"], "study_id": images["study_id"],
         "view_position": view_positions(images["ViewPosition"]), "sex": "", "age": np.nan, "split": split,

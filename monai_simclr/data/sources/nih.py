@@ -9,9 +9,11 @@ import pandas as pd
 
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import hold_out
-from monai_simclr.data.sources.tables import find_table, locate, read_text_table
+from monai_simclr.data.sources.tables import base_name, find_table, locate, read_text_table
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
 from monai_simclr.findings import NIH14, canonical_finding, parse_findings
+from monai_simclr.names import shown
+from monai_simclr.tables import read_text
 
 __all__ = ["find_nih_table", "read_nih", "read_nih_boxes", "recognise_nih"]
 
@@ -82,7 +84,7 @@ def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
     if numbers.isna().to_numpy().any():
         row = int(np.flatnonzero(numbers.isna().any(axis=1))[0])
         raise ValueError(f"{path.name}, row {row + 2}: a box needs four numbers, got {table.iloc[row, 2:].tolist()}")
-    return pd.concat([table["image"], table["finding"].map(canonical_finding), numbers], axis=1)
+    return pd.concat([table["image"].map(base_name), table["finding"].map(canonical_finding), numbers], axis=1)
 
 
 def _labels(path: Path, texts: pd.Series) -> np.ndarray:
@@ -104,13 +106,18 @@ def _splits(folder: Path, table: pd.DataFrame) -> np.ndarray:
     lists = {name: _list(folder, name) for name in ("train_val", "test")}
     if not any(lists.values()):
         return np.full(len(table), "")
-    held_out = hold_out(table["Patient ID"])
-    in_test, in_train = table["Image Index"].isin(lists["test"]), table["Image Index"].isin(lists["train_val"])
+    held_out, names = hold_out(table["Patient ID"]), table["Image Index"].map(base_name)
+    in_test, in_train = names.isin(lists["test"]), names.isin(lists["train_val"])
+    if not (in_test | in_train).any():
+        raise ValueError(
+            f"the official lists in {shown(folder)} name none of the {len(table)} images of the table (the first is "
+            f"{shown(names.iloc[0])}); are they lists of file names, one a line?"
+        )
     return np.where(in_test, "test", np.where(in_train, np.where(held_out, "val", "train"), ""))
 
 
 def _list(folder: Path, name: str) -> set[str]:
     for path in (folder / f"{name}_list.txt", folder / f"{name}_list_NIH.txt"):
         if path.is_file():
-            return set(path.read_text(encoding="utf-8").split())
+            return {base_name(line) for line in read_text(path).splitlines()} - {""}
     return set()

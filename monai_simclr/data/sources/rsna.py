@@ -12,6 +12,7 @@ import pandas as pd
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
+from monai_simclr.tables import read_text
 
 __all__ = ["read_rsna", "recognise_rsna"]
 
@@ -72,7 +73,7 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
 
 def _nih_patients(mapping: Path, names: list[str]) -> list[str]:
     try:
-        rows = json.loads(mapping.read_text(encoding="utf-8"))
+        rows = json.loads(read_text(mapping))
         numbers = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{mapping.name} does not list subset_img_id and img_id: {error}") from error

@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.columns import place
 from monai_simclr.data.index import COLUMNS, OPTIONAL, settle_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import read_text_table
-from monai_simclr.data.sources.wording import ages, sexes, view_positions
 from monai_simclr.findings import NO_FINDING, canonical_finding
 
 __all__ = ["read_table"]
 
-_SPLITS = {"": "", "train": "train", "val": "val", "valid": "val", "validation": "val", "validate": "val",
-           "test": "test"}  # fmt: skip
 _WORDS = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "": np.nan}
 
 
@@ -60,26 +58,13 @@ def read_table(
     index["image"] = [str((path.parent / name).absolute()) for name in names]
     if "patient_id" not in columns or patient_pattern:
         index["patient_id"] = patients_by_name(names.tolist(), patient_pattern, path.name)
-    index["view_position"], index["sex"] = view_positions(index["view_position"]), sexes(index["sex"])
-    index["age"], index["split"] = ages(index["age"]), _splits(path, index["split"])
     for name in OPTIONAL:
         if name in columns:
             index[name] = table[columns[name]]
     if "labels" in columns:
-        return settle_index(pd.concat([index, _joined(table[columns["labels"]], findings)], axis=1))
-    for name in by_columns:
-        index[canonical_finding(name)] = _labels(path, table[name])
-    return settle_index(index)
-
-
-def _splits(path: Path, column: pd.Series) -> pd.Series:
-    splits = column.str.strip().str.lower().map(_SPLITS)
-    bad = np.flatnonzero(splits.isna())
-    if len(bad):
-        raise ValueError(
-            f"{path.name}, row {bad[0] + 2}: the split {column.iloc[bad[0]]!r} is none of {sorted(_SPLITS)}"
-        )
-    return splits
+        return settle_index(pd.concat([index, _joined(table[columns["labels"]], findings)], axis=1), path.name)
+    labels = [_labels(path, table[name]).rename(canonical_finding(name)) for name in by_columns]
+    return settle_index(pd.concat([index, *labels], axis=1), path.name)
 
 
 def _labels(path: Path, column: pd.Series) -> pd.Series:
@@ -87,7 +72,7 @@ def _labels(path: Path, column: pd.Series) -> pd.Series:
     bad = np.flatnonzero((labels == "?") | (labels.isna() & ~column.str.strip().str.lower().isin(["", "nan"])))
     if len(bad):
         raise ValueError(
-            f"{path.name}, row {bad[0] + 2}: the label {column.iloc[bad[0]]!r} for {column.name!r} is none of 1, 0, "
+            f"{place(int(bad[0]), path.name)}: the label {column.iloc[bad[0]]!r} for {column.name!r} is none of 1, 0, "
             "true, false, yes, no and blank; map uncertain labels first"
         )
     return labels.astype(float)

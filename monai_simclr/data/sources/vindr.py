@@ -13,6 +13,7 @@ from monai_simclr.data.sources.identity import hold_out, patients_by_name
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.data.sources.uncertain import UNCERTAIN, check_choice
 from monai_simclr.findings import NO_FINDING, canonical_finding
+from monai_simclr.tables import header_of
 
 __all__ = ["read_vindr", "recognise_vindr"]
 
@@ -28,7 +29,7 @@ def recognise_vindr(folder: Path) -> str:
     if table is not None:
         return f"it has {table.name}, so it is a VinDr-CXR folder of PhysioNet"
     train = find_table(folder, "train.csv")
-    if train is not None and set(_KAGGLE) <= set(pd.read_csv(train, nrows=0, encoding="utf-8-sig").columns):
+    if train is not None and set(_KAGGLE) <= set(header_of(train)):
         return "its train.csv has readers and classes, so it is a VinDr-CXR folder of Kaggle"
     return ""
 

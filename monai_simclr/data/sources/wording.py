@@ -9,10 +9,23 @@ import pandas as pd
 
 from monai_simclr.data.formats.exam_words import view_in
 
-__all__ = ["age_in_years", "ages", "sexes", "view_position", "view_positions"]
+__all__ = ["SPLIT_WORDS", "UNKNOWN_WORDS", "age_in_years", "ages", "sex", "sexes", "split_word", "view_position",
+           "view_positions"]  # fmt: skip
 
 _PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 _OLDEST = 120
+_SEXES = {
+    "M": "M", "MALE": "M", "MAN": "M", "BOY": "M", "F": "F", "FEMALE": "F", "WOMAN": "F", "GIRL": "F",
+}  # fmt: skip
+UNKNOWN_WORDS = frozenset(
+    ("", "UNKNOWN", "UNSPECIFIED", "OTHER", "U", "O", "NA", "N/A", "NAN", "NONE", "NULL", "-", "?")
+)
+"""Words for "nobody knows", in capitals."""
+SPLIT_WORDS = {
+    "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "validate": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""What publishers and people call the splits, in small letters, and what the index calls them."""
 
 
 def view_position(text: str) -> str:
@@ -32,21 +45,40 @@ def view_positions(column: pd.Series) -> pd.Series:
     return column.map({text: view_position(text) for text in column.unique()})
 
 
+def sex(text: str) -> str:
+    """ "M", "F", or "" for everything else: whole words only, since "Mujer", "Mixed" and "Missing" begin with M too.
+
+    Example:
+        >>> [sex(text) for text in ("Male", " f", "Mujer", "Missing")]
+        ['M', 'F', '', '']
+    """
+    return _SEXES.get(text.strip().upper(), "")
+
+
 def sexes(column: pd.Series) -> pd.Series:
-    """ "M", "F" or "" (unknown, other) of every entry: "Male", "f", "Unknown" and the like.
+    """`sex` of every entry.
 
     Example:
         >>> sexes(pd.Series(["Male", "f", "Unknown", "O"])).tolist()
         ['M', 'F', '', '']
     """
-    first = column.str.strip().str.upper().str[:1]
-    return first.where(first.isin(["M", "F"]), "")
+    return column.map({text: sex(text) for text in column.unique()})
 
 
-def age_in_years(text: str) -> float:
+def split_word(text: str) -> str | None:
+    """The index's word for a split, "" for none; None for a word that we do not know.
+
+    Example:
+        >>> split_word("Valid"), split_word(" TEST"), split_word(""), split_word("holdout")
+        ('val', 'test', '', None)
+    """
+    return SPLIT_WORDS.get(text.strip().lower())
+
+
+def age_in_years(text: str, oldest: float = _OLDEST) -> float:
     """Years of an age as a number or as DICOM AS (PS3.5 section 6.2): "060Y", "010M", "003W", "010D"; NaN if neither.
 
-    Ages over 120 are NaN: NIH's first table has patients of 412 years, RSNA's headers of 155.
+    Ages over 120 (`oldest`) are NaN: NIH's first table has patients of 412 years, RSNA's headers of 155.
 
     Example:
         >>> age_in_years("060Y"), age_in_years("006M"), age_in_years("58"), age_in_years("412"), age_in_years("")
@@ -56,7 +88,7 @@ def age_in_years(text: str) -> float:
     if match is None:
         return float("nan")
     years = float(match[1]) / _PER_YEAR[match[2].upper() or "Y"]
-    return years if years <= _OLDEST else float("nan")
+    return years if years <= oldest else float("nan")
 
 
 def ages(column: pd.Series) -> pd.Series:

@@ -26,7 +26,9 @@ from monai_simclr.data.store.settings import StoreSettings, differences, version
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.files import FULL, LOCKED, NoSpaceError, write_text
 from monai_simclr.locks import locked
+from monai_simclr.names import shown
 from monai_simclr.progress import LoggedProgress, Progress
+from monai_simclr.tables import table_text
 
 __all__ = ["StoreOptions", "build_store", "fill_store", "store_of"]
 
@@ -77,7 +79,7 @@ class _Job:
     @cached_property
     def table(self) -> str:
         """Checksum of the index."""
-        return hashlib.sha256(self.index.to_csv(index=False).encode()).hexdigest()
+        return hashlib.sha256(table_text(self.index).encode()).hexdigest()
 
     @property
     def shards(self) -> list[Shard]:
@@ -312,7 +314,7 @@ def _fill(job: _Job, earlier: Earlier | None) -> Ledger:
     _begin(job)
     ledger, changed = shard.resume(job.paths, size)
     if changed:
-        first = Path(job.paths[changed[0]]).name
+        first = shown(Path(job.paths[changed[0]]).name)
         logger.warning(f"{len(changed)} files have changed since they were decoded, the first is {first}; read again")
     if ledger.count:
         logger.info(f"going on in {job.folder}: {ledger.count:,} of {len(rows):,} images are decoded already")
@@ -364,7 +366,7 @@ def _other_images(before: list[str], now: list[str]) -> list[str]:
     if before == now:
         return []
     pair = next(((b, n) for b, n in zip(before, now, strict=False) if b != n), (before[-1], now[-1]))
-    names = " -> ".join(Path(path).name for path in pair)
+    names = " -> ".join(shown(Path(path).name) for path in pair)
     return [f"the list of images was another ({len(before)} images, now {len(now)}; the first that differs: {names})"]
 
 
@@ -372,7 +374,7 @@ def _check_rejected(job: _Job, ledger: Ledger) -> None:
     if not ledger.reasons:
         return
     row = min(ledger.reasons)
-    which = f"the first is {Path(job.paths[row]).name}: {ledger.reasons[row]}"
+    which = f"the first is {shown(Path(job.paths[row]).name)}: {ledger.reasons[row]}"
     sentence = f"{len(ledger.reasons)} of {ledger.count} images could not be read, {which}"
     if len(ledger.reasons) > job.most * len(job.index):
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,8 @@ from monai_simclr.artefacts import reading
 from monai_simclr.data.decoding import Record, identity_of
 from monai_simclr.data.store.opened import BUILD_AGAIN, read_provenance
 from monai_simclr.data.store.shard import Shard, is_unchanged
+from monai_simclr.names import shown
+from monai_simclr.tables import read_table
 
 __all__ = ["Earlier"]
 
@@ -85,7 +86,7 @@ class Earlier:
             "new": [path for path in paths if path not in self.records],
             "gone": [path for path in self.records if path not in here],
         }
-        said = [f"{len(p)} {what} (the first is {Path(p[0]).name})" for what, p in groups.items() if p]
+        said = [f"{len(p)} {what} (the first is {shown(Path(p[0]).name)})" for what, p in groups.items() if p]
         return ", ".join(said) or ("" if self.same_images(paths) else "the same images in another order")
 
     def hand_over(self, shard: Shard, paths: Sequence[str], rows: Iterable[int], size: int) -> Iterator[Record]:
@@ -111,6 +112,4 @@ class Earlier:
 
 
 def _rows(path: Path, *names: str) -> Iterator[tuple[str, ...]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            yield tuple(line[name] for name in names)
+    yield from read_table(path)[list(names)].itertuples(index=False, name=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.data.store.opened import FORMAT, TABLES
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.files import sha256_of, sync, write_atomically
+from monai_simclr.tables import write_rows
 
 __all__ = ["await_change", "await_shards", "join", "ledger_of", "publish", "write_tables"]
 
@@ -95,10 +95,10 @@ def write_tables(index: pd.DataFrame, ledger: Ledger, folder: Path) -> None:
     write_index(index.iloc[np.flatnonzero(ledger.kept)], folder / "index.csv")
     images = index["image"].to_numpy()
     rejected = ([images[row], ledger.reasons[row]] for row in np.flatnonzero(~ledger.kept).tolist())
-    _write_csv(folder / "rejected.csv", ["image", "reason"], rejected)
+    write_rows(folder / "rejected.csv", ["image", "reason"], rejected)
     records = (ledger.record(row) for row in range(ledger.total))
     lines = ([images[r.row], r.bytes, r.modified, r.sha256, r.pixels] for r in records)
-    _write_csv(folder / "sources.csv", ["image", "bytes", "modified", "sha256", "pixels"], lines)
+    write_rows(folder / "sources.csv", ["image", "bytes", "modified", "sha256", "pixels"], lines)
 
 
 def publish(folder: Path) -> bool:
@@ -175,9 +175,3 @@ def _runs(kept: np.ndarray, longest: int) -> Iterator[tuple[int, int]]:
     for first, last in edges.reshape(-1, 2).tolist():
         for at in range(first, last, longest):
             yield at, min(at + longest, last)
-
-
-def _write_csv(path: Path, header: list[str], rows: Iterator[list[Any]]) -> None:
-    with write_atomically(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(header)
-        csv.writer(file).writerows(rows)

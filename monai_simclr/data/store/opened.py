@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import zlib
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ import pandas as pd
 from monai_simclr.artefacts import DamagedFileError, read_json, reading
 from monai_simclr.data.index import COLUMNS, read_index
 from monai_simclr.files import sha256_of
+from monai_simclr.names import shown
+from monai_simclr.tables import read_table
 
 __all__ = ["BUILD_AGAIN", "FORMAT", "TABLES", "Store", "absent_store", "open_store", "read_provenance"]
 
@@ -105,7 +106,7 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
             raise _altered(folder / name, "was changed after the store was built")
     rejected = folder / "rejected.csv"
     with reading(rejected, "a table of a store", BUILD_AGAIN):
-        table = pd.read_csv(rejected, dtype=str, keep_default_na=False)
+        table = read_table(rejected)
     store = Store(_checked_map(folder, provenance), read_index(folder / "index.csv"), table, provenance, folder)
     _check_images(store, folder, range(len(store.images)) if verify else _spread(len(store.images)))
     if verify and sha256_of(folder / "images.npy") != provenance["sha256"]["images.npy"]:
@@ -166,10 +167,9 @@ def _spread(total: int) -> Sequence[int]:
 
 
 def _check_images(store: Store, folder: Path, places: Sequence[int]) -> None:
-    with open(folder / "sources.csv", newline="", encoding="utf-8") as file:
-        checksums = [int(line["pixels"]) for line in csv.DictReader(file) if line["pixels"] != "-1"]
+    checksums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
     bad = [place for place in places if zlib.crc32(store.images[place]) != checksums[place]]
     if bad:
-        name = Path(store.index["image"].iloc[bad[0]]).name
+        name = shown(Path(store.index["image"].iloc[bad[0]]).name)
         problem = f"{len(bad)} images of {folder} were changed, the first is row {bad[0]} ({name})"
         raise _altered(folder / "images.npy", f"was changed after the store was built: {problem}")

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from monai_simclr.data.decoding import PixelFile, Record, identity_of
+from monai_simclr.names import shown
 
 __all__ = ["TIME_LIMIT", "decoded"]
 
@@ -163,7 +164,7 @@ class _Pool:
             waiting.popleft()
         elif row in again:
             raise ChildProcessError(
-                f"a decoding process ended twice at {path} ({how}{process.last_words}); is there enough memory? "
+                f"a decoding process ended twice at {shown(path)} ({how}{process.last_words}); is there enough memory? "
                 f"Run the same command again, with fewer workers"
             )
         again.add(row)
