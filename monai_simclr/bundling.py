@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_simclr.artefacts import read_json, reading
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.exits import SettingError
-from monai_simclr.files import write_json
+from monai_simclr.files import write_json, writing
 from monai_simclr.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
 
 __all__ = ["ENCODER_NAMES", "copy_bundle", "read_metadata", "run_bundle"]
@@ -23,6 +24,8 @@ logger = logging.getLogger("monai_simclr")
 
 ENCODER_NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
 """`networks.ENCODERS`, which a command that imports nothing heavy cannot ask; a test holds them equal."""
+
+_LARGEST, _WIDEST = 4096, 16
 
 
 def copy_bundle(
@@ -61,8 +64,9 @@ def copy_bundle(
     findings = _settled(findings, own_findings)
     _check(size, encoder, width, norm)
     ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt", "*.safetensors")
-    shutil.copytree(CHEST_XRAY_SIMCLR, folder, dirs_exist_ok=True, ignore=ignored)
-    (folder / "models").mkdir(exist_ok=True)
+    with writing(folder):
+        shutil.copytree(CHEST_XRAY_SIMCLR, folder, dirs_exist_ok=True, ignore=ignored)
+        (folder / "models").mkdir(exist_ok=True)
     path = folder / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
     formats = metadata["network_data_format"]
@@ -117,14 +121,35 @@ def read_metadata(bundle: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the folder is no bundle.
+        ValueError: if the file cannot be read, or lacks what our commands read from it.
     """
     path = Path(bundle) / "configs" / "metadata.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{bundle} is no bundle: it has no configs/metadata.json; make one with monai-simclr bundle"
         )
-    metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    remedy = "restore it, or make the bundle again with monai-simclr bundle and move its models there"
+    needs = ("network_data_format", "encoder", "files")
+    metadata: dict[str, Any] = read_json(path, "the metadata of a bundle", remedy, needs)
+    with reading(path, "the metadata of a bundle", remedy):
+        _check_metadata(metadata)
     return metadata
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    """Raise unless a bundle's metadata say what we read from them: sizes, findings, the encoder, names of files."""
+    shape = metadata["network_data_format"]
+    sides = shape["inputs"]["image"]["spatial_shape"]
+    if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= _LARGEST for side in sides):
+        raise ValueError(f"spatial_shape is {sides}, not two numbers of pixels")
+    names = list(shape["outputs"]["pred"]["channel_def"].values())
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"channel_def is {names}, not names of findings, each once")
+    encoder, width = metadata["encoder"], metadata["encoder"]["width"]
+    if not isinstance(encoder["name"], str) or not isinstance(width, int | float) or not 0 < width <= _WIDEST:
+        raise ValueError(f"the encoder is {encoder}, not a name and a width above 0 and at most {_WIDEST}")
+    if not all(isinstance(metadata["files"][name], str) for name in ("encoder", "model", "store")):
+        raise ValueError("files are not names of files")
 
 
 def run_bundle(bundle: str | Path, name: str, **overrides: Any) -> None:

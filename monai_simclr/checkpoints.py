@@ -7,21 +7,19 @@ no second file has to agree with it. Imports neither torch nor MONAI: what is in
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import re
 import shutil
 from pathlib import Path
 
-from monai_simclr.files import write_atomically
+from monai_simclr.files import FULL, NoSpaceError, write_bytes
 
 __all__ = ["newest_checkpoint", "save_checkpoint"]
 
 logger = logging.getLogger("monai_simclr.training")
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.pt")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def save_checkpoint(folder: str | Path, iteration: int, content: bytes, keep: int = 3) -> Path:
@@ -55,12 +53,11 @@ def save_checkpoint(folder: str | Path, iteration: int, content: bytes, keep: in
     for stale in folder.glob(".*.pt.*.part"):  # what a kill in the middle of a save left
         stale.unlink(missing_ok=True)
     try:
-        with write_atomically(path) as part:
-            part.write_bytes(content)
+        write_bytes(path, content)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
-        raise OSError(error.errno, _no_space(folder, len(content))) from error
+        raise NoSpaceError(error.errno, _no_space(folder, len(content))) from error
     for old in _in_order(folder)[keep:]:
         old.unlink(missing_ok=True)
     return path
@@ -76,7 +73,7 @@ def newest_checkpoint(folder: str | Path) -> tuple[Path, bytes] | None:
     """
     found = _in_order(Path(folder))
     for path in found:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else b""
         if path.name == f"{_iteration(path):010d}-{hashlib.sha256(content).hexdigest()[:16]}.pt":
             return path, content
         logger.warning(
@@ -85,7 +82,7 @@ def newest_checkpoint(folder: str | Path) -> tuple[Path, bytes] | None:
     if found:
         raise ValueError(
             f"none of the {len(found)} checkpoints in {folder} is whole; restore one from a backup, or remove them to "
-            "start again"
+            f"start again (the newest is {found[0].name})"
         )
     return None
 

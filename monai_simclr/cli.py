@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from monai_simclr._version import __version__
-from monai_simclr.exits import exit_code, last_line
+from monai_simclr.exits import Stopped, exit_code, last_line, stoppable
 from monai_simclr.names import escape_what_an_encoding_lacks
 
 __all__ = ["app", "main"]
@@ -322,12 +322,14 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
     try:
-        app()
+        with stoppable():
+            app()
     except SystemExit as stop:  # typer turns Ctrl-C into a silent exit
-        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
-            print(last_line(KeyboardInterrupt()), file=sys.stderr)
+        asked = getattr(stop.__context__, "__cause__", None)
+        if isinstance(asked, KeyboardInterrupt):
+            print(last_line(asked), file=sys.stderr)
         raise
-    except Exception as error:
+    except (Exception, Stopped) as error:
         if _debug:
             raise
         print(last_line(error), file=sys.stderr)

@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.files import write_atomically
+from monai_simclr.artefacts import read_arrays, reading, write_arrays
 from monai_simclr.tables import table_text, unescaped_text
 
 __all__ = ["Embeddings"]
+
+_WHAT, _REMEDY = "a file of embeddings", "make it again with configs/cluster.json"
+_TEXT = ("image", "study_id", "view_position", "sex", "split", "source")
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,9 @@ class Embeddings:
         return self.where((self.index["split"] == split).to_numpy())
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one ``.npz``, whole or not at all; nothing in it is pickled."""
-        table = table_text(self.index)
-        with write_atomically(path) as part, open(part, "wb") as file:
-            np.savez(
-                file, features=self.features, index=np.array(table), source=np.array(json.dumps(dict(self.source)))
-            )
+        """Write everything to one ``.npz`` with a checksum, whole or not at all; nothing in it is pickled."""
+        table, source = np.array(table_text(self.index)), np.array(json.dumps(dict(self.source)))
+        write_arrays(path, {"features": self.features, "index": table, "source": source})
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
@@ -80,18 +80,19 @@ class Embeddings:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is not one of ours.
+            ValueError: if the file is not one of ours, or was altered.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"no embeddings at {path}; run configs/cluster.json first, it writes them")
-        with np.load(path, allow_pickle=False) as file:
-            missing = {"features", "index", "source"} - set(file.files)
-            if missing:
-                raise ValueError(f"{path} is not a file of embeddings: it lacks {sorted(missing)}")
-            table = io.StringIO(str(file["index"]))
+        arrays = read_arrays(path, _WHAT, _REMEDY, ["features", "index", "source"])
+        with reading(path, _WHAT, _REMEDY):
             index = pd.read_csv(
-                table, dtype={"patient_id": str, "study_id": str}, keep_default_na=False, na_values=[""]
-            )
-            text = [name for name in ("image", "study_id", "view_position", "sex", "split", "source") if name in index]
+                io.StringIO(str(arrays["index"])), dtype={"patient_id": str, "study_id": str}, keep_default_na=False,
+                na_values=[""],
+            )  # fmt: skip
+            text = [name for name in _TEXT if name in index]
             index[text] = index[text].astype(object).fillna("")
-            return cls(file["features"], unescaped_text(index), json.loads(str(file["source"])))
+            source = json.loads(str(arrays["source"]))
+            if not isinstance(source, dict) or arrays["features"].dtype != np.float32:
+                raise ValueError("its features are not float32, or its source is not a mapping")
+            return cls(arrays["features"], unescaped_text(index), source)

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from monai_simclr.files import lacks_space
 from monai_simclr.names import shown
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "PREEMPTED", "Preempted", "SettingError", "exit_code", "last_line", "root_of"]
+__all__ = [
+    "EXIT_CODES", "INTERRUPTED", "PREEMPTED", "STOP_SIGNALS", "Preempted", "SettingError", "Stopped", "exit_code",
+    "last_line", "root_of", "stop_at_once", "stoppable",
+]  # fmt: skip
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None
 
 PREEMPTED = 75
-"""Stopped by SIGTERM after saving; the same command goes on (EX_TEMPFAIL of sysexits.h)."""
+"""Stopped by SIGTERM or SIGUSR1 after saving; the same command goes on (EX_TEMPFAIL of sysexits.h)."""
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""What clusters send before they take a machine away: SIGTERM, or SIGUSR1 (SLURM's ``--signal=USR1``)."""
 
 INTERRUPTED = 130
 """Stopped by Ctrl-C, after saving in a training run."""
 
 
 class Preempted(Exception):  # noqa: N818 (an answer to a request, no error)
-    """The run was asked to stop by SIGTERM, as clusters do, and has saved."""
+    """The run was asked to stop by one of `STOP_SIGNALS`, as clusters do, and has saved."""
+
+
+class Stopped(BaseException):
+    """One of `STOP_SIGNALS` came where nothing had to be saved first.
+
+    It passes everything that makes a reason in a row of one file's error, as `KeyboardInterrupt` does.
+    """
 
 
 class SettingError(ValueError):
@@ -24,12 +49,14 @@ class SettingError(ValueError):
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
     (Preempted, PREEMPTED),
+    (Stopped, PREEMPTED),
     (FileExistsError, 4),
     (PermissionError, 4),
     (FloatingPointError, 5),
     (SettingError, 2),
     (MemoryError, 6),
     (FileNotFoundError, 3),
+    (IsADirectoryError, 3),
     (NotADirectoryError, 3),
     (ValueError, 3),
     (OSError, 6),
@@ -38,7 +65,11 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 The first that fits an error is its code."""
 
+_SHARED_MEMORY = ("unable to write to file </torch", "unable to open shared memory", "unable to mmap")
+_SHARED_REMEDY = "shared memory (/dev/shm) is full; lower num_workers, or give the container more (--shm-size)"
+
 _RESOURCES = (
+    *((words, _SHARED_REMEDY) for words in _SHARED_MEMORY),
     ("DataLoader worker", "killed, most often for lack of memory; lower num_workers or batch_size"),
     ("out of memory", "lower batch_size"),
     ("Connection closed by peer", "another rank ended; its own last line says why"),
@@ -86,8 +117,10 @@ def exit_code(error: BaseException) -> int:
         6
     """
     root = root_of(error)
-    if _remedy(root):
+    if _remedy(root) or (isinstance(error, Exception) and lacks_space(error)):
         return 6
+    if isinstance(root, OSError) and root.errno == errno.EROFS:
+        return 4
     if _is_unknown_key(root):
         return 2
     if _is_of_another_version(error):
@@ -111,18 +144,21 @@ def _sentence(error: BaseException) -> str:
     if _is_of_another_version(error):
         return f"{type(root_of(error)).__name__}: {str(root_of(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
     error = root_of(error)
+    if isinstance(error, KeyboardInterrupt | Preempted | Stopped):
+        return str(error) or _stopped_by("Ctrl-C", "")
     if _is_unknown_key(error):
         guess = str(error.__cause__).split("?", maxsplit=1)[0]
         hint = f"; {guess[0].lower()}{guess[1:]}?" if "did you mean" in guess else ""
         return f"SettingError: the config has no part {error.args[0].removeprefix(_NO_KEY)!r}{hint}"
-    if isinstance(error, KeyboardInterrupt | Preempted):
-        return str(error) or "stopped by Ctrl-C; run the same command again"
     sentence = str(error).strip()
     if "DataLoader worker process" in sentence:  # torch puts the worker's whole traceback into the message
         sentence = sentence.splitlines()[-1]
         return sentence + _hint(error)
     if remedy := _remedy(error):
         return f"{type(error).__name__}: {sentence.splitlines()[0]}; {remedy}"
+    if isinstance(error, Exception) and lacks_space(error) and "make room" not in sentence:
+        first = sentence.splitlines()[0] if sentence else "nothing more is known"
+        sentence = f"{first}; a disk is full: make room and run the same command again"
     return f"{type(error).__name__}: {sentence}{_hint(error)}"
 
 
@@ -154,3 +190,60 @@ def _remedy(error: BaseException) -> str:
     if not isinstance(error, RuntimeError) or "in DataLoader worker process" in str(error):
         return ""
     return next((what for words, what in _RESOURCES if words in str(error)), "")
+
+
+@contextlib.contextmanager
+def stoppable(kept: str = "") -> Iterator[None]:
+    """Within the block, end as soon as one of `STOP_SIGNALS` or Ctrl-C comes: with its code, and a sentence.
+
+    It is for work that keeps what is done as it goes. In another thread than the main one nothing is done.
+
+    Args:
+        kept: what is not lost, for the sentence, as in "what is decoded is kept".
+    """
+    before = stop_at_once(kept)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if before and hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) in _insisting:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _insisting.remove(signal.getsignal(signal.SIGALRM))
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+_AGAIN = 3.0
+"""Seconds after which a stop that nothing came of is asked for again."""
+
+_insisting: list[_Handler] = []
+
+
+def stop_at_once(kept: str = "") -> dict[int, _Handler]:
+    """From now on, end as soon as one of `STOP_SIGNALS` or Ctrl-C comes; what was there before, by number.
+
+    What a handler raises can be lost: C code that imports a module clears the error and goes on (NumPy and OpenCV do).
+    So it is raised again until the block, or the process, has ended. Processes that are forked from this one, as a
+    loader's workers are, leave the signals to it.
+    """
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            return
+        if hasattr(signal, "setitimer"):
+            again: _Handler = lambda alarm, frame: stop(number, frame)  # noqa: E731
+            _insisting[:] = [again]
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt(_stopped_by("Ctrl-C", kept))
+        raise Stopped(_stopped_by(signal.Signals(number).name, kept))
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, stop) for number in (*STOP_SIGNALS, signal.SIGINT)}
+
+
+def _stopped_by(name: str, kept: str) -> str:
+    return f"stopped by {name}; {kept + ', ' if kept else ''}run the same command again"

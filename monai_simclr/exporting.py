@@ -18,7 +18,7 @@ from torch import nn
 
 from monai_simclr import recipes
 from monai_simclr.bundling import read_metadata
-from monai_simclr.files import write_atomically, write_json
+from monai_simclr.files import write_atomically, write_bytes, write_json, writing
 from monai_simclr.findings import check_finding_names
 from monai_simclr.inference import ClassifierCard, InferenceDataset, list_radiographs, read_card
 from monai_simclr.networks import FindingClassifier, encoder, load_classifier
@@ -132,10 +132,11 @@ def export_torchscript(bundle: str | Path, path: str | Path) -> Path:
     inference = _inference_config(bundle).encode()
     with tempfile.TemporaryDirectory() as folder:  # the file's name becomes that of the archive's folder
         made = Path(folder) / path.name
-        save_net_with_metadata(
-            traced, str(made), include_config_vals=False, append_timestamp=False,
-            meta_values=_metadata(bundle, card), more_extra_files={"inference.json": inference},
-        )  # fmt: skip
+        with writing(made):
+            save_net_with_metadata(
+                traced, str(made), include_config_vals=False, append_timestamp=False,
+                meta_values=_metadata(bundle, card), more_extra_files={"inference.json": inference},
+            )  # fmt: skip
         with write_atomically(path) as part:
             shutil.copyfile(made, part)
     return path
@@ -200,8 +201,7 @@ def _inference_config(bundle: str | Path) -> str:
 
 
 def _metadata(bundle: str | Path, card: ClassifierCard) -> dict[str, Any]:
-    text = (Path(bundle) / "configs" / "metadata.json").read_text(encoding="utf-8")
-    return {**json.loads(text), **metadata_of(card)}
+    return {**read_metadata(bundle), **metadata_of(card)}
 
 
 def _write_onnx(model: Any, metadata: Mapping[str, str], path: str | Path) -> Path:
@@ -212,8 +212,7 @@ def _write_onnx(model: Any, metadata: Mapping[str, str], path: str | Path) -> Pa
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(model)
-    with write_atomically(path) as part:
-        part.write_bytes(model.SerializeToString())
+    write_bytes(path, model.SerializeToString())
     return Path(path)
 
 

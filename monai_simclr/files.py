@@ -1,7 +1,7 @@
 """Whole-or-nothing writes, and checksums of what was written.
 
 A reader of one of our files sees the old bytes or the new ones, never a part: every output is written to a temporary
-sibling, flushed to the disk and renamed.
+sibling, flushed to the disk and renamed. A disk without room, or one that cannot be written, is named with the file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,9 +24,22 @@ from typing import Any, BinaryIO
 from monai_simclr.names import bytes_of, encodable
 
 __all__ = [
-    "KEY_VARIABLE", "hash_key", "keyed_hash", "open_regular", "sha256_of", "sync", "write_atomically", "write_json",
-    "write_text",
+    "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "open_regular",
+    "sha256_of", "sync", "write_atomically", "write_bytes", "write_json", "write_text", "writing",
 ]  # fmt: skip
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, a quota is used up, or the file is larger than it may be."""
+
+LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""The file system is mounted for reading, or the folder is not ours to write to."""
+
+_FULL_IN_WORDS = (
+    "No space left on device", "Disk quota exceeded", "os error 28", "os error 122", "os error 27",
+    "errno = 28", "errno = 122", "errno = 27", "PytorchStreamWriter failed", "database or disk is full",
+)  # fmt: skip
+"""What torch, safetensors, HDF5 and SQLite make of `FULL`; only the words are left."""
+
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
@@ -32,18 +47,93 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )  # fmt: skip
 
 
+class NoSpaceError(OSError):
+    """There is no room for a file; the sentence names the file and what it needs."""
+
+
+def lacks_space(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, says that there is no room on a disk.
+
+    Example:
+        >>> lacks_space(OSError(errno.EDQUOT, "Disk quota exceeded")), lacks_space(ValueError("no rows"))
+        (True, False)
+        >>> lacks_space(RuntimeError("PytorchStreamWriter failed writing file data/7: file write failed"))
+        True
+    """
+    seen: list[BaseException] = []
+    now: BaseException | None = error
+    while now is not None and now not in seen:
+        if (isinstance(now, OSError) and now.errno in FULL) or any(words in str(now) for words in _FULL_IN_WORDS):
+            return True
+        seen.append(now)
+        now = now.__cause__ or (None if now.__suppress_context__ else now.__context__)
+    return False
+
+
 @contextlib.contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
+def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
+    """Name the file, or the folder, in an error of what is written within the block.
+
+    Args:
+        path: what is written.
+        needed: bytes that it needs, as far as known.
+
+    Raises:
+        NoSpaceError: if there is no room, whatever library said so (says what is needed and what is free).
+        PermissionError: if it cannot be written, as on a read-only mount.
+
+    Example:
+        >>> with writing("models/a.pt"):
+        ...     raise OSError(errno.EROFS, "Read-only file system")
+        Traceback (most recent call last):
+        PermissionError: [Errno 30] models/a.pt cannot be written (Read-only file system); name a folder that can be
+    """
+    try:
+        yield
+    except Exception as error:
+        _name_in(error, Path(path), needed)
+        raise
+
+
+def _name_in(error: Exception, path: Path, needed: int) -> None:
+    """Raise the error anew, with the file's name, if it is about room or about leave to write."""
+    if isinstance(error, NoSpaceError) or (str(path) in str(error) and isinstance(error, PermissionError)):
+        return
+    if lacks_space(error):
+        number = error.errno if isinstance(error, OSError) and error.errno in FULL else errno.ENOSPC
+        known = f"{needed / 1e6:.1f} MB or more are needed, " if needed else ""
+        raise NoSpaceError(
+            number,
+            f"no space for {path} ({os.strerror(number)}): {known}{_free(path) / 1e6:.1f} MB are free on its disk; "
+            "make room and run the same command again",
+        ) from error
+    elsewhere = getattr(error, "filename", None) and Path(str(error.filename)).parent != path.parent  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and error.errno in LOCKED and not elsewhere:
+        raise PermissionError(
+            error.errno, f"{path} cannot be written ({os.strerror(error.errno)}); name a folder that can be"
+        ) from error
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where a file is, or shall be."""
+    return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | Path, needed: int = 0) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to, and rename it to `path` when the block ends well.
 
     Args:
         path: where the file shall be; its folder is made when it is missing.
+        needed: bytes that it needs, where they are known; for the message when there is no room.
 
     Yields:
         Path of the temporary file, in the same folder. The block must close what it opens there.
 
     Raises:
-        OSError: what the file system says (no space, read-only); `path` is then as it was and no temporary file stays.
+        NoSpaceError: if there is no room. As after every error, `path` is as it was and no temporary file stays.
+        PermissionError: if the folder cannot be written.
+        FileExistsError: if `path` is a folder.
 
     Example:
         >>> import tempfile, pathlib
@@ -54,18 +144,34 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder, and a file of that name shall be written; move it, or name another")
+    with writing(path, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
     part = Path(name)
     try:
         yield part
         sync(part)
         part.chmod(0o666 & ~_umask())
         os.replace(part, path)
+    except Exception as error:
+        _name_in(error, path, max(needed, part.stat().st_size if part.is_file() else 0))
+        raise
     finally:
         part.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all.
+
+    Libraries that write to a path by themselves (torch, safetensors) say of a full disk what only they understand, so
+    their bytes are made in memory and written here.
+    """
+    with write_atomically(path, len(content)) as part:
+        part.write_bytes(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -154,21 +260,34 @@ KEY_VARIABLE = "MONAI_SIMCLR_HASH_KEY"
 """Environment variable with the key of hashes, for whoever wants the same hashes in every folder."""
 
 
+_KEY = re.compile(r"[\x21-\x7e]{16,}")
+_NEW_KEY = "restore it, or remove it for a new key, with which all hashes in this folder become others"
+
+
 def hash_key(folder: str | Path) -> str:
     """The key of this folder's hashes: the environment's, the folder's own, or a new one that is left in the folder.
 
     Returns:
         What `KEY_VARIABLE` holds, or the content of ``hash_key.txt`` in `folder`, made when it is missing and readable
         by its owner only.
+
+    Raises:
+        ValueError: if the folder's key is damaged: with an empty one anybody could undo the hashes.
     """
     if os.environ.get(KEY_VARIABLE):
         return os.environ[KEY_VARIABLE]
     path = Path(folder) / "hash_key.txt"
-    if not path.is_file():
+    if not path.exists():
         with write_atomically(path) as part:
             part.write_text(secrets.token_hex(32), encoding="utf-8")
         path.chmod(0o600)
-    return path.read_text(encoding="utf-8").strip()
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a key of hashes ({error}); {_NEW_KEY}") from error
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{path} holds no key of hashes (one word of 16 characters or more was expected); {_NEW_KEY}")
+    return key
 
 
 def sync(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import platform
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_simclr._version import __version__
-from monai_simclr.files import write_json
+from monai_simclr.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.names import shown
 
 __all__ = ["METRICS_FILE", "closing_line", "package_versions", "plain", "print_table", "read_metrics", "write_metrics"]
@@ -75,7 +74,7 @@ def write_metrics(
         "platform": platform.platform(),
     }
     path = Path(output_dir) / METRICS_FILE
-    write_json(path, plain(content))
+    write_sealed_json(path, plain(content))
     return path
 
 
@@ -84,18 +83,16 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if the file is not one of ours.
+        ValueError: if the file is not one of ours, or was altered.
     """
     path = Path(path)
     path = path / METRICS_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no metrics at {path}; run the bundle command that writes them first")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not {"command", "values", "split"} <= set(content):
-        raise ValueError(f"{path} is not a metrics file of ours: it lacks command, values or split")
+    remedy = "run the command that writes it again"
+    content: dict[str, Any] = read_json(path, "a metrics file of ours", remedy, ("command", "values", "split"))
+    if not isinstance(content["command"], str) or not isinstance(content["values"], dict):
+        raise DamagedFileError(path, "has a command that is not text, or values that are not a mapping", remedy)
     return content
 
 

@@ -7,6 +7,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import pandas as pd
 
+from monai_simclr.artefacts import reading
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import select_images, similar_images
 from monai_simclr.names import shown
@@ -83,7 +84,8 @@ def row_of(embeddings: Embeddings, image: str) -> int:
 def _labelled(embeddings: Embeddings, path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"no list of labelled images at {shown(path)}")
-    table = read_table(path)
+    with reading(path, "a table of labelled images", "write it as CSV in UTF-8 with a column image"):
+        table = read_table(path)
     if "image" not in table:
         raise ValueError(f"{shown(path)} has no column image; it has {list(table.columns)}")
     found = embeddings.index["image"].map(_file_name).isin(set(table["image"].map(_file_name))).to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch.utils.data import DataLoader, Dataset
 
-from monai_simclr.exits import Preempted, exit_code, last_line
+from monai_simclr.exits import STOP_SIGNALS, Preempted, Stopped, exit_code, last_line, stoppable
 
 
 class _Dies(Dataset):
@@ -110,3 +111,54 @@ def test_ctrl_c_ends_a_command_with_130_and_a_sentence(tmp_path):
     _, last = process.communicate(timeout=60)
     assert process.returncode == 130
     assert last == "stopped by Ctrl-C; run the same command again\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_a_cluster_sends_ends_any_command_with_75_and_a_sentence(tmp_path, number):
+    command = [sys.executable, "-m", "monai_simclr", "phantoms", str(tmp_path / "phantoms"), "--patients", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "phantoms").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, last = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert last.splitlines()[-1] == f"stopped by {signal.Signals(number).name}; run the same command again"
+    assert "Error" not in last
+
+
+def test_a_stop_passes_what_makes_a_reason_of_one_files_error_and_the_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+
+    def ask_while_errors_are_caught() -> None:
+        with stoppable("rows are kept"), contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(1)
+
+    with pytest.raises(Stopped, match="stopped by SIGUSR1; rows are kept, run the same command again"):
+        ask_while_errors_are_caught()
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+    assert exit_code(Stopped("stopped")) == 75
+
+
+def test_a_forked_child_leaves_the_signals_to_its_parent():
+    with stoppable():
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_stop_that_c_code_swallows_is_asked_for_again():
+    def swallowed() -> None:
+        with stoppable():
+            with contextlib.suppress(BaseException):  # as a C extension clears what is raised while it imports
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+
+    started = time.monotonic()
+    with pytest.raises(Stopped, match="stopped by SIGTERM; run the same command again"):
+        swallowed()
+    assert time.monotonic() - started < 15
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "monai_simclr"
 
 L2_AND_BELOW = [
-    *("findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
+    *("artefacts", "findings", "files", "fitting", "ops", "losses", "networks", "optimizers", "embeddings", "results"),
     *("locks", "progress", "ranks", "checkpoints", "names", "tables"),
     *("data", "transforms", "engines", "evaluation"),
 ]
@@ -28,35 +28,41 @@ MAY_IMPORT: dict[str, list[str]] = {
     "fitting": [],
     "ops": ["fitting"],
     "losses": [],
-    "networks": ["files"],
+    "networks": ["artefacts", "files"],
     "optimizers": [],
-    "embeddings": ["files", "tables"],
-    "results": ["files", "names"],
-    "exits": ["names"],
+    "embeddings": ["artefacts", "tables"],
+    "results": ["artefacts", "names"],
+    "exits": ["files", "names"],
+    "artefacts": ["files"],
     "locks": [],
     "progress": [],
     "ranks": [],
     "checkpoints": ["files"],
-    "data": ["findings", "files", "names", "tables", "fitting", "locks", "ops", "progress", "ranks"],
+    "data": [
+        *("artefacts", "exits", "findings", "files", "names", "tables", "fitting", "locks", "ops", "progress", "ranks"),
+    ],
     "transforms": ["ops"],
     "engines": ["embeddings", "ranks"],
     "evaluation": ["findings", "embeddings", "files"],
     "recipes": ["data", "transforms", "ops"],
-    "handlers": ["evaluation", "embeddings", "results", "files", "tables", "exits", "ranks", "checkpoints"],
+    "handlers": [
+        *("artefacts", "evaluation", "embeddings", "results", "files", "tables", "exits", "ranks", "checkpoints"),
+    ],
     "audit": ["data", "findings", "files", "names", "tables", "results"],
-    "report": ["evaluation", "embeddings", "results", "files", "tables", "findings"],
+    "report": ["artefacts", "evaluation", "embeddings", "results", "files", "tables", "findings"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
     "inference": [
         "ops",
         *("files", "names", "tables", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"),
+        "artefacts",
     ],
     "workflows": [*L2_AND_BELOW, "exits", "recipes", "handlers", "inference"],
     "predicting": ["exits", "files", "inference", "tables"],
     "exporting": ["bundling", "files", "findings", "inference", "networks", "recipes", "verifying"],
     "verifying": ["bundles", "pickles"],
     "pickles": [],
-    "bundling": ["exits", "findings", "files", "bundles"],
-    "worklists": ["names", "tables", "embeddings", "evaluation", "results"],
+    "bundling": ["artefacts", "exits", "findings", "files", "bundles"],
+    "worklists": ["artefacts", "names", "tables", "embeddings", "evaluation", "results"],
     "study": [*L2_AND_BELOW, "recipes", "report", "workflows", "bundling"],
     "demo": [*L2_AND_BELOW, "recipes", "handlers", "report", "workflows", "bundling", "study"],
     "cli": [
@@ -69,7 +75,7 @@ MAY_IMPORT: dict[str, list[str]] = {
 }
 EVERYBODY_MAY = {"_version"}
 LIGHT_ROOMS = [
-    *("findings", "names", "files", "tables", "fitting", "results", "exits", "locks", "checkpoints"),
+    *("artefacts", "findings", "names", "files", "tables", "fitting", "results", "exits", "locks", "checkpoints"),
     *("cli", "__init__", "__main__", "_version"),
 ]
 

@@ -26,7 +26,10 @@ def test_results_import_neither_torch_nor_monai():
 
 def test_a_foreign_file_is_refused(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a metrics file of ours"):
+    with pytest.raises(
+        ValueError,
+        match=r"metrics\.json cannot be read as a metrics file of ours: it lacks command, values, split; run",
+    ):
         read_metrics(tmp_path)
     with pytest.raises(FileNotFoundError, match="no metrics at"):
         read_metrics(tmp_path / "absent")

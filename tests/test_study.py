@@ -117,7 +117,9 @@ def test_other_settings_in_the_same_folder_are_refused(ground, done):
 def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeypatch):
     """A folder that was begun with the draws of another version would mix them in silence."""
     monkeypatch.setattr(runs, "label_fraction", lambda *given: label_fraction(*given)[1:])
-    with pytest.raises(ValueError, match="was made with another labelled_sha256; give this study a folder of its own"):
+    with pytest.raises(
+        ValueError, match=r"was made with other settings: labelled_sha256 was \w{64}, is \w{64}; give this study a"
+    ):
         run_study(done[0])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, ReaderSettings
 from monai_simclr.data.reading import read_radiograph
+from monai_simclr.exits import STOP_SIGNALS
 from monai_simclr.files import sha256_of
 from monai_simclr.fitting import quantize
 
@@ -124,12 +125,13 @@ def serve() -> None:
     """Be a decoding process: settings, then rows and paths come on stdin; a record goes to stdout for each.
 
     It ends when stdin does, so it never outlives the process that began it. What libraries print goes to stderr.
-    Ctrl-C is left to the process that began it. An image that takes longer than the limit ends this process by
-    SIGALRM, which that process understands.
+    Ctrl-C, SIGTERM and SIGUSR1 are left to the process that began it. An image that takes longer than the limit ends
+    this process by SIGALRM, which that process understands.
     """
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
     _one_thread()
     orders = sys.stdin.buffer
     start = json.loads(orders.readline())

@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from monai_simclr.data.phantom import FINDINGS, Phantom, draw_phantom, images_of
-from monai_simclr.files import write_atomically, write_text
+from monai_simclr.files import write_atomically, write_text, writing
 from monai_simclr.findings import NO_FINDING
 
 __all__ = ["phantom_to_dicom", "write_dicom_phantoms", "write_nih_phantoms"]
@@ -175,8 +175,8 @@ def _quantized(phantom: Phantom) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint1
 
 
 def _write_png(path: Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"OpenCV could not write {path}; see whether the folder can be written and has room")
+    with writing(path):  # not atomically: thousands of files, and a stop leaves an archive that nobody has asked for
+        path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def _nih_row(name: str, phantom: Phantom) -> str:

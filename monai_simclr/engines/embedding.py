@@ -30,11 +30,21 @@ def embed(
         batch_size: B.
 
     Returns:
-        float32 ``(N, D)``.
+        float32 ``(N, D)``, finite.
+
+    Raises:
+        FloatingPointError: if an output is not finite (names the first image by its place).
     """
     network = network.to(device).eval()
     parts = []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.array(images[start : start + batch_size]))[:, None]
         parts.append(network(finish(batch).to(device)).float().cpu().numpy())
-    return np.concatenate(parts)
+    made = np.concatenate(parts)
+    strange = np.flatnonzero(~np.isfinite(made).all(axis=1))
+    if len(strange):
+        raise FloatingPointError(
+            f"the network's outputs for {len(strange)} of {len(made)} images are not finite, the first is image "
+            f"{strange[0]}; its weights have diverged: lower the learning rate, and train again"
+        )
+    return made

@@ -36,6 +36,24 @@ class Novelty:
     false_alarm: float
     n: int
 
+    def check(self) -> None:
+        """Raise `ValueError` if a part of it cannot be: what a file says is checked before distances rest on it."""
+        if self.mean.ndim != 1 or self.components.shape != (len(self.variances), len(self.mean)):
+            raise ValueError(
+                f"the mean {self.mean.shape}, components {self.components.shape} and variances "
+                f"{self.variances.shape} do not go together"
+            )
+        arrays = (self.mean, self.components, self.variances)
+        if not all(np.issubdtype(one.dtype, np.floating) and np.isfinite(one).all() for one in arrays):
+            raise ValueError("the mean, the components or the variances are not finite numbers")
+        if not ((self.variances > 0).all() and 0 < self.noise < math.inf):
+            raise ValueError("the variances and the noise must be greater than 0")
+        if not (0 <= self.threshold < math.inf and 0 < self.false_alarm <= 1 and self.n >= 1):
+            raise ValueError(
+                f"a threshold of {self.threshold} with a false alarm rate of {self.false_alarm} on {self.n} images "
+                "cannot be"
+            )
+
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Mahalanobis distance under probabilistic PCA, per direction: about 1 for a training image.
 

@@ -17,7 +17,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from monai_simclr.artefacts import reading
 from monai_simclr.checkpoints import newest_checkpoint, save_checkpoint
+from monai_simclr.files import lacks_space, writing
 from monai_simclr.handlers.progress import raise_after_all
 from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.ranks import answers, is_first, world_size
@@ -27,6 +29,8 @@ __all__ = ["Checkpoint", "Stateful", "check_same"]
 logger = logging.getLogger("monai_simclr.training")
 
 _FORMAT = 1
+_PARTS = ("format", "iteration", "epoch_length", "identity", "objects", "scaler")
+_REMEDY = "remove it, and the one before it is taken"
 _SHOWN = 8
 """Differences between two runs that a message names."""
 
@@ -82,9 +86,9 @@ def _other_run(folder: Path, differ: list[str]) -> FileExistsError:
 class Checkpoint:
     """Resume when a trainer starts, save while it runs, save and stop when it is asked to.
 
-    On SIGTERM and SIGINT the iteration is finished, the state saved, and `Preempted` or `KeyboardInterrupt` raised; a
-    second SIGINT stops at once. Several ranks stop after the same iteration; the first rank writes. A checkpoint is
-    taken after all other handlers of an iteration or an epoch, wherever this one stands among them.
+    On SIGTERM, SIGUSR1 and SIGINT the iteration is finished, the state saved, and `Preempted` or `KeyboardInterrupt`
+    raised; a second SIGINT stops at once. Several ranks stop after the same iteration; the first rank writes. A
+    checkpoint is taken after all other handlers of an iteration or an epoch, wherever this one stands among them.
 
     Args:
         folder: where the checkpoints of the run are; on a disk that all ranks share.
@@ -98,7 +102,8 @@ class Checkpoint:
 
     Raises:
         FileExistsError: at the start, if the folder holds another run (names each difference).
-        ValueError: at the start, if no checkpoint is whole, or ranks see different ones.
+        ValueError: at the start, if no checkpoint is whole or the newest is none of this run's, or ranks see different
+            ones.
         OSError: if the disk is full; the last checkpoint stays.
     """
 
@@ -135,9 +140,12 @@ class Checkpoint:
         done = 0
         if found is not None:
             path, content = found
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with reading(path, "a checkpoint of training", _REMEDY):
+                state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                _check_parts(state, self.objects)
             self._check(state, engine)
-            self._take_up(state, engine)
+            with reading(path, "a checkpoint of training", _REMEDY):
+                self._take_up(state, engine)
             done = engine.state.iteration
             logger.info(f"going on from {path}: {_where(engine)}")
         everywhere = answers(done)
@@ -223,6 +231,9 @@ class Checkpoint:
 
     def _finish(self, engine: Engine, error: BaseException | None = None) -> None:
         self._signals.release()
+        if isinstance(error, Exception) and lacks_space(error):
+            with writing(self.folder.parent):  # a handler that writes there, as TensorBoard's, names no file
+                raise error
 
     def _check(self, state: Mapping[str, Any], engine: Engine) -> None:
         if state["format"] != _FORMAT:
@@ -251,6 +262,27 @@ class Checkpoint:
                 f"{self.folder} stopped within epoch {epoch}, where this loader cannot go on; give it a KeyedSampler"
             )
         start_at(epoch, batches * loader.batch_size)
+
+
+def _check_parts(state: Any, objects: Mapping[str, Stateful]) -> None:
+    """Raise `ValueError` unless a checkpoint has its parts, with values that a run can have."""
+    if not isinstance(state, dict) or not set(_PARTS) <= set(state):
+        raise ValueError(f"it lacks one of {', '.join(_PARTS)}")
+    if isinstance(state["format"], int) and state["format"] != _FORMAT:
+        return  # said with the differences of the run
+    if not isinstance(state["iteration"], int) or state["iteration"] < 0:
+        raise ValueError(f"its iteration is {state['iteration']!r}")
+    if not isinstance(state["identity"], dict) or not all(isinstance(v, str) for v in state["identity"].values()):
+        raise ValueError("its identity is not a mapping of text")
+    if not isinstance(state["objects"], dict) or not isinstance(state["format"], int):
+        raise ValueError("its objects are not a mapping, or its format is not a number")
+    missing = sorted(set(objects) - set(state["objects"]))
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for name, one in objects.items():
+        held = state["objects"][name] if isinstance(one, nn.Module) else {}
+        if not all(bool(value.isfinite().all()) for value in held.values() if isinstance(value, Tensor)):
+            raise ValueError(f"the weights of {name} are not finite")
 
 
 def _bare(one: Any) -> Any:

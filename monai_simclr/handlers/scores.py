@@ -88,7 +88,16 @@ def mean_auroc(scores: Tensor, labels: Tensor) -> float:
     """Mean AUROC of scores ``(N, K)`` against labels ``(N, K)``, as in `MeanAUROC`.
 
     Both may be ``(N,)`` too: ignite's `EpochMetric` drops the second dimension of a single finding.
+
+    Raises:
+        FloatingPointError: if a score is not finite: the weights, or what they make of these images, have blown up.
     """
+    strange = int((~torch.isfinite(scores)).sum())
+    if strange:
+        raise FloatingPointError(
+            f"{strange} of {scores.numel()} scores of validation images are not finite, so the network has diverged "
+            "since its last step; lower the learning rate, or look at these images"
+        )
     values = []
     columns = (values_of.cpu().reshape(len(values_of), -1).unbind(1) for values_of in (scores, labels))
     for score, label in zip(*columns, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
+from monai_simclr.artefacts import reading
 from monai_simclr.inference.card import read_card
 
 __all__ = ["Calibratedd", "postprocessing"]
@@ -32,7 +34,7 @@ class Calibratedd(MapTransform):
         thresholds: logits, one a finding, None where there is none; no decisions are made when left out.
 
     Raises:
-        ValueError: if the number of logits is another.
+        ValueError: if a temperature is not above 0, or the number of logits is another.
 
     Example:
         >>> made = Calibratedd("pred", [1.0, 2.0], [0.5, None])({"pred": torch.tensor([0.0, 0.0])})
@@ -44,6 +46,8 @@ class Calibratedd(MapTransform):
         self, keys: KeysCollection, temperatures: Sequence[float], thresholds: Sequence[float | None] | None = None
     ) -> None:
         super().__init__(keys)
+        if not all(0 < temperature < math.inf for temperature in temperatures):
+            raise ValueError(f"temperatures must be finite and greater than 0, got {list(temperatures)}")
         self.temperatures = torch.tensor(temperatures, dtype=torch.float32)
         known = None if thresholds is None else [float("nan") if one is None else one for one in thresholds]
         self.thresholds = None if known is None else torch.tensor(known, dtype=torch.float64)
@@ -75,7 +79,10 @@ def postprocessing(findings: Sequence[str], operating: str | None, ckpt_path: st
         KeyError: if a finding has no temperature.
     """
     if operating is not None:
-        found = json.loads(operating)
+        with reading("metadata.json", "the metadata of an exported classifier", "export it again"):
+            found = json.loads(operating)
+            for one in found.values():
+                one["temperature"] = float(one["temperature"])
     elif Path(ckpt_path).is_file():
         card = read_card(ckpt_path)
         found = {name: {"temperature": one.temperature, "threshold_logit": one.threshold}

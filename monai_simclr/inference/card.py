@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
+import safetensors.numpy
 
+from monai_simclr.artefacts import read_json, read_tensor_file, reading, write_sealed_json, write_tensor_file
 from monai_simclr.evaluation import Novelty
 from monai_simclr.evaluation.calibration import is_at_bound
 from monai_simclr.evaluation.predictions import sigmoid
-from monai_simclr.files import sha256_of, write_atomically, write_json
+from monai_simclr.files import sha256_of
 from monai_simclr.results import package_versions
 
 __all__ = ["ClassifierCard", "Operating", "hash_of", "read_card", "write_card"]
@@ -26,6 +27,9 @@ logger = logging.getLogger("monai_simclr")
 
 _FORMAT = 2
 """Of ``classifier.json``. 1 had no number, and temperatures that were fitted without a prior."""
+
+_WHAT, _REMEDY = "the card of a classifier", "restore it from a copy, or run configs/train.json again"
+_PARTS = ("findings", "preprocessing", "operating", "novelty")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,19 @@ class Operating:
     n: int = 0
     positives: int = 0
     temperature_at_bound: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what turns probabilities round or makes them meaningless."""
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"a temperature must be finite and greater than 0, got {self.temperature}")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise ValueError(f"a threshold is a finite logit, or None, got {self.threshold}")
+        if not 0 < self.specificity < 1:
+            raise ValueError(f"a specificity lies between 0 and 1, got {self.specificity}")
+        if not 0 <= self.positives <= self.n:
+            raise ValueError(f"{self.positives} positives of {self.n} images cannot be")
+        if any(not (value is None or 0 <= value <= 1) for value in self.achieved.values()):
+            raise ValueError(f"a specificity or sensitivity lies between 0 and 1, got {dict(self.achieved)}")
 
 
 @dataclass(frozen=True)
@@ -141,8 +158,7 @@ def write_card(card: ClassifierCard, model_path: str | Path) -> Path:
     folder = Path(model_path).parent
     novelty = folder / "novelty.safetensors"
     arrays = {name: np.ascontiguousarray(value) for name, value in _arrays(card.novelty).items()}
-    with write_atomically(novelty) as part:
-        save_file(arrays, part, metadata={"made_for": sha256_of(model_path)})
+    write_tensor_file(novelty, safetensors.numpy.save(arrays, metadata={"made_for": sha256_of(model_path)}))
     numbers = {key: value for key, value in asdict(card.novelty).items() if not isinstance(value, np.ndarray)}
     content = {
         "format": _FORMAT,
@@ -156,7 +172,7 @@ def write_card(card: ClassifierCard, model_path: str | Path) -> Path:
         "versions": package_versions(),
     }
     path = folder / "classifier.json"
-    write_json(path, content)
+    write_sealed_json(path, content)
     return path
 
 
@@ -176,22 +192,38 @@ def read_card(model_path: str | Path) -> ClassifierCard:
         raise FileNotFoundError(
             f"no {path.name} beside {model.name}: it holds the thresholds and calibration; run configs/train.json again"
         )
-    content = _of_this_format(json.loads(path.read_text(encoding="utf-8")), path)
+    content = read_json(path, _WHAT, _REMEDY, ("model_sha256", "novelty_sha256", *_PARTS))
+    with reading(path, _WHAT, _REMEDY):
+        content = _of_this_format(content, path)
     novelty = path.parent / "novelty.safetensors"
     for file, name in ((model, "model_sha256"), (novelty, "novelty_sha256")):
         if not file.is_file() or sha256_of(file) != content[name]:
-            raise ValueError(
-                f"{file.name} is not the file that {path.name} was written for; restore both, or train again"
-            )
-    with safe_open(novelty, framework="numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    card = ClassifierCard(
-        findings=content["findings"],
-        preprocessing=content["preprocessing"],
-        operating={name: Operating(**one) for name, one in content["operating"].items()},
-        novelty=Novelty(**arrays, **content["novelty"]),
-    )
+            raise ValueError(f"{file} is not the file that {path.name} was written for; restore both, or train again")
+    with reading(novelty, "the novelty of a classifier", _REMEDY):
+        arrays = safetensors.numpy.load(read_tensor_file(novelty, "the novelty of a classifier", _REMEDY)[1])
+    with reading(path, _WHAT, _REMEDY):
+        card = ClassifierCard(
+            findings=content["findings"],
+            preprocessing=content["preprocessing"],
+            operating={name: Operating(**one) for name, one in content["operating"].items()},
+            novelty=Novelty(**{**arrays, **content["novelty"]}),
+        )
+        _check(card)
+        if "preprocessing_sha256" in content and content["preprocessing_sha256"] != hash_of(card.preprocessing):
+            raise ValueError("its preprocessing does not fit its checksum, so it was altered")
     return replace(card, model_sha256=content["model_sha256"])
+
+
+def _check(card: ClassifierCard) -> None:
+    """Raise `ValueError` if the parts of a card do not go together, or cannot be."""
+    names = card.findings
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"its findings are {names!r}, not a list of names")
+    if len(set(names)) < len(names) or set(names) != set(card.operating):
+        raise ValueError(f"its findings {names} do not go with the operating points of {sorted(card.operating)}")
+    if not isinstance(card.preprocessing, dict):
+        raise ValueError("its preprocessing is not a mapping")
+    card.novelty.check()
 
 
 def _of_this_format(content: dict[str, Any], path: Path) -> dict[str, Any]:

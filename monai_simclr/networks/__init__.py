@@ -14,6 +14,7 @@ from monai_simclr.networks.weights import encoder_header as encoder_header
 from monai_simclr.networks.weights import load_classifier as load_classifier
 from monai_simclr.networks.weights import load_encoder as load_encoder
 from monai_simclr.networks.weights import patients_seen as patients_seen
+from monai_simclr.networks.weights import read_weights as read_weights
 from monai_simclr.networks.weights import save_classifier as save_classifier
 from monai_simclr.networks.weights import save_encoder as save_encoder
 
@@ -27,6 +28,7 @@ __all__ = [
     "load_classifier",
     "load_encoder",
     "patients_seen",
+    "read_weights",
     "save_classifier",
     "save_encoder",
     "start_from",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from monai_simclr.artefacts import DamagedFileError, reading
+
 __all__ = ["start_from"]
+
+_REMEDY = "save model.state_dict(), by torch.save or as safetensors"
 
 # What others hold in or beside an encoder: classification layers, projection heads, torchxrayvision's operating points.
 _NOT_ENCODER = re.compile(r"(fc|classifier|head|class_layers|op_threshs|projector|projection_head|prototypes)(\.|$)")
@@ -71,18 +74,22 @@ def start_from(network: nn.Module, weights: Mapping[str, object] | str | Path) -
 
 
 def _read(path: str | Path) -> Mapping[str, object]:
-    if Path(path).suffix == ".safetensors":
-        return load_file(path)
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than weights, and reading the rest would run code from the file; where you trust it, "
-            "load it yourself and pass model.state_dict()"
-        ) from error
-    if not isinstance(held, Mapping):
-        raise ValueError(f"{path} holds a {type(held).__name__}, not a state dict; save model.state_dict()")
-    return held
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}; name the file of a state dict")
+    with reading(path, "a state dict", _REMEDY):
+        if Path(path).suffix == ".safetensors":
+            return safetensors.torch.load(Path(path).read_bytes())
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # pickle's own, which nobody may import here
+            if "Unsupported" not in str(error):
+                raise
+            problem = "holds more than weights, and reading the rest would run code from the file"
+            remedy = "where you trust it, load it yourself and pass model.state_dict()"
+            raise DamagedFileError(path, problem, remedy) from error
+        if not isinstance(held, Mapping):
+            raise DamagedFileError(path, f"holds a {type(held).__name__}, not a state dict", _REMEDY)
+        return held
 
 
 def _encoder_weights(held: Mapping[str, object], wanted: set[str]) -> dict[str, Tensor]:

@@ -1,26 +1,47 @@
-"""Encoders and classifiers as files: written whole or not at all, read without running code."""
+"""Encoders and classifiers as files: written whole or not at all, checked and read without running code."""
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from monai_simclr.files import write_atomically
+from monai_simclr.artefacts import (
+    DamagedFileError,
+    check_archive,
+    no_checksum,
+    read_tensor_file,
+    reading,
+    sealed_archive,
+    write_tensor_file,
+)
+from monai_simclr.files import write_bytes
 from monai_simclr.networks.encoders import Norm, encoder
 from monai_simclr.networks.heads import FindingClassifier
 
-__all__ = ["encoder_header", "load_classifier", "load_encoder", "patients_seen", "save_classifier", "save_encoder"]
+__all__ = [
+    "encoder_header", "load_classifier", "load_encoder", "patients_seen", "read_weights", "save_classifier",
+    "save_encoder",
+]  # fmt: skip
+
+_ENCODER = "an encoder of monai-simclr"
+_RESTORE_ENCODER = "restore it from a copy, or pretrain again"
+_CLASSIFIER = "a classifier of monai-simclr"
+_RESTORE_CLASSIFIER = "restore it and classifier.json from a copy, or train again"
+_WIDEST = 16.0
 
 
 def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]) -> Path:
     """Write an encoder's weights as safetensors, whole or not at all; equal weights and headers make equal bytes.
+
+    A checksum goes into the header.
 
     Args:
         path: the file.
@@ -32,20 +53,9 @@ def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]
         `path`.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    content = _in_order(save(weights, metadata={key: str(value) for key, value in header.items()}))
-    with write_atomically(path) as part:
-        part.write_bytes(content)
+    about = {key: str(value) for key, value in header.items()}
+    write_tensor_file(path, safetensors.torch.save(weights, metadata=about))
     return Path(path)
-
-
-def _in_order(content: bytes) -> bytes:
-    """What safetensors made, its metadata sorted: it puts them in an order that differs from one time to the next."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def encoder_header(path: str | Path) -> dict[str, str]:
@@ -53,17 +63,25 @@ def encoder_header(path: str | Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: if there is no file (says what makes one).
-        ValueError: if the file is not one of ours.
+        ValueError: if the file is not one of ours, or was altered.
     """
+    return _read_encoder(path)[0]
+
+
+def _read_encoder(path: str | Path) -> tuple[dict[str, str], bytes]:
+    """The header of an encoder's file, checked, and the file's bytes."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no encoder at {path}; run configs/pretrain.json first, it leaves one there")
-    with safe_open(path, framework="pt") as file:
-        header = dict(file.metadata() or {})
+    header, content = read_tensor_file(path, _ENCODER, _RESTORE_ENCODER)
     if not {"name", "width"} <= set(header):
-        raise ValueError(
-            f"{path} is not an encoder of monai-simclr: its header has {sorted(header)}, not name and width"
+        raise DamagedFileError(
+            path, f"is not {_ENCODER}: its header has {sorted(header)}, not name and width", _RESTORE_ENCODER
         )
-    return header
+    with reading(path, _ENCODER, _RESTORE_ENCODER):
+        if not 0 < float(header["width"]) <= _WIDEST:
+            raise ValueError(f"its width is {header['width']}, not above 0 and at most {_WIDEST:g}")
+        patients_seen(header)
+    return header, content
 
 
 def load_encoder(
@@ -79,9 +97,10 @@ def load_encoder(
 
     Raises:
         FileNotFoundError: if there is no file.
-        ValueError: if the file holds another architecture than asked for.
+        ValueError: if the file holds another architecture than asked for, was altered, or holds weights that are not
+            finite.
     """
-    header = encoder_header(path)
+    header, content = _read_encoder(path)
     stored = (header["name"], float(header["width"]), cast(Norm, header.get("norm", "batch")))
     wanted = (name or stored[0], stored[1] if width is None else float(width), norm or stored[2])
     if stored != wanted:
@@ -89,9 +108,11 @@ def load_encoder(
             f"{path} holds {_named(*stored)}, but metadata.json asks for {_named(*wanted)}; "
             "pretrain again, or set encoder in metadata.json to what the file holds"
         )
-    network = encoder(*stored)
-    with safe_open(path, framework="pt") as file:
-        network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    with reading(path, _ENCODER, _RESTORE_ENCODER):
+        weights = safetensors.torch.load(content)
+        _check_values(weights)
+        network = encoder(*stored)
+        network.load_state_dict(weights)
     return network.eval()
 
 
@@ -107,17 +128,24 @@ def load_classifier(
 
     Raises:
         FileNotFoundError: if there is no file: predictions would come from random weights.
-        ValueError: if the weights belong to another encoder or to other findings.
+        ValueError: if the weights belong to another encoder or to other findings, were altered, or are not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"no checkpoint at {path}, so predictions would come from random weights; run configs/train.json first"
         )
-    weights = torch.load(path, map_location="cpu", weights_only=True)
+    weights = read_weights(path, _CLASSIFIER, _RESTORE_CLASSIFIER)
     extra = weights.get("_extra_state")
-    if not isinstance(extra, Tensor):
-        raise ValueError(f"{path} is not a classifier of monai-simclr: it does not say its findings")
-    network.set_extra_state(extra)
+    if extra is None:
+        raise DamagedFileError(path, f"is not {_CLASSIFIER}: it does not say its findings", _RESTORE_CLASSIFIER)
+    with reading(path, _CLASSIFIER, _RESTORE_CLASSIFIER):
+        findings = json.loads(bytes(extra.tolist()))
+        if not isinstance(findings, list):
+            raise ValueError("its findings are not a list")
+    try:
+        network.set_extra_state(extra)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -129,15 +157,59 @@ def load_classifier(
 
 
 def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
-    """Write a classifier's bare state dict, its findings inside; it loads with ``weights_only=True``."""
-    with write_atomically(path) as part, open(part, "wb") as file:  # of a path, torch keeps the name in the file
-        torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, file)
+    """Write a classifier's bare state dict, its findings inside; it loads with ``weights_only=True``.
+
+    The file, a zip archive, has one member more than torch reads: a checksum.
+    """
+    file = io.BytesIO()  # torch says of a full disk what nobody understands; write_bytes does not
+    torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, file)
+    write_bytes(path, sealed_archive(file.getvalue()))
     return Path(path)
 
 
 def patients_seen(header: Mapping[str, str]) -> frozenset[str]:
-    """Keyed hashes (key: the header's `patients_key`) of the patients that a pretrained encoder has seen."""
-    return frozenset(json.loads(header.get("patients_seen", "[]")))
+    """Keyed hashes (key: the header's `patients_key`) of the patients that a pretrained encoder has seen.
+
+    Raises:
+        ValueError: if the header holds something else.
+    """
+    seen = json.loads(header.get("patients_seen", "[]"))
+    if not isinstance(seen, list) or not all(isinstance(one, str) for one in seen):
+        raise ValueError("patients_seen is not a list of hashes")
+    return frozenset(seen)
+
+
+def read_weights(path: str | Path, what: str, remedy: str) -> Mapping[str, Tensor]:
+    """A state dict that `torch.save` wrote: names and tensors, all of them finite; no code in it is run.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message, as in "an encoder".
+        remedy: what to do when it is not.
+
+    Raises:
+        DamagedFileError: if it is another kind of file, holds other things, or values that no network has.
+    """
+    with reading(path, what, remedy):
+        content = Path(path).read_bytes()
+        if not zipfile.is_zipfile(io.BytesIO(content)) or not check_archive(content):
+            no_checksum(path)
+        held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
+            raise ValueError(f"it holds a {type(held).__name__} of other things than tensors")
+        if not held or not all(isinstance(name, str) for name in held):
+            raise ValueError("its tensors have no names")
+        _check_values(held)
+        return held
+
+
+def _check_values(weights: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` if a weight is not finite, or a variance is negative."""
+    for name, value in weights.items():
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{name} has values that are not finite")
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise ValueError(f"{name} has negative values, and it is a variance")
 
 
 def _named(name: str, width: float, norm: str) -> str:

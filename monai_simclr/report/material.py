@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from monai_simclr.artefacts import read_arrays, read_json, reading
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import Predictions
 from monai_simclr.results import METRICS_FILE, read_metrics
 from monai_simclr.tables import read_table, unescaped_text
 
 __all__ = ["Material", "gather"]
+
+_AGAIN = "run the command that writes it again, or leave its folder out"
 
 
 @dataclass(frozen=True)
@@ -99,35 +101,51 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _read_pretraining(folder: Path, found: dict[str, Any]) -> None:
     if (folder / "history.json").is_file():
-        found["history"] = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+        found["history"] = read_json(folder / "history.json", "the history of pretraining", _AGAIN, kind=list)
+        with reading(folder / "history.json", "the history of pretraining", _AGAIN):
+            _check_history(found["history"])
 
 
 def _read_clusters(folder: Path, found: dict[str, Any]) -> None:
     if not (folder / "embeddings.npz").is_file():
         return
     found["embeddings"] = Embeddings.load(folder / "embeddings.npz")
-    table = read_table(folder / "clusters.csv")
-    largest = max(
-        (str(name) for name in table.columns if str(name).startswith("cluster_of_")),
-        key=lambda name: int(name.split("_")[-1]),
-    )
-    found["clusters"] = table[largest].astype(int).to_numpy()
+    with reading(folder / "clusters.csv", "a table of clusters", _AGAIN):
+        table = read_table(folder / "clusters.csv")
+        largest = max(
+            (str(name) for name in table.columns if str(name).startswith("cluster_of_")),
+            key=lambda name: int(name.split("_")[-1]),
+        )
+        found["clusters"] = table[largest].astype(int).to_numpy()
+        if len(table) != len(found["embeddings"]):
+            raise ValueError(f"its {len(table)} rows do not go with {len(found['embeddings'])} embeddings")
 
 
 def _read_scores(folder: Path, found: dict[str, Any]) -> None:
     for key, name in {"card": "scores.csv", "subgroups": "subgroups.csv"}.items():
         if (folder / name).is_file() and (folder / name).stat().st_size > 2:
-            found[key] = unescaped_text(pd.read_csv(folder / name))
-    if (folder / "scores.npz").is_file():
-        with np.load(folder / "scores.npz", allow_pickle=False) as file:
-            names = file["findings"].tolist()
-            found["test"] = Predictions(file["labels"], file["scores"], file["patients"], names)
-            if "val_scores" in file.files and len(file["val_scores"]):
-                found["val"] = Predictions(file["val_labels"], file["val_scores"], file["val_patients"], names)
+            with reading(folder / name, "a table of scores", _AGAIN):
+                found[key] = unescaped_text(pd.read_csv(folder / name))
+                if "score" not in found[key].columns and "group" not in found[key].columns:
+                    raise ValueError(f"it has the columns {list(found[key].columns)}")
+    path = folder / "scores.npz"
+    if path.exists():
+        arrays = read_arrays(path, "scores", _AGAIN, ["scores", "labels", "patients", "findings"])
+        with reading(path, "scores", _AGAIN):
+            names = arrays["findings"].tolist()
+            found["test"] = Predictions(arrays["labels"], arrays["scores"], arrays["patients"], names)
+            if "val_scores" in arrays and len(arrays["val_scores"]):
+                found["val"] = Predictions(arrays["val_labels"], arrays["val_scores"], arrays["val_patients"], names)
 
 
 def _read_study(folder: Path, found: dict[str, Any]) -> None:
-    found["study"] = read_metrics(folder)["values"]["few_label"]
+    with reading(folder / METRICS_FILE, "metrics of a study", _AGAIN):
+        found["study"] = read_metrics(folder)["values"]["few_label"]
+
+
+def _check_history(history: Sequence[Any]) -> None:
+    if not all(isinstance(row, dict) and isinstance(row.get("epoch", 0), int | float) for row in history):
+        raise ValueError("its entries are not mappings with the number of an epoch")
 
 
 def _nothing(folder: Path, found: dict[str, Any]) -> None:
@@ -145,7 +163,7 @@ def _command(folder: Path, command: str) -> list[str]:
     path = folder / "config.json"
     if not path.is_file():
         return []
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path, "the executed config of a run", _AGAIN)
     plain = {
         key: value for key, value in config.items()
         if isinstance(value, str | int | float | bool) and not str(value).startswith(("$", "@")) and key[0] != "_"
@@ -161,9 +179,14 @@ def _thumbnails(folder: Path, embeddings: Embeddings, store: str | Path | None) 
     places = [Path(store)] if store else sorted((folder.parent.parent / "cache").glob("*"))
     for place in places:
         if (place / "images.npy").is_file() and (place / "index.csv").is_file():
-            images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)
-            names = read_table(place / "index.csv")["image"].map(lambda name: Path(name).name)
-            mine = embeddings.index["image"].astype(str).map(lambda name: Path(name).name)
+            with reading(place, "an image store", "build it again with monai-simclr store --rebuild"):
+                images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)
+                names = read_table(place / "index.csv")["image"].map(_file_name)
+            mine = embeddings.index["image"].astype(str).map(_file_name)
             if len(images) == len(embeddings) and names.tolist() == mine.tolist():
                 return images
     return None
+
+
+def _file_name(path: str) -> str:
+    return Path(path).name

@@ -19,21 +19,24 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr import recipes
+from monai_simclr.artefacts import DamagedFileError, write_arrays, write_sealed_json
 from monai_simclr.bundling import read_metadata, run_bundle
 from monai_simclr.data import Store, label_fraction
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import probe_scores
-from monai_simclr.files import sha256_of, write_atomically, write_json
+from monai_simclr.files import sha256_of, writing
 from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
-from monai_simclr.study.summary import summarize
+from monai_simclr.study.summary import read_run, summarize
 from monai_simclr.tables import table_text
 from monai_simclr.workflows import check_workflow, config_identity, need_archive, open_archive
 from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.seen import check_encoder
 
 __all__ = ["run_study"]
+
+logger = logging.getLogger("monai_simclr")
 
 _BATCH = 32
 
@@ -103,7 +106,7 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
             continue
         started = time.perf_counter()
         _probe(ground, run, rows) if run.frozen else _finetune(ground, run, rows, allow_seen_patients)
-        write_json(run.folder(study.output_dir) / "settings.json", {
+        write_sealed_json(run.folder(study.output_dir) / "settings.json", {
             "settings": ground.settings(run, rows), "seconds": time.perf_counter() - started,
             "labelled_images": len(rows),
             "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
@@ -150,7 +153,11 @@ def _is_whole(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> bool:
     folder = run.folder(ground.study.output_dir)
     if not (folder / "settings.json").is_file() or not (folder / "scores.npz").is_file():
         return False
-    before = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
+    try:
+        before = read_run(folder)[0]["settings"]
+    except DamagedFileError as error:
+        logger.warning(f"{error.path} {error.problem}; this run is made again")
+        return False
     now = json.loads(json.dumps(ground.settings(run, rows)))
     then, wanted = _flat(before), _flat(now)
     other = [key for key in {**then, **wanted} if then.get(key) != wanted.get(key)]
@@ -181,7 +188,8 @@ def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_pat
     given = {} if path is None else {"encoder_path": str(path.resolve())}
     model = folder / "model.pt"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+    log_file = folder / "log.txt"
+    with writing(log_file), open(log_file, "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         run_bundle(
             study.bundle, "train", dataset_dir=str(study.dataset_dir.resolve()), label_fraction=run.fraction,
             draw=run.draw, pretrained=path is not None, output_dir=str(folder.resolve()),
@@ -196,11 +204,10 @@ def _probe(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> None:
     scores, test = probe_scores(embeddings, ground.findings, rows)[:2]
     index = embeddings.index.iloc[test]
     folder = run.folder(ground.study.output_dir)
-    with write_atomically(folder / "scores.npz") as part, open(part, "wb") as file:
-        np.savez(
-            file, scores=scores, labels=index[ground.findings].to_numpy(dtype=float),
-            patients=index["patient_id"].to_numpy(dtype=str), findings=np.array(ground.findings),
-        )  # fmt: skip
+    write_arrays(folder / "scores.npz", {
+        "scores": scores, "labels": index[ground.findings].to_numpy(dtype=float),
+        "patients": index["patient_id"].to_numpy(dtype=str), "findings": np.array(ground.findings),
+    })  # fmt: skip
 
 
 def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
@@ -212,11 +219,15 @@ def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
     else:
         name, make = f"random{run.draw}", functools.partial(_random_encoder, ground.metadata["encoder"], run.draw)
     file = ground.study.output_dir / "embeddings" / f"{name}_{ground.size}.npz"
-    if not file.is_file():
+    try:
+        found = Embeddings.load(file)
+    except (DamagedFileError, FileNotFoundError) as error:
+        if isinstance(error, DamagedFileError):
+            logger.warning(f"{error.path} {error.problem}; it is made again")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         features = embed(make(), ground.store.images, functools.partial(recipes.finish, size=ground.size), device)
-        Embeddings(features, index_for_outputs(ground.store), {"encoder": name}).save(file)
-    found = Embeddings.load(file)
+        found = Embeddings(features, index_for_outputs(ground.store), {"encoder": name})
+        found.save(file)
     if len(found) != len(ground.store.index):
         raise ValueError(f"{file} is of another archive; give this study a folder of its own with -o")
     return found

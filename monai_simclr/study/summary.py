@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from monai_simclr.artefacts import read_arrays, read_json, reading
 from monai_simclr.evaluation import (
     arm_curves,
     compare_arms,
@@ -23,12 +23,15 @@ from monai_simclr.evaluation import (
 )
 from monai_simclr.evaluation.label_curve import Curve
 from monai_simclr.evaluation.multiple import holm
+from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.report import write_label_curve
 from monai_simclr.results import print_table, write_metrics
 from monai_simclr.study.plan import Study
 from monai_simclr.tables import write_table
 
-__all__ = ["MACRO", "summarize"]
+__all__ = ["MACRO", "read_run", "summarize"]
+
+_ARRAYS = ("scores", "labels", "patients", "findings")
 
 MACRO = "macro mean"
 _FEW = 0.1
@@ -108,12 +111,28 @@ def _load(study: Study) -> list[dict[str, Any]]:
         folder = run.folder(study.output_dir)
         if not (folder / "settings.json").is_file():
             continue
-        about = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        with np.load(folder / "scores.npz", allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("scores", "labels", "patients", "findings")}
+        about, arrays = read_run(folder)
         counts = {"n_patients": about["labelled_patients"], "n_images": about["labelled_images"]}
         runs.append({"arm": run.arm, "fraction": run.fraction, "draw": run.draw, **arrays, **counts})
     return runs
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a run of a study has left: its settings and counts, and its scores.
+
+    Raises:
+        DamagedFileError: if a file of it is damaged.
+    """
+    remedy = "run the study again, which makes this run again"
+    needs = ("settings", "labelled_patients", "labelled_images")
+    about = read_json(folder / "settings.json", "the settings of a run", remedy, needs)
+    path = folder / "scores.npz"
+    arrays = read_arrays(path, "the scores of a run", remedy, _ARRAYS)
+    with reading(path, "the scores of a run", remedy):
+        Predictions(arrays["labels"], arrays["scores"], arrays["patients"], arrays["findings"].tolist())
+        if not isinstance(about["settings"], dict):
+            raise ValueError("its settings are not a mapping")
+    return about, {name: arrays[name] for name in _ARRAYS}
 
 
 def _table(study: Study, runs: Sequence[Mapping[str, Any]], n_bootstrap: int) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, findings_of, label_fraction, store_of
 from monai_simclr.data.store import absent_store
-from monai_simclr.exits import SettingError
+from monai_simclr.exits import STOP_SIGNALS, SettingError
 from monai_simclr.names import bytes_of
 from monai_simclr.ranks import world_size
 
-__all__ = ["find_archive", "labelled_rows", "loader", "need_archive", "open_archive"]
+__all__ = ["find_archive", "labelled_rows", "leave_signals", "loader", "need_archive", "open_archive"]
 
 logger = logging.getLogger("monai_simclr")
 
@@ -108,7 +108,7 @@ def loader(
         dataset: the images.
         sampler: their order.
         batch_size: images in a step, over all ranks together.
-        num_workers: processes that read and make views; Ctrl-C and SIGTERM are left to the process that trains.
+        num_workers: processes that read and make views; signals are left to the process that trains.
         seed: of the generator.
         fewest: images that a rank needs in a step, see `fewest_images`; 2 for a contrastive loss.
 
@@ -133,22 +133,26 @@ def loader(
             f"statistics and a contrastive loss compare images; pass --batch_size {fewest * world_size()} or more, or "
             "fine-tune with --norm group"
         )
+    dataset.whole_batches = dataset.takes_batches
+    batches: DataLoader = DataLoader(
+        dataset, here, sampler=sampler, num_workers=num_workers, drop_last=True,
+        collate_fn=_as_it_is if dataset.whole_batches else None,
+        generator=torch.Generator().manual_seed(seed), worker_init_fn=_without_metadata,
+        persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
+    return leave_signals(batches)
+
+
+def leave_signals(batches: DataLoader) -> DataLoader:
+    """Let the workers of a loader leave Ctrl-C, SIGTERM and SIGUSR1 to this process; the same loader.
+
+    A terminal and a cluster send them to all processes; the one that trains, or predicts, finishes its step first. When
+    it ends, Python ends its workers by SIGTERM and waits for them: then it is meant for them.
+    """
     ending = multiprocessing.RawValue("b", 0)  # shared with the workers
     atexit.register(setattr, ending, "value", 1)  # runs before multiprocessing's own, which was registered earlier
-    start_worker = functools.partial(_start_worker, ending=ending)
-    dataset.whole_batches = dataset.takes_batches
-    return DataLoader(
-        dataset,
-        here,
-        sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=_as_it_is if dataset.whole_batches else None,
-        drop_last=True,
-        generator=torch.Generator().manual_seed(seed),
-        worker_init_fn=start_worker,
-        persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+    batches.worker_init_fn = functools.partial(_start_worker, ending=ending, before=batches.worker_init_fn)
+    return batches
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -169,12 +173,14 @@ class _Absent(Dataset):
         need_archive(self.store)
 
 
-def _start_worker(worker: int, ending: Any) -> None:
-    """Leave signals to the process that trains, and metadata out: a store has none, and it takes a fifth of the time.
-
-    A terminal's Ctrl-C and a cluster's SIGTERM go to all processes; the one that trains finishes its step first. When
-    it ends, Python ends its workers by SIGTERM and waits for them: then it is meant for us.
-    """
+def _without_metadata(worker: int) -> None:
+    """A store has no metadata, and tracking it takes a fifth of the time."""
     set_track_meta(False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _start_worker(worker: int, ending: Any, before: Callable[[int], None] | None) -> None:
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if ending.value else None)
+    if before is not None:
+        before(worker)

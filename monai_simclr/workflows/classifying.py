@@ -15,6 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_simclr import recipes
+from monai_simclr.artefacts import write_arrays
 from monai_simclr.data import Store
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
@@ -26,9 +27,8 @@ from monai_simclr.evaluation import (
     score_findings,
     score_subgroups,
 )
-from monai_simclr.files import write_atomically
 from monai_simclr.inference import write_card
-from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, save_classifier
+from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, read_weights, save_classifier
 from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
 from monai_simclr.tables import write_table
@@ -150,7 +150,9 @@ def _weights(path: Path) -> Mapping[str, torch.Tensor]:
         return load_encoder(path).state_dict()
     if not path.is_file():
         raise FileNotFoundError(f"no state dict at {path}; pass --encoder_path with the file of the encoder's weights")
-    weights = torch.load(path, map_location="cpu", weights_only=True)
+    weights = read_weights(
+        path, "an encoder's weights", "save encoder.state_dict() with torch.save, and pass that file"
+    )
     return {key.removeprefix("encoder."): value for key, value in weights.items()}
 
 
@@ -208,8 +210,7 @@ def _save_scores(path: Path, store: Store, test: Predictions, val: Predictions |
     if val is not None:
         arrays |= {"val_scores": val.scores, "val_labels": val.labels}
         arrays["val_patients"] = hash_patients(store, np.asarray(val.patients))
-    with write_atomically(path) as part, open(part, "wb") as file:
-        np.savez(file, **{name: np.array(value) for name, value in arrays.items()})  # type: ignore[arg-type]
+    write_arrays(path, {name: np.array(value) for name, value in arrays.items()})
 
 
 def _floor(store: Store, test: Predictions, scoring: Scoring, seed: int) -> list[dict[str, Any]]:

@@ -15,7 +15,9 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
+from monai_simclr.exits import Preempted
 from monai_simclr.files import hash_key
+from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.inference import (
     ClassifierCard,
     InferenceDataset,
@@ -29,8 +31,9 @@ from monai_simclr.inference.card import hash_of
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.progress import Wording, shown_progress
-from monai_simclr.ranks import answers, is_first, rank
+from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
+from monai_simclr.workflows.archive import leave_signals
 from monai_simclr.workflows.arrivals import Arrivals
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
@@ -47,6 +50,8 @@ _HOW = ("network#", "run#0", "evaluator#network")
 """Parts of the config that `multi_gpu.json` changes, or that make no row."""
 
 _WORDING = Wording("predicting", "predicted", "could not be read")
+
+_KEPT = "every row that was predicted is kept; run the same command to go on"
 
 
 def infer(
@@ -73,6 +78,7 @@ def infer(
         FileNotFoundError: without a classifier, or without files (while watching: without a folder at the start).
         ValueError: if images would be prepared otherwise than in training.
         FileExistsError: if another process writes to the same output folder.
+        Preempted: on SIGTERM and SIGUSR1, after the batch that is going on; `KeyboardInterrupt` likewise on Ctrl-C.
     """
     card = read_card(path)
     card.check_preprocessing(recipes.settings(run.size))
@@ -88,24 +94,28 @@ def infer(
         "config": _config(),
         "chest_check": ChestCheck.shipped().checksum,
     }
-    batches = cast(DataLoader, evaluator.data_loader)
+    batches = leave_signals(cast(DataLoader, evaluator.data_loader))
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = _key(run.output_dir)
     journal = Journal(run.output_dir, identity, rank())
     PredictionWriter(card, network, journal, dataset.data, keep, watching=watch > 0).attach(evaluator)
     arrivals = Arrivals(dataset_dir, journal.done, dataset.key, watch)
+    signals = StopSignals()
+    signals.catch()
     try:
-        for _ in _looks(watch):
+        for _ in _looks(watch, signals):
             dataset.data[:] = arrivals.look()
             if dataset.data:
                 evaluator.state.epoch_length = len(batches)
-                _run(evaluator, journal, len(dataset.data))
+                _run(evaluator, journal, len(dataset.data), signals)
             if not watch or any(answers(len(dataset.data))):  # all ranks finish, or none: they meet there
                 _finish(run, card, journal)
-    except KeyboardInterrupt:
-        _finish(run, card, journal)
+    except (KeyboardInterrupt, Preempted):
+        if world_size() == 1:  # other ranks may not have been asked, and their rows are in their journals
+            _finish(run, card, journal)
         raise
     finally:
+        signals.release()
         journal.close()
 
 
@@ -123,15 +133,21 @@ def _key(folder: str | Path) -> str:
     return key or hash_key(folder)
 
 
-def _looks(watch: float) -> Iterator[None]:
+def _looks(watch: float, signals: StopSignals) -> Iterator[None]:
     """Once, or again and again with a pause between two looks."""
     yield
     while watch > 0:
-        time.sleep(watch)
+        with signals.at_once(_KEPT):
+            time.sleep(watch)
         yield
 
 
-def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int) -> None:
+def _leave_if_asked(signals: StopSignals) -> None:
+    if signals.received:
+        signals.leave(signals.received, _KEPT)
+
+
+def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int, signals: StopSignals) -> None:
     """Run over the files, and show how far it is; of several ranks the first one shows its own share."""
     first, seen, refused = len(journal.rows), len(journal.rows), 0
 
@@ -140,6 +156,7 @@ def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int) -> None:
         refused += sum(row["probabilities"] is None for row in journal.rows[seen:])
         seen = len(journal.rows)
         progress(seen - first, total, refused)
+        _leave_if_asked(signals)
 
     with shown_progress(_WORDING) if is_first() else nullcontext(_nothing) as progress:
         show()

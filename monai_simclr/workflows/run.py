@@ -15,7 +15,7 @@ from types import TracebackType
 import torch
 from ignite.engine import Engine, Events
 
-from monai_simclr.exits import exit_code, last_line
+from monai_simclr.exits import exit_code, last_line, stop_at_once
 from monai_simclr.files import write_json
 from monai_simclr.handlers.checkpoint import check_same
 from monai_simclr.locks import lock_folder, unlock_folder
@@ -60,12 +60,13 @@ class Run:
 
 
 def end_with_sentences() -> None:
-    """Let the errors of `python -m monai.bundle` end in a sentence and a code; a config's first step.
+    """Let errors, SIGTERM and SIGUSR1 end `python -m monai.bundle` in a sentence and a code; a config's first step.
 
     Nothing is done in a Python session of somebody else.
     """
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "monai.bundle.__main__":
         sys.excepthook = _end_with_a_sentence
+        stop_at_once("what was saved is kept")  # a trainer that saves catches the signals while it runs
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
         logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us

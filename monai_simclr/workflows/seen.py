@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from monai_simclr.artefacts import read_json, reading, write_sealed_json
 from monai_simclr.evaluation import check_unseen
-from monai_simclr.files import keyed_hash, sha256_of, write_json
+from monai_simclr.files import keyed_hash, sha256_of
 from monai_simclr.networks import encoder_header, patients_seen
 
 __all__ = ["check_classifier", "check_encoder", "patients_key", "record_patients"]
@@ -75,7 +75,7 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
         header = encoder_header(encoder_path)
         content["pretraining"] = {"key": header.get("patients_key", ""), "seen": sorted(patients_seen(header))}
     sidecar = Path(path).with_suffix(".patients.json")
-    write_json(sidecar, content)
+    write_sealed_json(sidecar, content)
     return sidecar
 
 
@@ -85,5 +85,10 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
     if not sidecar.is_file():
         logger.warning(f"there is no {sidecar.name}, so it is unknown which patients {Path(path).name} has seen")
         return 0
-    stages = json.loads(sidecar.read_text(encoding="utf-8")).values()
-    return max(check_unseen(patients, stage["key"], frozenset(stage["seen"]), allowed) for stage in stages)
+    remedy = "restore it, or train again: without it nobody knows which patients the classifier has seen"
+    stages = read_json(sidecar, "the patients of a classifier", remedy)
+    with reading(sidecar, "the patients of a classifier", remedy):
+        seen = [(str(stage["key"]), frozenset(map(str, stage["seen"]))) for stage in stages.values()]
+        if "fine-tuning" not in stages:
+            raise ValueError("it lacks the patients of fine-tuning")
+    return max(check_unseen(patients, key, hashes, allowed) for key, hashes in seen)

@@ -69,6 +69,10 @@ def test_what_is_no_store_and_what_is_an_old_one_are_told_apart(folder, tmp_path
         open_store(tmp_path / "nowhere")
     made = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps({**made, "format": 1}))
+    with pytest.raises(ValueError, match=r"provenance\.json .* does not fit its checksum"):
+        open_store(folder)
+    del made["checksum"]  # which old ones had not
+    (folder / "provenance.json").write_text(json.dumps({**made, "format": 1}))
     with pytest.raises(ValueError, match="is a store of format 1, not 2; build it again"):
         open_store(folder)
 

@@ -193,7 +193,11 @@ def test_the_old_store_serves_until_the_new_one_is_whole(archive, tmp_path, monk
 
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 75, "stopped by SIGTERM")],
+    [
+        (signal.SIGINT, 130, "stopped by Ctrl-C; what is decoded is kept"),
+        (signal.SIGTERM, 75, "stopped by SIGTERM; what is decoded is kept"),
+        (signal.SIGUSR1, 75, "stopped by SIGUSR1; what is decoded is kept"),
+    ],
 )
 def test_a_signal_ends_with_a_sentence_its_code_and_no_process_left(archive, whole, tmp_path, number, code, said):
     process = _start(archive, tmp_path / "s")

@@ -118,7 +118,7 @@ def test_rows_of_another_model_are_replaced(tmp_path, caplog):
     journal.append([{"file_hash": "one", "stamp": "1"}])
     journal.close()
     assert Journal(tmp_path, {"model": "b"}).rows == []
-    assert "of another model or other settings; its 1 rows are replaced" in caplog.text
+    assert "of another model or other settings (model was a, is b); its 1 rows are replaced" in caplog.text
 
 
 def test_two_writers_into_one_folder_are_refused(tmp_path):

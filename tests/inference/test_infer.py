@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import shutil
+import signal
+import threading
+import time
 
 import numpy as np
 import pydicom
@@ -19,13 +22,16 @@ from monai_simclr.data import RadiographError, store_of
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import PrepareLabelled
-from monai_simclr.inference import InferenceDataset, Keep, list_radiographs, write_card
+from monai_simclr.exits import Preempted
+from monai_simclr.handlers.signals import StopSignals
+from monai_simclr.inference import InferenceDataset, Journal, Keep, list_radiographs, write_card
 from monai_simclr.inference.inputs import identity_of
 from monai_simclr.names import unescape
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.inference import _looks
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
 SIZE = 48
@@ -242,3 +248,50 @@ def test_a_terminal_shows_a_bar(model, dicom, tmp_path, monkeypatch):
     assert "predicting" in shown
     assert f"{len(rows)}/{len(rows)}" in shown
     assert "0 could not be read" in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (signal.SIGTERM, Preempted, "stopped by SIGTERM, every row that was predicted is kept"),
+        (signal.SIGUSR1, Preempted, "stopped by SIGUSR1, every row that was predicted is kept"),
+        (signal.SIGINT, KeyboardInterrupt, "stopped by Ctrl-C, every row that was predicted is kept"),
+    ],
+)
+def test_a_signal_keeps_the_rows_of_the_batch_and_the_tables_and_the_same_call_goes_on(
+    model, dicom, tmp_path, monkeypatch, number, kind, said
+):
+    written = Journal.append
+
+    def append_and_be_asked(journal, rows):
+        os.kill(os.getpid(), number)
+        written(journal, rows)
+
+    monkeypatch.setattr(Journal, "append", append_and_be_asked)
+    before = signal.getsignal(number)
+    with pytest.raises(kind, match=said):
+        _infer(model, dicom, tmp_path / "out")
+    assert signal.getsignal(number) == before
+    monkeypatch.undo()
+    kept = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    assert len(kept) == 4, "one batch"
+    rows = _infer(model, dicom, tmp_path / "out")
+    assert len(rows) == len(list_radiographs(dicom)) > 4
+    assert [row for row in rows if row["file_hash"] in {one["file_hash"] for one in kept}] == kept
+
+
+def test_a_signal_ends_the_pause_between_two_looks_at_once():
+    asked = StopSignals()
+    looks = _looks(60.0, asked)
+    next(looks)
+    asked.catch()
+    started = time.monotonic()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    with pytest.raises(Preempted, match="stopped by SIGUSR1"):
+        next(looks)
+    assert time.monotonic() - started < 10
+    asked.release()
+    looks = _looks(60.0, asked)
+    next(looks)
+    with pytest.raises(Preempted, match="stopped by SIGUSR1"):  # one that came while the look was going on
+        next(looks)

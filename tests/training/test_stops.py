@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 
 from monai_simclr.checkpoints import newest_checkpoint
+from monai_simclr.data import KeyedSampler, StoreDataset
+from monai_simclr.recipes import views
+from monai_simclr.transforms import MultiViewd
+from monai_simclr.workflows import loader
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("number", "code", "sentence"),
     [
         (signal.SIGTERM, 75, "stopped by SIGTERM, saved in {} at iteration 9 of 18 (epoch 2 of 3); run the same"),
+        (signal.SIGUSR1, 75, "stopped by SIGUSR1, saved in {} at iteration 9 of 18 (epoch 2 of 3); run the same"),
         (signal.SIGINT, 130, "stopped by Ctrl-C, saved in {} at iteration 9 of 18 (epoch 2 of 3); run the same"),
     ],
 )
@@ -54,8 +60,19 @@ def test_one_rank_that_is_asked_to_stop_stops_both_after_the_same_iteration(tmp_
     assert "at iteration 7 of 18" in tiny.said(tmp_path, rank=1)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_loaders_workers_leave_signals_to_the_process_that_trains(number: int) -> None:
+    """A cluster sends them to all processes of a job."""
+    dataset = StoreDataset(tiny.store(), ["train"], transform=MultiViewd("image", views("default", tiny.SMALL)), seed=3)
+    waiting = iter(loader(dataset, KeyedSampler(dataset, 3), 8, 1, 3))
+    next(waiting)
+    os.kill(waiting._workers[0].pid, number)  # type: ignore[attr-defined]
+    assert len(list(waiting)) == tiny.IMAGES // 8 - 1
+
+
 def test_the_handlers_of_signals_are_put_back(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
     made, _ = tiny.trainer(tiny.Setting(tmp_path))
     inside = []
     made.add_event_handler(Events.ITERATION_STARTED, lambda engine: inside.append(signal.getsignal(signal.SIGINT)))
@@ -63,7 +80,7 @@ def test_the_handlers_of_signals_are_put_back(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         made.run()
     assert inside[0] != before[0]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

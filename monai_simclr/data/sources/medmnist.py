@@ -17,6 +17,7 @@ from PIL import Image
 
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import patients_by_name
+from monai_simclr.files import writing
 from monai_simclr.findings import NIH14
 
 __all__ = ["read_medmnist", "recognise_medmnist"]
@@ -107,19 +108,26 @@ def _unpack(file: Path, target: Path) -> None:
     if target.exists():
         raise ValueError(f"{target} is there, but was not unpacked from this {file.name}; remove it, or name a folder")
     logger.info(f"unpacking the pictures of {file.name} once into {target}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        with zipfile.ZipFile(file) as archive:
-            for split in _SPLITS:
-                with archive.open(f"{split}_images.npy") as member:
-                    for row, picture in enumerate(_pictures(member, f"{file.name}: {split}_images")):
-                        Image.fromarray(picture).save(part / f"{split}_{row:06d}.png", compress_level=1)
+        with writing(target):
+            _unpack_into(part, file)
         (part / stamp.name).write_text(checksums, encoding="utf-8")
         part.chmod(0o755)
         os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _unpack_into(part: Path, file: Path) -> None:
+    """All pictures of all splits into a folder."""
+    with zipfile.ZipFile(file) as archive:
+        for split in _SPLITS:
+            with archive.open(f"{split}_images.npy") as member:
+                for row, picture in enumerate(_pictures(member, f"{file.name}: {split}_images")):
+                    Image.fromarray(picture).save(part / f"{split}_{row:06d}.png", compress_level=1)
 
 
 def _checksums(file: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,16 +14,17 @@ from typing import Any
 
 import pandas as pd
 
+from monai_simclr.artefacts import DamagedFileError
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.earlier import Earlier
 from monai_simclr.data.store.join import await_change, await_shards, join, ledger_of, publish
 from monai_simclr.data.store.journal import Ledger
-from monai_simclr.data.store.opened import FORMAT, Store, open_store, read_provenance
+from monai_simclr.data.store.opened import FORMAT, TABLES, Store, open_store, read_provenance
 from monai_simclr.data.store.pool import decoded
 from monai_simclr.data.store.settings import StoreSettings, differences, versions
 from monai_simclr.data.store.shard import Shard
-from monai_simclr.files import write_text
+from monai_simclr.files import FULL, LOCKED, NoSpaceError, write_text
 from monai_simclr.locks import locked
 from monai_simclr.names import shown
 from monai_simclr.progress import LoggedProgress, Progress
@@ -121,10 +122,11 @@ def build_store(
         ChildProcessError: if a decoding process was killed, or another rank is missing.
     """
     job = _job(index, folder, size, workers, max_rejected, options)
-    with _said(job.folder):
-        if not _filled(job):
-            _await_rank_0(job)
-    return open_store(folder)
+    try:
+        return _built(job)
+    except DamagedFileError as error:
+        _discard(job, error)
+        return _built(job)
 
 
 def fill_store(
@@ -137,8 +139,13 @@ def fill_store(
 ) -> bool:
     """Do what `build_store` does, and do not wait for rank 0: whether the store is whole."""
     job = _job(index, folder, size, workers, max_rejected, options)
-    with _said(job.folder):
-        return _filled(job)
+    try:
+        with _said(job.folder):
+            return _filled(job)
+    except DamagedFileError as error:
+        _discard(job, error)
+        with _said(job.folder):
+            return _filled(job)
 
 
 def store_of(dataset_dir: str | Path, folder: str | Path, size: int, workers: int = 2) -> Store:
@@ -155,15 +162,21 @@ def store_of(dataset_dir: str | Path, folder: str | Path, size: int, workers: in
     Raises:
         ValueError: if `dataset_dir` is a store of another size; and as `build_store` does.
     """
-    given = read_provenance(dataset_dir)
-    if given is not None and "sha256" in given:
-        if given["size"] != size:
+    given = read_provenance(dataset_dir) if _is_store(Path(dataset_dir)) else None
+    if given is not None:
+        if given.get("size") != size:
             raise ValueError(
-                f"the store {dataset_dir} holds images of {given['size']} pixels, {size} are needed; "
+                f"the store {dataset_dir} holds images of {given.get('size')} pixels, {size} are needed; "
                 f"run monai-simclr store with --size {size}"
             )
         return open_store(dataset_dir)
     return build_store(open_index(dataset_dir), folder, size, workers, options=StoreOptions(rebuild=True))
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is a store, be it a damaged one; others' archives may have a file of that name too."""
+    beside = any((folder / name).exists() for name in ("images.npy", "sources.csv"))
+    return beside and (folder / "provenance.json").exists()
 
 
 def _job(
@@ -171,6 +184,29 @@ def _job(
 ) -> _Job:
     options, shard = options or StoreOptions(), Shard.of_environment(Path(folder) / "building")
     return _Job(index, Path(folder), StoreSettings(size, options.squash, options.reader), workers, most, options, shard)
+
+
+def _built(job: _Job) -> Store:
+    """The store, filled where something is left to do."""
+    with _said(job.folder):
+        if not _filled(job):
+            _await_rank_0(job)
+    return open_store(job.folder)
+
+
+def _discard(job: _Job, error: DamagedFileError) -> None:
+    """Give up a store that is damaged, for it to be made again: a cache can be, from the images.
+
+    Only where that was asked for, and only a store: a folder in which somebody else's ``provenance.json`` lies is not.
+    """
+    ours = all((job.folder / name).exists() for name in ("images.npy", "index.csv"))
+    if not job.options.rebuild or not (ours or job.shard.building.is_dir()):
+        raise error
+    logger.warning(f"{error.path} {error.problem}; the store {job.folder} is made again")
+    for name in ("provenance.json", "images.npy", *TABLES):  # one of them may be a folder now
+        path = job.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    job.shard.building.mkdir(exist_ok=True)
 
 
 def _filled(job: _Job) -> bool:
@@ -208,7 +244,7 @@ def _other_settings(job: _Job, made: Mapping[str, Any]) -> list[str]:
 
 def _mixed(job: _Job, made: Mapping[str, Any]) -> list[str]:
     """Versions that differ from those that there were; images by both would be mixed in one store."""
-    return differences(made["versions"], job.versions, added=False)
+    return differences(made.get("versions") or {}, job.versions, added=False)
 
 
 def _make_folder(job: _Job) -> None:
@@ -354,10 +390,10 @@ def _said(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         again = "what is decoded is kept, run the same command again"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(
+        if error.errno in FULL:
+            raise NoSpaceError(
                 error.errno, f"no room for the store {folder} ({error.strerror}); make room: {again}"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in LOCKED:
             raise PermissionError(error.errno, f"the store {folder} cannot be written ({error.strerror})") from error
         raise

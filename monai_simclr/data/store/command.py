@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.build import StoreOptions, fill_store
 from monai_simclr.data.store.opened import Store, open_store
+from monai_simclr.exits import stoppable
 from monai_simclr.progress import shown_progress
 
 __all__ = ["make_store", "parse_reader"]
@@ -39,11 +36,12 @@ def make_store(
         The closing line.
 
     Raises:
-        SystemExit: with 130 on Ctrl-C, with 75 on SIGTERM, which clusters send before they take a machine away.
+        KeyboardInterrupt: on Ctrl-C, and `Stopped` on SIGTERM and SIGUSR1, which clusters send before they take a
+            machine away; what is decoded is kept.
     """
     started = time.perf_counter()
     workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
-    with _stoppable(), shown_progress() as progress:
+    with stoppable("what is decoded is kept"), shown_progress() as progress:
         options = replace(options, progress=progress)
         whole = fill_store(open_index(archive), folder, size, os.cpu_count() or 1 if workers is None else workers,
                            max_rejected, options)  # fmt: skip
@@ -81,25 +79,3 @@ def _describe(store: Store, folder: Path, seconds: float) -> str:
     made = f"made {folder}: {len(store.images):,} images of {side} x {side} pixels ({megabytes:,.1f} MB)"
     rejected = f", {len(store.rejected):,} rejected (see {folder / 'rejected.csv'})" if len(store.rejected) else ""
     return f"{made}{rejected}, in {seconds:.0f} s; next: --dataset_dir {folder.absolute()} in a bundle's commands"
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """End with a sentence on Ctrl-C (exit code 130) and on SIGTERM (75)."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, _Terminated) as error:
-        name, code = ("Ctrl-C", 130) if isinstance(error, KeyboardInterrupt) else ("SIGTERM", 75)
-        print(f"stopped by {name}; what is decoded is kept, run the same command again", file=sys.stderr, flush=True)
-        raise SystemExit(code) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Terminated(BaseException):
-    """SIGTERM has come."""

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from monai_simclr.artefacts import reading
 from monai_simclr.data.decoding import Record, identity_of
-from monai_simclr.data.store.opened import read_provenance
+from monai_simclr.data.store.opened import BUILD_AGAIN, read_provenance
 from monai_simclr.data.store.shard import Shard, is_unchanged
 from monai_simclr.names import shown
 from monai_simclr.tables import read_table
@@ -38,10 +39,21 @@ class Earlier:
 
     @classmethod
     def at(cls, folder: Path) -> Earlier | None:
-        """The store at a folder; None where there is no whole one."""
+        """The store at a folder; None where there is no whole one.
+
+        Raises:
+            DamagedFileError: if its tables or its pixels cannot be read.
+        """
         provenance = read_provenance(folder)
         if provenance is None or not (folder / "sources.csv").is_file():
             return None
+        with reading(folder / "images.npy", "the pixels of a store", BUILD_AGAIN):
+            np.lib.format.open_memmap(folder / "images.npy", mode="r")
+        with reading(folder / "sources.csv", "a table of a store", BUILD_AGAIN):
+            return cls._read(folder, provenance)
+
+    @classmethod
+    def _read(cls, folder: Path, provenance: dict[str, Any]) -> Earlier:
         reasons = {line[0]: line[1] for line in _rows(folder / "rejected.csv", "image", "reason")}
         records: dict[str, Record] = {}
         places: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from monai_simclr.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.data.index import write_index
 from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.data.store.opened import FORMAT, TABLES
 from monai_simclr.data.store.shard import Shard
-from monai_simclr.files import sha256_of, sync, write_atomically, write_json
+from monai_simclr.files import sha256_of, sync, write_atomically
 from monai_simclr.tables import write_rows
 
 __all__ = ["await_change", "await_shards", "join", "ledger_of", "publish", "write_tables"]
+
+logger = logging.getLogger("monai_simclr.data")
 
 _BLOCK = 8 * 2**20  # bytes that are copied at a time
 _SECONDS = 0.2
@@ -83,8 +86,8 @@ def join(index: pd.DataFrame, shards: list[Shard], ledger: Ledger, made: dict[st
     write_tables(index, ledger, building)
     sums = {target: sha256_of(building / source) for target, source in moves.items()}
     counts = {"images": int(ledger.kept.sum()), "rejected": int((~ledger.kept).sum())}
-    write_json(building / "provenance.json", {"format": FORMAT, **made, **counts, "sha256": sums})
-    write_json(building / "ready.json", moves)
+    write_sealed_json(building / "provenance.json", {"format": FORMAT, **made, **counts, "sha256": sums})
+    write_sealed_json(building / "ready.json", moves)
 
 
 def write_tables(index: pd.DataFrame, ledger: Ledger, folder: Path) -> None:
@@ -108,8 +111,14 @@ def publish(folder: Path) -> bool:
     if not (building / "ready.json").is_file():
         return False
     if (building / "provenance.json").is_file():
+        try:
+            moves = read_json(building / "ready.json", "the end of a build", "it is made again")
+        except DamagedFileError as error:
+            logger.warning(str(error))
+            (building / "ready.json").unlink()
+            return False
         (folder / "provenance.json").unlink(missing_ok=True)
-        for target, source in json.loads((building / "ready.json").read_text(encoding="utf-8")).items():
+        for target, source in moves.items():
             if (building / source).is_file():
                 os.replace(building / source, folder / target)
         sync(folder)

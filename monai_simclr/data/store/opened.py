@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from monai_simclr.artefacts import DamagedFileError, read_json, reading
 from monai_simclr.data.index import COLUMNS, read_index
 from monai_simclr.files import sha256_of
 from monai_simclr.names import shown
 from monai_simclr.tables import read_table
 
-__all__ = ["FORMAT", "TABLES", "Store", "absent_store", "open_store", "read_provenance"]
+__all__ = ["BUILD_AGAIN", "FORMAT", "TABLES", "Store", "absent_store", "open_store", "read_provenance"]
+
+BUILD_AGAIN = "run monai-simclr store with --rebuild, or remove the folder"
+"""What to do about a damaged store, as `DamagedFileError` says it."""
 
 FORMAT = 2
 """Of the folder; stores of another format are built again."""
 
+_SUM = re.compile("[0-9a-f]{64}")
 TABLES = ("index.csv", "rejected.csv", "sources.csv")
 _LOOKED_AT = 16  # images whose checksum is looked at whenever a store is opened
 
@@ -83,7 +88,7 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
 
     Raises:
         FileNotFoundError: if there is no store, or one that is not whole yet.
-        ValueError: if a part of it was changed after it was built (names the part, or the image).
+        ValueError: if a part of it is damaged, or was changed after it was built (names the part, or the image).
     """
     folder = Path(folder)
     provenance = read_provenance(folder)
@@ -92,47 +97,67 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
             raise FileNotFoundError(f"the image store {folder} is not whole yet; run the command that began it again")
         raise FileNotFoundError(f"there is no image store at {folder}; monai-simclr store builds one")
     if provenance.get("format") != FORMAT:
-        raise ValueError(f"{folder} is a store of format {provenance.get('format', 1)}, not {FORMAT}; build it again")
+        raise ValueError(
+            f"by its provenance.json {folder} is a store of format {provenance.get('format', 1)}, not {FORMAT}; build "
+            "it again"
+        )
     for name in TABLES:
         if not (folder / name).is_file() or sha256_of(folder / name) != provenance["sha256"][name]:
-            raise ValueError(_altered(f"{folder / name} was changed"))
-    store = Store(
-        _checked_map(folder, provenance),
-        read_index(folder / "index.csv"),
-        read_table(folder / "rejected.csv"),
-        provenance,
-        folder,
-    )
+            raise _altered(folder / name, "was changed after the store was built")
+    rejected = folder / "rejected.csv"
+    with reading(rejected, "a table of a store", BUILD_AGAIN):
+        table = read_table(rejected)
+    store = Store(_checked_map(folder, provenance), read_index(folder / "index.csv"), table, provenance, folder)
     _check_images(store, folder, range(len(store.images)) if verify else _spread(len(store.images)))
     if verify and sha256_of(folder / "images.npy") != provenance["sha256"]["images.npy"]:
-        raise ValueError(_altered(f"{folder / 'images.npy'} was changed"))
+        raise _altered(folder / "images.npy", "was changed after the store was built")
     return store
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any] | None:
-    """The provenance of a whole store, None where there is none."""
+    """The provenance of a whole store, None where there is none.
+
+    Raises:
+        DamagedFileError: if the file cannot be read, or was altered.
+    """
     path = Path(folder) / "provenance.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.exists():
+        return None
+    found: dict[str, Any] = read_json(path, "the provenance of a store", BUILD_AGAIN)
+    if found.get("format") == FORMAT:
+        _check_parts(Path(folder), found)
+    return found
 
 
-def _altered(what: str) -> str:
-    return f"{what} after the store was built; run monai-simclr store with --rebuild, or remove the folder"
+def _check_parts(folder: Path, provenance: dict[str, Any]) -> None:
+    """See that a provenance of our format says what is read from it."""
+    sums, numbers = provenance.get("sha256"), [provenance.get(name) for name in ("images", "size", "rejected")]
+    names = (*TABLES, "images.npy")
+    whole = isinstance(sums, dict) and all(_SUM.fullmatch(str(sums.get(name))) for name in names)
+    whole = whole and isinstance(provenance.get("versions"), dict) and isinstance(provenance.get("index"), str)
+    if not whole or not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise _altered(folder / "provenance.json", "lacks what the provenance of a store says")
+
+
+def _altered(path: Path, problem: str) -> DamagedFileError:
+    return DamagedFileError(path, problem, BUILD_AGAIN)
 
 
 def _map(folder: Path) -> np.ndarray:
     """The pixels as a plain array over the mapped file: indexing a `np.memmap` costs several times as much."""
-    return np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    return np.lib.format.open_memmap(folder / "images.npy", mode="r").view(np.ndarray)
 
 
 def _checked_map(folder: Path, provenance: dict[str, Any]) -> np.ndarray:
     try:
         images = _map(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(_altered(f"{folder / 'images.npy'} cannot be mapped ({error}), so it was changed")) from error
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        said = str(error) if "pickle" not in str(error) else "it is no .npy file"
+        raise _altered(folder / "images.npy", f"cannot be mapped ({said}), so it was changed") from error
     shape = (provenance["images"], provenance["size"], provenance["size"])
     if images.shape != shape or images.dtype != np.uint8:
-        raise ValueError(
-            _altered(f"{folder / 'images.npy'} is {images.dtype} {images.shape}, not uint8 {shape}: changed")
+        raise _altered(
+            folder / "images.npy", f"is {images.dtype} {images.shape}, not uint8 {shape} as provenance.json says"
         )
     return images
 
@@ -146,4 +171,5 @@ def _check_images(store: Store, folder: Path, places: Sequence[int]) -> None:
     bad = [place for place in places if zlib.crc32(store.images[place]) != checksums[place]]
     if bad:
         name = shown(Path(store.index["image"].iloc[bad[0]]).name)
-        raise ValueError(_altered(f"{len(bad)} images of {folder} were changed, the first is row {bad[0]} ({name}),"))
+        problem = f"{len(bad)} images of {folder} were changed, the first is row {bad[0]} ({name})"
+        raise _altered(folder / "images.npy", f"was changed after the store was built: {problem}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
+import logging
 import os
 import shutil
 import zlib
@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from monai_simclr.artefacts import DamagedFileError, read_json, reading, write_sealed_json
 from monai_simclr.data.decoding import Record, identity_of, sha256_of_source
 from monai_simclr.data.store.journal import Journal, Ledger
-from monai_simclr.files import write_json
 from monai_simclr.names import escape, unescape
 
 __all__ = ["Shard", "is_unchanged"]
+
+logger = logging.getLogger("monai_simclr.data")
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,22 @@ class Shard:
             raise OSError(errno.ENOSPC, f"the pixels need {needed:,} bytes, {free:,} bytes are free")
         room = np.lib.format.open_memmap(self.path("images.npy"), "w+", np.uint8, (count, size, size))
         del room
-        write_json(self.path("plan.json"), {**plan, "paths": [escape(path) for path in plan["paths"]]})
+        write_sealed_json(self.path("plan.json"), {**plan, "paths": [escape(path) for path in plan["paths"]]})
 
     def plan(self) -> dict[str, Any] | None:
-        """What it was begun with, None when it was not."""
+        """What it was begun with; None when it was not, and with a warning when its files are damaged."""
         path = self.path("plan.json")
         if not path.is_file():
             return None
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        return {**plan, "paths": [unescape(name) for name in plan["paths"]]}
+        try:
+            found: dict[str, Any] = read_json(path, "the plan of a build", "it is begun again", ("paths", "versions"))
+            with reading(self.path("images.npy"), "the pixels of a build", "it is begun again"):
+                self.offset()
+            with reading(path, "the plan of a build", "it is begun again"):
+                return {**found, "paths": [unescape(name) for name in found["paths"]]}
+        except (DamagedFileError, FileNotFoundError) as error:
+            logger.warning(str(error))
+            return None
 
     def offset(self) -> int:
         """Bytes before the first image in its file of pixels."""

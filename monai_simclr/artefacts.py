@@ -1,0 +1,291 @@
+"""Files of ours: written with a checksum inside, and read so that damage ends in a sentence with the file's name.
+
+What is in a file that was cut, altered or put there by somebody else can make any library raise anything. So whatever
+is raised while one of our files is read becomes a `DamagedFileError`: the file, what is wrong, what to do. A file
+without a checksum, of an older version or another hand, is read and checked as far as that goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_simclr.files import write_bytes, write_json
+
+__all__ = [
+    "CHECKSUM", "DamagedFileError", "check_archive", "checksum_of", "no_checksum", "read_arrays", "read_json",
+    "read_tensor_file", "reading", "sealed", "sealed_archive", "unsealed", "write_arrays", "write_sealed_json",
+    "write_tensor_file",
+]  # fmt: skip
+
+logger = logging.getLogger("monai_simclr")
+
+CHECKSUM = "checksum"
+"""Key, or name of an array, under which a file holds the checksum of everything else in it."""
+
+_SUM = re.compile(r"sha256:[0-9a-f]{64}")
+_UNREADABLE = (errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+_FORBIDDEN = re.compile(r"Unsupported (?:global|class)[^\w]*(?:GLOBAL )?([\w.]+)")
+
+
+class DamagedFileError(ValueError):
+    """A file of ours that was cut or altered, or is none of ours.
+
+    Args:
+        path: the file.
+        problem: what is wrong with it.
+        remedy: what to do.
+    """
+
+    def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
+        super().__init__(f"{path} {problem}; {remedy}")
+        self.path, self.problem, self.remedy = Path(path), problem, remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.problem, self.remedy)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Turn whatever is raised while a file's content is read and checked into a `DamagedFileError`.
+
+    A file that is missing, and an error of the disk, stay what they are.
+
+    Args:
+        path: the file.
+        what: what it should be, as in "an encoder".
+        remedy: what to do when it is not.
+
+    Example:
+        >>> with reading("metrics.json", "metrics", "run the command again"):
+        ...     json.loads("{")
+        Traceback (most recent call last):
+        monai_simclr.artefacts.DamagedFileError: metrics.json cannot be read as metrics: Expecting property name \
+enclosed in double quotes: line 1 column 2 (char 1); run the command again
+    """
+    try:
+        yield
+    except (DamagedFileError, FileNotFoundError):
+        raise
+    except OSError as error:
+        if error.errno is not None and error.errno not in _UNREADABLE:
+            raise
+        raise DamagedFileError(
+            path, f"cannot be read as {what}: {error.strerror or _essence(error)}", remedy
+        ) from error
+    except Exception as error:
+        raise DamagedFileError(path, f"cannot be read as {what}: {_essence(error)}", remedy) from error
+
+
+def _essence(error: BaseException) -> str:
+    """What an error says, in a line; without the advice of torch and NumPy to switch their guards off."""
+    text = " ".join(str(error).split())
+    forbidden = _FORBIDDEN.search(text)
+    if forbidden:
+        return f"it would run {forbidden[1]}, and only tensors, numbers and text are read"
+    if "weights_only" in text or "pickle" in text.lower():
+        return "it holds something else than arrays, numbers and text, or is a file of another kind"
+    if isinstance(error, KeyError):
+        return f"it lacks {text}"
+    if isinstance(error, MemoryError):
+        return "it speaks of more than fits into memory"
+    return (text[:300] or type(error).__name__).rstrip(".;")
+
+
+def checksum_of(parts: Sequence[bytes | memoryview]) -> str:
+    """Checksum of some bytes, and of where each part ends.
+
+    Example:
+        >>> checksum_of([b"ab", b"c"])[:15], checksum_of([b"a", b"bc"])[:15]
+        ('sha256:d2d94cb5', 'sha256:fd8a63b9')
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(memoryview(part).nbytes.to_bytes(8, "little"))
+        digest.update(part)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def sealed(content: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    """Content for JSON with the checksum of its values, whatever the order of their keys.
+
+    Example:
+        >>> unsealed(sealed({"b": 1.5, "a": [None]}))
+        {'b': 1.5, 'a': [None]}
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False, default=default))
+    return {**plain, CHECKSUM: checksum_of([_canonical(plain)])}
+
+
+def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `sealed` was given.
+
+    Raises:
+        ValueError: if a value was changed since; what has no checksum is given as it is.
+    """
+    plain = dict(content)
+    given = plain.pop(CHECKSUM, None)
+    if given is None:
+        renamed = [key for key, value in plain.items() if isinstance(value, str) and _SUM.fullmatch(value)]
+        if renamed:
+            raise ValueError(f"its checksum is called {renamed[0]!r}, so it was altered")
+        return plain
+    if given != checksum_of([_canonical(plain)]):
+        raise ValueError("its content does not fit its checksum, so it was altered")
+    return plain
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def write_sealed_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON with a checksum inside, whole or not at all."""
+    write_json(path, sealed(content))
+
+
+def read_json(path: str | Path, what: str, remedy: str, needs: Sequence[str] = (), kind: type = dict) -> Any:
+    """The content of a JSON file of ours, its checksum compared where it has one.
+
+    Args:
+        path: the file.
+        what: what it should be.
+        remedy: what to do when it is not.
+        needs: keys that must be there.
+        kind: `dict` or `list`.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        DamagedFileError: if it is not JSON of that kind with these keys, or was altered.
+    """
+    with reading(path, what, remedy):
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        if not isinstance(content, kind):
+            raise ValueError(f"it holds a {type(content).__name__}, not a {kind.__name__}")
+        if not isinstance(content, dict):
+            return content
+        missing = [name for name in needs if name not in content]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return unsealed(content)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not a number that JSON has")
+
+
+def sealed_archive(content: bytes) -> bytes:
+    """A zip archive, as `torch.save` and `numpy.savez` make them, with one more member: the checksum of the others."""
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        folder = archive.namelist()[0].rpartition("/")[0].split("/")[0]  # torch reads one folder; NumPy has none
+        archive.writestr(zipfile.ZipInfo(f"{folder}/{CHECKSUM}".lstrip("/")), _sum_of_members(archive))
+    return file.getvalue()
+
+
+def check_archive(content: bytes) -> bool:
+    """Whether an archive has a checksum.
+
+    Raises:
+        ValueError: if the members do not fit it.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        given = next((archive.read(name).decode() for name in archive.namelist() if _is_checksum(name)), None)
+        if given is not None and given != _sum_of_members(archive):
+            raise ValueError("its content does not fit its checksum, so it was altered")
+        return given is not None
+
+
+def _is_checksum(name: str) -> bool:
+    return name.rpartition("/")[2] == CHECKSUM
+
+
+def _sum_of_members(archive: zipfile.ZipFile) -> str:
+    names = sorted(name for name in archive.namelist() if not _is_checksum(name))
+    return checksum_of([part for name in names for part in (name.encode(), archive.read(name))])
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays of numbers and text as ``.npz`` with a checksum inside, whole or not at all; nothing is pickled."""
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, sealed_archive(file.getvalue()))
+
+
+def read_arrays(path: str | Path, what: str, remedy: str, needs: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz`` file of ours, their checksum compared where there is one.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        DamagedFileError: if it is no such file, lacks an array, or was altered.
+    """
+    with reading(path, what, remedy):
+        content = Path(path).read_bytes()
+        if not check_archive(content):
+            no_checksum(path)
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            missing = [name for name in needs if name not in file.files]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            return {name: file[name] for name in file.files if name != CHECKSUM}
+
+
+def write_tensor_file(path: str | Path, content: bytes) -> None:
+    """Write what safetensors made with a checksum in its header, whole or not at all; equal content, equal bytes.
+
+    safetensors puts a header's metadata in an order that differs from process to process.
+    """
+    header, data = _split(content)
+    about = dict(sorted(header.pop("__metadata__", {}).items()))
+    about[CHECKSUM] = checksum_of([_canonical([about, header]), data])
+    text = json.dumps({"__metadata__": about, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_bytes(path, len(text).to_bytes(8, "little") + text + data)
+
+
+def read_tensor_file(path: str | Path, what: str, remedy: str) -> tuple[dict[str, str], bytes]:
+    """The metadata of a safetensors file of ours, and the file's bytes, their checksum compared where there is one.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        DamagedFileError: if it is no such file, or was altered.
+    """
+    with reading(path, what, remedy):
+        content = Path(path).read_bytes()
+        header, data = _split(content)
+        about: dict[str, str] = header.pop("__metadata__", {})
+        given = about.pop(CHECKSUM, None)
+        if given is not None and given != checksum_of([_canonical([about, header]), data]):
+            raise ValueError("its content does not fit its checksum, so it was altered")
+        if any(_SUM.fullmatch(str(value)) for value in about.values()):
+            raise ValueError("its checksum has another name, so it was altered")
+        if given is None:
+            no_checksum(path)
+        return about, content
+
+
+def no_checksum(path: str | Path) -> None:
+    """Say that a file cannot be compared with what was written."""
+    logger.warning(f"{path} has no checksum, as older versions left it; whether it was altered cannot be told")
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Header and data of a safetensors file."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    if not 10 <= start <= len(content):
+        raise ValueError(f"its {len(content)} bytes do not begin with a header of safetensors")
+    header = json.loads(content[8:start])
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise ValueError("its header is not one of safetensors")
+    return header, memoryview(content)[start:]
