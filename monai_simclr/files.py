@@ -60,14 +60,20 @@ def lacks_space(error: BaseException) -> bool:
         >>> lacks_space(RuntimeError("PytorchStreamWriter failed writing file data/7: file write failed"))
         True
     """
-    seen: list[BaseException] = []
+    return any(
+        (isinstance(one, OSError) and one.errno in FULL) or any(words in str(one) for words in _FULL_IN_WORDS)
+        for one in _behind(error)
+    )
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """An error and those that it was raised from."""
+    found: list[BaseException] = []
     now: BaseException | None = error
-    while now is not None and now not in seen:
-        if (isinstance(now, OSError) and now.errno in FULL) or any(words in str(now) for words in _FULL_IN_WORDS):
-            return True
-        seen.append(now)
+    while now is not None and now not in found:
+        found.append(now)
         now = now.__cause__ or (None if now.__suppress_context__ else now.__context__)
-    return False
+    return found
 
 
 @contextlib.contextmanager
@@ -97,7 +103,8 @@ def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
 
 def _name_in(error: Exception, path: Path, needed: int) -> None:
     """Raise the error anew, with the file's name, if it is about room or about leave to write."""
-    if isinstance(error, NoSpaceError) or (str(path) in str(error) and isinstance(error, PermissionError)):
+    named = any(isinstance(one, NoSpaceError) for one in _behind(error))  # MONAI wraps what a config raises
+    if named or (str(path) in str(error) and isinstance(error, PermissionError)):
         return
     if lacks_space(error):
         number = error.errno if isinstance(error, OSError) and error.errno in FULL else errno.ENOSPC

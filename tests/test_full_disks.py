@@ -88,6 +88,22 @@ def test_a_full_disk_is_seen_in_whatever_words_a_library_says_it(tmp_path, error
     assert list(tmp_path.iterdir()) == []
 
 
+def _save_and_wrap(path: Path) -> None:
+    """As MONAI's parser does with what a config raises."""
+    try:
+        with writing(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    except NoSpaceError as error:
+        raise RuntimeError("Failed to evaluate ConfigExpression") from error
+
+
+def test_the_innermost_file_is_named_through_what_wraps_it(tmp_path):
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as caught, writing(tmp_path / "log.txt"):
+        _save_and_wrap(tmp_path / "model.pt")
+    assert exit_code(caught.value) == 6
+    assert f"no space for {tmp_path}/model.pt" in last_line(caught.value)
+
+
 def test_an_error_that_says_nothing_of_a_disk_stays_what_it_is(tmp_path):
     with pytest.raises(ValueError, match="no rows"), write_atomically(tmp_path / "a"):
         raise ValueError("no rows")
@@ -152,7 +168,7 @@ def ground(tmp_path_factory):
 
 
 TRAIN = ["-m", "monai.bundle", "run", "--config_file", "bundle/configs/train.json", "--bundle_root", "bundle",
-         "--dataset_dir", "phantoms", "--pretrained", "false", "--label_fraction", "1.0", "--max_epochs", "1",
+         "--dataset_dir", "phantoms", "--pretrained", "False", "--label_fraction", "1.0", "--max_epochs", "1",
          "--batch_size", "8", "--num_workers", "0", "--n_bootstrap", "20"]  # fmt: skip
 STUDY = ["-m", "monai_simclr", "study", "bundle", "--dataset-dir", "phantoms", "-o", "study", "--fractions", "100",
          "--draws", "1", "--arms", "scratch", "--iterations", "2"]  # fmt: skip

@@ -16,6 +16,12 @@ from own_files import KINDS, Damage, Kind
 from monai_simclr.exits import exit_code, last_line
 
 
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Hundreds of warnings of what is made again."""
+    caplog.set_level(logging.ERROR, logger="monai_simclr")
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, Any]]:
     """Of every kind: a folder, the file in it, and what is read from it."""
@@ -74,7 +80,6 @@ def _fuzz(sound: dict[str, tuple[Path, Path, Any]], kind: Kind, tmp_path: Path, 
 def test_a_damaged_file_gives_what_was_written_or_a_sentence_that_names_it(
     sound: dict[str, tuple[Path, Path, Any]], kind: Kind, tmp_path: Path
 ) -> None:
-    logging.getLogger("monai_simclr").setLevel(logging.ERROR)
     assert _fuzz(sound, kind, tmp_path, 0, 4) == []
 
 
@@ -84,5 +89,4 @@ def test_a_damaged_file_gives_what_was_written_or_a_sentence_that_names_it(
 def test_a_thousand_damaged_files_give_what_was_written_or_a_sentence_that_names_them(
     sound: dict[str, tuple[Path, Path, Any]], kind: Kind, tmp_path: Path
 ) -> None:
-    logging.getLogger("monai_simclr").setLevel(logging.ERROR)
     assert _fuzz(sound, kind, tmp_path, 1, 40) == []
