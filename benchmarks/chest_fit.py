@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.data.phantom import draw_phantom
-from monai_simclr.files import write_atomically
 from monai_simclr.ops.chest_check import ChestCheck, Seen, seen
+from monai_simclr.runtime.files import write_atomically
 
 __all__ = ["FALSE_ALARMS", "fitted", "lessons", "moved", "spoiled_kinds", "threshold"]
 

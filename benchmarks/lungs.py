@@ -30,10 +30,10 @@ from lungs_fit import COPIES, Lessons, fit, lessons, no_chest, overlap
 from lungs_peers import otsu, thresholds
 from sklearn.model_selection import GroupKFold
 
-from monai_simclr.files import write_json
 from monai_simclr.ops import PRIOR_LUNG_BOX, locate_lungs, widened
 from monai_simclr.ops.lung_cascade import LungCascade, reduced
 from monai_simclr.ops.lungs import LEAST_FIT
+from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import LungCrop
 
 MARGIN = LungCrop().margin

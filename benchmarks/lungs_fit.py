@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from lungs_data import MaskedSet, read_masked_sets, tight_box
 
-from monai_simclr.files import write_atomically
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
+from monai_simclr.runtime.files import write_atomically
 
 __all__ = ["Lessons", "exposed", "fit", "lessons", "no_chest", "overlap", "placement"]
 

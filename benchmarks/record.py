@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from monai_simclr.files import write_atomically
+from monai_simclr.runtime.files import write_atomically
 
 __all__ = ["RESULTS", "peak_megabytes", "save"]
 

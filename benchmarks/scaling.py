@@ -34,13 +34,13 @@ from monai_simclr.data.index import COLUMNS
 from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision
-from monai_simclr.files import write_json
 from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.losses.groups import SameGroup
 from monai_simclr.networks import SimCLR, encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
+from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
 from monai_simclr.workflows import loader, open_archive
 

@@ -33,12 +33,12 @@ from monai_simclr import recipes
 from monai_simclr.data import KeyedSampler, Store, StoreDataset, open_index
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision
-from monai_simclr.files import write_json
 from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.networks import SimCLR, encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
+from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
 from monai_simclr.workflows import loader, open_archive
 

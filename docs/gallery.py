@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monai_simclr import recipes, transforms
 from monai_simclr.data.phantom import draw_phantom
-from monai_simclr.files import write_text
+from monai_simclr.runtime.files import write_text
 
 TILE, GAP, DRAWS = 144, 4, 3
 PATIENTS = (2, 5)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_simclr.files import write_bytes, write_json
+from monai_simclr.runtime.files import write_bytes, write_json
 
 __all__ = [
     "CHECKSUM", "DamagedFileError", "check_archive", "checksum_of", "no_checksum", "read_arrays", "read_json",

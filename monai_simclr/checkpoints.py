@@ -13,7 +13,7 @@ import re
 import shutil
 from pathlib import Path
 
-from monai_simclr.files import FULL, NoSpaceError, write_bytes
+from monai_simclr.runtime.files import FULL, NoSpaceError, write_bytes
 
 __all__ = ["newest_checkpoint", "save_checkpoint"]
 

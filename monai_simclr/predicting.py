@@ -13,8 +13,8 @@ import pandas as pd
 from monai.bundle import create_workflow
 
 from monai_simclr.exits import root_of
-from monai_simclr.files import hash_key, keyed_hash
 from monai_simclr.inference import list_radiographs
+from monai_simclr.runtime.files import hash_key, keyed_hash
 from monai_simclr.tables import unescaped_text
 
 __all__ = ["predict"]

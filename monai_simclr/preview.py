@@ -16,7 +16,7 @@ from monai_simclr.data.loading import keyed_state
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import RadiographError
 from monai_simclr.data.store import decode
-from monai_simclr.files import write_atomically
+from monai_simclr.runtime.files import write_atomically
 from monai_simclr.transforms.spatial import LungCrop
 from monai_simclr.transforms.views import RandRadiographView
 

@@ -35,7 +35,6 @@ from monai_simclr.data import build_store, open_store, read_index, write_index
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.files import hash_key
 from monai_simclr.handlers import Checkpoint
 from monai_simclr.inference import ClassifierCard, Journal, Operating, read_card, write_card
 from monai_simclr.networks import (
@@ -49,6 +48,7 @@ from monai_simclr.networks import (
 )
 from monai_simclr.report import gather
 from monai_simclr.results import read_metrics, write_metrics
+from monai_simclr.runtime.files import hash_key
 from monai_simclr.study.summary import read_run
 from monai_simclr.workflows.seen import check_classifier, record_patients
 

@@ -25,7 +25,7 @@ LIGHT = [
     "monai_simclr.artefacts",
     "monai_simclr.findings",
     "monai_simclr.names",
-    "monai_simclr.files",
+    "monai_simclr.runtime.files",
     "monai_simclr.tables",
     "monai_simclr.fitting",
     "monai_simclr.results",

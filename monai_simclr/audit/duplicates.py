@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from monai_simclr.files import sha256_of
+from monai_simclr.runtime.files import sha256_of
 
 __all__ = ["near_duplicates", "same_bytes"]
 

@@ -18,7 +18,7 @@ from monai_simclr.data.formats.pictures import picture_facts
 from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.radiograph import RadiographError, unopened
 from monai_simclr.data.reading import format_of
-from monai_simclr.files import open_regular
+from monai_simclr.runtime.files import open_regular
 
 __all__ = ["HEADER_FIELDS", "header_facts"]
 

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from monai_simclr.files import write_text
+from monai_simclr.runtime.files import write_text
 
 __all__ = ["write_page"]
 

@@ -15,7 +15,7 @@ from monai_simclr.data.formats.nifti import is_nifti, read_nifti
 from monai_simclr.data.formats.pictures import read_picture
 from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings, unopened
-from monai_simclr.files import open_regular
+from monai_simclr.runtime.files import open_regular
 
 __all__ = ["format_of", "read_radiograph"]
 

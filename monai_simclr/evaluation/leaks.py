@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.preprocessing import normalize
 
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.files import keyed_hash
+from monai_simclr.runtime.files import keyed_hash
 
 __all__ = ["check_unseen", "find_copies", "refuse_shared_patients", "seen_patients"]
 

@@ -21,9 +21,9 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from monai_simclr._version import __version__
-from monai_simclr.files import write_atomically
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.dicom_source import source_of
+from monai_simclr.runtime.files import write_atomically
 
 __all__ = ["capture", "check_installed", "code_of", "encoded", "report", "write_dicom"]
 

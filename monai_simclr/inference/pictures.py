@@ -14,11 +14,11 @@ from torch import Tensor
 from monai_simclr.data import read_radiograph
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.files import open_regular, write_atomically
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.dicom_results import capture, check_installed, encoded, report
 from monai_simclr.inference.overlays import overlay, write_overlay
 from monai_simclr.networks import FindingClassifier
+from monai_simclr.runtime.files import open_regular, write_atomically
 
 __all__ = ["RowPictures", "leading_finding"]
 

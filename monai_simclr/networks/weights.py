@@ -22,9 +22,9 @@ from monai_simclr.artefacts import (
     sealed_archive,
     write_tensor_file,
 )
-from monai_simclr.files import write_bytes
 from monai_simclr.networks.encoders import Norm, encoder
 from monai_simclr.networks.heads import FindingClassifier
+from monai_simclr.runtime.files import write_bytes
 
 __all__ = [
     "encoder_header", "load_classifier", "load_encoder", "patients_seen", "read_weights", "save_classifier",

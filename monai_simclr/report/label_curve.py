@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_simclr.files import write_atomically
 from monai_simclr.report.figures import COLORS, plain
+from monai_simclr.runtime.files import write_atomically
 
 __all__ = ["label_curve", "write_label_curve"]
 

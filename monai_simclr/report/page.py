@@ -6,13 +6,13 @@ from pathlib import Path
 
 import jinja2
 
-from monai_simclr.files import write_text
 from monai_simclr.report import sections
 from monai_simclr.report.checklist import claim_checklist, partitions
 from monai_simclr.report.figures import as_source, training_curve
 from monai_simclr.report.label_curve import label_curve
 from monai_simclr.report.material import Material
 from monai_simclr.report.tables import results_tables, version_table
+from monai_simclr.runtime.files import write_text
 
 __all__ = ["write_report"]
 

@@ -25,8 +25,8 @@ from monai_simclr.data import Store, label_fraction
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import probe_scores
-from monai_simclr.files import sha256_of, writing
 from monai_simclr.networks import encoder, load_encoder
+from monai_simclr.runtime.files import sha256_of, writing
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
 from monai_simclr.tables import table_text

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.exits import Preempted
-from monai_simclr.files import hash_key
 from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.inference import (
     ClassifierCard,
@@ -33,6 +32,7 @@ from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
+from monai_simclr.runtime.files import hash_key
 from monai_simclr.workflows.archive import leave_signals
 from monai_simclr.workflows.arrivals import Arrivals
 from monai_simclr.workflows.identity import config_identity

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data import Store
-from monai_simclr.files import KEY_VARIABLE, keyed_hash
+from monai_simclr.runtime.files import KEY_VARIABLE, keyed_hash
 from monai_simclr.tables import table_text
 
 __all__ = ["hash_patients", "index_for_outputs"]

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from monai_simclr.exits import last_line
-from monai_simclr.files import write_json
 from monai_simclr.ranks import is_first
+from monai_simclr.runtime.files import write_json
 
 __all__ = ["distributed", "join_ranks", "part_ranks", "record_failure"]
 

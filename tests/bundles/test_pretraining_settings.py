@@ -16,8 +16,8 @@ from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantom import FINDINGS
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.exits import exit_code, last_line
-from monai_simclr.files import sha256_of
 from monai_simclr.networks import FindingClassifier, encoder, encoder_header, load_encoder, save_classifier
+from monai_simclr.runtime.files import sha256_of
 from monai_simclr.workflows.seen import record_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code

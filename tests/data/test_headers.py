@@ -27,8 +27,8 @@ from monai_simclr.data import RadiographError, ReaderSettings, open_index, read_
 from monai_simclr.data.formats.dicom_exam import exam_of
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.sources.dicom_tree import holds_dicom, read_dicom_tree
-from monai_simclr.files import open_regular
 from monai_simclr.inference.inputs import InferenceDataset, identity_of
+from monai_simclr.runtime.files import open_regular
 
 
 def said_of(folder, **attributes):
@@ -291,7 +291,7 @@ def test_pipes_sockets_devices_and_links_to_them_are_reasons_and_hang_nobody(tmp
 def test_a_file_that_becomes_a_pipe_between_two_looks_hangs_nobody(tmp_path, monkeypatch):
     regular = os.stat(write_described(tmp_path / "a.dcm"))
     os.mkfifo(tmp_path / "b.dcm")
-    monkeypatch.setattr("monai_simclr.files.os.stat", lambda path: regular)  # the first look saw a file
+    monkeypatch.setattr("monai_simclr.runtime.files.os.stat", lambda path: regular)  # the first look saw a file
     with pytest.raises(OSError, match="is a named pipe, not a regular file"):
         open_regular(tmp_path / "b.dcm")
 

@@ -20,7 +20,7 @@ from monai_simclr.data.decoding import PixelFile
 from monai_simclr.data.phantom import draw_phantom
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.data.store.journal import Journal
-from monai_simclr.files import sha256_of
+from monai_simclr.runtime.files import sha256_of
 
 COMMAND = [sys.executable, "-m", "monai_simclr", "store"]
 

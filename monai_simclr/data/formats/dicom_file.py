@@ -17,7 +17,7 @@ from monai_simclr.data.formats.dicom_exam import EXAM_TAGS
 from monai_simclr.data.formats.dicom_stream import Budget, InflatedStream, MeteredStream
 from monai_simclr.data.formats.dicom_tags import name_of, text
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError
-from monai_simclr.files import open_regular
+from monai_simclr.runtime.files import open_regular
 
 __all__ = ["DicomHeader", "open_dicom", "read_header"]
 

@@ -18,7 +18,7 @@ from monai_simclr.data.index import write_index
 from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.data.store.opened import FORMAT, TABLES
 from monai_simclr.data.store.shard import Shard
-from monai_simclr.files import sha256_of, sync, write_atomically
+from monai_simclr.runtime.files import sha256_of, sync, write_atomically
 from monai_simclr.tables import write_rows
 
 __all__ = ["await_change", "await_shards", "join", "ledger_of", "publish", "write_tables"]
