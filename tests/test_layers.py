@@ -30,7 +30,7 @@ LIGHT = [
     "monai_simclr.fitting",
     "monai_simclr.results",
     "monai_simclr.exits",
-    "monai_simclr.locks",
+    "monai_simclr.runtime.locks",
     "monai_simclr.checkpoints",
     "monai_simclr.cli",
     "monai_simclr",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import monai_simclr
-from monai_simclr.locks import lock_folder, locked, unlock_folder
+from monai_simclr.runtime.locks import lock_folder, locked, unlock_folder
 
 
 def _hold_in_a_child(folder: Path) -> int:

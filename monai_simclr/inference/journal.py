@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_simclr.artefacts import DamagedFileError
-from monai_simclr.locks import take
 from monai_simclr.runtime.files import writing
+from monai_simclr.runtime.locks import take
 
 __all__ = ["Journal", "file_stamp"]
 
