@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_simclr.checkpoints import newest_checkpoint, save_checkpoint
+from monai_simclr.runtime.checkpoints import newest_checkpoint, save_checkpoint
 
 KILLS = 200
 

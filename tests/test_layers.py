@@ -31,7 +31,7 @@ LIGHT = [
     "monai_simclr.results",
     "monai_simclr.exits",
     "monai_simclr.runtime.locks",
-    "monai_simclr.checkpoints",
+    "monai_simclr.runtime.checkpoints",
     "monai_simclr.cli",
     "monai_simclr",
     "monai_simclr.__main__",
