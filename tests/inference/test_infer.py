@@ -225,7 +225,7 @@ def test_an_empty_folder_at_inference_says_so(tmp_path):
 
 def test_a_log_says_now_and_then_how_far_it_is(model, dicom, tmp_path, caplog, monkeypatch):
     (dicom / "A_bad_one.dcm").write_text("no image")
-    monkeypatch.setattr("monai_simclr.progress._SECONDS", 1e-9)
+    monkeypatch.setattr("monai_simclr.runtime.progress._SECONDS", 1e-9)
     with caplog.at_level("INFO", logger="monai_simclr"):
         rows = _infer(model, dicom, tmp_path / "out")
     said = [record.message for record in caplog.records if record.message.startswith("predicted ")]

@@ -25,9 +25,9 @@ from monai_simclr.data.store.pool import decoded
 from monai_simclr.data.store.settings import StoreSettings, differences, versions
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.names import shown
-from monai_simclr.progress import LoggedProgress, Progress
 from monai_simclr.runtime.files import FULL, LOCKED, NoSpaceError, write_text
 from monai_simclr.runtime.locks import locked
+from monai_simclr.runtime.progress import LoggedProgress, Progress
 from monai_simclr.tables import table_text
 
 __all__ = ["StoreOptions", "build_store", "fill_store", "store_of"]

@@ -14,7 +14,7 @@ from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.build import StoreOptions, fill_store
 from monai_simclr.data.store.opened import Store, open_store
 from monai_simclr.exits import stoppable
-from monai_simclr.progress import shown_progress
+from monai_simclr.runtime.progress import shown_progress
 
 __all__ = ["make_store", "parse_reader"]
 
