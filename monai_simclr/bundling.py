@@ -14,8 +14,8 @@ from typing import Any
 
 from monai_simclr.artefacts import read_json, reading
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
-from monai_simclr.exits import SettingError
 from monai_simclr.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
+from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.files import write_json, writing
 
 __all__ = ["ENCODER_NAMES", "copy_bundle", "read_metadata", "run_bundle"]

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 from monai.bundle import create_workflow
 
-from monai_simclr.exits import root_of
 from monai_simclr.inference import list_radiographs
+from monai_simclr.runtime.exit_codes import root_of
 from monai_simclr.runtime.files import hash_key, keyed_hash
 from monai_simclr.tables import unescaped_text
 

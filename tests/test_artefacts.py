@@ -18,9 +18,9 @@ from monai_simclr.data import build_store, open_store, store_of
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.embeddings import Embeddings
-from monai_simclr.exits import exit_code
 from monai_simclr.inference import Calibratedd, Journal, Operating, read_card
 from monai_simclr.networks import encoder_header, load_classifier, load_encoder, start_from
+from monai_simclr.runtime.exit_codes import exit_code
 from monai_simclr.runtime.files import hash_key
 
 HEADER = {"name": "resnet10", "width": "0.125", **{f"key {n}": str(n) for n in range(20)}}

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch.utils.data import DataLoader, Dataset
 
-from monai_simclr.exits import STOP_SIGNALS, Preempted, Stopped, exit_code, last_line, stoppable
+from monai_simclr.runtime.exit_codes import STOP_SIGNALS, Preempted, Stopped, exit_code, last_line, stoppable
 
 
 class _Dies(Dataset):

@@ -29,7 +29,7 @@ LIGHT = [
     "monai_simclr.tables",
     "monai_simclr.fitting",
     "monai_simclr.results",
-    "monai_simclr.exits",
+    "monai_simclr.runtime.exit_codes",
     "monai_simclr.runtime.locks",
     "monai_simclr.runtime.checkpoints",
     "monai_simclr.cli",

@@ -13,7 +13,7 @@ import own_files
 import pytest
 from own_files import KINDS, Damage, Kind
 
-from monai_simclr.exits import exit_code, last_line
+from monai_simclr.runtime.exit_codes import exit_code, last_line
 
 
 @pytest.fixture(autouse=True)

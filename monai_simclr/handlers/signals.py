@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-from monai_simclr.exits import STOP_SIGNALS, Preempted
+from monai_simclr.runtime.exit_codes import STOP_SIGNALS, Preempted
 
 __all__ = ["StopSignals"]
 
@@ -57,7 +57,7 @@ class StopSignals:
         Example:
             >>> StopSignals().leave(signal.SIGTERM, "saved; run the same command to go on")
             Traceback (most recent call last):
-            monai_simclr.exits.Preempted: stopped by SIGTERM, saved; run the same command to go on
+            monai_simclr.runtime.exit_codes.Preempted: stopped by SIGTERM, saved; run the same command to go on
         """
         if number == signal.SIGINT:
             raise KeyboardInterrupt(f"stopped by Ctrl-C, {saved}")

@@ -15,7 +15,6 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.exits import Preempted
 from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.inference import (
     ClassifierCard,
@@ -31,6 +30,7 @@ from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
+from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.files import hash_key
 from monai_simclr.runtime.progress import Wording, shown_progress
 from monai_simclr.workflows.archive import leave_signals

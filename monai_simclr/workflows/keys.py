@@ -14,7 +14,7 @@ from monai.bundle.properties import InferProperties, MetaProperties, TrainProper
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from monai.utils import BundlePropertyConfig
 
-from monai_simclr.exits import SettingError
+from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.workflows.setting_rules import RULES
 
 __all__ = ["check_keys", "references", "shown", "target_of"]

@@ -10,8 +10,8 @@ from datetime import timedelta
 import torch
 from torch import nn
 
-from monai_simclr.exits import last_line
 from monai_simclr.ranks import is_first
+from monai_simclr.runtime.exit_codes import last_line
 from monai_simclr.runtime.files import write_json
 
 __all__ = ["distributed", "join_ranks", "part_ranks", "record_failure"]

@@ -11,8 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_simclr.exits import SettingError, root_of
 from monai_simclr.inference import Keep
+from monai_simclr.runtime.exit_codes import SettingError, root_of
 from monai_simclr.workflows.keys import SEP, check_keys, shown, target_of
 from monai_simclr.workflows.setting_rules import RULES, Rule, problem_of
 

@@ -13,7 +13,7 @@ import pytest
 from monai.bundle import ConfigWorkflow, create_workflow
 
 from monai_simclr.bundling import copy_bundle
-from monai_simclr.exits import SettingError, exit_code, last_line, root_of
+from monai_simclr.runtime.exit_codes import SettingError, exit_code, last_line, root_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

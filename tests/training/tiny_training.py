@@ -26,11 +26,11 @@ from torch import nn
 
 from monai_simclr.data import KeyedSampler, Store, StoreDataset
 from monai_simclr.engines import ContrastiveTrainer, PrepareTwoViews
-from monai_simclr.exits import exit_code, last_line
 from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, KeyedNoise, Progress, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import views
+from monai_simclr.runtime.exit_codes import exit_code, last_line
 from monai_simclr.transforms import MultiViewd
 from monai_simclr.transforms.drawing import DrawViewsd
 from monai_simclr.workflows import loader

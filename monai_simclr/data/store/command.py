@@ -13,7 +13,7 @@ from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.build import StoreOptions, fill_store
 from monai_simclr.data.store.opened import Store, open_store
-from monai_simclr.exits import stoppable
+from monai_simclr.runtime.exit_codes import stoppable
 from monai_simclr.runtime.progress import shown_progress
 
 __all__ = ["make_store", "parse_reader"]
