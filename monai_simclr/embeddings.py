@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.artefacts import read_arrays, reading, write_arrays
+from monai_simclr.runtime.artefacts import read_arrays, reading, write_arrays
 from monai_simclr.tables import table_text, unescaped_text
 
 __all__ = ["Embeddings"]

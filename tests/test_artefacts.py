@@ -13,13 +13,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from monai_simclr.artefacts import DamagedFileError, read_arrays, read_json, reading, write_arrays, write_sealed_json
 from monai_simclr.data import build_store, open_store, store_of
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.inference import Calibratedd, Journal, Operating, read_card
 from monai_simclr.networks import encoder_header, load_classifier, load_encoder, start_from
+from monai_simclr.runtime.artefacts import (
+    DamagedFileError,
+    read_arrays,
+    read_json,
+    reading,
+    write_arrays,
+    write_sealed_json,
+)
 from monai_simclr.runtime.exit_codes import exit_code
 from monai_simclr.runtime.files import hash_key
 

@@ -22,7 +22,7 @@ ROWS = TABLE.findall(PAGE.read_text(encoding="utf-8"))
 FLOOR = {room: int(floor) for floor, room, _ in ROWS}
 MAY_IMPORT = {room: set(re.findall(r"\w+", may)) for _, room, may in ROWS}
 LIGHT = [
-    "monai_simclr.artefacts",
+    "monai_simclr.runtime.artefacts",
     "monai_simclr.findings",
     "monai_simclr.names",
     "monai_simclr.runtime.files",

@@ -12,8 +12,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
-from monai_simclr.artefacts import reading
 from monai_simclr.inference.card import read_card
+from monai_simclr.runtime.artefacts import reading
 
 __all__ = ["Calibratedd", "postprocessing"]
 

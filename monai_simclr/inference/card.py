@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from monai_simclr.artefacts import read_json, read_tensor_file, reading, write_sealed_json, write_tensor_file
 from monai_simclr.evaluation import Novelty
 from monai_simclr.evaluation.calibration import is_at_bound
 from monai_simclr.evaluation.predictions import sigmoid
 from monai_simclr.results import package_versions
+from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading, write_sealed_json, write_tensor_file
 from monai_simclr.runtime.files import sha256_of
 
 __all__ = ["ClassifierCard", "Operating", "hash_of", "read_card", "write_card"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_simclr.artefacts import DamagedFileError
+from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.runtime.files import writing
 from monai_simclr.runtime.locks import take
 

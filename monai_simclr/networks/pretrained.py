@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from monai_simclr.artefacts import DamagedFileError, reading
+from monai_simclr.runtime.artefacts import DamagedFileError, reading
 
 __all__ = ["start_from"]
 

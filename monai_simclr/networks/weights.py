@@ -13,7 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from monai_simclr.artefacts import (
+from monai_simclr.networks.encoders import Norm, encoder
+from monai_simclr.networks.heads import FindingClassifier
+from monai_simclr.runtime.artefacts import (
     DamagedFileError,
     check_archive,
     no_checksum,
@@ -22,8 +24,6 @@ from monai_simclr.artefacts import (
     sealed_archive,
     write_tensor_file,
 )
-from monai_simclr.networks.encoders import Norm, encoder
-from monai_simclr.networks.heads import FindingClassifier
 from monai_simclr.runtime.files import write_bytes
 
 __all__ = [

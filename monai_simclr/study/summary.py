@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.artefacts import read_arrays, read_json, reading
 from monai_simclr.evaluation import (
     arm_curves,
     compare_arms,
@@ -26,6 +25,7 @@ from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.report import write_label_curve
 from monai_simclr.results import print_table, write_metrics
+from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
 from monai_simclr.study.plan import Study
 from monai_simclr.tables import write_table
 

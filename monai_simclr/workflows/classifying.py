@@ -15,7 +15,6 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_simclr import recipes
-from monai_simclr.artefacts import write_arrays
 from monai_simclr.data import Store
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
@@ -31,6 +30,7 @@ from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, read_weights, save_classifier
 from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.runtime.artefacts import write_arrays
 from monai_simclr.tables import write_table
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.pseudonyms import hash_patients

@@ -15,7 +15,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.artefacts import unsealed, write_sealed_json
 from monai_simclr.data import store_of
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, PrepareLabelled, embed
@@ -35,6 +34,7 @@ from monai_simclr.inference.calibrated import Calibratedd, postprocessing
 from monai_simclr.inference.pictures import leading_finding
 from monai_simclr.inference.tables import write_tables
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
+from monai_simclr.runtime.artefacts import unsealed, write_sealed_json
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import _operating, classifier_card
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from monai_simclr.artefacts import DamagedFileError
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.earlier import Earlier
@@ -25,6 +24,7 @@ from monai_simclr.data.store.pool import decoded
 from monai_simclr.data.store.settings import StoreSettings, differences, versions
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.names import shown
+from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.runtime.files import FULL, LOCKED, NoSpaceError, write_text
 from monai_simclr.runtime.locks import locked
 from monai_simclr.runtime.progress import LoggedProgress, Progress

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.data.index import write_index
 from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.data.store.opened import FORMAT, TABLES
 from monai_simclr.data.store.shard import Shard
+from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.runtime.files import sha256_of, sync, write_atomically
 from monai_simclr.tables import write_rows
 

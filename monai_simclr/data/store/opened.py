@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.artefacts import DamagedFileError, read_json, reading
 from monai_simclr.data.index import COLUMNS, read_index
 from monai_simclr.names import shown
+from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading
 from monai_simclr.runtime.files import sha256_of
 from monai_simclr.tables import read_table
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_simclr.artefacts import DamagedFileError, read_json, reading, write_sealed_json
 from monai_simclr.data.decoding import Record, identity_of, sha256_of_source
 from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.names import escape, unescape
+from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading, write_sealed_json
 
 __all__ = ["Shard", "is_unchanged"]
 
