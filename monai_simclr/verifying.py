@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
-from monai_simclr.pickles import pickled_code
+from monai_simclr.runtime.pickles import pickled_code
 
 __all__ = ["Runnable", "verify_bundle"]
 
