@@ -24,7 +24,7 @@ from monai_simclr.data import findings_of, label_fraction, open_index, read_radi
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import compare_arms, probe_scores
 from monai_simclr.fitting import fit
-from monai_simclr.tables import write_table
+from monai_simclr.runtime.tables import write_table
 
 FEWEST = 20
 """Positives, and negatives, that a source needs to be scored by itself."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.runtime.artefacts import read_arrays, reading, write_arrays
-from monai_simclr.tables import table_text, unescaped_text
+from monai_simclr.runtime.tables import table_text, unescaped_text
 
 __all__ = ["Embeddings"]
 

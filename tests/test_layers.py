@@ -26,7 +26,7 @@ LIGHT = [
     "monai_simclr.findings",
     "monai_simclr.names",
     "monai_simclr.runtime.files",
-    "monai_simclr.tables",
+    "monai_simclr.runtime.tables",
     "monai_simclr.fitting",
     "monai_simclr.results",
     "monai_simclr.runtime.exit_codes",

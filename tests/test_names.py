@@ -24,7 +24,7 @@ from monai_simclr.embeddings import Embeddings
 from monai_simclr.names import escape, shown, unescape
 from monai_simclr.runtime.exit_codes import last_line
 from monai_simclr.runtime.files import keyed_hash, write_json, write_text
-from monai_simclr.tables import read_table, table_text, unescaped_text, write_rows, write_table
+from monai_simclr.runtime.tables import read_table, table_text, unescaped_text, write_rows, write_table
 from monai_simclr.worklists import write_worklist
 
 any_text = st.text(st.characters(), max_size=12) | st.text("='+-@\\xu;\n\r\t\udcfc\u2028 09a", max_size=8)

@@ -21,7 +21,7 @@ from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevale
 from monai_simclr.data.open import open_index
 from monai_simclr.results import package_versions
 from monai_simclr.runtime.files import write_json
-from monai_simclr.tables import write_table
+from monai_simclr.runtime.tables import write_table
 
 __all__ = ["Audit", "run_audit"]
 

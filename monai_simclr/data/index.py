@@ -21,7 +21,7 @@ from monai_simclr.data.columns import (
 )
 from monai_simclr.findings import NO_FINDING, check_no_code
 from monai_simclr.names import shown
-from monai_simclr.tables import hold_odd_names, read_cells, unescaped_text, write_table
+from monai_simclr.runtime.tables import hold_odd_names, read_cells, unescaped_text, write_table
 
 __all__ = [
     "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "combine_indexes", "findings_of",

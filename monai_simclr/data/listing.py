@@ -10,7 +10,7 @@ from pathlib import Path
 
 from monai_simclr.data.sources.wording import SPLIT_WORDS
 from monai_simclr.names import shown
-from monai_simclr.tables import hold_odd_names
+from monai_simclr.runtime.tables import hold_odd_names
 
 logger = logging.getLogger("monai_simclr.data")
 

@@ -14,7 +14,7 @@ from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import Predictions
 from monai_simclr.results import METRICS_FILE, read_metrics
 from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
-from monai_simclr.tables import read_table, unescaped_text
+from monai_simclr.runtime.tables import read_table, unescaped_text
 
 __all__ = ["Material", "gather"]
 

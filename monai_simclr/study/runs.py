@@ -27,9 +27,9 @@ from monai_simclr.evaluation import probe_scores
 from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.runtime.artefacts import DamagedFileError, write_arrays, write_sealed_json
 from monai_simclr.runtime.files import sha256_of, writing
+from monai_simclr.runtime.tables import table_text
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
-from monai_simclr.tables import table_text
 from monai_simclr.workflows import check_workflow, config_identity, need_archive, open_archive
 from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.seen import check_encoder

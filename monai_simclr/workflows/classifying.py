@@ -31,7 +31,7 @@ from monai_simclr.networks import FindingClassifier, load_classifier, load_encod
 from monai_simclr.ranks import is_first
 from monai_simclr.results import closing_line, print_table, write_metrics
 from monai_simclr.runtime.artefacts import write_arrays
-from monai_simclr.tables import write_table
+from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.pseudonyms import hash_patients
 from monai_simclr.workflows.run import Run

@@ -10,7 +10,7 @@ import pandas as pd
 
 from monai_simclr.data import Store
 from monai_simclr.runtime.files import KEY_VARIABLE, keyed_hash
-from monai_simclr.tables import table_text
+from monai_simclr.runtime.tables import table_text
 
 __all__ = ["hash_patients", "index_for_outputs"]
 

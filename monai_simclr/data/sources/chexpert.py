@@ -15,7 +15,7 @@ from monai_simclr.data.sources.tables import find_table, read_text_table
 from monai_simclr.data.sources.uncertain import plain_labels
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
 from monai_simclr.findings import CHEXPERT14, canonical_finding
-from monai_simclr.tables import header_of
+from monai_simclr.runtime.tables import header_of
 
 __all__ = ["read_chexpert", "recognise_chexpert"]
 

@@ -12,7 +12,7 @@ import pandas as pd
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
-from monai_simclr.tables import read_text
+from monai_simclr.runtime.tables import read_text
 
 __all__ = ["read_rsna", "recognise_rsna"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from monai_simclr.names import shown
-from monai_simclr.tables import read_cells
+from monai_simclr.runtime.tables import read_cells
 
 __all__ = ["base_name", "find_table", "locate", "read_text_table"]
 

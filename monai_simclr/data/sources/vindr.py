@@ -13,7 +13,7 @@ from monai_simclr.data.sources.identity import hold_out, patients_by_name
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.data.sources.uncertain import UNCERTAIN, check_choice
 from monai_simclr.findings import NO_FINDING, canonical_finding
-from monai_simclr.tables import header_of
+from monai_simclr.runtime.tables import header_of
 
 __all__ = ["read_vindr", "recognise_vindr"]
 

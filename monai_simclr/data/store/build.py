@@ -28,7 +28,7 @@ from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.runtime.files import FULL, LOCKED, NoSpaceError, write_text
 from monai_simclr.runtime.locks import locked
 from monai_simclr.runtime.progress import LoggedProgress, Progress
-from monai_simclr.tables import table_text
+from monai_simclr.runtime.tables import table_text
 
 __all__ = ["StoreOptions", "build_store", "fill_store", "store_of"]
 

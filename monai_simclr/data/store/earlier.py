@@ -16,7 +16,7 @@ from monai_simclr.data.store.opened import BUILD_AGAIN, read_provenance
 from monai_simclr.data.store.shard import Shard, is_unchanged
 from monai_simclr.names import shown
 from monai_simclr.runtime.artefacts import reading
-from monai_simclr.tables import read_table
+from monai_simclr.runtime.tables import read_table
 
 __all__ = ["Earlier"]
 

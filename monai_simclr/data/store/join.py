@@ -19,7 +19,7 @@ from monai_simclr.data.store.opened import FORMAT, TABLES
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.runtime.files import sha256_of, sync, write_atomically
-from monai_simclr.tables import write_rows
+from monai_simclr.runtime.tables import write_rows
 
 __all__ = ["await_change", "await_shards", "join", "ledger_of", "publish", "write_tables"]
 
