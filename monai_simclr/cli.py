@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from monai_simclr._version import __version__
-from monai_simclr.names import escape_what_an_encoding_lacks
 from monai_simclr.runtime.exit_codes import Stopped, exit_code, last_line, stoppable
+from monai_simclr.runtime.names import escape_what_an_encoding_lacks
 
 __all__ = ["app", "main"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_simclr._version import __version__
-from monai_simclr.names import shown
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_sealed_json
+from monai_simclr.runtime.names import shown
 
 __all__ = ["METRICS_FILE", "closing_line", "package_versions", "plain", "print_table", "read_metrics", "write_metrics"]
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import select_images, similar_images
-from monai_simclr.names import shown
 from monai_simclr.results import print_table
 from monai_simclr.runtime.artefacts import reading
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table, write_table
 
 __all__ = ["list_similar", "row_of", "write_worklist"]

@@ -24,7 +24,7 @@ MAY_IMPORT = {room: set(re.findall(r"\w+", may)) for _, room, may in ROWS}
 LIGHT = [
     "monai_simclr.runtime.artefacts",
     "monai_simclr.findings",
-    "monai_simclr.names",
+    "monai_simclr.runtime.names",
     "monai_simclr.runtime.files",
     "monai_simclr.runtime.tables",
     "monai_simclr.fitting",

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from monai_simclr.data.index import findings_of
-from monai_simclr.names import bytes_of
+from monai_simclr.runtime.names import bytes_of
 
 __all__ = ["confounders"]
 

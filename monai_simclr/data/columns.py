@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.sources.wording import SPLIT_WORDS, UNKNOWN_WORDS, age_in_years, sex, split_word, view_position
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 
 logger = logging.getLogger("monai_simclr.data")
 

@@ -20,7 +20,7 @@ from monai_simclr.data.columns import (
     view_column,
 )
 from monai_simclr.findings import NO_FINDING, check_no_code
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import hold_odd_names, read_cells, unescaped_text, write_table
 
 __all__ = [

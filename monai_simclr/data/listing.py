@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_simclr.data.sources.wording import SPLIT_WORDS
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import hold_odd_names
 
 logger = logging.getLogger("monai_simclr.data")

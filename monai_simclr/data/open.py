@@ -29,7 +29,7 @@ from monai_simclr.data.sources.padchest import read_padchest, recognise_padchest
 from monai_simclr.data.sources.rsna import read_rsna, recognise_rsna
 from monai_simclr.data.sources.table import read_table
 from monai_simclr.data.sources.vindr import read_vindr, recognise_vindr
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import header_of
 
 __all__ = ["SOURCES", "Source", "open_index"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 
 __all__ = [
     "DEFAULT_SETTINGS",

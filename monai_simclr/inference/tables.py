@@ -12,8 +12,8 @@ import pandas as pd
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.inference.card import ClassifierCard, hash_of
 from monai_simclr.inference.writer import unpacked
-from monai_simclr.names import unescape
 from monai_simclr.runtime.files import write_json
+from monai_simclr.runtime.names import unescape
 from monai_simclr.runtime.tables import write_rows
 
 __all__ = ["write_tables"]

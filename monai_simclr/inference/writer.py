@@ -19,8 +19,8 @@ from torch.utils.hooks import RemovableHandle
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.journal import Journal
 from monai_simclr.inference.pictures import RowPictures
-from monai_simclr.names import escape
 from monai_simclr.networks import FindingClassifier
+from monai_simclr.runtime.names import escape
 
 __all__ = ["NOVEL", "NO_CHEST", "Keep", "PredictionWriter", "packed", "unpacked"]
 

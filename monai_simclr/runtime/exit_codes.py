@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from monai_simclr.names import shown
 from monai_simclr.runtime.files import lacks_space
+from monai_simclr.runtime.names import shown
 
 __all__ = [
     "EXIT_CODES", "INTERRUPTED", "PREEMPTED", "STOP_SIGNALS", "Preempted", "SettingError", "Stopped", "exit_code",

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from monai_simclr.names import bytes_of, encodable
+from monai_simclr.runtime.names import bytes_of, encodable
 
 __all__ = [
     "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "open_regular",

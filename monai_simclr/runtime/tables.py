@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.names import encodable, escape, shown, unescape
 from monai_simclr.runtime.files import write_atomically
+from monai_simclr.runtime.names import encodable, escape, shown, unescape
 
 _LARGEST = 2**31
 """Bytes that a table may have when inflated."""

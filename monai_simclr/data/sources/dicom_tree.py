@@ -20,8 +20,8 @@ from monai_simclr.data.listing import list_files, say_left_out, second_copies
 from monai_simclr.data.radiograph import RadiographError, unopened
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.wording import ages, sexes
-from monai_simclr.names import shown
 from monai_simclr.runtime.files import open_regular
+from monai_simclr.runtime.names import shown
 
 __all__ = ["holds_dicom", "read_dicom_tree", "recognise_dicom_tree"]
 

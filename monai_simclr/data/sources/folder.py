@@ -15,7 +15,7 @@ from monai_simclr.data.listing import Listing, list_files, say_left_out, second_
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.wording import SPLIT_WORDS
 from monai_simclr.findings import NO_FINDING, canonical_finding
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 
 __all__ = ["IMAGE_SUFFIXES", "read_class_folders", "read_image_folder", "recognise_class_folders",
            "recognise_image_folder"]  # fmt: skip

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from monai_simclr.names import bytes_of, shown
+from monai_simclr.runtime.names import bytes_of, shown
 
 __all__ = ["hold_out", "patients_by_name"]
 

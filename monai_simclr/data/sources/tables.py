@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_cells
 
 __all__ = ["base_name", "find_table", "locate", "read_text_table"]

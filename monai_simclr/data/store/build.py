@@ -23,10 +23,10 @@ from monai_simclr.data.store.opened import FORMAT, TABLES, Store, open_store, re
 from monai_simclr.data.store.pool import decoded
 from monai_simclr.data.store.settings import StoreSettings, differences, versions
 from monai_simclr.data.store.shard import Shard
-from monai_simclr.names import shown
 from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.runtime.files import FULL, LOCKED, NoSpaceError, write_text
 from monai_simclr.runtime.locks import locked
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.progress import LoggedProgress, Progress
 from monai_simclr.runtime.tables import table_text
 

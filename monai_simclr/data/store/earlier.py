@@ -14,8 +14,8 @@ import numpy as np
 from monai_simclr.data.decoding import Record, identity_of
 from monai_simclr.data.store.opened import BUILD_AGAIN, read_provenance
 from monai_simclr.data.store.shard import Shard, is_unchanged
-from monai_simclr.names import shown
 from monai_simclr.runtime.artefacts import reading
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table
 
 __all__ = ["Earlier"]

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.index import COLUMNS, read_index
-from monai_simclr.names import shown
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading
 from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table
 
 __all__ = ["BUILD_AGAIN", "FORMAT", "TABLES", "Store", "absent_store", "open_store", "read_provenance"]

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from monai_simclr.data.decoding import PixelFile, Record, identity_of
-from monai_simclr.names import shown
+from monai_simclr.runtime.names import shown
 
 __all__ = ["TIME_LIMIT", "decoded"]
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from monai_simclr.data.decoding import Record, identity_of, sha256_of_source
 from monai_simclr.data.store.journal import Journal, Ledger
-from monai_simclr.names import escape, unescape
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading, write_sealed_json
+from monai_simclr.runtime.names import escape, unescape
 
 __all__ = ["Shard", "is_unchanged"]
 

@@ -73,8 +73,8 @@ def encodable(text: str) -> str:
 
 def escape_what_an_encoding_lacks() -> str:
     """Register `shown`'s escapes as an error handler of codecs, for streams such as stdout, and give its name."""
-    codecs.register_error("monai_simclr.names", _replaced)
-    return "monai_simclr.names"
+    codecs.register_error("monai_simclr.runtime.names", _replaced)
+    return "monai_simclr.runtime.names"
 
 
 def bytes_of(text: str) -> bytes:
