@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_simclr.evaluation import Predictions, score_card
-from monai_simclr.results import package_versions
+from monai_simclr.runtime.metrics import package_versions
 
 IMAGES, VALIDATION, PATIENTS, FINDINGS, RESAMPLES = 100_000, 10_000, 30_000, 14, 1_000
 GIB = 2**30

@@ -18,8 +18,8 @@ from monai_simclr.data.phantom import FINDINGS, draw_phantom
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.report.figures import COLORS, place_on_map
 from monai_simclr.report.sections import classes
-from monai_simclr.results import read_metrics
 from monai_simclr.runtime.files import write_atomically
+from monai_simclr.runtime.metrics import read_metrics
 
 PATIENTS = (4, 0, 2, 5)
 FLOORS = {"encoder": "pretrained encoder", "raw pixels": "raw pixels", "random encoder": "random encoder"}

@@ -20,8 +20,8 @@ from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phan
 from monai_simclr.engines.precision import has_bfloat16
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.report import gather, write_report
-from monai_simclr.results import plain, print_table, read_metrics
 from monai_simclr.runtime.files import write_json, write_text
+from monai_simclr.runtime.metrics import plain, print_table, read_metrics
 
 __all__ = ["run_demo"]
 

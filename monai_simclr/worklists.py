@@ -9,8 +9,8 @@ import pandas as pd
 
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import select_images, similar_images
-from monai_simclr.results import print_table
 from monai_simclr.runtime.artefacts import reading
+from monai_simclr.runtime.metrics import print_table
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table, write_table
 

@@ -45,10 +45,10 @@ from monai_simclr.networks import (
     save_encoder,
 )
 from monai_simclr.report import gather
-from monai_simclr.results import read_metrics, write_metrics
 from monai_simclr.runtime.artefacts import sealed, sealed_archive, write_arrays, write_sealed_json, write_tensor_file
 from monai_simclr.runtime.checkpoints import save_checkpoint
 from monai_simclr.runtime.files import hash_key
+from monai_simclr.runtime.metrics import read_metrics, write_metrics
 from monai_simclr.study.summary import read_run
 from monai_simclr.workflows.seen import check_classifier, record_patients
 

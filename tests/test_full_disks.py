@@ -20,9 +20,9 @@ from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
 from monai_simclr.handlers.scores import mean_auroc
-from monai_simclr.results import write_metrics
 from monai_simclr.runtime.exit_codes import exit_code, last_line
 from monai_simclr.runtime.files import NoSpaceError, write_atomically, write_text, writing
+from monai_simclr.runtime.metrics import write_metrics
 
 
 @pytest.fixture

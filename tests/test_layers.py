@@ -28,7 +28,7 @@ LIGHT = [
     "monai_simclr.runtime.files",
     "monai_simclr.runtime.tables",
     "monai_simclr.fitting",
-    "monai_simclr.results",
+    "monai_simclr.runtime.metrics",
     "monai_simclr.runtime.exit_codes",
     "monai_simclr.runtime.locks",
     "monai_simclr.runtime.checkpoints",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from monai_simclr.evaluation import Interval
-from monai_simclr.results import closing_line, print_table, read_metrics, write_metrics
+from monai_simclr.runtime.metrics import closing_line, print_table, read_metrics, write_metrics
 
 
 def test_numpy_becomes_python_and_nan_becomes_null(tmp_path):
@@ -20,7 +20,7 @@ def test_numpy_becomes_python_and_nan_becomes_null(tmp_path):
 
 
 def test_results_import_neither_torch_nor_monai():
-    code = "import sys, monai_simclr.results; sys.exit(bool({'torch', 'monai'} & set(sys.modules)))"
+    code = "import sys, monai_simclr.runtime.metrics; sys.exit(bool({'torch', 'monai'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -17,9 +17,9 @@ from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import gather, write_report
-from monai_simclr.results import read_metrics
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.files import keyed_hash
+from monai_simclr.runtime.metrics import read_metrics
 from monai_simclr.study import Study, run_study, runs, summarize
 
 FINDINGS = ["Cardiomegaly", "Effusion"]

@@ -19,8 +19,8 @@ from monai_simclr.audit.page import write_page
 from monai_simclr.audit.scan import scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence, split_sizes
 from monai_simclr.data.open import open_index
-from monai_simclr.results import package_versions
 from monai_simclr.runtime.files import write_json
+from monai_simclr.runtime.metrics import package_versions
 from monai_simclr.runtime.tables import write_table
 
 __all__ = ["Audit", "run_audit"]

@@ -17,9 +17,9 @@ import safetensors.numpy
 from monai_simclr.evaluation import Novelty
 from monai_simclr.evaluation.calibration import is_at_bound
 from monai_simclr.evaluation.predictions import sigmoid
-from monai_simclr.results import package_versions
 from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading, write_sealed_json, write_tensor_file
 from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.metrics import package_versions
 
 __all__ = ["ClassifierCard", "Operating", "hash_of", "read_card", "write_card"]
 

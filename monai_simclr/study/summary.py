@@ -24,8 +24,8 @@ from monai_simclr.evaluation.label_curve import Curve
 from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.report import write_label_curve
-from monai_simclr.results import print_table, write_metrics
 from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
+from monai_simclr.runtime.metrics import print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.study.plan import Study
 

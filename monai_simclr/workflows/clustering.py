@@ -35,7 +35,7 @@ from monai_simclr.evaluation import (
     probe_classes,
     probe_findings,
 )
-from monai_simclr.results import closing_line, print_table, write_metrics
+from monai_simclr.runtime.metrics import closing_line, print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.run import Run

@@ -29,9 +29,9 @@ from monai_simclr.inference.card import hash_of
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.ranks import answers, is_first, rank, world_size
-from monai_simclr.results import closing_line, write_metrics
 from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.files import hash_key
+from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
 from monai_simclr.workflows.archive import leave_signals
 from monai_simclr.workflows.arrivals import Arrivals

@@ -18,7 +18,7 @@ from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantom import FINDINGS
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.networks import encoder_header, patients_seen
-from monai_simclr.results import read_metrics
+from monai_simclr.runtime.metrics import read_metrics
 
 CONFIGS = CHEST_XRAY_SIMCLR / "configs"
 SMALL = ["--num_workers", "0", "--max_epochs", "2"]

@@ -14,7 +14,7 @@ import pytest
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import Predictions, score_card, score_subgroups
 from monai_simclr.report import Material, gather, write_report
-from monai_simclr.results import write_metrics
+from monai_simclr.runtime.metrics import write_metrics
 
 EVIL = "<script>alert('x')</script>"
 SECTIONS = ["runs", "confounders", "scores", "calibration", "subgroups", "few-labels", "map", "clusters", "sheets",
