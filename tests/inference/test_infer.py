@@ -22,12 +22,12 @@ from monai_simclr.data import RadiographError, store_of
 from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import PrepareLabelled
-from monai_simclr.handlers.signals import StopSignals
 from monai_simclr.inference import InferenceDataset, Journal, Keep, list_radiographs, write_card
 from monai_simclr.inference.inputs import identity_of
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.names import unescape
+from monai_simclr.runtime.signals import StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import classifier_card
