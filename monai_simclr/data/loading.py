@@ -22,7 +22,7 @@ from monai_simclr.data.partners import Partners, SecondView
 from monai_simclr.data.radiograph import problem_of
 from monai_simclr.data.store import Store
 from monai_simclr.ops.keyed import KeyedRandom
-from monai_simclr.ranks import rank, world_size
+from monai_simclr.runtime.distributed import rank, world_size
 from monai_simclr.runtime.names import bytes_of
 
 __all__ = ["KeyedSampler", "StoreDataset", "keyed_state"]

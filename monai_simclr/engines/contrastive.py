@@ -13,7 +13,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from monai_simclr.engines.precision import Precision, precision_settings
-from monai_simclr.ranks import rank
+from monai_simclr.runtime.distributed import rank
 
 __all__ = ["ContrastiveTrainer", "OneItemOutput", "PrepareLabelled", "PrepareTwoViews", "ViewTransform"]
 

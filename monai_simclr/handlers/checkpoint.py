@@ -18,9 +18,9 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from monai_simclr.handlers.progress import raise_after_all
-from monai_simclr.ranks import answers, is_first, world_size
 from monai_simclr.runtime.artefacts import reading
 from monai_simclr.runtime.checkpoints import newest_checkpoint, save_checkpoint
+from monai_simclr.runtime.distributed import answers, is_first, world_size
 from monai_simclr.runtime.files import lacks_space, writing
 from monai_simclr.runtime.signals import StopSignals
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from monai_simclr.ranks import is_first, rank
+from monai_simclr.runtime.distributed import is_first, rank
 from monai_simclr.runtime.tables import write_rows
 
 __all__ = ["DamagedImages"]

@@ -13,7 +13,7 @@ from monai.engines.utils import CommonKeys, IterationEvents
 from torch import Tensor
 
 from monai_simclr.handlers.progress import batch_output
-from monai_simclr.ranks import answers, is_first, rank
+from monai_simclr.runtime.distributed import answers, is_first, rank
 from monai_simclr.runtime.files import write_json
 
 __all__ = ["ClipGradients", "KeyedNoise", "StopOnNonFinite"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from monai_simclr.handlers.progress import batch_output, raise_after_all
-from monai_simclr.ranks import world_size
+from monai_simclr.runtime.distributed import world_size
 
 __all__ = ["ContrastiveMonitor", "effective_rank", "spread"]
 

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.handlers.scores import mean_auroc
-from monai_simclr.ranks import is_first
+from monai_simclr.runtime.distributed import is_first
 
 __all__ = ["LinearProbe"]
 

@@ -13,7 +13,7 @@ from monai.engines.utils import CommonKeys
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from monai_simclr.ranks import is_first, world_size
+from monai_simclr.runtime.distributed import is_first, world_size
 
 __all__ = ["Progress", "batch_output", "raise_after_all"]
 

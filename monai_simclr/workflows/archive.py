@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, findings_of, label_fraction, store_of
 from monai_simclr.data.store import absent_store
-from monai_simclr.ranks import world_size
+from monai_simclr.runtime.distributed import world_size
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS, SettingError
 from monai_simclr.runtime.names import bytes_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai_simclr.inference import list_radiographs
 from monai_simclr.inference.journal import file_stamp
-from monai_simclr.ranks import rank, world_size
+from monai_simclr.runtime.distributed import rank, world_size
 from monai_simclr.runtime.files import keyed_hash
 
 __all__ = ["Arrivals"]

@@ -28,8 +28,8 @@ from monai_simclr.evaluation import (
 )
 from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, read_weights, save_classifier
-from monai_simclr.ranks import is_first
 from monai_simclr.runtime.artefacts import write_arrays
+from monai_simclr.runtime.distributed import is_first
 from monai_simclr.runtime.metrics import closing_line, print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.card import classifier_card

@@ -27,7 +27,7 @@ from monai_simclr.inference import (
 from monai_simclr.inference.card import hash_of
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
-from monai_simclr.ranks import answers, is_first, rank, world_size
+from monai_simclr.runtime.distributed import answers, is_first, rank, world_size
 from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.files import hash_key
 from monai_simclr.runtime.metrics import closing_line, write_metrics

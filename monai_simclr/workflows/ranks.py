@@ -10,7 +10,7 @@ from datetime import timedelta
 import torch
 from torch import nn
 
-from monai_simclr.ranks import is_first
+from monai_simclr.runtime.distributed import is_first
 from monai_simclr.runtime.exit_codes import last_line
 from monai_simclr.runtime.files import write_json
 

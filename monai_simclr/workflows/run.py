@@ -16,7 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_simclr.handlers.checkpoint import check_same
-from monai_simclr.ranks import is_first, rank, world_size
+from monai_simclr.runtime.distributed import is_first, rank, world_size
 from monai_simclr.runtime.exit_codes import exit_code, last_line, stop_at_once
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.locks import lock_folder, unlock_folder

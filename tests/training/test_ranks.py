@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Events
 
 from monai_simclr.data import KeyedSampler
-from monai_simclr.ranks import even_batch
+from monai_simclr.runtime.distributed import even_batch
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -75,5 +75,5 @@ def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path) -> None:
 def test_a_batch_of_few_images_is_one_that_the_ranks_can_share(
     monkeypatch, ranks: int, images: int, batch: int
 ) -> None:
-    monkeypatch.setattr("monai_simclr.ranks.world_size", lambda: ranks)
+    monkeypatch.setattr("monai_simclr.runtime.distributed.world_size", lambda: ranks)
     assert even_batch(64, images) == batch
