@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_simclr.losses.groups import SameGroup
-from monai_simclr.losses.ranks import gathered
+from monai_simclr.runtime.distributed import gathered
 
 __all__ = ["check_batch", "check_inputs", "check_negatives", "check_options", "check_temperature"]
 

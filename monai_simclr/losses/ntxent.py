@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from monai_simclr.losses.checks import check_batch, check_inputs, check_negatives, check_options, check_temperature
 from monai_simclr.losses.groups import SameGroup, denominator, image_numbers, mean_of_positives
-from monai_simclr.losses.ranks import gathered, processes
 from monai_simclr.losses.tiles import Plan, log_sums, weighted_rows
+from monai_simclr.runtime.distributed import gathered, processes
 
 __all__ = ["NTXentLoss", "nt_xent"]
 

@@ -6,8 +6,9 @@ import functools
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-__all__ = ["answers", "even_batch", "is_first", "rank", "world_size"]
+__all__ = ["answers", "even_batch", "gathered", "is_first", "processes", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -59,3 +60,18 @@ def answers(number: int) -> list[int]:
 @functools.lru_cache(maxsize=1)
 def _cpu_group() -> dist.ProcessGroup | None:
     return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def processes() -> tuple[int, int]:
+    """How many processes there are, and which one this is: ``(1, 0)`` without ``torch.distributed``."""
+    return world_size(), rank()
+
+
+def gathered(tensor: Tensor, world: int) -> Tensor:
+    """The tensors of all processes, of equal shapes, one after the other along the first dimension."""
+    if world == 1:
+        return tensor
+    tensor = tensor.contiguous()
+    parts = [torch.empty_like(tensor) for _ in range(world)]
+    dist.all_gather(parts, tensor)
+    return torch.cat(parts)
