@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_simclr.losses import NTXentLoss
-from monai_simclr.workflows.ranks import part_ranks
+from monai_simclr.runtime.distributed import part_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch with gloo")
 

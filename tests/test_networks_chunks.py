@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_simclr.losses import NTXentLoss, nt_xent
 from monai_simclr.networks import SimCLR, encoder
-from monai_simclr.workflows.ranks import part_ranks
+from monai_simclr.runtime.distributed import part_ranks
 
 IDS = torch.arange(5).repeat(2)
 

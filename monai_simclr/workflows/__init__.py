@@ -21,9 +21,6 @@ from monai_simclr.workflows.identity import run_identity as run_identity
 from monai_simclr.workflows.inference import infer as infer
 from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
 from monai_simclr.workflows.pretraining import probe as probe
-from monai_simclr.workflows.ranks import distributed as distributed
-from monai_simclr.workflows.ranks import join_ranks as join_ranks
-from monai_simclr.workflows.ranks import part_ranks as part_ranks
 from monai_simclr.workflows.run import RecordConfig as RecordConfig
 from monai_simclr.workflows.run import Run as Run
 from monai_simclr.workflows.run import begin as begin

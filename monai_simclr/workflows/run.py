@@ -16,13 +16,12 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_simclr.handlers.checkpoint import check_same
-from monai_simclr.runtime.distributed import is_first, rank, world_size
+from monai_simclr.runtime.distributed import is_first, rank, record_failure, world_size
 from monai_simclr.runtime.exit_codes import exit_code, last_line, stop_at_once
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.locks import lock_folder, unlock_folder
 from monai_simclr.runtime.names import escape_what_an_encoding_lacks
 from monai_simclr.workflows.identity import config_identity
-from monai_simclr.workflows.ranks import record_failure
 from monai_simclr.workflows.settings import check_workflow, running_workflow
 
 __all__ = ["DEBUG_VARIABLE", "RecordConfig", "Run", "begin", "end_with_sentences"]
