@@ -28,7 +28,7 @@ from record import RESULTS, save
 from skimage.exposure import equalize_adapthist
 
 from monai_simclr import ops
-from monai_simclr.ops.clahe import clahe_on_device
+from monai_simclr.ops.equalization import clahe_on_device
 from monai_simclr.ops.views import views_on_device
 from monai_simclr.transforms import MultiView, RandRadiographView, ViewDetector, ViewExposure, ViewPositioning
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from monai_simclr.ops.amounts import apply_where, on_device
-from monai_simclr.ops.clahe import clahe, clahe_on_device
+from monai_simclr.ops.equalization import clahe, clahe_on_device
 from monai_simclr.ops.filters import blur_on_device, blur_pixels
 from monai_simclr.ops.geometry import warp_on_device, warp_pixels
 from monai_simclr.ops.intensity import adjust_on_device, curves

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from monai_simclr import ops
-from monai_simclr.ops.clahe import clahe_on_device
+from monai_simclr.ops.equalization import clahe_on_device
 
 SIZES = [(64, 64), (224, 224), (60, 64), (61, 67), (100, 37), (9, 8), (17, 130)]
 

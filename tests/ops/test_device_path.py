@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_simclr import ops, recipes
-from monai_simclr.ops.clahe import clahe_on_device
+from monai_simclr.ops.equalization import clahe_on_device
 from monai_simclr.ops.filters import blur_on_device
 from monai_simclr.ops.geometry import warp_on_device
 from monai_simclr.ops.intensity import adjust_on_device

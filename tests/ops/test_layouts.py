@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_simclr import ops
-from monai_simclr.ops.clahe import clahe_on_device
+from monai_simclr.ops.equalization import clahe_on_device
 from monai_simclr.ops.filters import blur_on_device
 from monai_simclr.ops.intensity import adjust_on_device
 from monai_simclr.ops.views import views_on_device
