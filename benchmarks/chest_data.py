@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from monai_simclr.fitting import fit
+from monai_simclr.ops.resize import fit
 
 __all__ = ["GROUPS", "PARTS", "plane_of", "read_table"]
 

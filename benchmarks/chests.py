@@ -24,9 +24,9 @@ from not_chests import DRAWN, SPOILED, cropped
 from record import RESULTS, save
 
 from monai_simclr.data import read_radiograph
-from monai_simclr.fitting import fit
 from monai_simclr.ops import chest_scores
 from monai_simclr.ops.chest_check import ChestCheck
+from monai_simclr.ops.resize import fit
 
 EACH = 200
 """Images of each kind of what is no chest, and of each group that it is made from."""

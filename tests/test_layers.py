@@ -27,7 +27,7 @@ LIGHT = [
     "monai_simclr.runtime.names",
     "monai_simclr.runtime.files",
     "monai_simclr.runtime.tables",
-    "monai_simclr.fitting",
+    "monai_simclr.ops.resize",
     "monai_simclr.runtime.metrics",
     "monai_simclr.runtime.exit_codes",
     "monai_simclr.runtime.locks",

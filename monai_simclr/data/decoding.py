@@ -16,7 +16,7 @@ import numpy as np
 
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, ReaderSettings
 from monai_simclr.data.reading import read_radiograph
-from monai_simclr.fitting import quantize
+from monai_simclr.ops.resize import quantize
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS
 from monai_simclr.runtime.files import sha256_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from monai_simclr.fitting import unfit
+from monai_simclr.ops.resize import unfit
 from monai_simclr.runtime.files import write_atomically
 
 __all__ = ["last_map", "overlay", "write_overlay"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_simclr.fitting import fit
+from monai_simclr.ops.resize import fit
 
 __all__ = ["finish"]
 

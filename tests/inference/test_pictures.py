@@ -14,11 +14,11 @@ from torch import nn
 
 from monai_simclr.data.phantom_files import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.fitting import fit, unfit
 from monai_simclr.inference import ClassifierCard, Operating
 from monai_simclr.inference.overlays import last_map, overlay, write_overlay
 from monai_simclr.inference.pictures import leading_finding
 from monai_simclr.networks import FindingClassifier, encoder
+from monai_simclr.ops.resize import fit, unfit
 
 highdicom = pytest.importorskip("highdicom", reason="DICOM results need highdicom, from the extra [dicom]")
 
