@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from monai_simclr.data.store import open_store as open_store
     from monai_simclr.data.store import store_of as store_of
 else:
-    _MODULES = ("index", "split", "radiograph", "options", "open", "store", "reading", "reader", "loading")
+    from monai_simclr.runtime.lazy import lazy_exports
 
-    def __getattr__(name: str) -> object:
-        """Import a part when it is asked for (PEP 562), the light ones first: processes that decode need no torch."""
-        from importlib import import_module
-        from importlib.util import find_spec
-
-        if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
-            return import_module(f"{__name__}.{name}")
-        for module in () if name.startswith("_") else map(__getattr__, _MODULES):
-            if name in module.__all__:
-                return getattr(module, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __getattr__ = lazy_exports(__name__)

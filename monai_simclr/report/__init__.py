@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from monai_simclr.report.label_curve import write_label_curve as write_label_curve
-from monai_simclr.report.material import Material as Material
-from monai_simclr.report.material import gather as gather
-from monai_simclr.report.page import write_report as write_report
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monai_simclr.report.label_curve import write_label_curve as write_label_curve
+    from monai_simclr.report.material import Material as Material
+    from monai_simclr.report.material import gather as gather
+    from monai_simclr.report.page import write_report as write_report
+else:
+    from monai_simclr.runtime.lazy import lazy_exports
+
+    __getattr__ = lazy_exports(__name__)

@@ -1,29 +1,38 @@
 """What a bundle's config calls that is more than one object: open the archive, finish a run, cluster, evaluate."""
 
-from monai_simclr.workflows.archive import find_archive as find_archive
-from monai_simclr.workflows.archive import labelled_rows as labelled_rows
-from monai_simclr.workflows.archive import loader as loader
-from monai_simclr.workflows.archive import need_archive as need_archive
-from monai_simclr.workflows.archive import open_archive as open_archive
-from monai_simclr.workflows.classifying import Scoring as Scoring
-from monai_simclr.workflows.classifying import StartFromEncoder as StartFromEncoder
-from monai_simclr.workflows.classifying import evaluate as evaluate
-from monai_simclr.workflows.classifying import finish_training as finish_training
-from monai_simclr.workflows.clustering import Clustering as Clustering
-from monai_simclr.workflows.clustering import cluster as cluster
-from monai_simclr.workflows.finetuning import fewest_images as fewest_images
-from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_sampler
-from monai_simclr.workflows.finetuning import freeze_stages as freeze_stages
-from monai_simclr.workflows.finetuning import layerwise_optimizer as layerwise_optimizer
-from monai_simclr.workflows.finetuning import pos_weight as pos_weight
-from monai_simclr.workflows.identity import config_identity as config_identity
-from monai_simclr.workflows.identity import run_identity as run_identity
-from monai_simclr.workflows.inference import infer as infer
-from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
-from monai_simclr.workflows.pretraining import probe as probe
-from monai_simclr.workflows.run import RecordConfig as RecordConfig
-from monai_simclr.workflows.run import Run as Run
-from monai_simclr.workflows.run import begin as begin
-from monai_simclr.workflows.run import end_with_sentences as end_with_sentences
-from monai_simclr.workflows.settings import check_settings as check_settings
-from monai_simclr.workflows.settings import check_workflow as check_workflow
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monai_simclr.workflows.archive import find_archive as find_archive
+    from monai_simclr.workflows.archive import labelled_rows as labelled_rows
+    from monai_simclr.workflows.archive import loader as loader
+    from monai_simclr.workflows.archive import need_archive as need_archive
+    from monai_simclr.workflows.archive import open_archive as open_archive
+    from monai_simclr.workflows.classifying import Scoring as Scoring
+    from monai_simclr.workflows.classifying import StartFromEncoder as StartFromEncoder
+    from monai_simclr.workflows.classifying import evaluate as evaluate
+    from monai_simclr.workflows.classifying import finish_training as finish_training
+    from monai_simclr.workflows.clustering import Clustering as Clustering
+    from monai_simclr.workflows.clustering import cluster as cluster
+    from monai_simclr.workflows.finetuning import fewest_images as fewest_images
+    from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_sampler
+    from monai_simclr.workflows.finetuning import freeze_stages as freeze_stages
+    from monai_simclr.workflows.finetuning import layerwise_optimizer as layerwise_optimizer
+    from monai_simclr.workflows.finetuning import pos_weight as pos_weight
+    from monai_simclr.workflows.identity import config_identity as config_identity
+    from monai_simclr.workflows.identity import run_identity as run_identity
+    from monai_simclr.workflows.inference import infer as infer
+    from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
+    from monai_simclr.workflows.pretraining import probe as probe
+    from monai_simclr.workflows.run import RecordConfig as RecordConfig
+    from monai_simclr.workflows.run import Run as Run
+    from monai_simclr.workflows.run import begin as begin
+    from monai_simclr.workflows.run import end_with_sentences as end_with_sentences
+    from monai_simclr.workflows.settings import check_settings as check_settings
+    from monai_simclr.workflows.settings import check_workflow as check_workflow
+else:
+    from monai_simclr.runtime.lazy import lazy_exports
+
+    __getattr__ = lazy_exports(__name__)

@@ -1,0 +1,44 @@
+"""Packages that import their parts when they are asked for (PEP 562)."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+
+__all__ = ["lazy_exports"]
+
+
+def lazy_exports(package: str) -> Callable[[str], object]:
+    """A package's ``__getattr__``, which imports a name with the module that has it when the name is first asked for.
+
+    What the package passes on is listed once, as ``from module import name as name`` below its ``if TYPE_CHECKING:``,
+    where type checkers look for it too. No name may be that of a module of the package: importing the module would set
+    the attribute first.
+
+    Args:
+        package: its ``__name__``.
+
+    Example:
+        >>> get = lazy_exports("monai_simclr.data")
+        >>> get("ReaderSettings").__module__
+        'monai_simclr.data.radiograph'
+    """
+
+    @functools.cache
+    def exports() -> dict[str, str]:
+        tree = ast.parse(inspect.getsource(sys.modules[package]))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        return {a.name: str(node.module) for node in imports for a in node.names if a.name == a.asname}
+
+    def get(name: str) -> object:
+        if name.startswith("_") or name not in exports():
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(exports()[name]), name)
+        setattr(sys.modules[package], name, value)  # the next time nobody asks here
+        return value
+
+    return get
