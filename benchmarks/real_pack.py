@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data import check_index, write_index
-from monai_simclr.findings import NIH14
+from monai_simclr.data.findings import NIH14
 
 MAIN_FINDINGS = ("Effusion", "Cardiomegaly", "Atelectasis", "Infiltration", "Mass", "Pneumothorax")
 """The findings whose macro mean is the primary endpoint."""

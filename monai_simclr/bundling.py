@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
-from monai_simclr.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
+from monai_simclr.data.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
 from monai_simclr.runtime.artefacts import read_json, reading
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.files import write_json, writing

@@ -18,7 +18,7 @@ from torch import nn
 
 from monai_simclr import recipes
 from monai_simclr.bundling import read_metadata
-from monai_simclr.findings import check_finding_names
+from monai_simclr.data.findings import check_finding_names
 from monai_simclr.inference import ClassifierCard, InferenceDataset, list_radiographs, read_card
 from monai_simclr.networks import FindingClassifier, encoder, load_classifier
 from monai_simclr.runtime.files import write_atomically, write_bytes, write_json, writing

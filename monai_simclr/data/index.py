@@ -19,7 +19,7 @@ from monai_simclr.data.columns import (
     split_column,
     view_column,
 )
-from monai_simclr.findings import NO_FINDING, check_no_code
+from monai_simclr.data.findings import NO_FINDING, check_no_code
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import hold_odd_names, read_cells, unescaped_text, write_table
 

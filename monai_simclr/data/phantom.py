@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from monai_simclr.data.findings import NO_FINDING
 from monai_simclr.data.phantom_anatomy import (
     Anatomy,
     Band,
@@ -32,7 +33,6 @@ from monai_simclr.data.phantom_anatomy import (
     torso,
     vessels,
 )
-from monai_simclr.findings import NO_FINDING
 
 __all__ = ["FINDINGS", "Phantom", "draw_phantom", "images_of"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.findings import NO_FINDING
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.calibration import fit_temperature, reliability
 from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.subgroups import groups_of
-from monai_simclr.findings import NO_FINDING
 from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, reliability_diagrams
 from monai_simclr.report.material import Material
 from monai_simclr.report.tables import Table

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from monai_simclr.data.findings import check_finding_names
 from monai_simclr.evaluation.clusterers import METHODS
-from monai_simclr.findings import check_finding_names
 from monai_simclr.inference import Keep
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from monai_simclr.data import label_fraction
+from monai_simclr.data.findings import NIH14
 from monai_simclr.data.sources.nih import read_nih
-from monai_simclr.findings import NIH14
 
 
 def _long_tailed(n=4000, findings=9, seed=0):

@@ -16,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from monai_simclr.data.findings import NO_FINDING
 from monai_simclr.data.phantom import FINDINGS, Phantom, draw_phantom, images_of
 from monai_simclr.data.phantom_files import phantom_to_dicom, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.findings import NO_FINDING
 
 CLASSES = (*FINDINGS, NO_FINDING)
 

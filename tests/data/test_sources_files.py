@@ -12,11 +12,11 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from resident import forget_peak, peak_kib
 
 from monai_simclr.data import check_index, open_index
+from monai_simclr.data.findings import NIH14
 from monai_simclr.data.sources.dicom_tree import read_dicom_tree
 from monai_simclr.data.sources.folder import read_class_folders
 from monai_simclr.data.sources.medmnist import read_medmnist
 from monai_simclr.data.sources.table import read_table
-from monai_simclr.findings import NIH14
 
 
 def _npz(path, findings, counts=(3, 2, 2), size=28, **others):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from monai_simclr.data import open_index
+from monai_simclr.data.findings import CHEXPERT14
 from monai_simclr.data.index import check_index
 from monai_simclr.data.sources.chexpert import read_chexpert
 from monai_simclr.data.sources.identity import hold_out
@@ -16,7 +17,6 @@ from monai_simclr.data.sources.mimic import read_mimic
 from monai_simclr.data.sources.padchest import read_padchest
 from monai_simclr.data.sources.rsna import read_rsna
 from monai_simclr.data.sources.vindr import read_vindr
-from monai_simclr.findings import CHEXPERT14
 
 CHEXPERT = (
     "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.columns import place as row_of
+from monai_simclr.data.findings import CHEXPERT14, canonical_finding
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import hold_out
 from monai_simclr.data.sources.tables import find_table, read_text_table
 from monai_simclr.data.sources.uncertain import plain_labels
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
-from monai_simclr.findings import CHEXPERT14, canonical_finding
 from monai_simclr.runtime.tables import header_of
 
 __all__ = ["read_chexpert", "recognise_chexpert"]

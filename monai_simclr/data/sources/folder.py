@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.findings import NO_FINDING, canonical_finding
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.listing import Listing, list_files, say_left_out, second_copies
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.wording import SPLIT_WORDS
-from monai_simclr.findings import NO_FINDING, canonical_finding
 from monai_simclr.runtime.names import shown
 
 __all__ = ["IMAGE_SUFFIXES", "read_class_folders", "read_image_folder", "recognise_class_folders",

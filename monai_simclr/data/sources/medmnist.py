@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from monai_simclr.data.findings import NIH14
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import patients_by_name
-from monai_simclr.findings import NIH14
 from monai_simclr.runtime.files import writing
 
 __all__ = ["read_medmnist", "recognise_medmnist"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.findings import CHEXPERT14, canonical_finding
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.tables import find_table, read_text_table
 from monai_simclr.data.sources.uncertain import check_choice, plain_labels
 from monai_simclr.data.sources.wording import view_positions
-from monai_simclr.findings import CHEXPERT14, canonical_finding
 
 __all__ = ["read_mimic", "recognise_mimic"]
 

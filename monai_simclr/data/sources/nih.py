@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.findings import NIH14, canonical_finding, parse_findings
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import hold_out
 from monai_simclr.data.sources.tables import base_name, find_table, locate, read_text_table
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
-from monai_simclr.findings import NIH14, canonical_finding, parse_findings
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_text
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.columns import place
+from monai_simclr.data.findings import NO_FINDING, canonical_finding
 from monai_simclr.data.index import COLUMNS, OPTIONAL, settle_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import read_text_table
-from monai_simclr.findings import NO_FINDING, canonical_finding
 
 __all__ = ["read_table"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_simclr.data.findings import NO_FINDING, canonical_finding
 from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import hold_out, patients_by_name
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.data.sources.uncertain import UNCERTAIN, check_choice
-from monai_simclr.findings import NO_FINDING, canonical_finding
 from monai_simclr.runtime.tables import header_of
 
 __all__ = ["read_vindr", "recognise_vindr"]
