@@ -21,7 +21,7 @@ from not_chests import DRAWN, SPOILED
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.ops.chest_check import ChestCheck, Seen, seen
 from monai_simclr.runtime.files import write_atomically
 

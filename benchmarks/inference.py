@@ -43,8 +43,7 @@ import monai_simclr
 from monai_simclr import recipes
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.data import build_store, store_of
-from monai_simclr.data.phantom import draw_phantom
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.exporting import export_onnx, export_torchscript, trained_classifier
 from monai_simclr.inference import InferenceDataset, Journal, write_card
 from monai_simclr.inference.pictures import RowPictures

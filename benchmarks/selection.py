@@ -18,7 +18,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import probe_scores, select_images
 

@@ -56,7 +56,7 @@ from PIL import Image
 from record import RESULTS, save
 
 from monai_simclr.data import StoreDataset, build_store
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 
 SIZE, SIDE = 256, 1024
 PICTURES = 160

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from monai_simclr.data import KeyedSampler, Store, StoreDataset
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, ContrastiveTrainer
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.networks import SimCLR, encoder

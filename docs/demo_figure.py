@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from monai_simclr.data.phantom import FINDINGS, draw_phantom
+from monai_simclr.data.phantoms import FINDINGS, draw_phantom
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.report.figures import COLORS, place_on_map
 from monai_simclr.report.sections import classes

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from monai_simclr import recipes, transforms
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.runtime.files import write_text
 
 TILE, GAP, DRAWS = 144, 4, 3

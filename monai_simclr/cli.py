@@ -124,7 +124,7 @@ def phantoms(
     seed: Annotated[int, typer.Option(help="The same seed draws the same patients.")] = 0,
 ) -> None:
     """Draw chest phantoms: an archive for trying things; its numbers say nothing about patients."""
-    from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+    from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
     write = write_dicom_phantoms if dicom else write_nih_phantoms
     typer.echo(f"made {write(folder, n_patients=patients, size=size, seed=seed)}")

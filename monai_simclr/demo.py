@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from monai_simclr.bundling import copy_bundle, run_bundle
-from monai_simclr.data.phantom import FINDINGS
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines.precision import has_bfloat16
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.report import gather, write_report

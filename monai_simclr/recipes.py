@@ -78,7 +78,7 @@ def views(strength: Strength = "default", size: int = 224) -> RandRadiographView
               and on 2,008 radiographs it learned little more than random weights know (docs/results.md).
             - ``simclr``: Chen et al. (ICML 2020) without color: crops of 0.08 or more, a mirror image, exposure 0.8,
               blur up to 2 pixels. For comparison; half of such crops lose a lesion.
-            - ``phantom``: for the synthetic phantoms of `data.phantom`, whose findings are small.
+            - ``phantom``: for the synthetic phantoms of `data.phantoms`, whose findings are small.
         size: pixels along each side of a view.
 
     Returns:

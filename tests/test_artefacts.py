@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from monai_simclr.data import build_store, open_store, store_of
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.inference import Calibratedd, Journal, Operating, read_card

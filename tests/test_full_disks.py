@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from monai_simclr.bundling import copy_bundle
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
 from monai_simclr.handlers.scores import mean_auroc

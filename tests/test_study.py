@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.cli import app
 from monai_simclr.data import label_fraction, open_index
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import gather, write_report

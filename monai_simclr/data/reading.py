@@ -48,7 +48,7 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
         RadiographError: if the file is no radiograph that can be read (says why, and what to do).
 
     Example:
-        >>> from monai_simclr.data.phantom_files import write_dicom_phantoms
+        >>> from monai_simclr.data.phantoms import write_dicom_phantoms
         >>> image, meta = read_radiograph(write_dicom_phantoms("archive", n_patients=1) / "PHANTOM-00000001/000.dcm")
         >>> image.shape, meta["photometric_interpretation"], meta["inverted"]
         ((256, 256), 'MONOCHROME1', True)

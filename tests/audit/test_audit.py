@@ -20,7 +20,7 @@ from monai_simclr.cli import app
 from monai_simclr.data import check_index, open_index, write_index
 from monai_simclr.data.findings import NIH14
 from monai_simclr.data.index import settle_index
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
 
 def _archive(folder, splits=("train", "train", "test", "test"), patients=("p-anna", "p-bert", "p-carl", "p-dora")):

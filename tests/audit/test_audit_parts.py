@@ -17,7 +17,7 @@ from monai_simclr.audit.header import HEADER_FIELDS, header_facts
 from monai_simclr.audit.look import LOOK_FIELDS, frontal_score, look_at
 from monai_simclr.audit.scan import scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence
-from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms
 
 
 def _differing(one, other):

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from monai_simclr.cli import app
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 CHEXPERT = (

@@ -14,8 +14,7 @@ from monai.bundle import ckpt_export, create_workflow, load, onnx_export, verify
 from monai.data.torchscript_utils import load_net_with_metadata
 
 from monai_simclr.bundling import copy_bundle
-from monai_simclr.data.phantom import FINDINGS
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier, save_encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code, torch of TorchScript's age

@@ -17,8 +17,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.bundling import copy_bundle
-from monai_simclr.data.phantom import FINDINGS
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import load_encoder
 
 RANKS = "['configs/pretrain.json','configs/multi_gpu.json']"

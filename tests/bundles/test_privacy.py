@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.cli import app
 from monai_simclr.data import open_index, write_index
-from monai_simclr.data.phantom import FINDINGS
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.runtime.artefacts import CHECKSUM
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from monai_simclr import recipes
 from monai_simclr.audit.run import run_audit
 from monai_simclr.data import build_store, open_index, store_of
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, Keep, write_card
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier

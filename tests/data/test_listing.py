@@ -13,7 +13,7 @@ from PIL import Image
 
 from monai_simclr.data import open_index
 from monai_simclr.data.listing import list_files
-from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.inference import list_radiographs
 
 

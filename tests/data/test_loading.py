@@ -8,7 +8,7 @@ import torch
 
 from monai_simclr.data import build_store, open_index
 from monai_simclr.data.loading import KeyedSampler, StoreDataset
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareTwoViews
 from monai_simclr.recipes import augmentation, views
 from monai_simclr.transforms import FinishedImaged, MultiViewd

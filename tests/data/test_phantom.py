@@ -17,8 +17,15 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from monai_simclr.data.findings import NO_FINDING
-from monai_simclr.data.phantom import FINDINGS, Phantom, draw_phantom, images_of
-from monai_simclr.data.phantom_files import phantom_to_dicom, write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import (
+    FINDINGS,
+    Phantom,
+    draw_phantom,
+    images_of,
+    phantom_to_dicom,
+    write_dicom_phantoms,
+    write_nih_phantoms,
+)
 
 CLASSES = (*FINDINGS, NO_FINDING)
 

@@ -19,8 +19,7 @@ from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.collimation import exposed_field
 from monai_simclr.data.formats import dicom_pixels
 from monai_simclr.data.formats.rle import decode_rle
-from monai_simclr.data.phantom import draw_phantom
-from monai_simclr.data.phantom_files import phantom_to_dicom
+from monai_simclr.data.phantoms import draw_phantom, phantom_to_dicom
 
 RANGE = ReaderSettings(voi="none")
 

@@ -16,7 +16,7 @@ import pytest
 
 from monai_simclr.data import ReaderSettings, StoreOptions, build_store, open_index, open_store, store_of, write_index
 from monai_simclr.data.decoding import decode
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.store import build
 from monai_simclr.ops.resize import fit
 from monai_simclr.runtime.files import sha256_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monai_simclr.data import build_store, open_index, open_store
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from monai_simclr.data import StoreOptions, build_store, open_index, open_store
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.store import pool
 from monai_simclr.runtime.files import sha256_of
 

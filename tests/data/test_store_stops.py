@@ -17,8 +17,7 @@ import pytest
 
 from monai_simclr.data import StoreOptions, build_store, open_index, open_store, write_index
 from monai_simclr.data.decoding import PixelFile
-from monai_simclr.data.phantom import draw_phantom
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import draw_phantom, write_nih_phantoms
 from monai_simclr.data.store.journal import Journal
 from monai_simclr.runtime.files import sha256_of
 

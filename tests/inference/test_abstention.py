@@ -15,7 +15,7 @@ from small_bundle import FINDINGS, SIZE, small_bundle
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, Keep, read_card, write_card
 from monai_simclr.networks import FindingClassifier, encoder
@@ -111,7 +111,7 @@ def test_rows_of_another_check_are_made_again(model, chests, tmp_path, monkeypat
 
 def test_one_header_without_uids_leaves_predictions_and_a_reason_in_its_row_alone(model, tmp_path):
     pytest.importorskip("highdicom", reason="DICOM results need highdicom, from the extra [dicom]")
-    from monai_simclr.data.phantom_files import write_dicom_phantoms
+    from monai_simclr.data.phantoms import write_dicom_phantoms
 
     folder = write_dicom_phantoms(tmp_path / "in", n_patients=2, size=64)
     bad, *others = sorted(folder.rglob("*.dcm"))

@@ -20,7 +20,7 @@ import yaml
 from monai_simclr import recipes
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.data import store_of
-from monai_simclr.data.phantom_files import write_dicom_phantoms, write_nih_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.files import KEY_VARIABLE

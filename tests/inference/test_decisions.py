@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.data import store_of
-from monai_simclr.data.phantom_files import write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, PrepareLabelled, embed
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.exporting import metadata_of

@@ -22,7 +22,7 @@ from small_bundle import FINDINGS, SIZE, small_bundle
 
 import monai_simclr
 from monai_simclr import recipes
-from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.exporting import export_folder, export_torchscript
 from monai_simclr.inference import read_card
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 import torch
 
-from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import ClassifierCard, Operating
 from monai_simclr.inference.dicom_results import code_of

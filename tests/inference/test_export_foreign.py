@@ -8,7 +8,7 @@ import pytest
 from small_bundle import small_bundle
 
 from monai_simclr import predict
-from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.exporting import export_torchscript, trained_classifier
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import ClassifierCard, Operating
 from monai_simclr.inference.overlays import last_map, overlay, write_overlay

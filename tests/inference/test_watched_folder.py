@@ -17,7 +17,7 @@ from small_bundle import FINDINGS, SIZE, small_bundle
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.data.phantom_files import write_dicom_phantoms
+from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, Keep, list_radiographs
 from monai_simclr.inference.journal import file_stamp

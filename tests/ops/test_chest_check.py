@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from monai_simclr import ops
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.ops.chest_check import ChestCheck, seen
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from monai_simclr import ops
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.ops.lung_cascade import N_FEATURES, LungCascade, features, look, reduced
 from monai_simclr.ops.lungs import LEAST_FIT
 

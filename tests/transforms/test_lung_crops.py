@@ -15,7 +15,7 @@ from monai.data import MetaTensor, set_track_meta
 from monai.transforms import Compose, RandRotated
 
 from monai_simclr import ops
-from monai_simclr.data.phantom import draw_phantom
+from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.transforms import LungCrop, LungCropd, RandLungPreservingCrop, RandLungPreservingCropd
 from monai_simclr.transforms.crops import draw_crops
 

@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from monai_simclr.data.findings import NO_FINDING
-from monai_simclr.data.phantom import FINDINGS, Phantom, draw_phantom, images_of
+from monai_simclr.data.phantoms.draw import FINDINGS, Phantom, draw_phantom, images_of
 from monai_simclr.runtime.files import write_atomically, write_text, writing
 
 __all__ = ["phantom_to_dicom", "write_dicom_phantoms", "write_nih_phantoms"]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_simclr.data.findings import NO_FINDING
-from monai_simclr.data.phantom_anatomy import (
+from monai_simclr.data.phantoms.anatomy import (
     Anatomy,
     Band,
     Canvas,
