@@ -29,7 +29,6 @@ from monai_simclr.evaluation.label_curve import labels_needed as labels_needed
 from monai_simclr.evaluation.label_curve import unstated_saving as unstated_saving
 from monai_simclr.evaluation.label_errors import find_label_errors as find_label_errors
 from monai_simclr.evaluation.label_errors import find_outliers as find_outliers
-from monai_simclr.evaluation.leaks import check_unseen as check_unseen
 from monai_simclr.evaluation.leaks import find_copies as find_copies
 from monai_simclr.evaluation.leaks import refuse_shared_patients as refuse_shared_patients
 from monai_simclr.evaluation.neighbors import knn as knn

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_simclr.evaluation import check_unseen
 from monai_simclr.networks import encoder_header, patients_seen
 from monai_simclr.runtime.artefacts import read_json, reading, write_sealed_json
 from monai_simclr.runtime.files import keyed_hash, sha256_of
 
-__all__ = ["check_classifier", "check_encoder", "patients_key", "record_patients"]
+__all__ = ["check_classifier", "check_encoder", "check_unseen", "patients_key", "record_patients", "seen_patients"]
 
 logger = logging.getLogger("monai_simclr")
 
@@ -92,3 +91,44 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
         if "fine-tuning" not in stages:
             raise ValueError("it lacks the patients of fine-tuning")
     return max(check_unseen(patients, key, hashes, allowed) for key, hashes in seen)
+
+
+def seen_patients(patients: np.ndarray, key: str, seen: frozenset[str]) -> np.ndarray:
+    """Which patients a checkpoint has seen, from the keyed hashes in its header: a mask of shape ``(N,)``.
+
+    Example:
+        >>> seen_patients(np.array(["a", "b"]), "key", frozenset({keyed_hash("key", "b")})).tolist()
+        [False, True]
+    """
+    names, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+    return np.array([keyed_hash(key, str(name)) in seen for name in names], dtype=bool)[codes]
+
+
+def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: bool = False) -> int:
+    """Refuse to score patients from whom an encoder has already learned, unless that is stated.
+
+    Args:
+        patients: of the images to be scored.
+        key: `patients_key` of the checkpoint's header; "" for a checkpoint that does not say whom it saw.
+        seen: `patients_seen` of the header.
+        allowed: state that seen patients may be scored; the number is then returned, to be reported.
+
+    Returns:
+        How many of the patients the checkpoint has seen.
+
+    Raises:
+        ValueError: if it has seen one and that was not allowed.
+
+    Example:
+        >>> check_unseen(np.array(["a", "b"]), "key", frozenset({keyed_hash("key", "b")}), allowed=True)
+        1
+    """
+    known = seen_patients(patients, key, seen) if key else np.zeros(len(patients), dtype=bool)
+    found = np.unique(np.asarray(patients).astype(str)[known])
+    if len(found) and not allowed:
+        raise ValueError(
+            f"pretraining saw {len(found)} of the {len(np.unique(patients))} patients to be scored, the first is "
+            f"{str(found[0])!r}, so their scores would flatter; score other patients, pretrain without them, or say "
+            "so with --allow_seen_patients True"
+        )
+    return len(found)
