@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 from monai.bundle import create_workflow
 
+from monai_simclr.data.pseudonyms import hash_key, keyed_hash
 from monai_simclr.inference import list_radiographs
 from monai_simclr.runtime.exit_codes import root_of
-from monai_simclr.runtime.files import hash_key, keyed_hash
 from monai_simclr.runtime.tables import unescaped_text
 
 __all__ = ["predict"]

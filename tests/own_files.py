@@ -30,6 +30,7 @@ from torch import nn
 
 from monai_simclr.bundling import copy_bundle, read_metadata
 from monai_simclr.data import build_store, open_store, read_index, write_index
+from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import fit_novelty
@@ -47,7 +48,6 @@ from monai_simclr.networks import (
 from monai_simclr.report import gather
 from monai_simclr.runtime.artefacts import sealed, sealed_archive, write_arrays, write_sealed_json, write_tensor_file
 from monai_simclr.runtime.checkpoints import save_checkpoint
-from monai_simclr.runtime.files import hash_key
 from monai_simclr.runtime.metrics import read_metrics, write_metrics
 from monai_simclr.study.summary import read_run
 from monai_simclr.workflows.seen import check_classifier, record_patients

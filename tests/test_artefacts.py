@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from monai_simclr.data import build_store, open_store, store_of
 from monai_simclr.data.phantoms import write_nih_phantoms
+from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.inference import Calibratedd, Journal, Operating, read_card
@@ -28,7 +29,6 @@ from monai_simclr.runtime.artefacts import (
     write_sealed_json,
 )
 from monai_simclr.runtime.exit_codes import exit_code
-from monai_simclr.runtime.files import hash_key
 
 HEADER = {"name": "resnet10", "width": "0.125", **{f"key {n}": str(n) for n in range(20)}}
 

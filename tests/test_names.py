@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 import monai_simclr
 from monai_simclr.data import RadiographError
+from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.runtime.exit_codes import last_line
-from monai_simclr.runtime.files import keyed_hash, write_json, write_text
+from monai_simclr.runtime.files import write_json, write_text
 from monai_simclr.runtime.names import escape, shown, unescape
 from monai_simclr.runtime.tables import read_table, table_text, unescaped_text, write_rows, write_table
 from monai_simclr.worklists import write_worklist

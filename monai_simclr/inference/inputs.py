@@ -18,10 +18,10 @@ from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.dicom_tags import text
 from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.listing import list_files, say_left_out
+from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.data.radiograph import RadiographError, problem_of
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.ops import chest_scores
-from monai_simclr.runtime.files import keyed_hash
 from monai_simclr.runtime.names import shown
 
 __all__ = ["InferenceDataset", "identity_of", "list_radiographs"]

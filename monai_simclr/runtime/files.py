@@ -9,11 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import hmac
 import json
 import os
-import re
-import secrets
 import shutil
 import stat
 import tempfile
@@ -21,12 +18,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from monai_simclr.runtime.names import bytes_of, encodable
+from monai_simclr.runtime.names import encodable
 
 __all__ = [
-    "FULL", "KEY_VARIABLE", "LOCKED", "NoSpaceError", "hash_key", "keyed_hash", "lacks_space", "open_regular",
-    "sha256_of", "sync", "write_atomically", "write_bytes", "write_json", "write_text", "writing",
-]  # fmt: skip
+    "FULL",
+    "LOCKED",
+    "NoSpaceError",
+    "lacks_space",
+    "open_regular",
+    "sha256_of",
+    "sync",
+    "write_atomically",
+    "write_bytes",
+    "write_json",
+    "write_text",
+    "writing",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, a quota is used up, or the file is larger than it may be."""
@@ -248,53 +255,6 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def keyed_hash(key: str, text: str) -> str:
-    """HMAC-SHA-256 of `text` under `key`, the first 16 hexadecimal digits: an identity that only the key's owner can
-    check.
-
-    Example:
-        >>> keyed_hash("a key", "patient 1") == keyed_hash("a key", "patient 1")
-        True
-        >>> keyed_hash("a key", "patient 1") == keyed_hash("another key", "patient 1")
-        False
-    """
-    return hmac.new(key.encode(), bytes_of(text), hashlib.sha256).hexdigest()[:16]
-
-
-KEY_VARIABLE = "MONAI_SIMCLR_HASH_KEY"
-"""Environment variable with the key of hashes, for whoever wants the same hashes in every folder."""
-
-
-_KEY = re.compile(r"[\x21-\x7e]{16,}")
-_NEW_KEY = "restore it, or remove it for a new key, with which all hashes in this folder become others"
-
-
-def hash_key(folder: str | Path) -> str:
-    """The key of this folder's hashes: the environment's, the folder's own, or a new one that is left in the folder.
-
-    Returns:
-        What `KEY_VARIABLE` holds, or the content of ``hash_key.txt`` in `folder`, made when it is missing and readable
-        by its owner only.
-
-    Raises:
-        ValueError: if the folder's key is damaged: with an empty one anybody could undo the hashes.
-    """
-    if os.environ.get(KEY_VARIABLE):
-        return os.environ[KEY_VARIABLE]
-    path = Path(folder) / "hash_key.txt"
-    if not path.exists():
-        with write_atomically(path) as part:
-            part.write_text(secrets.token_hex(32), encoding="utf-8")
-        path.chmod(0o600)
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a key of hashes ({error}); {_NEW_KEY}") from error
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"{path} holds no key of hashes (one word of 16 characters or more was expected); {_NEW_KEY}")
-    return key
 
 
 def sync(path: Path) -> None:

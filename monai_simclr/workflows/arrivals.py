@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.inference import list_radiographs
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.runtime.distributed import rank, world_size
-from monai_simclr.runtime.files import keyed_hash
 
 __all__ = ["Arrivals"]
 

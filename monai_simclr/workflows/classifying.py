@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 
 from monai_simclr import recipes
 from monai_simclr.data import Store
+from monai_simclr.data.pseudonyms import hash_patients
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
     Predictions,
@@ -33,7 +34,6 @@ from monai_simclr.runtime.distributed import is_first
 from monai_simclr.runtime.metrics import closing_line, print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.card import classifier_card
-from monai_simclr.workflows.pseudonyms import hash_patients
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from monai_simclr import recipes
 from monai_simclr.data import Store, classes_of
+from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
@@ -37,7 +38,6 @@ from monai_simclr.evaluation import (
 )
 from monai_simclr.runtime.metrics import closing_line, print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
-from monai_simclr.workflows.pseudonyms import index_for_outputs
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_encoder
 

@@ -15,6 +15,7 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
+from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.inference import (
     ClassifierCard,
     InferenceDataset,
@@ -29,7 +30,6 @@ from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.runtime.distributed import answers, is_first, rank, world_size
 from monai_simclr.runtime.exit_codes import Preempted
-from monai_simclr.runtime.files import hash_key
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
 from monai_simclr.runtime.signals import StopSignals

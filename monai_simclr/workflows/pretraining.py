@@ -16,11 +16,12 @@ from torch import nn
 
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, findings_of
+from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.engines import embed
 from monai_simclr.handlers import LinearProbe
 from monai_simclr.networks import SimCLR, save_encoder
 from monai_simclr.runtime.distributed import is_first
-from monai_simclr.runtime.files import keyed_hash, write_json
+from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import patients_key

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import encoder_header, patients_seen
 from monai_simclr.runtime.artefacts import read_json, reading, write_sealed_json
-from monai_simclr.runtime.files import keyed_hash, sha256_of
+from monai_simclr.runtime.files import sha256_of
 
 __all__ = ["check_classifier", "check_encoder", "check_unseen", "patients_key", "record_patients", "seen_patients"]
 

@@ -99,7 +99,7 @@ def test_predictions_name_nobody(pretrained):
 def test_the_encoder_knows_its_patients_by_a_keyed_hash_and_saw_no_test_patient(pretrained):
     folder, _ = pretrained
     from monai_simclr.data import open_index
-    from monai_simclr.runtime.files import keyed_hash
+    from monai_simclr.data.pseudonyms import keyed_hash
 
     header = encoder_header(folder / "bundle" / "models" / "encoder.safetensors")
     index = open_index(folder / "phantoms")

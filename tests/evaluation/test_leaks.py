@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import find_copies, knn_findings, probe_findings
-from monai_simclr.runtime.files import keyed_hash
 from monai_simclr.workflows.seen import check_unseen
 
 SEEN = frozenset(keyed_hash("key", name) for name in ("p1", "p7"))

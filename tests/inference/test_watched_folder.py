@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.data.phantoms import write_dicom_phantoms
+from monai_simclr.data.pseudonyms import KEY_VARIABLE, keyed_hash
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, Keep, list_radiographs
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.inference.writer import unpacked
 from monai_simclr.networks import FindingClassifier, encoder
-from monai_simclr.runtime.files import KEY_VARIABLE, keyed_hash
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.arrivals import Arrivals
 
