@@ -21,8 +21,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.data import findings_of, label_fraction, open_index, read_radiograph
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import compare_arms, probe_scores
+from monai_simclr.evaluation import Embeddings, compare_arms, probe_scores
 from monai_simclr.ops.resize import fit
 from monai_simclr.runtime.tables import write_table
 

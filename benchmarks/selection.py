@@ -19,8 +19,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from monai_simclr.data.phantoms import draw_phantom
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import probe_scores, select_images
+from monai_simclr.evaluation import Embeddings, probe_scores, select_images
 
 BUDGETS, DRAWS = (20, 50, 100), 10
 CXR = Path(__file__).resolve().parent.parent.parent / "shared" / "cxr"

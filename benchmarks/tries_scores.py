@@ -17,9 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 from monai_simclr import recipes
 from monai_simclr.data import Store, findings_of, label_fraction
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
-from monai_simclr.evaluation import compare_arms, probe_scores
+from monai_simclr.evaluation import Embeddings, compare_arms, probe_scores
 from monai_simclr.runtime.tables import write_table
 
 FRACTIONS, DRAWS, RANDOM = (0.02, 0.1, 1.0), 10, 3

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_simclr.data.phantoms import FINDINGS, draw_phantom
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.report.figures import COLORS, place_on_map
 from monai_simclr.report.sections import classes
 from monai_simclr.runtime.files import write_atomically

@@ -7,8 +7,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import pandas as pd
 
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import select_images, similar_images
+from monai_simclr.evaluation import Embeddings, select_images, similar_images
 from monai_simclr.runtime.artefacts import reading
 from monai_simclr.runtime.metrics import print_table
 from monai_simclr.runtime.names import shown

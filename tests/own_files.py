@@ -32,8 +32,7 @@ from monai_simclr.bundling import copy_bundle, read_metadata
 from monai_simclr.data import build_store, open_store, read_index, write_index
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import fit_novelty
+from monai_simclr.evaluation import Embeddings, fit_novelty
 from monai_simclr.handlers import Checkpoint
 from monai_simclr.inference import ClassifierCard, Journal, Operating, read_card, write_card
 from monai_simclr.networks import (

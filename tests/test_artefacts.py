@@ -17,7 +17,7 @@ from monai_simclr.data import build_store, open_store, store_of
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference import Calibratedd, Journal, Operating, read_card
 from monai_simclr.networks import encoder_header, load_classifier, load_encoder, start_from
 from monai_simclr.runtime.artefacts import (

@@ -17,8 +17,8 @@ from torch import nn
 
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantoms import write_nih_phantoms
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.handlers.scores import mean_auroc
 from monai_simclr.runtime.exit_codes import exit_code, last_line
 from monai_simclr.runtime.files import NoSpaceError, write_atomically, write_text, writing

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import monai_simclr
 from monai_simclr.data import RadiographError
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.runtime.exit_codes import last_line
 from monai_simclr.runtime.files import write_json, write_text
 from monai_simclr.runtime.names import escape, shown, unescape

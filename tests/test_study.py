@@ -15,7 +15,7 @@ from monai_simclr.cli import app
 from monai_simclr.data import label_fraction, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import gather, write_report
 from monai_simclr.runtime.exit_codes import SettingError

@@ -17,6 +17,7 @@ from monai_simclr.evaluation.confounders import confounder_floor as confounder_f
 from monai_simclr.evaluation.confounders import floor_scores as floor_scores
 from monai_simclr.evaluation.delong import delong_interval as delong_interval
 from monai_simclr.evaluation.delong import delong_test as delong_test
+from monai_simclr.evaluation.embeddings import Embeddings as Embeddings
 from monai_simclr.evaluation.enrichment import enrich as enrich
 from monai_simclr.evaluation.few_label import compare_arms as compare_arms
 from monai_simclr.evaluation.few_label import few_label_gain as few_label_gain

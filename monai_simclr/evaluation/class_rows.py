@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_counts, permute_over_patients
+from monai_simclr.evaluation.embeddings import Embeddings
 
 __all__ = ["ENCODER", "ClassRows", "accuracy_rows", "class_rows"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.agreement import MEASURES, agreement, contingency, many_to_one, one_to_one
 from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_counts, permute_over_patients
 from monai_simclr.evaluation.class_rows import ENCODER, class_rows
 from monai_simclr.evaluation.clusterers import METHODS, reduce_features, silhouette
+from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.formatting import format_score
 from monai_simclr.evaluation.leaks import refuse_shared_patients
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.selection import typicality
 

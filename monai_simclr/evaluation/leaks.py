@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import normalize
 
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation.embeddings import Embeddings
 
 __all__ = ["find_copies", "refuse_shared_patients"]
 

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
+from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.leaks import refuse_shared_patients
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import normalize
 
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.neighbors import nearest
 
 __all__ = ["select_images", "typicality"]

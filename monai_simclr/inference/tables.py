@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference.card import ClassifierCard, hash_of
 from monai_simclr.inference.writer import unpacked
 from monai_simclr.runtime.files import write_json

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import Predictions
+from monai_simclr.evaluation import Embeddings, Predictions
 from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
 from monai_simclr.runtime.metrics import METRICS_FILE, read_metrics
 from monai_simclr.runtime.tables import read_table, unescaped_text

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.findings import NO_FINDING
-from monai_simclr.embeddings import Embeddings
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.evaluation.calibration import fit_temperature, reliability
 from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.subgroups import groups_of

@@ -22,9 +22,8 @@ from monai_simclr import recipes
 from monai_simclr.bundling import read_metadata, run_bundle
 from monai_simclr.data import Store, label_fraction
 from monai_simclr.data.pseudonyms import index_for_outputs
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
-from monai_simclr.evaluation import probe_scores
+from monai_simclr.evaluation import Embeddings, probe_scores
 from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.runtime.artefacts import DamagedFileError, write_arrays, write_sealed_json
 from monai_simclr.runtime.files import sha256_of, writing

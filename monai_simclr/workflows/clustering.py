@@ -17,10 +17,10 @@ from torch import nn
 from monai_simclr import recipes
 from monai_simclr.data import Store, classes_of
 from monai_simclr.data.pseudonyms import index_for_outputs
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
     Alignment,
+    Embeddings,
     align_clusters,
     choose_k,
     enrich,

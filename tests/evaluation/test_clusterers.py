@@ -8,8 +8,7 @@ import pytest
 from scipy.stats import false_discovery_control, fisher_exact
 from sklearn.metrics import adjusted_rand_score, silhouette_score, v_measure_score
 
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import align_clusters, choose_k, enrich, evaluate_clusters, fit_clusters
+from monai_simclr.evaluation import Embeddings, align_clusters, choose_k, enrich, evaluate_clusters, fit_clusters
 from monai_simclr.evaluation.clusterers import METHODS, reduce_features
 
 KIND = np.tile(np.arange(3), 60)

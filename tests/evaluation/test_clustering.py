@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import align_clusters, evaluate_clusters, format_score
+from monai_simclr.evaluation import Embeddings, align_clusters, evaluate_clusters, format_score
 from monai_simclr.evaluation.agreement import agreement, contingency, many_to_one, one_to_one
 
 

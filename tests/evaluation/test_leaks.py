@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import find_copies, knn_findings, probe_findings
+from monai_simclr.evaluation import Embeddings, find_copies, knn_findings, probe_findings
 from monai_simclr.workflows.seen import check_unseen
 
 SEEN = frozenset(keyed_hash("key", name) for name in ("p1", "p7"))

@@ -6,8 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import (
+    Embeddings,
     Predictions,
     align_clusters,
     beside_floor,

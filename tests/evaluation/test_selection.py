@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.evaluation import (
+    Embeddings,
     find_label_errors,
     find_outliers,
     knn_findings,

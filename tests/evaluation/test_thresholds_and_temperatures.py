@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import Predictions, score_card, score_findings
+from monai_simclr.evaluation import Embeddings, Predictions, score_card, score_findings
 from monai_simclr.evaluation.calibration import TEMPERATURES, fit_temperature, is_at_bound
 from monai_simclr.evaluation.label_errors import find_label_errors
 from monai_simclr.evaluation.neighbors import similar_images

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from monai_simclr import recipes
 from monai_simclr.data import RadiographError, store_of
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.embeddings import Embeddings
 from monai_simclr.engines import PrepareLabelled
+from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference import InferenceDataset, Journal, Keep, list_radiographs, write_card
 from monai_simclr.inference.inputs import identity_of
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_simclr.embeddings import Embeddings
-from monai_simclr.evaluation import Predictions, score_card, score_subgroups
+from monai_simclr.evaluation import Embeddings, Predictions, score_card, score_subgroups
 from monai_simclr.report import Material, gather, write_report
 from monai_simclr.runtime.metrics import write_metrics
 
