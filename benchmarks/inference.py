@@ -44,12 +44,12 @@ from monai_simclr import recipes
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.data import build_store, store_of
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.exporting import export_onnx, export_torchscript, trained_classifier
 from monai_simclr.inference import InferenceDataset, Journal, write_card
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
 from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.export import export_onnx, export_torchscript, trained_classifier
 
 SIDE, FILES, LARGE, SHOWN = 1024, 64, 16, 16
 CXR = Path(os.environ.get("MONAI_SIMCLR_CXR", Path(__file__).resolve().parents[2] / "shared" / "cxr"))

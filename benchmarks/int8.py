@@ -39,7 +39,7 @@ from sklearn.metrics import roc_auc_score
 
 from monai_simclr import recipes
 from monai_simclr.data import store_of
-from monai_simclr.exporting import export_onnx, trained_classifier
+from monai_simclr.workflows.export import export_onnx, trained_classifier
 
 CALIBRATION, BATCH, RESAMPLES = 128, 16, 200
 

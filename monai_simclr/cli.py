@@ -84,7 +84,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
-    from monai_simclr.exporting import export_folder, export_int8, export_onnx, export_torchscript
+    from monai_simclr.workflows.export import export_folder, export_int8, export_onnx, export_torchscript
 
     kinds = {".onnx": export_onnx, ".ts": export_torchscript, "": export_folder}
     if output.suffix not in kinds:

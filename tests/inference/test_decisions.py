@@ -19,7 +19,6 @@ from monai_simclr.data import store_of
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, PrepareLabelled, embed
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.exporting import metadata_of
 from monai_simclr.inference import (
     ClassifierCard,
     InferenceDataset,
@@ -37,6 +36,7 @@ from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.artefacts import unsealed, write_sealed_json
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import _operating, classifier_card
+from monai_simclr.workflows.export import metadata_of
 
 SIZE = 48
 

@@ -23,10 +23,10 @@ from small_bundle import FINDINGS, SIZE, small_bundle
 import monai_simclr
 from monai_simclr import recipes
 from monai_simclr.data.phantoms import write_dicom_phantoms
-from monai_simclr.exporting import export_folder, export_torchscript
 from monai_simclr.inference import read_card
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing
 from monai_simclr.transforms.in_memory import canonical
+from monai_simclr.workflows.export import export_folder, export_torchscript
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAY_LEVEL = 1.01 / 255

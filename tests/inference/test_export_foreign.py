@@ -9,7 +9,7 @@ from small_bundle import small_bundle
 
 from monai_simclr import predict
 from monai_simclr.data.phantoms import write_dicom_phantoms
-from monai_simclr.exporting import export_torchscript, trained_classifier
+from monai_simclr.workflows.export import export_torchscript, trained_classifier
 
 
 @pytest.fixture(scope="module")

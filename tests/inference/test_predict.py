@@ -20,8 +20,8 @@ from small_bundle import FINDINGS, SIZE, small_bundle
 import monai_simclr
 from monai_simclr import recipes
 from monai_simclr.data.phantoms import write_dicom_phantoms
-from monai_simclr.exporting import export_int8, export_onnx, export_torchscript, trained_classifier
 from monai_simclr.inference import list_radiographs
+from monai_simclr.workflows.export import export_int8, export_onnx, export_torchscript, trained_classifier
 
 
 @pytest.fixture(scope="module")
