@@ -39,12 +39,11 @@ import pandas as pd
 import torch
 from record import RESULTS, save
 
-import monai_simclr
 from monai_simclr import recipes
 from monai_simclr.bundling import copy_bundle
 from monai_simclr.data import build_store, store_of
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.inference import InferenceDataset, Journal, write_card
+from monai_simclr.inference import InferenceDataset, Journal, predict, write_card
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
@@ -158,7 +157,7 @@ def timed(**places: tuple[Any, str]) -> Iterator[dict[str, float]]:
 
 def workflow(bundle: Path, files: list[Path], folder: Path) -> dict[str, Any]:
     """Seconds of a whole run by stage, after a small run to warm up."""
-    monai_simclr.predict(files[:8], bundle, folder / "warm")
+    predict(files[:8], bundle, folder / "warm")
     whole, seconds = run(bundle, files, folder / "rows", overlays=False)
     shares = {stage: seconds[stage] for stage in ("decode", "network", "writing")}
     return {
@@ -175,7 +174,7 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         "writing_tables": (inference, "write_tables"),
     }  # fmt: skip
     with timed(whole=(inference, "_run"), last=(inference, "_finish"), **stages) as seconds:
-        rows = monai_simclr.predict(files, bundle, out, keep={"overlays": overlays})
+        rows = predict(files, bundle, out, keep={"overlays": overlays})
     assert (rows["reason"] == "").all()
     return seconds["whole"] + seconds["last"], seconds
 

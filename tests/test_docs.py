@@ -98,7 +98,7 @@ def test_a_name_stands_where_users_import_it_from(reference) -> None:
     shown = reference.shown_as(reference.read_package())
     assert shown["monai_simclr.transforms.array.CLAHE"] == "monai_simclr.transforms.CLAHE"
     assert shown["monai_simclr.data.store.opened.Store"] == "monai_simclr.data.Store"
-    assert shown["monai_simclr.predicting.predict"] == "monai_simclr.predict"
+    assert shown["monai_simclr.inference.predict.predict"] == "monai_simclr.inference.predict"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from monai_simclr.inference.card import write_card as write_card
 from monai_simclr.inference.inputs import InferenceDataset as InferenceDataset
 from monai_simclr.inference.inputs import list_radiographs as list_radiographs
 from monai_simclr.inference.journal import Journal as Journal
+from monai_simclr.inference.predict import predict as predict
 from monai_simclr.inference.tables import write_tables as write_tables
 from monai_simclr.inference.writer import Keep as Keep
 from monai_simclr.inference.writer import PredictionWriter as PredictionWriter

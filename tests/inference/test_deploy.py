@@ -20,10 +20,9 @@ from monai.transforms import Compose
 from pydicom.pixels import apply_presentation_lut, apply_rescale
 from small_bundle import FINDINGS, SIZE, small_bundle
 
-import monai_simclr
 from monai_simclr import recipes
 from monai_simclr.data.phantoms import write_dicom_phantoms
-from monai_simclr.inference import read_card
+from monai_simclr.inference import predict, read_card
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing
 from monai_simclr.transforms.in_memory import canonical
 from monai_simclr.workflows.export import export_folder, export_torchscript
@@ -152,7 +151,7 @@ def test_the_exported_folder_gives_the_probabilities_of_the_bundle(bundle, radio
     with torch.no_grad():
         logits = parser.get_parsed_content("inferer")(inputs=image[None], network=network)[0]
     made = parser.get_parsed_content("postprocessing")({"pred": logits})["pred"]
-    row = monai_simclr.predict([radiograph], bundle).iloc[0]
+    row = predict([radiograph], bundle).iloc[0]
     np.testing.assert_allclose(made, [row[name] for name in FINDINGS], atol=1e-5)
     with pytest.raises(FileExistsError, match="is not empty; name a new folder for the export"):
         export_folder(bundle, folder)
@@ -195,7 +194,7 @@ def test_the_sdk_gives_our_probabilities_with_our_reading(bundle, radiograph, tm
         "folder": lambda: export_folder(bundle, tmp_path / "exported"),
         "bundle itself": lambda: bundle,
     }
-    row = monai_simclr.predict([radiograph], bundle).iloc[0]
+    row = predict([radiograph], bundle).iloc[0]
     cwd = bundle if kind == "bundle itself" else tmp_path
     np.testing.assert_allclose(
         _deployed(models[kind](), radiograph.parent, cwd=cwd), [row[n] for n in FINDINGS], atol=1e-5
@@ -209,7 +208,7 @@ def test_the_sdks_own_reading_differs_by_the_window_alone(bundle, radiograph, tm
     with_window = _deployed(archive, radiograph.parent, "--sdk-reader")
     _change(radiograph, "WindowCenter", "WindowWidth")
     without = _deployed(archive, radiograph.parent, "--sdk-reader")
-    row = monai_simclr.predict([radiograph], bundle).iloc[0]
+    row = predict([radiograph], bundle).iloc[0]
     np.testing.assert_allclose(without, with_window, atol=1e-6)
     np.testing.assert_allclose(without, [row[name] for name in FINDINGS], atol=2e-3)
 
@@ -221,5 +220,5 @@ def test_a_real_radiograph_gets_our_probabilities_from_the_sdk(bundle, cxr, tmp_
     source = cxr / "dicom" / "derived_RG1_half_uncompressed.dcm"
     (tmp_path / "study" / "a.dcm").write_bytes(source.read_bytes())
     archive = export_torchscript(bundle, tmp_path / "chest.ts")
-    row = monai_simclr.predict([source], bundle).iloc[0]
+    row = predict([source], bundle).iloc[0]
     np.testing.assert_allclose(_deployed(archive, tmp_path / "study"), [row[n] for n in FINDINGS], atol=1e-5)

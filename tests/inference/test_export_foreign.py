@@ -7,8 +7,8 @@ import json
 import pytest
 from small_bundle import small_bundle
 
-from monai_simclr import predict
 from monai_simclr.data.phantoms import write_dicom_phantoms
+from monai_simclr.inference import predict
 from monai_simclr.workflows.export import export_torchscript, trained_classifier
 
 

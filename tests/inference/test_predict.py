@@ -17,10 +17,9 @@ import pytest
 import torch
 from small_bundle import FINDINGS, SIZE, small_bundle
 
-import monai_simclr
 from monai_simclr import recipes
 from monai_simclr.data.phantoms import write_dicom_phantoms
-from monai_simclr.inference import list_radiographs
+from monai_simclr.inference import list_radiographs, predict
 from monai_simclr.workflows.export import export_int8, export_onnx, export_torchscript, trained_classifier
 
 
@@ -43,7 +42,7 @@ def test_predict_gives_one_row_a_path_in_its_order(bundle, tmp_path):
     folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=2, size=64)
     (folder / "notes.txt").write_text("no image")
     paths = [record["image"] for record in list_radiographs(folder)][::-1]
-    table = monai_simclr.predict(paths, bundle)
+    table = predict(paths, bundle)
     assert list(table["path"]) == paths
     assert list(table["reason"] != "") == [path.endswith("notes.txt") for path in paths]
     assert table["Effusion"].notna().sum() == len(paths) - 1
@@ -59,9 +58,9 @@ def test_predict_gives_a_row_for_every_time_that_a_path_is_given(bundle, radiogr
     first, second, third, *_ = radiographs
     monkeypatch.chdir(first.parent)
     given = [third, first, str(third), first.name, f"./{first.name}", second, first]
-    table = monai_simclr.predict(iter(given), bundle)
+    table = predict(iter(given), bundle)
     assert list(table["path"]) == [str(one) for one in given]
-    alone = {one: monai_simclr.predict(one, bundle).iloc[0] for one in (first, second, third)}
+    alone = {one: predict(one, bundle).iloc[0] for one in (first, second, third)}
     for path, (_, row) in zip(given, table.iterrows(), strict=True):
         expected = alone[first.parent / path if Path(path).parent == Path() else Path(path)]
         np.testing.assert_allclose(row["Effusion logit"], expected["Effusion logit"], atol=1e-4)
@@ -71,12 +70,12 @@ def test_predict_gives_a_row_for_every_time_that_a_path_is_given(bundle, radiogr
 def test_predict_gives_the_rows_of_its_paths_whatever_is_in_the_folder_already(bundle, radiographs, tmp_path):
     first, second, third, *_ = radiographs
     out = tmp_path / "out"
-    whole = monai_simclr.predict([first, second, third], bundle, out)
-    again = monai_simclr.predict([third, first], bundle, out)
+    whole = predict([first, second, third], bundle, out)
+    again = predict([third, first], bundle, out)
     assert list(again["path"]) == [str(third), str(first)]
     assert list(again["Effusion logit"]) == [whole["Effusion logit"][2], whole["Effusion logit"][0]]
-    assert len(monai_simclr.predict([second], bundle, str(out))) == 1
-    assert len(monai_simclr.predict([], bundle, out)) == 0
+    assert len(predict([second], bundle, str(out))) == 1
+    assert len(predict([], bundle, out)) == 0
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 4  # nothing was predicted twice
 
 
@@ -85,16 +84,16 @@ def test_predict_of_a_folder_gives_what_is_in_it_now(bundle, radiographs, tmp_pa
     folder.mkdir()
     for name in ("b", "a", "gone"):
         shutil.copy(radiographs[0], folder / f"{name}.dcm")
-    assert len(monai_simclr.predict(folder, bundle, out)) == 3
+    assert len(predict(folder, bundle, out)) == 3
     (folder / "gone.dcm").unlink()
     for given in (folder, str(folder), [folder]):
-        assert list(monai_simclr.predict(given, bundle, out)["path"]) == [str(folder / "a.dcm"), str(folder / "b.dcm")]
+        assert list(predict(given, bundle, out)["path"]) == [str(folder / "a.dcm"), str(folder / "b.dcm")]
 
 
 def test_predict_of_nothing_is_a_table_without_rows(bundle, radiographs):
-    table = monai_simclr.predict([], bundle)
+    table = predict([], bundle)
     assert len(table) == 0
-    assert list(table.columns) == list(monai_simclr.predict(radiographs[:1], bundle).columns)
+    assert list(table.columns) == list(predict(radiographs[:1], bundle).columns)
 
 
 @pytest.mark.parametrize("given", ["", [""], "nowhere.dcm", Path("nowhere")])
@@ -103,7 +102,7 @@ def test_predict_of_a_path_that_is_not_there_names_it_and_predicts_nothing(bundl
     (tmp_path / "a.png").write_bytes(b"")  # what the current folder holds must not be predicted
     name = given[0] if isinstance(given, list) else str(given)
     with pytest.raises(FileNotFoundError, match=rf"there is no file '{name}' \(paths\[0\]\); nothing was predicted"):
-        monai_simclr.predict(given, bundle, tmp_path / "out")
+        predict(given, bundle, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -113,29 +112,29 @@ def test_predict_names_the_first_of_several_missing_files(bundle, radiographs, t
     with pytest.raises(
         FileNotFoundError, match=r"no file '.*x\.dcm' \(paths\[1\]; 2 of 4 are missing\); nothing was predicted"
     ):
-        monai_simclr.predict(given, bundle)
+        predict(given, bundle)
 
 
 def test_predict_refuses_a_folder_among_files_and_what_is_neither(bundle, radiographs, tmp_path):
     with pytest.raises(ValueError, match=r"paths\[1\] is a folder, .*; pass a folder alone, or the paths of its files"):
-        monai_simclr.predict([radiographs[0], tmp_path], bundle)
+        predict([radiographs[0], tmp_path], bundle)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"paths\[0\] is neither a file nor a folder: .*pipe"):
-        monai_simclr.predict([tmp_path / "pipe"], bundle)
+        predict([tmp_path / "pipe"], bundle)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"the folder .*empty has no files"):
-        monai_simclr.predict(tmp_path / "empty", bundle)
+        predict(tmp_path / "empty", bundle)
 
 
 def test_predict_raises_the_error_itself_and_not_monais_wrapper(bundle, radiographs, tmp_path):
     (tmp_path / "out").write_text("no folder")
     with pytest.raises(FileExistsError):
-        monai_simclr.predict(radiographs[:1], bundle, tmp_path / "out")
+        predict(radiographs[:1], bundle, tmp_path / "out")
     copy = tmp_path / "bundle"
     shutil.copytree(bundle, copy)
     (copy / "models" / "classifier.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no classifier\.json beside model\.pt"):
-        monai_simclr.predict(radiographs[:1], copy)
+        predict(radiographs[:1], copy)
 
 
 def test_a_path_that_looks_like_an_expression_is_a_path(bundle, radiographs, tmp_path, monkeypatch):
@@ -143,7 +142,7 @@ def test_a_path_that_looks_like_an_expression_is_a_path(bundle, radiographs, tmp
     for name in ("$print(1)", "@size", "%x"):
         (tmp_path / name).mkdir()
         shutil.copy(radiographs[0], tmp_path / name / "$1+1.dcm")
-        table = monai_simclr.predict(name, bundle)
+        table = predict(name, bundle)
         assert list(table["path"]) == [str(tmp_path / name / "$1+1.dcm")]
         assert list(table["reason"]) == [""]
 
@@ -155,7 +154,7 @@ def test_the_current_folder_is_not_meant_by_an_empty_name():
 
 def test_predict_says_what_is_no_bundle(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is no bundle: it has no configs/inference\.json"):
-        monai_simclr.predict(["a.dcm"], tmp_path)
+        predict(["a.dcm"], tmp_path)
 
 
 def _start(bundle: Path, folder: Path) -> subprocess.Popen:

@@ -13,7 +13,7 @@ import pandas as pd
 from monai.bundle import create_workflow
 
 from monai_simclr.data.pseudonyms import hash_key, keyed_hash
-from monai_simclr.inference import list_radiographs
+from monai_simclr.inference.inputs import list_radiographs
 from monai_simclr.runtime.exit_codes import root_of
 from monai_simclr.runtime.tables import unescaped_text
 
