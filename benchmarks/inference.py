@@ -40,13 +40,13 @@ import torch
 from record import RESULTS, save
 
 from monai_simclr import recipes
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data import build_store, store_of
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.inference import InferenceDataset, Journal, predict, write_card
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
+from monai_simclr.workflows.bundle import copy_bundle
 from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.export import export_onnx, export_torchscript, trained_classifier
 

@@ -63,7 +63,7 @@ def bundle(
     ] = False,
 ) -> None:
     """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
-    from monai_simclr.bundling import copy_bundle
+    from monai_simclr.workflows.bundle import copy_bundle
 
     _show_log()
     names = [name.strip() for name in findings.split(",") if name.strip()]

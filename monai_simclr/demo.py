@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines.precision import has_bfloat16
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.report import gather, write_report
 from monai_simclr.runtime.files import write_json, write_text
 from monai_simclr.runtime.metrics import plain, print_table, read_metrics
+from monai_simclr.workflows.bundle import copy_bundle, run_bundle
 
 __all__ = ["run_demo"]
 

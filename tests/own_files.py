@@ -28,7 +28,6 @@ from ignite.engine import Engine
 from PIL import Image
 from torch import nn
 
-from monai_simclr.bundling import copy_bundle, read_metadata
 from monai_simclr.data import build_store, open_store, read_index, write_index
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
@@ -49,6 +48,7 @@ from monai_simclr.runtime.artefacts import sealed, sealed_archive, write_arrays,
 from monai_simclr.runtime.checkpoints import save_checkpoint
 from monai_simclr.runtime.metrics import read_metrics, write_metrics
 from monai_simclr.study.summary import read_run
+from monai_simclr.workflows.bundle import copy_bundle, read_metadata
 from monai_simclr.workflows.seen import check_classifier, record_patients
 
 FINDINGS, WIDTH = ["Mass", "Edema"], 0.125

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import nn
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings
@@ -23,6 +22,7 @@ from monai_simclr.handlers.scores import mean_auroc
 from monai_simclr.runtime.exit_codes import exit_code, last_line
 from monai_simclr.runtime.files import NoSpaceError, write_atomically, write_text, writing
 from monai_simclr.runtime.metrics import write_metrics
+from monai_simclr.workflows.bundle import copy_bundle
 
 
 @pytest.fixture

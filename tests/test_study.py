@@ -10,7 +10,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.cli import app
 from monai_simclr.data import label_fraction, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
@@ -21,6 +20,7 @@ from monai_simclr.report import gather, write_report
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.metrics import read_metrics
 from monai_simclr.study import Study, run_study, runs, summarize
+from monai_simclr.workflows.bundle import copy_bundle
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
 

@@ -19,7 +19,6 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr import recipes
-from monai_simclr.bundling import read_metadata, run_bundle
 from monai_simclr.data import Store, label_fraction
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed
@@ -31,6 +30,7 @@ from monai_simclr.runtime.tables import table_text
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
 from monai_simclr.workflows import check_workflow, config_identity, need_archive, open_archive
+from monai_simclr.workflows.bundle import read_metadata, run_bundle
 from monai_simclr.workflows.seen import check_encoder
 
 __all__ = ["run_study"]

@@ -14,10 +14,10 @@ import pytest
 from monai.bundle import ConfigWorkflow
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.networks import encoder_header, patients_seen
 from monai_simclr.runtime.metrics import read_metrics
+from monai_simclr.workflows.bundle import copy_bundle
 
 CONFIGS = CHEST_XRAY_SIMCLR / "configs"
 SMALL = ["--num_workers", "0", "--max_epochs", "2"]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.runtime.exit_codes import exit_code, root_of
 from monai_simclr.workflows import config_identity
+from monai_simclr.workflows.bundle import copy_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

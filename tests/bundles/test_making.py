@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from monai_simclr import bundling
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.cli import app
 from monai_simclr.data import read_index
 from monai_simclr.data.findings import CHEXPERT14, NIH14, NO_FINDING
 from monai_simclr.data.store import Store, absent_store
 from monai_simclr.networks import ENCODERS
 from monai_simclr.runtime.exit_codes import SettingError, exit_code
+from monai_simclr.workflows import bundle as bundling
 from monai_simclr.workflows import need_archive
+from monai_simclr.workflows.bundle import copy_bundle
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import torch
 from monai.bundle import ckpt_export, create_workflow, load, onnx_export, verify_net_in_out
 from monai.data.torchscript_utils import load_net_with_metadata
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier, save_encoder
+from monai_simclr.workflows.bundle import copy_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code, torch of TorchScript's age
 SIZE, WIDTH = 56, 0.25

@@ -16,9 +16,9 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import load_encoder
+from monai_simclr.workflows.bundle import copy_bundle
 
 RANKS = "['configs/pretrain.json','configs/multi_gpu.json']"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -12,11 +12,11 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import FindingClassifier, encoder, encoder_header, load_encoder, save_classifier
 from monai_simclr.runtime.exit_codes import exit_code, last_line
 from monai_simclr.runtime.files import sha256_of
+from monai_simclr.workflows.bundle import copy_bundle
 from monai_simclr.workflows.seen import record_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code

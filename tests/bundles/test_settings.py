@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigWorkflow, create_workflow
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.runtime.exit_codes import SettingError, exit_code, last_line, root_of
+from monai_simclr.workflows.bundle import copy_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,11 +10,11 @@ import pytest
 from monai.bundle import run
 from typer.testing import CliRunner
 
-from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.cli import app
 from monai_simclr.data import open_index, read_index, write_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.runtime.metrics import read_metrics
+from monai_simclr.workflows.bundle import copy_bundle, run_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code
 FINDINGS = ["Cardiomegaly", "Effusion"]

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.cli import app
 from monai_simclr.verifying import verify_bundle
+from monai_simclr.workflows.bundle import copy_bundle
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.workflows import find_archive
+from monai_simclr.workflows.bundle import copy_bundle
 
 KINDS = [("train", "pretrain"), ("train", "train"), ("infer", "inference")]
 

@@ -17,7 +17,7 @@ from monai.bundle import verify_metadata
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from zoo_rules import LARGE, METADATA, large_file_problems, metadata_problems
 
-from monai_simclr.bundling import copy_bundle, read_metadata
+from monai_simclr.workflows.bundle import copy_bundle, read_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = read_metadata(CHEST_XRAY_SIMCLR)

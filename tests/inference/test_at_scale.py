@@ -18,13 +18,13 @@ import torch
 import yaml
 
 from monai_simclr import recipes
-from monai_simclr.bundling import copy_bundle
 from monai_simclr.data import store_of
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.data.pseudonyms import KEY_VARIABLE
 from monai_simclr.inference import write_card
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run
+from monai_simclr.workflows.bundle import copy_bundle
 from monai_simclr.workflows.card import classifier_card
 
 ROOT = Path(__file__).resolve().parents[2]
