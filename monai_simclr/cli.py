@@ -103,7 +103,7 @@ def verify(
     everything: Annotated[bool, typer.Option("--all", help="List what our own bundle runs, too.")] = False,
 ) -> None:
     """Read a bundle as text and list what it would run that ours does not; exit code 3 if there is anything."""
-    from monai_simclr.verifying import verify_bundle
+    from monai_simclr.workflows.verify import verify_bundle
 
     found = verify_bundle(folder)
     for one in found:

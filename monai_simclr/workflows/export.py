@@ -21,8 +21,8 @@ from monai_simclr.data.findings import check_finding_names
 from monai_simclr.inference import ClassifierCard, InferenceDataset, list_radiographs, read_card
 from monai_simclr.networks import FindingClassifier, encoder, load_classifier
 from monai_simclr.runtime.files import write_atomically, write_bytes, write_json, writing
-from monai_simclr.verifying import verify_bundle
 from monai_simclr.workflows.bundle import read_metadata
+from monai_simclr.workflows.verify import verify_bundle
 
 __all__ = ["export_folder", "export_int8", "export_onnx", "export_torchscript", "trained_classifier"]
 
