@@ -10,6 +10,8 @@ from monai_simclr.networks.heads import FindingClassifier as FindingClassifier
 from monai_simclr.networks.heads import ProjectionHead as ProjectionHead
 from monai_simclr.networks.heads import SimCLR as SimCLR
 from monai_simclr.networks.pretrained import start_from as start_from
+from monai_simclr.networks.stages import freeze_stages as freeze_stages
+from monai_simclr.networks.stages import stages as stages
 from monai_simclr.networks.weights import encoder_header as encoder_header
 from monai_simclr.networks.weights import load_classifier as load_classifier
 from monai_simclr.networks.weights import load_encoder as load_encoder
@@ -25,12 +27,14 @@ __all__ = [
     "SimCLR",
     "encoder",
     "encoder_header",
+    "freeze_stages",
     "load_classifier",
     "load_encoder",
     "patients_seen",
     "read_weights",
     "save_classifier",
     "save_encoder",
+    "stages",
     "start_from",
     "vector_length",
 ]
