@@ -11,7 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["LARS", "Scaling", "make_optimizer", "parameter_groups", "scaled_learning_rate", "warmup_cosine"]
+from monai_simclr.networks import FindingClassifier
+from monai_simclr.networks.stages import stages
+
+__all__ = [
+    "LARS",
+    "Scaling",
+    "layerwise_optimizer",
+    "make_optimizer",
+    "parameter_groups",
+    "scaled_learning_rate",
+    "warmup_cosine",
+]
 
 Scaling = Literal["none", "sqrt", "linear"]
 """How a learning rate follows the batch size, see `scaled_learning_rate`."""
@@ -235,3 +246,37 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_iterations: int, tota
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:
     """Whether one pass over memory can do the whole step: on the CPU it takes a fraction of the time of the loop."""
     return all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])
+
+
+def layerwise_optimizer(
+    network: FindingClassifier, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+) -> torch.optim.Optimizer:
+    """AdamW whose rate falls by a factor from stage to stage, from the head to the image (Clark et al., ELECTRA 2020).
+
+    Args:
+        network: the classifier; only what requires a gradient is trained.
+        learning_rate: of the last layer.
+        weight_decay: on weights only.
+        layer_decay: factor from a stage to the one before it, in (0, 1]; 1 is one rate for all.
+
+    Raises:
+        ValueError: if `layer_decay` is out of range.
+
+    Example:
+        >>> from monai_simclr.networks import encoder
+        >>> made = layerwise_optimizer(FindingClassifier(encoder("resnet10", width=0.125), ["Mass"]), 0.1, 0.0, 0.5)
+        >>> sorted({round(group["lr"], 5) for group in made.param_groups})
+        [0.00313, 0.00625, 0.0125, 0.025, 0.05, 0.1]
+    """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay must be greater than 0 and at most 1, got {layer_decay}")
+    if layer_decay == 1:
+        return make_optimizer("adamw", network, learning_rate, weight_decay)
+    groups: list[dict[str, Any]] = []
+    parts: list[list[nn.Module]] = [[network.classifier], *reversed(stages(network.encoder))]
+    for distance, part in enumerate(parts):
+        module = nn.ModuleList(part)
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            rate = learning_rate * layer_decay**distance
+            groups += [{**group, "lr": rate} for group in parameter_groups(module, weight_decay) if group["params"]]
+    return torch.optim.AdamW(groups, learning_rate)

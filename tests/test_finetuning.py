@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 from monai_simclr.handlers import KeepBest, MeanAUROC
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.networks.stages import freeze_stages, stages
-from monai_simclr.workflows.finetuning import BalancedSampler, layerwise_optimizer, pos_weight
+from monai_simclr.optimizers import layerwise_optimizer
+from monai_simclr.workflows.finetuning import BalancedSampler, pos_weight
 
 
 def _network(name: str = "resnet10") -> FindingClassifier:

@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_simclr.data import KeyedSampler, Store, StoreDataset
 from monai_simclr.data.loading import keyed_state
-from monai_simclr.networks import FindingClassifier
-from monai_simclr.networks.stages import stages
-from monai_simclr.optimizers import make_optimizer, parameter_groups
 
-__all__ = ["BalancedSampler", "fewest_images", "finetuning_sampler", "layerwise_optimizer", "pos_weight"]
-
-
-def layerwise_optimizer(
-    network: FindingClassifier, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
-) -> torch.optim.Optimizer:
-    """AdamW whose rate falls by a factor from stage to stage, from the head to the image (Clark et al., ELECTRA 2020).
-
-    Args:
-        network: the classifier; only what requires a gradient is trained.
-        learning_rate: of the last layer.
-        weight_decay: on weights only.
-        layer_decay: factor from a stage to the one before it, in (0, 1]; 1 is one rate for all.
-
-    Raises:
-        ValueError: if `layer_decay` is out of range.
-
-    Example:
-        >>> from monai_simclr.networks import encoder
-        >>> made = layerwise_optimizer(FindingClassifier(encoder("resnet10", width=0.125), ["Mass"]), 0.1, 0.0, 0.5)
-        >>> sorted({round(group["lr"], 5) for group in made.param_groups})
-        [0.00313, 0.00625, 0.0125, 0.025, 0.05, 0.1]
-    """
-    if not 0 < layer_decay <= 1:
-        raise ValueError(f"layer_decay must be greater than 0 and at most 1, got {layer_decay}")
-    if layer_decay == 1:
-        return make_optimizer("adamw", network, learning_rate, weight_decay)
-    groups: list[dict[str, Any]] = []
-    parts: list[list[nn.Module]] = [[network.classifier], *reversed(stages(network.encoder))]
-    for distance, part in enumerate(parts):
-        module = nn.ModuleList(part)
-        if any(parameter.requires_grad for parameter in module.parameters()):
-            rate = learning_rate * layer_decay**distance
-            groups += [{**group, "lr": rate} for group in parameter_groups(module, weight_decay) if group["params"]]
-    return torch.optim.AdamW(groups, learning_rate)
+__all__ = ["BalancedSampler", "fewest_images", "finetuning_sampler", "pos_weight"]
 
 
 def fewest_images(network: nn.Module) -> int:
