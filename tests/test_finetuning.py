@@ -12,10 +12,11 @@ from ignite.engine import Engine, Events
 from sklearn.metrics import roc_auc_score
 
 from monai_simclr.handlers import KeepBest, MeanAUROC
+from monai_simclr.losses.labels import pos_weight
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.networks.stages import freeze_stages, stages
 from monai_simclr.optimizers import layerwise_optimizer
-from monai_simclr.workflows.finetuning import BalancedSampler, pos_weight
+from monai_simclr.workflows.finetuning import BalancedSampler
 
 
 def _network(name: str = "resnet10") -> FindingClassifier:
@@ -71,10 +72,10 @@ def _store() -> SimpleNamespace:
 
 def test_class_weights_are_negatives_over_positives_of_known_labels():
     store = _store()
-    assert pos_weight(store, np.arange(100), ["Mass", "Edema"], "class_weights") == [9.0, 1.0]
-    assert pos_weight(store, np.arange(100), ["Mass", "Edema"], "balanced_sampling") is None
+    assert pos_weight(store.index[["Mass", "Edema"]].to_numpy(), "class_weights") == [9.0, 1.0]
+    assert pos_weight(store.index[["Mass", "Edema"]].to_numpy(), "balanced_sampling") is None
     with pytest.raises(ValueError, match="balance must be 'none', 'class_weights' or 'balanced_sampling', got 'focal'"):
-        pos_weight(store, np.arange(100), ["Mass"], "focal")
+        pos_weight(store.index[["Mass"]].to_numpy(), "focal")
 
 
 def test_balanced_sampling_shows_a_rare_finding_as_often_as_others_and_is_a_function_of_seed_and_epoch():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MaskedBCEWithLogits", "masked_bce"]
+__all__ = ["MaskedBCEWithLogits", "masked_bce", "pos_weight"]
 
 
 def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None) -> Tensor:
@@ -67,3 +70,25 @@ class MaskedBCEWithLogits(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over known labels of logits and labels ``(B, F)``, a scalar."""
         return masked_bce(logits, labels, self.pos_weight)
+
+
+def pos_weight(
+    labels: Sequence[Sequence[float]] | np.ndarray, how: str = "none", highest: float = 20.0
+) -> list[float] | None:
+    """Weight of a positive in the loss, for every finding: negatives over positives of the labelled rows, at most 20.
+
+    Args:
+        labels: shape ``(N, K)``: 1 (present), 0 (absent) or NaN (unknown), of the images that are trained on.
+        how: "class_weights", or "none" or "balanced_sampling" for no weights.
+        highest: bound of a weight; a finding with one positive would drown all others.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if how not in ("none", "class_weights", "balanced_sampling"):
+        raise ValueError(f"balance must be 'none', 'class_weights' or 'balanced_sampling', got {how!r}")
+    if how != "class_weights":
+        return None
+    known = np.asarray(labels, dtype=float)
+    positives, negatives = (known == 1).sum(axis=0), (known == 0).sum(axis=0)
+    return [float(np.clip(n / max(p, 1), 1 / highest, highest)) for p, n in zip(positives, negatives, strict=True)]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.clustering import cluster as cluster
     from monai_simclr.workflows.finetuning import fewest_images as fewest_images
     from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_sampler
-    from monai_simclr.workflows.finetuning import pos_weight as pos_weight
     from monai_simclr.workflows.identity import config_identity as config_identity
     from monai_simclr.workflows.identity import run_identity as run_identity
     from monai_simclr.workflows.inference import infer as infer

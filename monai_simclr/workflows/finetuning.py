@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from monai_simclr.data import KeyedSampler, Store, StoreDataset
+from monai_simclr.data import KeyedSampler, StoreDataset
 from monai_simclr.data.loading import keyed_state
 
-__all__ = ["BalancedSampler", "fewest_images", "finetuning_sampler", "pos_weight"]
+__all__ = ["BalancedSampler", "fewest_images", "finetuning_sampler"]
 
 
 def fewest_images(network: nn.Module) -> int:
@@ -25,30 +25,6 @@ def fewest_images(network: nn.Module) -> int:
     """
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     return 2 if any(layer.weight.requires_grad for layer in layers) else 1
-
-
-def pos_weight(
-    store: Store, rows: np.ndarray, findings: Sequence[str], how: str = "none", highest: float = 20.0
-) -> list[float] | None:
-    """Weight of a positive in the loss, for every finding: negatives over positives of the labelled rows, at most 20.
-
-    Args:
-        store: the archive.
-        rows: whose labels are used.
-        findings: K names.
-        how: "class_weights", or "none" or "balanced_sampling" for no weights.
-        highest: bound of a weight; a finding with one positive would drown all others.
-
-    Raises:
-        ValueError: for another name.
-    """
-    if how not in ("none", "class_weights", "balanced_sampling"):
-        raise ValueError(f"balance must be 'none', 'class_weights' or 'balanced_sampling', got {how!r}")
-    if how != "class_weights":
-        return None
-    labels = store.index.iloc[rows][list(findings)].to_numpy(dtype=float)
-    positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
-    return [float(np.clip(n / max(p, 1), 1 / highest, highest)) for p, n in zip(positives, negatives, strict=True)]
 
 
 class BalancedSampler(KeyedSampler):
