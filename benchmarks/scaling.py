@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from tries_scores import floors, questions_of, score, table_of
 
 from monai_simclr import recipes
-from monai_simclr.data import KeyedSampler, Store, StoreDataset, open_index
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader, open_index
 from monai_simclr.data.index import COLUMNS
 from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import ContrastiveTrainer, embed
@@ -42,7 +42,7 @@ from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import loader, open_archive
+from monai_simclr.workflows import open_archive
 
 STORED = 128
 """Size of network images that the store is made for; smaller ones are made from the same store."""

@@ -30,7 +30,7 @@ from record import RESULTS
 from tries_scores import floors, questions_of, score, table_of
 
 from monai_simclr import recipes
-from monai_simclr.data import KeyedSampler, Store, StoreDataset, open_index
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader, open_index
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
@@ -40,7 +40,7 @@ from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import loader, open_archive
+from monai_simclr.workflows import open_archive
 
 SIZE, WIDTH = 96, 0.3
 

@@ -11,12 +11,12 @@ import torch
 from ignite.engine import Engine, Events
 from sklearn.metrics import roc_auc_score
 
+from monai_simclr.data.loading import BalancedSampler
 from monai_simclr.handlers import KeepBest, MeanAUROC
 from monai_simclr.losses.labels import pos_weight
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.networks.stages import freeze_stages, stages
 from monai_simclr.optimizers import layerwise_optimizer
-from monai_simclr.workflows.finetuning import BalancedSampler
 
 
 def _network(name: str = "resnet10") -> FindingClassifier:

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from monai_simclr.data.index import read_index as read_index
     from monai_simclr.data.index import records as records
     from monai_simclr.data.index import write_index as write_index
+    from monai_simclr.data.loading import BalancedSampler as BalancedSampler
     from monai_simclr.data.loading import KeyedSampler as KeyedSampler
     from monai_simclr.data.loading import StoreDataset as StoreDataset
+    from monai_simclr.data.loading import finetuning_sampler as finetuning_sampler
+    from monai_simclr.data.loading import loader as loader
     from monai_simclr.data.open import open_index as open_index
     from monai_simclr.data.options import SourceOptions as SourceOptions
     from monai_simclr.data.radiograph import RadiographError as RadiographError

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from monai_simclr.workflows.archive import find_archive as find_archive
     from monai_simclr.workflows.archive import labelled_rows as labelled_rows
-    from monai_simclr.workflows.archive import loader as loader
     from monai_simclr.workflows.archive import need_archive as need_archive
     from monai_simclr.workflows.archive import open_archive as open_archive
     from monai_simclr.workflows.classifying import Scoring as Scoring
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.clustering import Clustering as Clustering
     from monai_simclr.workflows.clustering import cluster as cluster
     from monai_simclr.workflows.finetuning import fewest_images as fewest_images
-    from monai_simclr.workflows.finetuning import finetuning_sampler as finetuning_sampler
     from monai_simclr.workflows.identity import config_identity as config_identity
     from monai_simclr.workflows.identity import run_identity as run_identity
     from monai_simclr.workflows.inference import infer as infer

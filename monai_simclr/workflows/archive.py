@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
 import difflib
-import functools
 import hashlib
 import logging
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from monai.data.meta_obj import set_track_meta
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, StoreDataset, findings_of, label_fraction, store_of
+from monai_simclr.data import Store, findings_of, label_fraction, store_of
 from monai_simclr.data.store import absent_store
-from monai_simclr.runtime.distributed import world_size
-from monai_simclr.runtime.exit_codes import STOP_SIGNALS, SettingError
 from monai_simclr.runtime.names import bytes_of
 
-__all__ = ["find_archive", "labelled_rows", "leave_signals", "loader", "need_archive", "open_archive"]
+__all__ = ["find_archive", "labelled_rows", "need_archive", "open_archive"]
 
 logger = logging.getLogger("monai_simclr")
 
@@ -97,90 +86,3 @@ def labelled_rows(store: Store, fraction: float, seed: int, findings: Sequence[s
     if store.absent:
         return np.zeros(0, dtype=int)
     return label_fraction(store.index, fraction, seed, findings)
-
-
-def loader(
-    dataset: StoreDataset, sampler: Sampler, batch_size: int, num_workers: int, seed: int, fewest: int = 1
-) -> DataLoader:
-    """Batches of equal size; its own random generator, so that opening it changes no other random number.
-
-    Args:
-        dataset: the images.
-        sampler: their order.
-        batch_size: images in a step, over all ranks together.
-        num_workers: processes that read and make views; signals are left to the process that trains.
-        seed: of the generator.
-        fewest: images that a rank needs in a step, see `fewest_images`; 2 for a contrastive loss.
-
-    Raises:
-        FileNotFoundError: when a batch is asked for and the dataset's store is absent.
-        ValueError: if the dataset has fewer images than one batch, or the ranks cannot share a batch evenly.
-        SettingError: if a rank would have fewer images than it needs, of a dataset that has as many.
-    """
-    if dataset.store.absent:
-        return DataLoader(_Absent(dataset.store))
-    images = len(dataset)
-    if images < batch_size:
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are only {images} images; pass --batch_size {images} or less"
-        )
-    here, over = divmod(batch_size, world_size())
-    if over:
-        raise ValueError(f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly")
-    if here < fewest <= images:
-        raise SettingError(
-            f"batch_size is {batch_size}, so a step of a rank has {here} image, and it needs {fewest}, since batch "
-            f"statistics and a contrastive loss compare images; pass --batch_size {fewest * world_size()} or more, or "
-            "fine-tune with --norm group"
-        )
-    dataset.whole_batches = dataset.takes_batches
-    batches: DataLoader = DataLoader(
-        dataset, here, sampler=sampler, num_workers=num_workers, drop_last=True,
-        collate_fn=_as_it_is if dataset.whole_batches else None,
-        generator=torch.Generator().manual_seed(seed), worker_init_fn=_without_metadata,
-        persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
-    return leave_signals(batches)
-
-
-def leave_signals(batches: DataLoader) -> DataLoader:
-    """Let the workers of a loader leave Ctrl-C, SIGTERM and SIGUSR1 to this process; the same loader.
-
-    A terminal and a cluster send them to all processes; the one that trains, or predicts, finishes its step first. When
-    it ends, Python ends its workers by SIGTERM and waits for them: then it is meant for them.
-    """
-    ending = multiprocessing.RawValue("b", 0)  # shared with the workers
-    atexit.register(setattr, ending, "value", 1)  # runs before multiprocessing's own, which was registered earlier
-    batches.worker_init_fn = functools.partial(_start_worker, ending=ending, before=batches.worker_init_fn)
-    return batches
-
-
-def _as_it_is(batch: Any) -> Any:
-    """A batch that the dataset has made as a whole."""
-    return batch
-
-
-class _Absent(Dataset):
-    """One item that raises: of an empty loader MONAI's engines would skip the run with a warning."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, row: int) -> None:
-        need_archive(self.store)
-
-
-def _without_metadata(worker: int) -> None:
-    """A store has no metadata, and tracking it takes a fifth of the time."""
-    set_track_meta(False)
-
-
-def _start_worker(worker: int, ending: Any, before: Callable[[int], None] | None) -> None:
-    for number in (signal.SIGINT, *STOP_SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if ending.value else None)
-    if before is not None:
-        before(worker)

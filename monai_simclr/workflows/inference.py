@@ -15,6 +15,7 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
+from monai_simclr.data.loading import leave_signals
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.inference import (
     ClassifierCard,
@@ -33,7 +34,6 @@ from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
 from monai_simclr.runtime.signals import StopSignals
-from monai_simclr.workflows.archive import leave_signals
 from monai_simclr.workflows.arrivals import Arrivals
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run

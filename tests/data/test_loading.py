@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from monai_simclr.data import build_store, open_index
+from monai_simclr.data import build_store, loader, open_index
 from monai_simclr.data.loading import KeyedSampler, StoreDataset
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareTwoViews
 from monai_simclr.recipes import augmentation, views
 from monai_simclr.transforms import FinishedImaged, MultiViewd
 from monai_simclr.transforms.drawing import DrawViewsd
-from monai_simclr.workflows import loader
 
 
 @pytest.fixture

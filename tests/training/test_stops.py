@@ -13,11 +13,10 @@ import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 
-from monai_simclr.data import KeyedSampler, StoreDataset
+from monai_simclr.data import KeyedSampler, StoreDataset, loader
 from monai_simclr.recipes import views
 from monai_simclr.runtime.checkpoints import newest_checkpoint
 from monai_simclr.transforms import MultiViewd
-from monai_simclr.workflows import loader
 
 
 @pytest.fixture(scope="module")

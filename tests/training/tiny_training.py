@@ -24,7 +24,7 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import LrScheduleHandler
 from torch import nn
 
-from monai_simclr.data import KeyedSampler, Store, StoreDataset
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader
 from monai_simclr.engines import ContrastiveTrainer, PrepareTwoViews
 from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, KeyedNoise, Progress, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
@@ -33,7 +33,6 @@ from monai_simclr.recipes import views
 from monai_simclr.runtime.exit_codes import exit_code, last_line
 from monai_simclr.transforms import MultiViewd
 from monai_simclr.transforms.drawing import DrawViewsd
-from monai_simclr.workflows import loader
 
 IMAGES, BATCH, EPOCHS = 50, 8, 3
 STEPS = IMAGES // BATCH * EPOCHS
