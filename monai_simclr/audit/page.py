@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
+from monai_simclr.report.html import Table, cell, page_template, png_source
 from monai_simclr.runtime.files import write_text
 
 __all__ = ["write_page"]
@@ -28,14 +27,6 @@ _FILE_TITLES = {
 }  # fmt: skip
 
 
-class Table(NamedTuple):
-    """A title, column names, and rows of text."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
 def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray | None = None) -> Path:
     """Write the page, whole or not at all.
 
@@ -44,7 +35,7 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
         content: what ``audit.json`` holds.
         thumbs: small pictures of all images, uint8 ``(N, h, w)``, for sheets of what is flagged; None for none.
     """
-    page = _template().render(
+    page = page_template("monai_simclr.audit").render(
         content=content, files=_file_tables(content["files"]), views=_counted("view position", content["views"]),
         left_out=_counted("left out of the index", content["left_out"]), splits=_records("splits", content["splits"]),
         flags=[{**flag, "some": _some(flag["rows"], flag["count"])} for flag in content["flags"].values()],
@@ -55,12 +46,6 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
     )  # fmt: skip
     write_text(path, page)
     return Path(path)
-
-
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("monai_simclr.audit", package_path=".")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("page.html")
 
 
 def _file_tables(files: Mapping[str, Mapping[str, int]]) -> list[Table]:
@@ -107,11 +92,7 @@ def _some(rows: Sequence[int], count: int) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else cell(value)
 
 
 def _sheets(content: Mapping[str, Any], thumbs: np.ndarray | None) -> list[dict[str, str]]:
@@ -138,4 +119,4 @@ def _sheet(thumbs: np.ndarray, per_row: int = 12, scale: int = 3) -> str:
     Image.fromarray(whole).resize((whole.shape[1] * scale, whole.shape[0] * scale), Image.Resampling.BILINEAR).save(
         buffer, format="PNG"
     )
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_source(buffer.getvalue())

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_simclr.report.html import Table
 from monai_simclr.report.material import Material
-from monai_simclr.report.tables import Table
 
 __all__ = ["claim_checklist", "partitions"]
 

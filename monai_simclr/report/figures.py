@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+
+from monai_simclr.report.html import png_source
 
 __all__ = [
     "COLORS", "as_source", "contact_sheet", "embedding_map", "place_on_map", "plain", "reliability_diagrams",
@@ -103,4 +104,4 @@ def as_source(figure: Figure) -> str:
     """A figure as PNG in the text of an ``src``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_source(buffer.getvalue())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 from monai_simclr.report import sections
 from monai_simclr.report.checklist import claim_checklist, partitions
 from monai_simclr.report.figures import as_source, training_curve
+from monai_simclr.report.html import page_template
 from monai_simclr.report.label_curve import label_curve
 from monai_simclr.report.material import Material
 from monai_simclr.report.tables import results_tables, version_table
@@ -35,7 +34,7 @@ def write_report(path: str | Path, *, title: str, notice: str, material: Materia
     figure = sections.reliability_figure(material)
     split_table = partitions(material)
     clusters = material.metrics.get("cluster", {}).get("values", {})
-    page = _template().render(
+    page = page_template("monai_simclr.report").render(
         title=title,
         notice=notice,
         runs=[sections.runs_table(material), *([split_table] if split_table else [])] if material.metrics else [],
@@ -64,10 +63,3 @@ def _gains(material: Material) -> list[str]:
     """What a study gains where labels are few, a sentence an arm; findings by themselves are in its table."""
     rows = material.metrics.get("study", {}).get("values", {}).get("few_label_gain", [])
     return [row["sentence"] for row in rows if row["finding"] == "macro mean"]
-
-
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("monai_simclr.report", package_path=".")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-        "page.html"
-    )

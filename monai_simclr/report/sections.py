@@ -13,8 +13,8 @@ from monai_simclr.evaluation.calibration import fit_temperature, reliability
 from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.subgroups import groups_of
 from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, reliability_diagrams
+from monai_simclr.report.html import Table
 from monai_simclr.report.material import Material
-from monai_simclr.report.tables import Table
 
 __all__ = [
     "card_tables", "confounder_tables", "cross_table", "maps", "reliability_figure", "runs_table", "sheets", "shown",

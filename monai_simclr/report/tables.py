@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["Table", "results_tables", "version_table"]
+from monai_simclr.report.html import Table, cell
 
-
-class Table(NamedTuple):
-    """A title, column names, and rows of text."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
+__all__ = ["results_tables", "version_table"]
 
 
 def results_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
@@ -37,7 +31,7 @@ def results_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
         for part in ("values", "baselines"):
             groups: dict[tuple[str, ...], list[list[str]]] = {}
             for name, record in _records(content.get(part, {}), ""):
-                groups.setdefault(tuple(record), []).append([name, *(_cell(value) for value in record.values())])
+                groups.setdefault(tuple(record), []).append([name, *(cell(value) for value in record.values())])
             tables += [Table(f"{command}{split}: {part}", ["", *keys], rows) for keys, rows in groups.items()]
     return tables
 
@@ -49,7 +43,7 @@ def version_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     for command, content in metrics.items():
         for fact in facts:
             if content.get(fact) not in (None, "", {}):
-                rows.append([command, fact, _cell(content[fact])])
+                rows.append([command, fact, cell(content[fact])])
     return Table("how the results were made", ["command", "fact", "value"], rows)
 
 
@@ -73,13 +67,3 @@ def _records(values: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _join(name: str, key: str) -> str:
     return f"{name} {key}".strip()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_cell(item) for item in value)
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

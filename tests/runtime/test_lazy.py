@@ -47,6 +47,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error_with_the_package_s_name(
         ("monai_simclr.ops.resize", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.bundle", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.verify", ("torch", "monai", "pandas")),
+        ("monai_simclr.report.html", ("torch", "monai", "matplotlib")),
     ],
 )
 def test_a_light_module_stays_light_although_its_package_has_heavy_ones(module, without):
