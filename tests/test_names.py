@@ -139,7 +139,7 @@ def test_names_that_differ_in_one_byte_have_hashes_that_differ():
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_command_prints_a_name_that_its_terminal_cannot_show(tmp_path, encoding):
-    code = "from monai_simclr import cli; cli.app = lambda: print('made M\\udcfc ü'); cli.main()"
+    code = "from monai_simclr.cli import app as cli; cli.app = lambda: print('made M\\udcfc ü'); cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PYTHONIOENCODING": encoding})
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode(encoding) == {"utf-8": "made M\\xfc ü\n", "ascii": "made M\\xfc \\u00fc\n"}[encoding]

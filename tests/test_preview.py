@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from monai_simclr import ops, recipes
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.preview import contact_sheet, write_preview
 

@@ -104,7 +104,7 @@ def test_the_configs_that_the_pages_run_are_in_the_bundle() -> None:
 def test_the_verbs_that_the_pages_use_are_commands() -> None:
     from typer.main import get_command
 
-    from monai_simclr.cli import app
+    from monai_simclr.cli.app import app
 
     verbs = set(getattr(get_command(app), "commands", {}))
     used = [(place, words[1]) for place, words in _commands() if words[0] == "monai-simclr" and len(words) > 1]

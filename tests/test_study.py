@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.data import label_fraction, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash

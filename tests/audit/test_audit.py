@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from monai_simclr.audit import run_audit
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.data import check_index, open_index, write_index
 from monai_simclr.data.findings import NIH14
 from monai_simclr.data.index import settle_index

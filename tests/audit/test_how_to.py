@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.data import read_index
 from monai_simclr.data.findings import CHEXPERT14, NIH14, NO_FINDING
 from monai_simclr.data.store import Store, absent_store

@@ -16,7 +16,7 @@ from monai.bundle import run
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.data import open_index, write_index
 from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.runtime.artefacts import CHECKSUM

@@ -10,7 +10,7 @@ import pytest
 from monai.bundle import run
 from typer.testing import CliRunner
 
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.data import open_index, read_index, write_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.runtime.metrics import read_metrics

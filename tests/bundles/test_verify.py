@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from monai_simclr.cli import app
+from monai_simclr.cli.app import app
 from monai_simclr.workflows.bundle import copy_bundle
 from monai_simclr.workflows.verify import verify_bundle
 

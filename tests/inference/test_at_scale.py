@@ -83,7 +83,7 @@ def test_the_pods_of_inference_find_the_first_one_and_share_a_key_of_hashes():
 def test_the_options_in_the_jobs_are_ours():
     from typer.testing import CliRunner
 
-    from monai_simclr.cli import app
+    from monai_simclr.cli.app import app
 
     said = CliRunner().invoke(app, ["store", "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
     for name in ("store.sbatch", "store.yaml"):

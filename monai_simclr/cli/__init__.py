@@ -1,0 +1,1 @@
+"""The command line: `app` parses, the other modules do what has no room of its own. Nothing heavy on import."""
