@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from monai_simclr.demo import run_demo
+from monai_simclr.cli.demo import run_demo
 
 
 @pytest.mark.slow

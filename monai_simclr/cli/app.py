@@ -45,7 +45,7 @@ def demo(
     draws: Annotated[int, typer.Option(help="Draws of few labels.", min=2)] = 5,
 ) -> None:
     """Run the whole main job on drawn phantoms, in a few minutes on two cores, and print the table of results."""
-    from monai_simclr.demo import run_demo
+    from monai_simclr.cli.demo import run_demo
 
     run_demo(output_dir, patients=patients, epochs=epochs, draws=draws)
 
