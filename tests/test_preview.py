@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from monai_simclr import ops, recipes
 from monai_simclr.cli.app import app
+from monai_simclr.cli.preview import contact_sheet, write_preview
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.preview import contact_sheet, write_preview
 
 TILE, GAP, HEADER = 64, 4, 22
 

@@ -140,7 +140,7 @@ def preview(
     seed: Annotated[int, typer.Option(help="Another seed shows others.", min=0)] = 0,
 ) -> None:
     """Show what training would see: radiographs with the lungs' box, lung crops and views, on one sheet."""
-    from monai_simclr.preview import STRENGTHS, write_preview
+    from monai_simclr.cli.preview import STRENGTHS, write_preview
 
     if strength not in STRENGTHS:
         raise typer.BadParameter(f"{strength!r} is none of {', '.join(STRENGTHS)}", param_hint="--strength")
