@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import monai_simclr
+from monai_simclr.cli.worklists import write_worklist
 from monai_simclr.data import RadiographError
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.evaluation import Embeddings
@@ -26,7 +27,6 @@ from monai_simclr.runtime.exit_codes import last_line
 from monai_simclr.runtime.files import write_json, write_text
 from monai_simclr.runtime.names import escape, shown, unescape
 from monai_simclr.runtime.tables import read_table, table_text, unescaped_text, write_rows, write_table
-from monai_simclr.worklists import write_worklist
 
 any_text = st.text(st.characters(), max_size=12) | st.text("='+-@\\xu;\n\r\t\udcfc\u2028 09a", max_size=8)
 

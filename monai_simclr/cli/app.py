@@ -212,7 +212,7 @@ def select(
     seed: Annotated[int, typer.Option(help="The same seed gives the same list.")] = 0,
 ) -> None:
     """List the images to label next: typical ones that cover the archive, one a patient, no labels needed."""
-    from monai_simclr.worklists import write_worklist
+    from monai_simclr.cli.worklists import write_worklist
 
     typer.echo(f"made {write_worklist(embeddings, budget, output, labelled, seed)}; label these, then train")
 
@@ -224,7 +224,7 @@ def similar(
     n: Annotated[int, typer.Option("-n", help="How many studies.", min=1)] = 10,
 ) -> None:
     """List the studies most like one image, at most one a patient, its own patient left out."""
-    from monai_simclr.worklists import list_similar
+    from monai_simclr.cli.worklists import list_similar
 
     list_similar(embeddings, image, n)
 
