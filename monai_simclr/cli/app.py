@@ -163,8 +163,8 @@ def store(
     """Decode every radiograph of an archive once into a store; after a stop, the same command goes on."""
     import logging
 
+    from monai_simclr.cli.store import make_store, parse_reader
     from monai_simclr.data.store import StoreOptions
-    from monai_simclr.data.store.command import make_store, parse_reader
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = StoreOptions(squash, parse_reader(reader or []), rebuild, patience)

@@ -121,7 +121,7 @@ def test_images_are_padded_to_a_square_unless_squashing_is_asked_for(tmp_path):
 def test_a_building_process_imports_neither_torch_nor_monai_nor_pandas():
     code = (
         "import sys, monai_simclr.data.decoding; light = {'torch', 'monai', 'pandas'} & set(sys.modules); "
-        "import monai_simclr.data.store.command; print(light, {'torch', 'monai'} & set(sys.modules))"
+        "import monai_simclr.cli.store; print(light, {'torch', 'monai'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["set()", "set()"]
