@@ -12,6 +12,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ import pydicom
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from monai_simclr._version import __version__
 from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.dicom_source import source_of
 from monai_simclr.runtime.files import write_atomically
@@ -66,7 +66,9 @@ def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: Classifier
         raise ValueError(f"there is nothing to report, the file was refused: {row['reason']}")
     device = sr.DeviceObserverIdentifyingAttributes(uid=generate_uid(), name=_NAME, manufacturer_name=_NAME)
     context = sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device))
-    algorithm = sr.AlgorithmIdentification(_NAME, __version__, parameters=[f"model {card.model_sha256}", _NOTICE])
+    algorithm = sr.AlgorithmIdentification(
+        _NAME, version("monai-simclr"), parameters=[f"model {card.model_sha256}", _NOTICE]
+    )
     # not an Image Library (TID 1600): a projection's entry must have a spacing and an orientation, many files have none
     image = sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
     groups = [

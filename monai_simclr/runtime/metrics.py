@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import math
 import platform
@@ -11,11 +12,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from monai_simclr._version import __version__
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.runtime.names import shown
 
-__all__ = ["METRICS_FILE", "closing_line", "package_versions", "plain", "print_table", "read_metrics", "write_metrics"]
+__all__ = [
+    "METRICS_FILE",
+    "closing_line",
+    "installed_versions",
+    "package_versions",
+    "plain",
+    "print_table",
+    "read_metrics",
+    "write_metrics",
+]
 
 METRICS_FILE = "metrics.json"
 
@@ -98,12 +107,15 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Versions of this package and of what its numbers depend on, read without importing them; "" if not installed."""
-    versions = {"monai_simclr": __version__}
-    for name in _PACKAGES:
-        try:
+    return {"monai_simclr": "", **dict.fromkeys(_PACKAGES, ""), **installed_versions("monai_simclr", *_PACKAGES)}
+
+
+def installed_versions(*names: str) -> dict[str, str]:
+    """Versions of those packages that are installed, by name, read without importing them."""
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = ""
     return versions
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from monai_simclr._version import __version__
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
+from monai_simclr.runtime.metrics import installed_versions
 
 __all__ = ["StoreSettings", "differences", "versions"]
 
@@ -45,13 +44,7 @@ class StoreSettings:
 
 def versions() -> dict[str, str]:
     """Versions of everything that turns files into pixels, as far as it is installed."""
-    found = {"monai-simclr": __version__}
-    for name in _DECODERS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed_versions("monai-simclr", *_DECODERS)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], added: bool = True) -> list[str]:
