@@ -22,20 +22,17 @@ ROWS = TABLE.findall(PAGE.read_text(encoding="utf-8"))
 FLOOR = {room: int(floor) for floor, room, _ in ROWS}
 MAY_IMPORT = {room: set(re.findall(r"\w+", may)) for _, room, may in ROWS}
 LIGHT = [
-    "monai_simclr.runtime.artefacts",
-    "monai_simclr.data.findings",
-    "monai_simclr.runtime.names",
-    "monai_simclr.runtime.files",
-    "monai_simclr.runtime.tables",
-    "monai_simclr.ops.resize",
-    "monai_simclr.runtime.metrics",
-    "monai_simclr.runtime.exit_codes",
-    "monai_simclr.runtime.locks",
-    "monai_simclr.runtime.checkpoints",
-    "monai_simclr.cli.app",
-    "monai_simclr",
-    "monai_simclr.__main__",
-    "monai_simclr._version",
+    *(
+        "monai_simclr",
+        "monai_simclr.__main__",
+        "monai_simclr._version",
+        "monai_simclr.cli.app",
+        "monai_simclr.cli.store",
+    ),
+    *(f"monai_simclr.runtime.{name}" for name in ("checkpoints", "exit_codes", "files", "lazy", "locks", "metrics")),
+    *("monai_simclr.runtime.progress", "monai_simclr.runtime.signals", "monai_simclr.data", "monai_simclr.ops"),
+    *("monai_simclr.data.decoding", "monai_simclr.data.findings", "monai_simclr.ops.resize", "monai_simclr.report"),
+    *("monai_simclr.workflows", "monai_simclr.workflows.bundle", "monai_simclr.workflows.verify"),
 ]
 
 
