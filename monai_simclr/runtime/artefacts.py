@@ -71,8 +71,8 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
         >>> with reading("metrics.json", "metrics", "run the command again"):
         ...     json.loads("{")
         Traceback (most recent call last):
-        monai_simclr.runtime.artefacts.DamagedFileError: metrics.json cannot be read as metrics: Expecting property name \
-enclosed in double quotes: line 1 column 2 (char 1); run the command again
+        monai_simclr.runtime.artefacts.DamagedFileError: metrics.json cannot be read as metrics: Expecting property \
+name enclosed in double quotes: line 1 column 2 (char 1); run the command again
     """
     try:
         yield
