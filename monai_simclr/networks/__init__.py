@@ -10,6 +10,7 @@ from monai_simclr.networks.heads import FindingClassifier as FindingClassifier
 from monai_simclr.networks.heads import ProjectionHead as ProjectionHead
 from monai_simclr.networks.heads import SimCLR as SimCLR
 from monai_simclr.networks.pretrained import start_from as start_from
+from monai_simclr.networks.stages import fewest_images as fewest_images
 from monai_simclr.networks.stages import freeze_stages as freeze_stages
 from monai_simclr.networks.stages import stages as stages
 from monai_simclr.networks.weights import encoder_header as encoder_header
@@ -27,6 +28,7 @@ __all__ = [
     "SimCLR",
     "encoder",
     "encoder_header",
+    "fewest_images",
     "freeze_stages",
     "load_classifier",
     "load_encoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_simclr.networks.heads import FindingClassifier
 
@@ -63,3 +64,16 @@ def freeze_stages(network: FindingClassifier, trained_stages: int | None) -> Fin
 
 def _evaluate(module: nn.Module, inputs: Any) -> None:
     module.eval()
+
+
+def fewest_images(network: nn.Module) -> int:
+    """How many images a step needs: two where batch statistics are trained, which one image does not have.
+
+    Example:
+        >>> from monai_simclr.networks import FindingClassifier, encoder
+        >>> both = [FindingClassifier(encoder("resnet10", 0.125, norm), ["Mass"]) for norm in ("batch", "group")]
+        >>> [fewest_images(network) for network in both]
+        [2, 1]
+    """
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return 2 if any(layer.weight.requires_grad for layer in layers) else 1

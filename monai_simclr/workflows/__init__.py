@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.classifying import finish_training as finish_training
     from monai_simclr.workflows.clustering import Clustering as Clustering
     from monai_simclr.workflows.clustering import cluster as cluster
-    from monai_simclr.workflows.finetuning import fewest_images as fewest_images
     from monai_simclr.workflows.identity import config_identity as config_identity
     from monai_simclr.workflows.identity import run_identity as run_identity
     from monai_simclr.workflows.inference import infer as infer
