@@ -17,7 +17,7 @@ from lungs_data import MaskedSet, read_masked_sets, tight_box
 from monai_simclr.files import write_atomically
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
 
-__all__ = ["Lessons", "fit", "lessons", "no_chest", "overlap"]
+__all__ = ["Lessons", "exposed", "fit", "lessons", "no_chest", "overlap", "placement"]
 
 MARGINS = (0.0, 0.2, 0.2, 0.2)
 """The first stage sees the whole image, the others a box with a fifth of its sides around it."""
@@ -115,7 +115,7 @@ def _varied(
         boxes.append(data.boxes[i])
         for _ in range(copies):
             moved, box = _moved(plane, lungs, random)
-            planes.append(_exposed(moved, random))
+            planes.append(exposed(moved, random))
             boxes.append(box)
         source += [i] * (copies + 1)
     return planes, np.stack(boxes), np.array(source)
@@ -124,7 +124,7 @@ def _varied(
 def _moved(plane: np.ndarray, lungs: np.ndarray, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
     """Another collimation and position, mirrored at times, with another border; most of the lungs stay inside."""
     while True:
-        matrix = _placement(random)
+        matrix = placement(random)
         size = abs(np.linalg.det(matrix[:, :2]))
         moved_lungs = cv2.warpAffine(lungs, matrix, (SIDE, SIDE))
         if moved_lungs.sum() >= 0.85 * size * lungs.sum():
@@ -135,17 +135,17 @@ def _moved(plane: np.ndarray, lungs: np.ndarray, random: np.random.RandomState) 
     return moved, tight_box(moved_lungs > 0.5)
 
 
-def _placement(random: np.random.RandomState) -> np.ndarray:
+def placement(random: np.random.RandomState, side: int = SIDE) -> np.ndarray:
     scale_x = np.exp(random.uniform(-0.25, 0.15))
     scale_y = scale_x * np.exp(random.uniform(-0.2, 0.2))
-    turn, shift = np.deg2rad(random.uniform(-6, 6)), random.uniform(-0.08, 0.08, 2) * SIDE
+    turn, shift = np.deg2rad(random.uniform(-6, 6)), random.uniform(-0.08, 0.08, 2) * side
     linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * [scale_x, scale_y]
     linear[:, 0] *= -1 if random.rand() < 0.5 else 1
-    middle = np.full(2, (SIDE - 1) / 2)
+    middle = np.full(2, (side - 1) / 2)
     return np.column_stack([linear, middle + shift - linear @ middle])
 
 
-def _exposed(plane: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+def exposed(plane: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     plane = 255 * np.clip(plane / 255, 0, 1) ** np.exp(random.uniform(-0.5, 0.5))
     if random.rand() < 0.3:
         plane = cv2.createCLAHE(2.0, (8, 8)).apply(plane.astype(np.uint8))

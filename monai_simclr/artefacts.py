@@ -107,8 +107,8 @@ def checksum_of(parts: Sequence[bytes | memoryview]) -> str:
     """Checksum of some bytes, and of where each part ends.
 
     Example:
-        >>> checksum_of([b"ab", b"c"])[:15], checksum_of([b"a", b"bc"])[:15]
-        ('sha256:43ee6555', 'sha256:9a8acca1')
+        >>> checksum_of([b"ab", b"c"]) == checksum_of([b"a", b"bc"])
+        False
     """
     digest = hashlib.sha256()
     for part in parts:

@@ -138,6 +138,9 @@ def read_metadata(bundle: str | Path) -> dict[str, Any]:
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
     """Raise unless a bundle's metadata say what we read from them: sizes, findings, the encoder, names of files."""
+    for name in ("network_data_format", "encoder", "files"):
+        if not isinstance(metadata[name], dict):
+            raise ValueError(f"{name} is {metadata[name]!r}, not a mapping")
     shape = metadata["network_data_format"]
     sides = shape["inputs"]["image"]["spatial_shape"]
     if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= _LARGEST for side in sides):

@@ -45,16 +45,10 @@ def trained_classifier(bundle: str | Path) -> tuple[FindingClassifier, Classifie
     """
     folder = Path(bundle)
     metadata = read_metadata(folder)
-    try:
-        size = int(metadata["network_data_format"]["inputs"]["image"]["spatial_shape"][0])
-        findings = list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())
-        name, width = str(metadata["encoder"]["name"]), float(metadata["encoder"]["width"])
-        norm, model = metadata["encoder"].get("norm", "batch"), Path(metadata["files"]["model"])
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{folder / 'configs' / 'metadata.json'} does not say how the classifier is built ({error!r}); it needs "
-            "encoder, files#model and network_data_format as `monai-simclr bundle` writes them"
-        ) from error
+    size = int(metadata["network_data_format"]["inputs"]["image"]["spatial_shape"][0])
+    findings = list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())
+    name, width = metadata["encoder"]["name"], float(metadata["encoder"]["width"])
+    norm, model = metadata["encoder"].get("norm", "batch"), Path(metadata["files"]["model"])
     check_finding_names(findings)
     path = folder / model
     card = read_card(path)

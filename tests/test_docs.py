@@ -137,6 +137,12 @@ def test_the_tables_of_the_results_are_those_of_the_files(results) -> None:
     assert set(re.findall(r"<!-- table: (\w+) -->", page)) == set(results.MAKERS)
 
 
+def test_the_tables_of_abstention_are_those_of_the_file() -> None:
+    for tables in _script(DOCS, "abstention_tables"):
+        page = tables.PAGE.read_text(encoding="utf-8")
+        assert page == tables.fill(page), "run python docs/abstention_tables.py"
+
+
 def test_a_difference_is_bold_only_where_its_interval_leaves_zero_out(results) -> None:
     assert results.gap(0.05, 0.01, 0.1) == "**+0.050 [0.010, 0.100]**"
     assert results.gap(-0.05, -0.1, -0.01) == "**-0.050 [-0.100, -0.010]**"

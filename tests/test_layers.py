@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "report": ["artefacts", "evaluation", "embeddings", "results", "files", "tables", "findings"],
     "preview": ["data", "transforms", "ops", "files", "recipes"],
     "inference": [
+        "ops",
         *("files", "names", "tables", "locks", "results", "embeddings", "networks", "evaluation", "data", "fitting"),
         "artefacts",
     ],

@@ -1,11 +1,16 @@
 """Results as DICOM: a Structured Report and a Secondary Capture that belong to the study they were made from.
 
 These two are the one place where patient data are copied, on purpose: patient and study modules come from the
-radiograph, so that an archive files the results beside it. Needs highdicom (`pip install monai-simclr[dicom]`).
+radiograph, as far as it has them (`dicom_source`), so that an archive files the results beside it. Needs highdicom
+(`pip install monai-simclr[dicom]`).
 """
 
 from __future__ import annotations
 
+import datetime
+import hashlib
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +18,14 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.sr.codedict import codes
-from pydicom.uid import generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from monai_simclr._version import __version__
 from monai_simclr.files import write_atomically
 from monai_simclr.inference.card import ClassifierCard
+from monai_simclr.inference.dicom_source import source_of
 
-__all__ = ["capture", "report", "write_dicom"]
+__all__ = ["capture", "check_installed", "code_of", "encoded", "report", "write_dicom"]
 
 _NAME = "monai-simclr"
 _SCHEME = "99MSIMCLR"
@@ -37,12 +43,14 @@ _CODES = {
 }
 """Concepts that pydicom's dictionary of PS3.16 codes has; every other finding gets a code of our own scheme."""
 
+_ORDINARY = re.compile(r"[A-Z][a-z]*(?:[ _][A-Z][a-z]*)*")
+
 
 def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: ClassifierCard) -> pydicom.Dataset:
     """A Comprehensive SR of one radiograph (PS3.3 A.35.3; content by TID 1500 of PS3.16).
 
     Args:
-        radiograph: the source, with its patient and study modules.
+        radiograph: header of the source; what it lacks is unknown to the report too.
         row: what `PredictionWriter` made of it: probabilities and decisions.
         card: of the classifier.
 
@@ -51,19 +59,22 @@ def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: Classifier
         card's specificity.
 
     Raises:
-        ValueError: if the row has no predictions, only a reason.
+        ValueError: if the row has no predictions, only a reason, or the radiograph has no UID (`HeaderError`).
     """
-    sr = _highdicom().sr
+    sr, source = _highdicom().sr, source_of(radiograph)
     if row["reason"]:
         raise ValueError(f"there is nothing to report, the file was refused: {row['reason']}")
     device = sr.DeviceObserverIdentifyingAttributes(uid=generate_uid(), name=_NAME, manufacturer_name=_NAME)
     context = sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device))
     algorithm = sr.AlgorithmIdentification(_NAME, __version__, parameters=[f"model {card.model_sha256}", _NOTICE])
+    # not an Image Library (TID 1600): a projection's entry must have a spacing and an orientation, many files have none
+    image = sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
     groups = [
         sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier=f"{_NAME} {name}"),
-            finding_type=_code(sr, name),
+            finding_type=_coded(sr, name),
             algorithm_id=algorithm,
+            source_images=[image],
             measurements=[sr.Measurement(codes.DCM.Probability, float(probability), codes.UCUM.NoUnits)],
             qualitative_evaluations=_evaluations(sr, card, name, decision),
         )
@@ -74,10 +85,9 @@ def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: Classifier
         procedure_reported=sr.CodedConcept("399208008", "SCT", "Plain chest X-ray"),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=[radiograph],
     )
     return sr.ComprehensiveSR(
-        evidence=[radiograph], content=content, series_instance_uid=generate_uid(), series_number=9901,
+        evidence=[source], content=content, series_instance_uid=generate_uid(), series_number=9901,
         sop_instance_uid=generate_uid(), instance_number=1, manufacturer=_NAME, is_complete=True,
         series_description=f"{_NAME}: {_NOTICE}",
     )  # fmt: skip
@@ -87,43 +97,91 @@ def capture(radiograph: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset
     """An overlay as a Secondary Capture image of the same study (PS3.3 A.8.1).
 
     Args:
-        radiograph: the source, with its patient and study modules.
+        radiograph: header of the source; what it lacks is unknown to the capture too.
         picture: uint8 ``(H, W, 3)``, what `overlay` gives.
+
+    Raises:
+        HeaderError: if the radiograph has no UID.
     """
-    made = _highdicom().sc.SCImage.from_ref_dataset(
-        radiograph, np.ascontiguousarray(picture), photometric_interpretation="RGB", bits_allocated=8,
-        coordinate_system="PATIENT", series_instance_uid=generate_uid(), series_number=9902,
-        sop_instance_uid=generate_uid(), instance_number=1, manufacturer=_NAME, patient_orientation=("L", "F"),
-        series_description=f"{_NAME}: {_NOTICE}",
-    )  # fmt: skip
-    made.BurnedInAnnotation = "NO"
-    made.ImageType = ["DERIVED", "SECONDARY"]
-    reference = pydicom.Dataset()
-    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = (
-        radiograph.SOPClassUID,
-        radiograph.SOPInstanceUID,
-    )
+    source, now = source_of(radiograph), datetime.datetime.now()
+    reference, made = pydicom.Dataset(), pydicom.Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        setattr(reference, f"Referenced{keyword}", source.pop(keyword).value)
+    del source.SeriesInstanceUID
+    made.update(source)
+    made.SOPClassUID, made.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    made.SeriesInstanceUID, made.SeriesNumber, made.InstanceNumber = generate_uid(), 9902, 1
+    made.SeriesDescription, made.Manufacturer = f"{_NAME}: {_NOTICE}", _NAME
+    made.Modality, made.ConversionType, made.ImageType = "OT", "WSD", ["DERIVED", "SECONDARY"]
+    made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    made.Laterality = ""  # type 2C (PS3.3 C.7.3.1): both lungs are shown
+    # the reader turns an image upright by this attribute; without it nobody says how the image lies
+    made.PatientOrientation = ["L", "F"] if radiograph.get("PatientOrientation") else []
+    if radiograph.get("BurnedInAnnotation") in ("YES", "NO"):
+        made.BurnedInAnnotation = radiograph.BurnedInAnnotation
+    if radiograph.get("LossyImageCompression") == "01":
+        made.LossyImageCompression = "01"  # PS3.3 C.7.6.1.1.5: once lossy, always lossy
     made.SourceImageSequence = [reference]
-    return made
+    return _with_pixels(made, picture)
+
+
+def encoded(dataset: pydicom.Dataset) -> bytes:
+    """The bytes of a DICOM file (PS3.10)."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def write_dicom(dataset: pydicom.Dataset, path: str | Path) -> Path:
     """Write a DICOM file (PS3.10), whole or not at all."""
-    with write_atomically(path) as part, open(part, "wb") as file:
-        dataset.save_as(file, enforce_file_format=True)
+    content = encoded(dataset)
+    with write_atomically(path) as part:
+        part.write_bytes(content)
     return Path(path)
+
+
+def check_installed() -> None:
+    """Raise `ImportError`, saying what to install, where DICOM results could not be made."""
+    _highdicom()
+
+
+def code_of(name: str) -> str:
+    """The code of a finding in our own scheme: one code, one meaning.
+
+    An ordinary name (words with a capital first) is written in capitals; any other has a checksum behind it, so that
+    no two names share a code: not those that differ in case, in a sign, or behind the 16th character.
+
+    Example:
+        >>> code_of("Pneumonia"), code_of("Pleural_Thickening"), code_of("COVID-19")
+        ('PNEUMONIA', 'PLEURAL_THICKENING', 'COVID_19-CAF96D0A')
+    """
+    plain = re.sub(r"\W", "_", name.upper())
+    return plain if _ORDINARY.fullmatch(name) else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8].upper()}"
+
+
+def _with_pixels(made: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset:
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
+    made.Rows, made.Columns = picture.shape[:2]
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
+    made.PixelData = np.ascontiguousarray(picture).tobytes() + b"\0" * (picture.size % 2)
+    made["PixelData"].VR = "OB"
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return made
 
 
 def _evaluations(sr: Any, card: ClassifierCard, name: str, decision: int | None) -> list[Any]:
     if decision is None:
         return []
-    meaning = f"Decision at {card.operating[name].specificity:.0%} specificity"
-    question = sr.CodedConcept("DECISION", _SCHEME, meaning)
+    percent = f"{100 * card.operating[name].specificity:.6g}"
+    question = sr.CodedConcept(f"DECISION_{percent}", _SCHEME, f"Decision at {percent}% specificity")
     return [sr.QualitativeEvaluation(question, codes.SCT.Present if decision else codes.SCT.Absent)]
 
 
-def _code(sr: Any, name: str) -> Any:
-    return _CODES.get(name) or sr.CodedConcept(name.upper().replace(" ", "_")[:16], _SCHEME, name)
+def _coded(sr: Any, name: str) -> Any:
+    """A concept whose meaning is the name, with spaces for underscores: both spellings have one code."""
+    ordinary = _ORDINARY.fullmatch(name)
+    return _CODES.get(name) or sr.CodedConcept(code_of(name), _SCHEME, name.replace("_", " ") if ordinary else name)
 
 
 def _highdicom() -> Any:

@@ -22,6 +22,7 @@ from monai_simclr.data.radiograph import RadiographError, problem_of
 from monai_simclr.files import keyed_hash
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.names import shown
+from monai_simclr.ops import chest_scores
 
 __all__ = ["InferenceDataset", "identity_of", "list_radiographs"]
 
@@ -40,8 +41,9 @@ class InferenceDataset(Dataset):
         key: of the hashes that stand for patient, study and image.
         errors: exceptions that mean "this file cannot be read"; others are raised.
 
-    An item is ``{"image": float32 (1, size, size), "row": int, "reason": str, "about": dict}``; `reason` is empty when
-    all went well, and never has the file's name in it; `about` is what `identity_of` gives, and the file's stamp.
+    An item is ``{"image": float32 (1, size, size), "row": int, "reason": str, "about": dict, "chest": bool}``; `reason`
+    is empty when all went well, and never has the file's name in it; `about` is what `identity_of` gives, and the
+    file's stamp; `chest` says whether the pixels show an upright chest (`ops.chest_scores`).
     """
 
     def __init__(
@@ -59,12 +61,12 @@ class InferenceDataset(Dataset):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         path = self.data[row]["image"]
-        item = {"row": row, "reason": "", "about": identity_of(path, self.key)}
+        item = {"row": row, "reason": "", "about": identity_of(path, self.key), "chest": False}
         try:
-            image: Tensor = self.transform({"image": path})["image"]
+            image: Tensor = torch.as_tensor(self.transform({"image": path})["image"])
         except self.errors as error:
             return {**item, "image": torch.zeros(1, self.size, self.size), "reason": problem_of(error)}
-        return {**item, "image": torch.as_tensor(image)}
+        return {**item, "image": image, "chest": bool(chest_scores(image[None])[0] >= 0)}
 
 
 def identity_of(path: str | Path, key: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ def _shown(row: Mapping[str, Any], card: ClassifierCard) -> dict[str, Any]:
 
     Probability and threshold are rounded for display; the logits are written in full, and decided on.
     """
-    if row["reason"]:
+    if row["probabilities"] is None:
         return {}
     cells: dict[str, Any] = {}
     shown = zip(card.findings, row["probabilities"], card.threshold_probabilities(), strict=True)

@@ -22,11 +22,11 @@ from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.names import escape
 from monai_simclr.networks import FindingClassifier
 
-__all__ = ["NOVEL", "Keep", "PredictionWriter", "packed", "unpacked"]
+__all__ = ["NOVEL", "NO_CHEST", "Keep", "PredictionWriter", "packed", "unpacked"]
 
 logger = logging.getLogger("monai_simclr")
 
-NOVEL, INVERTED = "unlike the training images", "likely inverted"
+NOVEL, INVERTED, NO_CHEST = "unlike the training images", "likely inverted", "not an upright chest"
 
 _NOT_A_NUMBER = "the network gave numbers that are not finite"
 
@@ -56,7 +56,8 @@ class PredictionWriter:
 
     A row has a decision for a finding only if nothing speaks against it: the file was read, its header says neither
     lateral nor another body part, and its embedding is not further from the training images than the card's threshold.
-    An image that is far away, but near when it is inverted, is "likely inverted".
+    An image that is far away, but near when it is inverted, is "likely inverted". Whatever the encoder makes of it, an
+    image whose pixels show no upright chest (`ops.chest_scores`) gets that flag, unless another one stands there.
 
     Args:
         card: of the classifier.
@@ -113,7 +114,7 @@ class PredictionWriter:
             if self.keep.embeddings and not reason:
                 row["features"] = packed(features[i])
             if self._pictures is not None:
-                self._pictures(row, output[CommonKeys.IMAGE][i], path)
+                row["reason"] = self._pictures(row, output[CommonKeys.IMAGE][i], path) or reason
             rows.append(row)
         self.journal.append(rows)
 
@@ -162,6 +163,10 @@ class PredictionWriter:
                 turned = self.network.encoder(1 - images[far].float()).float().cpu().numpy()
             for i, still in zip(far, self.card.novelty.is_novel(turned), strict=True):
                 flags[i].append(NOVEL if still else INVERTED)
+        chests = batch.get("chest", [True] * len(flags))  # a dataset of another kind says nothing of its pixels
+        for i, (reason, chest) in enumerate(zip(batch["reason"], chests, strict=True)):
+            if not (reason or flags[i] or chest):
+                flags[i].append(NO_CHEST)
         return flags
 
 

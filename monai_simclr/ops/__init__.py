@@ -2,6 +2,7 @@
 
 from monai_simclr.fitting import fit as fit
 from monai_simclr.fitting import quantize as quantize
+from monai_simclr.ops.chest_check import chest_scores as chest_scores
 from monai_simclr.ops.clahe import clahe as clahe
 from monai_simclr.ops.filters import gaussian_blur as gaussian_blur
 from monai_simclr.ops.geometry import warp as warp

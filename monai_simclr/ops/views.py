@@ -106,7 +106,9 @@ def views_on_device(images: Tensor, drawn: Drawn, size: int) -> Tensor:
 
     The host never waits for the device and nothing loops over images: which images a step is for is known on the host.
     From the same parameters, at most 0.1 % of the pixels of a uint8 view differ from OpenCV's, by 8 gray levels at most
-    (where a steep curve spreads a rounding), and float32 views differ by 0.002 of the range at most.
+    (where a steep curve spreads a rounding). float32 views differ by 0.0001 of the range at most where CLAHE is off.
+    With CLAHE a rounding can move a gray level into another bin of the histogram: of 156 such views 0.13 % of the
+    pixels differed by more than 0.002, and 4 % of the worst one.
     """
     matrices = view_matrices(drawn, (images.shape[2], images.shape[3]), size)
     out = warp_on_device(images if images.dtype == torch.uint8 else images.to(torch.float32), matrices, (size, size))

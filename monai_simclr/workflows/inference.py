@@ -29,6 +29,7 @@ from monai_simclr.inference import (
 )
 from monai_simclr.inference.card import hash_of
 from monai_simclr.networks import FindingClassifier, load_classifier
+from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.progress import Wording, shown_progress
 from monai_simclr.ranks import answers, is_first, rank, world_size
 from monai_simclr.results import closing_line, write_metrics
@@ -91,6 +92,7 @@ def infer(
         "keep": vars(keep),
         "rows": _ROWS,
         "config": _config(),
+        "chest_check": ChestCheck.shipped().checksum,
     }
     batches = leave_signals(cast(DataLoader, evaluator.data_loader))
     dataset = cast(InferenceDataset, batches.dataset)
@@ -151,7 +153,7 @@ def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int, signals: 
 
     def show() -> None:
         nonlocal seen, refused
-        refused += sum(bool(row["reason"]) for row in journal.rows[seen:])
+        refused += sum(row["probabilities"] is None for row in journal.rows[seen:])
         seen = len(journal.rows)
         progress(seen - first, total, refused)
         _leave_if_asked(signals)
@@ -174,7 +176,7 @@ def _finish(run: Run, card: ClassifierCard, journal: Journal) -> None:
     if not is_first():
         return
     rows = journal.all_rows()
-    refused, flagged = (sum(bool(row[name]) for row in rows) for name in ("reason", "flags"))
+    refused, flagged = (sum(row["probabilities"] is None for row in rows), sum(bool(row["flags"]) for row in rows))
     counts = {"files": len(rows), "predicted": len(rows) - refused, "refused": refused, "flagged": flagged}
     made = write_tables(rows, card, run.output_dir)
     made.append(write_metrics(run.output_dir, counts, command="inference", split="", seed=run.seed, n=counts))

@@ -16,6 +16,7 @@ from monai.bundle import run
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
+from monai_simclr.artefacts import CHECKSUM
 from monai_simclr.bundling import copy_bundle, run_bundle
 from monai_simclr.cli import app
 from monai_simclr.data import open_index, write_index
@@ -114,7 +115,8 @@ def _contents(path: Path) -> Iterator[bytes]:
             yield from (members.read(name) for name in members.namelist())
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            yield from (str(arrays[name].tolist()).encode() for name in arrays.files if arrays[name].dtype.kind == "U")
+            texts = [arrays[name] for name in arrays.files if name != CHECKSUM]
+            yield from (str(text.tolist()).encode() for text in texts if text.dtype.kind == "U")
 
 
 def _found(folder: Path, words: tuple[str, ...]) -> list[str]:

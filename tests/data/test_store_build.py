@@ -56,7 +56,7 @@ def test_files_with_names_that_are_not_utf8_are_stored_rejected_and_found_again(
     folder = os.fsencode(tmp_path / "in")
     os.mkdir(folder)
     for number, name in enumerate((b"M\xfcller.png", b"a\nb.png", b"=1+1.png", b"bad\n\xff.png")):
-        pixels = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)
         with open(folder + b"/" + name, "wb") as file:
             file.write(b"no image" if number == 3 else cv2.imencode(".png", pixels)[1].tobytes())
     index = open_index(tmp_path / "in")

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
+from monai_simclr.artefacts import unsealed, write_sealed_json
 from monai_simclr.data import store_of
 from monai_simclr.data.phantom_files import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, PrepareLabelled, embed
@@ -210,7 +211,7 @@ def _written(folder):
 
 def test_a_card_of_the_earlier_format_is_brought_over_and_says_what_is_not_to_be_trusted(tmp_path, caplog):
     path = _written(tmp_path)
-    content = json.loads(path.read_text())
+    content = unsealed(json.loads(path.read_text()))
     assert content.pop("format") == 2
     for one in content["operating"].values():
         del one["temperature_at_bound"]
@@ -224,8 +225,8 @@ def test_a_card_of_the_earlier_format_is_brought_over_and_says_what_is_not_to_be
 
 def test_a_card_of_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path):
     path = _written(tmp_path)
-    content = {**json.loads(path.read_text()), "format": 3, "versions": {"monai-simclr": "9.1"}}
-    path.write_text(json.dumps(content))
+    content = unsealed(json.loads(path.read_text()))
+    write_sealed_json(path, {**content, "format": 3, "versions": {"monai-simclr": "9.1"}})
     with pytest.raises(ValueError, match=r"classifier.json has format 3, and this version reads formats 1 and 2.*9\.1"):
         read_card(tmp_path / "model.pt")
 

@@ -36,8 +36,11 @@ def test_an_export_of_a_foreign_bundle_runs_nothing_of_it(bundle, tmp_path, monk
     ("change", "said"),
     [
         ({"encoder": {"name": "$open('PWNED', 'w')", "width": 1}}, "there is no encoder"),
-        ({"encoder": None}, r"metadata\.json does not say how the classifier is built"),
-        ({"files": {}}, r"metadata\.json does not say how the classifier is built"),
+        (
+            {"encoder": None},
+            r"metadata\.json cannot be read as the metadata of a bundle: encoder is None, not a mapping",
+        ),
+        ({"files": {}}, r"metadata\.json cannot be read as the metadata of a bundle: it lacks 'encoder'"),
     ],
 )
 def test_metadata_that_name_no_network_are_a_sentence(bundle, tmp_path, monkeypatch, change, said):
@@ -45,9 +48,11 @@ def test_metadata_that_name_no_network_are_a_sentence(bundle, tmp_path, monkeypa
     ours = path.read_text()
     path.write_text(json.dumps(json.loads(ours) | change))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=said):
-        trained_classifier(bundle)
-    path.write_text(ours)
+    try:
+        with pytest.raises(ValueError, match=said):
+            trained_classifier(bundle)
+    finally:
+        path.write_text(ours)
     assert not (tmp_path / "PWNED").exists()
 
 

@@ -38,15 +38,18 @@ def images() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_one_draw_gives_one_picture_on_both_backends(strength, images):
-    drawn = recipes.views(strength, 112).set_random_state(0).draw(len(images))
+@pytest.mark.parametrize("seed", range(4))
+def test_one_draw_gives_one_picture_on_both_backends(strength, seed, images):
+    drawn = recipes.views(strength, 112).set_random_state(seed).draw(len(images))
     apart = (views_on_device(images, drawn, 112).int() - ops.make_views(images, drawn, 112).int()).abs()
     assert (apart > 0).float().mean() < 0.001
     assert apart.max() <= 8
     floats = images / 255
-    torch.testing.assert_close(
-        views_on_device(floats, drawn, 112), ops.make_views(floats, drawn, 112), rtol=0, atol=0.002
-    )
+    apart = (views_on_device(floats, drawn, 112) - ops.make_views(floats, drawn, 112)).abs()
+    equalized = torch.from_numpy(drawn["clip"] > 0)
+    assert apart[~equalized].max() <= 1e-4
+    if equalized.any():
+        assert (apart[equalized] > 0.002).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

@@ -123,11 +123,14 @@ def test_several_looks_give_what_one_look_gives(model, files, tmp_path, monkeypa
         np.testing.assert_allclose(unpacked(text), unpacked(features[1][name]), rtol=1e-2, atol=1e-3)
 
 
-def test_an_evaluator_that_runs_twice_leaves_no_hook_on_the_network(model, files, tmp_path):
+def test_a_run_with_overlays_leaves_no_hook_and_no_gradient_on_the_network(model, files, tmp_path, monkeypatch):
     _arrive(files[0], tmp_path / "in" / "0.dcm")
+    monkeypatch.setattr("monai_simclr.inference.pictures.leading_finding", lambda row, card: 0)  # draw every one
     evaluator = _infer(model, tmp_path / "in", tmp_path / "out", overlays=True)
     hooks = [len(module._forward_hooks) + len(module._backward_hooks) for module in evaluator.network.modules()]
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 1
     assert sum(hooks) == 0
+    assert all(parameter.grad is None for parameter in evaluator.network.parameters())
 
 
 def test_a_half_written_file_is_predicted_again_when_it_is_whole(model, files, tmp_path, monkeypatch):

@@ -129,10 +129,12 @@ def test_the_least_credible_label_comes_first_where_probabilities_are_all_0():
     mass = np.tile([0.0, 1.0], 100)
     features = rng.normal(size=(200, 2)) * 0.1 + mass[:, None] * 2000
     mass[[10, 20]] = 1.0  # both are wrong, the second one more so
-    features[20] -= 4000
-    index = pd.DataFrame({"image": [str(i) for i in range(200)], "patient_id": [f"p{i}" for i in range(200)]})
+    features[10], features[20] = -1e6, -2e6
+    patients = [f"p{10 if i == 20 else i}" for i in range(200)]  # in one fold: neither widens the other's scale
+    index = pd.DataFrame({"image": [str(i) for i in range(200)], "patient_id": patients})
     found = find_label_errors(Embeddings(features.astype(np.float32), index.assign(Mass=mass)), ["Mass"], n=2)
     assert list(found["image"]) == ["20", "10"]
+    assert (found["probability"] == 0).all()
     assert list(found.columns) == ["image", "patient_id", "finding", "label", "probability"]
 
 
