@@ -405,10 +405,10 @@ def _other_arrays(kind: str, content: bytes, rng: np.random.Generator, n: int) -
 
 def _with_old_checksum(new: bytes, old: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(old)) as archive:
-        checksum = archive.read("checksum")
+        checksum = archive.read("checksum.npy")
     file = io.BytesIO(new)
     with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr("checksum", checksum)
+        archive.writestr("checksum.npy", checksum)
     return file.getvalue()
 
 

@@ -174,6 +174,8 @@ def test_arrays_and_mappings_come_back_as_they_were_written(tmp_path):
     write_arrays(tmp_path / "a.npz", arrays)
     found = read_arrays(tmp_path / "a.npz", "arrays", "do", list(arrays))
     assert set(found) == set(arrays)
+    with np.load(tmp_path / "a.npz") as file:
+        assert all(isinstance(file[name], np.ndarray) for name in file.files), "NumPy alone reads all of it"
     for name, value in arrays.items():
         assert found[name].dtype == value.dtype
         np.testing.assert_array_equal(found[name], value)

@@ -189,8 +189,13 @@ def sealed_archive(content: bytes) -> bytes:
     """A zip archive, as `torch.save` and `numpy.savez` make them, with one more member: the checksum of the others."""
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
-        folder = archive.namelist()[0].rpartition("/")[0].split("/")[0]  # torch reads one folder; NumPy has none
-        archive.writestr(zipfile.ZipInfo(f"{folder}/{CHECKSUM}".lstrip("/")), _sum_of_members(archive))
+        text, first = _sum_of_members(archive), archive.namelist()[0]
+        if first.endswith(".npy"):  # whoever reads all arrays of a file finds one of text
+            array = io.BytesIO()
+            np.save(array, np.array(text), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{CHECKSUM}.npy"), array.getvalue())
+        else:  # torch reads one folder, and nothing in it that it does not know
+            archive.writestr(zipfile.ZipInfo(f"{first.split('/')[0]}/{CHECKSUM}"), text)
     return file.getvalue()
 
 
@@ -201,14 +206,18 @@ def check_archive(content: bytes) -> bool:
         ValueError: if the members do not fit it.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        given = next((archive.read(name).decode() for name in archive.namelist() if _is_checksum(name)), None)
-        if given is not None and given != _sum_of_members(archive):
+        name = next((name for name in archive.namelist() if _is_checksum(name)), None)
+        if name is None:
+            return False
+        held = archive.read(name)
+        given = str(np.load(io.BytesIO(held), allow_pickle=False)) if name.endswith(".npy") else held.decode()
+        if given != _sum_of_members(archive):
             raise ValueError("its content does not fit its checksum, so it was altered")
-        return given is not None
+        return True
 
 
 def _is_checksum(name: str) -> bool:
-    return name.rpartition("/")[2] == CHECKSUM
+    return name.rpartition("/")[2].removesuffix(".npy") == CHECKSUM
 
 
 def _sum_of_members(archive: zipfile.ZipFile) -> str:
