@@ -12,6 +12,8 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
+from monai_simclr.evaluation.graph import spectral
+
 __all__ = ["METHODS", "choose_k", "fit_clusters", "reduce_features", "silhouette"]
 
 _COMPONENTS = 50
@@ -176,5 +178,6 @@ METHODS: dict[str, Callable[[np.ndarray, np.ndarray, int, int, int], np.ndarray]
     "spherical": _spherical,
     "mixture": _mixture,
     "agglomerative": _agglomerative,
+    "spectral": spectral,
 }
 """Names of clusterings; each takes reduced features, the train mask, k, a seed and a number of starts."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from monai_simclr.data.findings import check_finding_names
+from monai_simclr.data.partners import SecondView
 from monai_simclr.evaluation.clusterers import METHODS
 from monai_simclr.inference import Keep
 from monai_simclr.networks import ENCODERS
@@ -17,7 +18,7 @@ from monai_simclr.recipes import Strength
 
 __all__ = ["RULES", "Rule", "problem_of"]
 
-Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "device", "findings", "keep"]
+Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "words", "device", "findings", "keep"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Rule:
         low: smallest number.
         high: greatest number.
         above: the number must be greater than `low`, not equal to it.
-        choices: the words of a choice, or of a list; a list without words has whole numbers too, from `low` on.
+        choices: the words of a choice, of a list, or of words (which may be none); a list of other words than those of
+            splits has whole numbers too, from `low` on.
         optional: null is a value.
     """
 
@@ -70,6 +72,8 @@ RULES: dict[str, Rule] = {
     "optimizer_name": _choice("adamw", "lars", "sgd"),
     "strength": _choice(*get_args(Strength)),
     "views_on": _choice("workers", "device"),
+    "second_view": _choice(*get_args(SecondView)),
+    "strata": Rule("words", choices=("source", "manufacturer", "view_position", "sex")),
     "precision": _choice("bfloat16", "float32", "float16"),
     "norm": _choice("batch", "group"),
     "balance": _choice("none", "class_weights", "balanced_sampling"),
@@ -144,6 +148,11 @@ def _list(value: Any, rule: Rule) -> str:
     return "" if value and all(fits) and not twice else f"{said}, each once"
 
 
+def _words(value: Any, rule: Rule) -> str:
+    fits = isinstance(value, list | tuple) and all(word in rule.choices for word in value)
+    return "" if fits and len(set(value)) == len(value) else f"must be a list of {', '.join(rule.choices)}, each once"
+
+
 def _device(value: Any, rule: Rule) -> str:
     if not isinstance(value, str | torch.device):
         return "must be a device's name, such as cpu or cuda:0"
@@ -180,5 +189,5 @@ def _keep(value: Any, rule: Rule) -> str:
 
 _CHECKS = {
     "whole": _number, "number": _number, "truth": _truth, "path": _path, "paths": _paths, "choice": _one_of,
-    "list": _list, "device": _device, "findings": _findings, "keep": _keep,
+    "list": _list, "words": _words, "device": _device, "findings": _findings, "keep": _keep,
 }  # fmt: skip

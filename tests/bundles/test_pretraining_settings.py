@@ -158,3 +158,28 @@ def test_clustering_refuses_an_encoder_of_another_norm_with_a_sentence(bundle: P
     assert "with group normalization, but metadata.json asks for resnet18 of width 0.125 with batch" in str(
         caught.value.__cause__
     )
+
+
+def test_the_second_view_and_the_strata_are_settings(bundle: Path) -> None:
+    kinds: dict[str, dict[str, object]] = {
+        "same film": {},
+        "film of the patient": {"second_view": "patient"},
+        "batches of a view": {"strata": ["view_position"]},
+        "on the device": {"second_view": "patient", "views_on": "device"},
+    }
+    weights = {name: _pretrained(bundle, f"kind{i}", **kinds[name]) for i, name in enumerate(kinds)}
+    assert _farthest(weights["film of the patient"], weights["on the device"]) == 0
+    del weights["on the device"]
+    values = list(weights.values())
+    assert all(_farthest(one, other) > 0 for i, one in enumerate(values) for other in values[:i])
+
+
+def test_an_unknown_second_view_or_stratum_is_refused(bundle: Path) -> None:
+    for settings, said in (
+        ({"second_view": "laterality"}, "second_view must be one of image, patient, study, view_position"),
+        ({"strata": ["age"]}, "strata must be a list of source, manufacturer, view_position, sex, each once"),
+    ):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 (MONAI wraps it)
+            _workflow(bundle, "pretrain", "refused", **settings)
+        assert said in last_line(caught.value)
+        assert exit_code(caught.value) == 2
