@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ignite.engine import Engine, Events
 from monai.handlers import LrScheduleHandler
 from real_pack import MAIN_FINDINGS
 from record import RESULTS
@@ -34,7 +35,7 @@ from monai_simclr.data.index import COLUMNS
 from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision
-from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
+from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, KeyedNoise, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.losses.groups import SameGroup
 from monai_simclr.networks import SimCLR, encoder
@@ -54,6 +55,7 @@ class Try:
 
     width: float = 0.3
     size: int = 96
+    sizes: tuple[tuple[int, int], ...] = ()
     strength: Strength = "mild"
     epochs: int = 6
     batch_size: int = 128
@@ -82,13 +84,17 @@ class Try:
     @property
     def views(self) -> RandRadiographView:
         """The preset's view with what this try changes of it."""
-        view = recipes.views(self.strength, self.size)
+        return self.views_of(self.size)
+
+    def views_of(self, size: int) -> RandRadiographView:
+        """The same view in another size."""
+        view = recipes.views(self.strength, size)
         positioning, exposure = view.positioning, view.exposure
         if self.crop_from is not None:
             positioning = dataclasses.replace(positioning, scale=(self.crop_from, 1.0))
         if self.exposure is not None:
             exposure = dataclasses.replace(exposure, brightness=self.exposure, contrast=self.exposure)
-        return RandRadiographView(self.size, positioning, exposure, view.detector, view.processing)
+        return RandRadiographView(size, positioning, exposure, view.detector, view.processing)
 
 
 TRIES: dict[str, Try] = {
@@ -107,11 +113,36 @@ TRIES: dict[str, Try] = {
     "64 px, 13 epochs": Try(size=64, epochs=13),
     "128 px, 3 epochs": Try(size=128, epochs=3),
     "width 0.5, 3 epochs": Try(width=0.5, epochs=3),
+    "long, width 0.5, 64 to 128 px": Try(
+        width=0.5, size=128, sizes=((64, 24), (96, 10), (128, 6)), epochs=40, strength="default"
+    ),
 }
 """The tries, the most telling first. `base` takes about a quarter of an hour on one core."""
 
 
-def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, float]]:
+class SizeSchedule:
+    """Train at small sizes first: the views of an epoch have the size that the schedule gives it.
+
+    Args:
+        settings: whose `sizes` are pairs of a size and the number of epochs at it.
+        data: the dataset, read in this process.
+    """
+
+    def __init__(self, settings: Try, data: StoreDataset) -> None:
+        self.settings, self.data = settings, data
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Set the size of this epoch."""
+        ends = np.cumsum([epochs for _, epochs in self.settings.sizes])
+        size = self.settings.sizes[int(np.searchsorted(ends, engine.state.epoch))][0]
+        self.data.transform = MultiViewd("image", self.settings.views_of(size))
+
+
+def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module, dict[str, float]]:
     """The encoder that the settings make of the store's images but test, and what the last epoch logged."""
     torch.manual_seed(settings.seed)
     network = SimCLR(encoder("resnet18", settings.width)).to(memory_format=torch.channels_last)
@@ -128,7 +159,11 @@ def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, fl
     monitor = ContrastiveMonitor(network.encoder)
     steps = LrScheduleHandler(schedule, print_lr=False, epoch_level=False)
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
-    handlers = [StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor]
+    objects = {"network": network, "optimizer": optimizer, "scheduler": schedule, "monitor": monitor}
+    identity = {"settings": dataclasses.asdict(settings), "data": data.fingerprint}
+    checkpoint = Checkpoint(folder / "checkpoints", objects, identity, keep=2)
+    handlers = [StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor, checkpoint]
+    handlers += [SizeSchedule(settings, data)] if settings.sizes else []
     trainer = ContrastiveTrainer(
         torch.device("cpu"),
         settings.epochs,
@@ -150,7 +185,7 @@ def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path)
     if record.is_file():
         return
     started, busy = time.perf_counter(), time.process_time()
-    network, logged = pretrain(settings, store)
+    network, logged = pretrain(settings, store, out / settings.key)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(weights, out / f"{settings.key}.safetensors")
