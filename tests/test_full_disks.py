@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -25,13 +26,18 @@ from monai_simclr.runtime.metrics import write_metrics
 from monai_simclr.workflows.bundle import copy_bundle
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def almost_full():
-    """No file of this process may be larger than 2 kB: a full disk for it (EFBIG)."""
+    """No file of this process may be larger than 2 kB: a full disk for it (EFBIG).
+
+    Not a fixture: pytest writes its progress before fixtures end, and its log may be larger than that.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _embeddings(path: Path) -> None:
@@ -50,8 +56,8 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_ends_with_6_and_names_the_file_and_what_it_needs(tmp_path, almost_full, name):
-    with pytest.raises(NoSpaceError) as caught:
+def test_a_full_disk_ends_with_6_and_names_the_file_and_what_it_needs(tmp_path, name):
+    with pytest.raises(NoSpaceError) as caught, almost_full():
         WRITERS[name](tmp_path / name)
     assert exit_code(caught.value) == 6
     assert f"no space for {tmp_path / name} (File too large): " in last_line(caught.value)
