@@ -99,7 +99,7 @@ def _tone(image: np.ndarray) -> np.ndarray:
 def table_of(tries: Mapping[str, tuple[str, dict]], out: Path, to: Path) -> pd.DataFrame:
     """Every try that is there beside the floors: AUROC on validation patients, and paired differences to the base."""
     files = {f"floor: {path.stem[6:]}": path for path in sorted(out.glob("floor *.npz"))}
-    files |= {name: out / f"{key}.npz" for name, (key, _) in tries.items() if (out / f"{key}.json").is_file()}
+    files |= {name: out / f"{key}.npz" for name, (key, _) in tries.items() if (out / f"{key}.npz").is_file()}
     runs = [run for name, path in files.items() for run in _runs(name, path)]
     findings = list(runs[0]["findings"])
     by = {None: compare_arms(runs, "base", 500)}

@@ -60,6 +60,11 @@ def test_ordinary_text_and_numbers_are_written_as_they_are():
     assert table_text(table) == table.to_csv(index=False)
 
 
+def test_lists_in_cells_are_written_as_they_are():
+    table = pd.DataFrame({"name": ["a", "b"], "interval": [[0.1, -0.2], [0.3, 0.4]]})
+    assert table_text(table) == table.to_csv(index=False)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(any_text, min_size=1, max_size=5), any_text)
 def test_a_table_comes_back_with_its_header(cells, title):

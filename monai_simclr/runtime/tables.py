@@ -43,7 +43,10 @@ def table_text(table: pd.DataFrame, index_label: str | None = None) -> str:
             values = table.iloc[:, place].tolist()
             text = {value: escape(value) for value in set(filter(_is_text, values))}
             cells = [text.get(value, value) if _is_text(value) else value for value in values]
-            safe.isetitem(place, np.array(cells, dtype=object))
+            column = np.empty(len(cells), dtype=object)  # np.array would make two axes of lists of one length
+            for row, cell in enumerate(cells):
+                column[row] = cell
+            safe.isetitem(place, column)
     return str(safe.to_csv(index=index_label is not None, index_label=index_label, lineterminator="\n"))
 
 
