@@ -38,7 +38,7 @@ from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, KeyedNoise, StopOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.losses.groups import SameGroup
-from monai_simclr.networks import SimCLR, encoder
+from monai_simclr.networks import SimCLR, encoder, start_from
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
@@ -69,6 +69,7 @@ class Try:
     crop_from: float | None = None
     exposure: float | None = None
     seed: int = 0
+    start: str | None = None
     precision: Precision = "bfloat16"
 
     @property
@@ -116,8 +117,17 @@ TRIES: dict[str, Try] = {
     "long, width 0.5, 64 to 128 px": Try(
         width=0.5, size=128, sizes=((64, 24), (96, 10), (128, 6)), epochs=40, strength="default"
     ),
+    "long, continued at 96 and 128 px": Try(
+        width=0.5,
+        size=128,
+        sizes=((96, 8), (128, 26)),
+        epochs=34,
+        strength="default",
+        start="resnet18_half_width_nih16k.safetensors",
+        seed=1,
+    ),
 }
-"""The tries, the most telling first. `base` takes about a quarter of an hour on one core."""
+"""The tries, the most telling first; `start` names a file of `benchmarks/encoders`. `base` takes about a quarter of an hour on one core."""
 
 
 class SizeSchedule:
@@ -145,7 +155,10 @@ class SizeSchedule:
 def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module, dict[str, float]]:
     """The encoder that the settings make of the store's images but test, and what the last epoch logged."""
     torch.manual_seed(settings.seed)
-    network = SimCLR(encoder("resnet18", settings.width)).to(memory_format=torch.channels_last)
+    backbone = encoder("resnet18", settings.width)
+    if settings.start is not None:
+        start_from(backbone, Path(__file__).parent / "encoders" / settings.start)
+    network = SimCLR(backbone).to(memory_format=torch.channels_last)
     views = MultiViewd("image", settings.views)
     rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
     rows = rows[np.random.default_rng(settings.seed).permutation(len(rows)) < round(settings.images * len(rows))]
