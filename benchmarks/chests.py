@@ -76,8 +76,10 @@ def _some(rows: pd.DataFrame) -> list[str]:
 def spoiled(table: pd.DataFrame) -> dict[str, Any]:
     """On chests turned, inverted and cut; the last row is of crops that keep much of the lungs, for information."""
     made: dict[str, Callable[[np.ndarray, np.random.RandomState], np.ndarray]] = {
-        **SPOILED, "crop of 70 px of 224": cropped(70 / 224, 70 / 224), "crop 0.5 to 0.67": cropped(0.5, 0.67)
-    }  # fmt: skip
+        **SPOILED,
+        "crop of 70 px of 224": cropped(70 / 224, 70 / 224),
+        "crop 0.5 to 0.67": cropped(0.5, 0.67),
+    }
     found = {}
     for kind, spoil in made.items():
         for group, rows in table.groupby("group"):
@@ -129,9 +131,11 @@ def main() -> None:
     table = whole[whole["part"] == "report"]
     result = {
         "patients": {str(part): rows["patient"].nunique() for part, rows in whole.groupby("part")},
-        "chests": false_alarms(table), "spoiled chests": spoiled(table), "drawn": drawn(),
+        "chests": false_alarms(table),
+        "spoiled chests": spoiled(table),
+        "drawn": drawn(),
         "other": unlike_anything_drawn(arguments.shared),
-    }  # fmt: skip
+    }
     packages = ("torch", "numpy", "opencv-python-headless", "scikit-learn", "scikit-image", "monai-simclr")
     save(arguments.out, packages, check=ChestCheck.shipped().checksum, **result)
 

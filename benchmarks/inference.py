@@ -123,11 +123,12 @@ def interleaved(calls: dict[str, Callable[[], Any]], batch: int, rounds: int) ->
                     spent[name].append(1000 * (time.perf_counter() - start))
     return {
         name: {
-            "median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95)),
+            "median_ms": float(np.median(times)),
+            "p95_ms": float(np.percentile(times, 95)),
             "images_per_second": 1000 * batch / float(np.median(times)),
         }
         for name, times in spent.items()
-    }  # fmt: skip
+    }
 
 
 @contextmanager
@@ -161,18 +162,22 @@ def workflow(bundle: Path, files: list[Path], folder: Path) -> dict[str, Any]:
     whole, seconds = run(bundle, files, folder / "rows", overlays=False)
     shares = {stage: seconds[stage] for stage in ("decode", "network", "writing")}
     return {
-        "files": len(files), "megabytes_each": files[0].stat().st_size / 1e6, "images_per_second": len(files) / whole,
+        "files": len(files),
+        "megabytes_each": files[0].stat().st_size / 1e6,
+        "images_per_second": len(files) / whole,
         "seconds": {**shares, "rest": whole - sum(shares.values())},
-    }  # fmt: skip
+    }
 
 
 def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[float, dict[str, float]]:
     """Seconds of a whole run, without what it takes to start it, and of its stages."""
     stages = {
-        "decode": (InferenceDataset, "__getitem__"), "network": (FindingClassifier, "forward"),
-        "overlay": (RowPictures, "__call__"), "writing": (Journal, "append"),
+        "decode": (InferenceDataset, "__getitem__"),
+        "network": (FindingClassifier, "forward"),
+        "overlay": (RowPictures, "__call__"),
+        "writing": (Journal, "append"),
         "writing_tables": (inference, "write_tables"),
-    }  # fmt: skip
+    }
     with timed(whole=(inference, "_run"), last=(inference, "_finish"), **stages) as seconds:
         rows = predict(files, bundle, out, keep={"overlays": overlays})
     assert (rows["reason"] == "").all()

@@ -88,9 +88,15 @@ def files(bundle: Path, train: np.ndarray, folder: Path) -> dict[str, Path]:
         name = f"static, {'signed' if kind == QuantType.QInt8 else 'unsigned'} activations"
         paths[name] = folder / f"{kind.name}.onnx"
         quantize_static(
-            str(ready), str(paths[name]), Reader(train), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=kind, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-        )  # fmt: skip
+            str(ready),
+            str(paths[name]),
+            Reader(train),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=kind,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
     paths["dynamic"] = folder / "dynamic.onnx"
     quantize_dynamic(str(ready), str(paths["dynamic"]), weight_type=QuantType.QUInt8)
     return paths
@@ -129,7 +135,8 @@ def judge(bundle: Path, archive: Path, folder: Path) -> dict[str, Any]:
     logits = {name: logits_of(path, images[test]) for name, path in paths.items()}
     fast = {f"batch {batch}": milliseconds(paths, images[:batch]) for batch in (1, 16)}
     return {
-        "test_images": len(test), "size": size,
+        "test_images": len(test),
+        "size": size,
         **{
             name: {
                 "auroc": auroc(labels, found),
@@ -143,7 +150,7 @@ def judge(bundle: Path, archive: Path, folder: Path) -> dict[str, Any]:
             }
             for name, found in logits.items()
         },
-    }  # fmt: skip
+    }
 
 
 def shipped() -> dict[str, Any]:

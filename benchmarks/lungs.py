@@ -134,10 +134,16 @@ def score(answer: Answer, data: MaskedSet) -> dict[str, float]:
     kept = np.array([kept_share(crop, mask) for crop, mask in zip(crops, data.masks, strict=True)])
     area = (crops[:, 2:] - crops[:, :2]).prod(1)
     return {
-        "iou": ious.mean(), "iou_p10": np.percentile(ious, 10),
-        "coverage": kept.mean(), "coverage_p5": np.percentile(kept, 5), "coverage_min": kept.min(),
-        "area": area.mean(), "area_max": area.max(), "margin": answer.margin, "failures": answer.failed.mean(),
-    }  # fmt: skip
+        "iou": ious.mean(),
+        "iou_p10": np.percentile(ious, 10),
+        "coverage": kept.mean(),
+        "coverage_p5": np.percentile(kept, 5),
+        "coverage_min": kept.min(),
+        "area": area.mean(),
+        "area_max": area.max(),
+        "margin": answer.margin,
+        "failures": answer.failed.mean(),
+    }
 
 
 def kept_share(crop: np.ndarray, mask: np.ndarray) -> float:

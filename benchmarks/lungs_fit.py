@@ -50,9 +50,13 @@ class Lessons(NamedTuple):
         """Only what comes from these images."""
         keep, keep_fit = np.isin(self.source, images), np.isin(self.fit_source, images)
         return Lessons(
-            [x[keep] for x in self.seen], [x[keep] for x in self.moves], self.source[keep],
-            self.fit_seen[keep_fit], self.fit[keep_fit], self.fit_source[keep_fit],
-        )  # fmt: skip
+            [x[keep] for x in self.seen],
+            [x[keep] for x in self.moves],
+            self.source[keep],
+            self.fit_seen[keep_fit],
+            self.fit[keep_fit],
+            self.fit_source[keep_fit],
+        )
 
 
 def lessons(data: MaskedSet, copies: int, seed: int = 0) -> Lessons:
@@ -66,11 +70,13 @@ def lessons(data: MaskedSet, copies: int, seed: int = 0) -> Lessons:
     wrong = random.permutation(len(boxes))[: len(boxes) // 3]
     no_chests = [no_chest(planes[i], random) for i in wrong]
     return Lessons(
-        seen, moves, source,
+        seen,
+        moves,
+        source,
         np.concatenate([_seen(planes, wide, MARGINS[-1]), _seen(no_chests, boxes[wrong], MARGINS[-1])]),
         np.concatenate([overlap(wide, boxes), np.zeros(len(wrong))]),
         np.concatenate([source, source[wrong]]),
-    )  # fmt: skip
+    )
 
 
 def fit(sets: Sequence[Lessons], stages: int = len(MARGINS)) -> LungCascade:

@@ -98,9 +98,13 @@ def compare(images: int, names: list[str], rounds: int) -> dict:
     ratio = {name: spent / median["ours"] for name, spent in median.items()}
     best = {name: min(spent) for name, spent in times.items()}
     return {
-        "images": images, "rounds": rounds, "cpu_ms_median": median, "cpu_ms_best": best, "times_ours": ratio,
+        "images": images,
+        "rounds": rounds,
+        "cpu_ms_median": median,
+        "cpu_ms_best": best,
+        "times_ours": ratio,
         "value": values,
-    }  # fmt: skip
+    }
 
 
 def measure_memory(name: str, images: int) -> None:

@@ -71,8 +71,16 @@ def floor_runs(index: pd.DataFrame, keys: set[tuple[float, int]]) -> list[dict]:
             scores, test, _ = probe_scores(Embeddings(values, index), findings, rows)
             labels = index[findings].to_numpy(dtype=float)[test]
             patients = index["patient_id"].to_numpy(dtype=str)[test]
-            runs.append({"arm": arm, "fraction": fraction, "draw": draw, "scores": scores, "labels": labels,
-                         "patients": patients})  # fmt: skip
+            runs.append(
+                {
+                    "arm": arm,
+                    "fraction": fraction,
+                    "draw": draw,
+                    "scores": scores,
+                    "labels": labels,
+                    "patients": patients,
+                }
+            )
     return runs
 
 
@@ -90,8 +98,12 @@ def groups_of(sources: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 def narrowed(run: Mapping, rows: np.ndarray, k: int) -> dict:
     """A run with some of its test images and one finding."""
     known = rows & np.isfinite(run["labels"][:, k])
-    return {**run, "scores": run["scores"][known][:, [k]], "labels": run["labels"][known][:, [k]],
-            "patients": run["patients"][known]}  # fmt: skip
+    return {
+        **run,
+        "scores": run["scores"][known][:, [k]],
+        "labels": run["labels"][known][:, [k]],
+        "patients": run["patients"][known],
+    }
 
 
 def main(folder: Path, study: Path, out: Path) -> None:

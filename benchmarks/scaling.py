@@ -127,7 +127,7 @@ TRIES: dict[str, Try] = {
         seed=1,
     ),
 }
-"""The tries, the most telling first; `start` names a file of `benchmarks/encoders`. `base` takes about a quarter of an hour on one core."""
+"""The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file there."""
 
 
 class SizeSchedule:

@@ -96,12 +96,16 @@ def measure(embeddings: Embeddings) -> list[dict]:
             gap = pair[:, 0] - pair[:, 1]
             rows.append(
                 {
-                    "finding": finding, "labels": budget, "selected": round(float(pair[:, 0].mean()), 4),
-                    "random": round(float(pair[:, 1].mean()), 4), "difference": round(float(gap.mean()), 4),
+                    "finding": finding,
+                    "labels": budget,
+                    "selected": round(float(pair[:, 0].mean()), 4),
+                    "random": round(float(pair[:, 1].mean()), 4),
+                    "difference": round(float(gap.mean()), 4),
                     "standard_error": round(float(gap.std(ddof=1) / np.sqrt(len(gap))), 4),
-                    "draws_won": int((gap > 0).sum()), "draws": DRAWS,
+                    "draws_won": int((gap > 0).sum()),
+                    "draws": DRAWS,
                 }
-            )  # fmt: skip
+            )
     return rows
 
 

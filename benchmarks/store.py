@@ -136,13 +136,16 @@ def building(index: pd.DataFrame, folder: Path) -> dict[str, Any]:
         build_store(index, folder / "built", SIZE, 0)
 
     works = {
-        "ours": ours, "MONAI": lambda: [chain(path) for path in images], "decoder": lambda: [*map(decoder, images)],
-    }  # fmt: skip
+        "ours": ours,
+        "MONAI": lambda: [chain(path) for path in images],
+        "decoder": lambda: [*map(decoder, images)],
+    }
     times = {name: spent / len(images) for name, spent in interleaved(works, 5, time.process_time).items()}
     return {
-        "cpu_ms": times, "times_ours": times["MONAI"] / times["ours"],
+        "cpu_ms": times,
+        "times_ours": times["MONAI"] / times["ours"],
         "share_of_decoder": times["decoder"] / times["ours"],
-    }  # fmt: skip
+    }
 
 
 def processes(index: pd.DataFrame, folder: Path) -> dict[str, Any]:

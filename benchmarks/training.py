@@ -111,9 +111,15 @@ def ours(store: Store, from_png: bool, precision: str, channels_last: bool = Tru
 
     def run(watch: Stopwatch) -> None:
         trainer = ContrastiveTrainer(
-            torch.device("cpu"), 1, loader, network, optimizer, NTXentLoss(TEMPERATURE), epoch_length=ITERATIONS,
+            torch.device("cpu"),
+            1,
+            loader,
+            network,
+            optimizer,
+            NTXentLoss(TEMPERATURE),
+            epoch_length=ITERATIONS,
             inferer=AutocastInferer(precision),
-        )  # fmt: skip
+        )
         events = [IterationEvents.FORWARD_COMPLETED, IterationEvents.LOSS_COMPLETED, IterationEvents.BACKWARD_COMPLETED]
         for event, phase in zip(events, ("forward", "loss", "backward"), strict=True):
             trainer.add_event_handler(event, lambda engine, p=phase: watch.mark(p))
@@ -183,9 +189,18 @@ class PilDataset(Dataset):
 def of_lightly(store: Store, from_png: bool, precision: str, channels_last: bool = False) -> Loop:
     """lightly's SimCLR transform without color and mirroring, its loss, and the loop of its tutorial."""
     transform = peer("lightly.transforms").SimCLRTransform(
-        input_size=SIZE, min_scale=0.3, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.0, cj_hue=0.0, random_gray_scale=0.0,
-        hf_prob=0.0, rr_prob=1.0, rr_degrees=10.0, normalize=None,
-    )  # fmt: skip
+        input_size=SIZE,
+        min_scale=0.3,
+        cj_bright=0.4,
+        cj_contrast=0.4,
+        cj_sat=0.0,
+        cj_hue=0.0,
+        random_gray_scale=0.0,
+        hf_prob=0.0,
+        rr_prob=1.0,
+        rr_degrees=10.0,
+        normalize=None,
+    )
     loader = DataLoader(PilDataset(store, from_png, transform), BATCH, shuffle=True, drop_last=True)
     return plain_loop(loader, peer("lightly.loss").NTXentLoss(TEMPERATURE), precision, channels_last)
 

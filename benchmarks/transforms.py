@@ -77,10 +77,22 @@ def lightly() -> Side:
     from PIL import Image
 
     transform = SimCLRTransform(
-        input_size=SIZE, cj_prob=0.8, cj_strength=1.0, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.0, cj_hue=0.0,
-        min_scale=0.3, random_gray_scale=0.0, gaussian_blur=0.5, sigmas=(0.1, 2.0), hf_prob=0.5, rr_prob=1.0,
-        rr_degrees=10, normalize={"mean": [0.5], "std": [0.25]},
-    )  # fmt: skip
+        input_size=SIZE,
+        cj_prob=0.8,
+        cj_strength=1.0,
+        cj_bright=0.4,
+        cj_contrast=0.4,
+        cj_sat=0.0,
+        cj_hue=0.0,
+        min_scale=0.3,
+        random_gray_scale=0.0,
+        gaussian_blur=0.5,
+        sigmas=(0.1, 2.0),
+        hf_prob=0.5,
+        rr_prob=1.0,
+        rr_degrees=10,
+        normalize={"mean": [0.5], "std": [0.25]},
+    )
     image = Image.fromarray(picture())
     return lambda: transform(image)
 
@@ -91,11 +103,17 @@ def albumentations(full: bool) -> Side:
 
     tone = [a.RandomGamma((80, 125), p=0.8)] if full else []
     noise = [a.GaussNoise(std_range=(0.0, 0.03), p=0.5)] if full else []
-    transform = a.Compose([
-        a.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)), a.Rotate(10, p=1.0, border_mode=cv2.BORDER_REPLICATE),
-        a.HorizontalFlip(p=0.5), *tone, a.RandomBrightnessContrast(0.4, 0.4, p=0.8),
-        a.GaussianBlur(sigma_limit=(0.1, 2.0), blur_limit=0, p=0.5), *noise,
-    ])  # fmt: skip
+    transform = a.Compose(
+        [
+            a.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)),
+            a.Rotate(10, p=1.0, border_mode=cv2.BORDER_REPLICATE),
+            a.HorizontalFlip(p=0.5),
+            *tone,
+            a.RandomBrightnessContrast(0.4, 0.4, p=0.8),
+            a.GaussianBlur(sigma_limit=(0.1, 2.0), blur_limit=0, p=0.5),
+            *noise,
+        ]
+    )
     image = picture()
     return lambda: [transform(image=image)["image"] for _ in range(2)]
 
@@ -106,16 +124,21 @@ def monai_chain(with_meta: bool) -> Side:
     `with_meta`: as MONAI works when nobody changes its defaults, on MetaTensors.
     """
     t = monai_transforms
-    chain = t.Compose([
-        t.EnsureTyped("image", dtype=torch.float32), t.ScaleIntensityRanged("image", 0, 255, 0, 1),
-        t.RandRotated("image", range_x=np.radians(10), prob=1.0, padding_mode="border"),
-        t.RandSpatialCropd("image", roi_size=(140, 140), max_roi_size=(256, 256), random_size=True),
-        t.Resized("image", (SIZE, SIZE), mode="bilinear"), t.RandFlipd("image", prob=0.5, spatial_axis=1),
-        t.RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.8), t.RandScaleIntensityd("image", 0.4, prob=0.8),
-        t.RandShiftIntensityd("image", 0.1, prob=0.8),
-        t.RandGaussianSmoothd("image", (0.1, 2.0), (0.1, 2.0), prob=0.5),
-        t.RandGaussianNoised("image", std=0.03, prob=0.5),
-    ]).set_random_state(0)  # fmt: skip
+    chain = t.Compose(
+        [
+            t.EnsureTyped("image", dtype=torch.float32),
+            t.ScaleIntensityRanged("image", 0, 255, 0, 1),
+            t.RandRotated("image", range_x=np.radians(10), prob=1.0, padding_mode="border"),
+            t.RandSpatialCropd("image", roi_size=(140, 140), max_roi_size=(256, 256), random_size=True),
+            t.Resized("image", (SIZE, SIZE), mode="bilinear"),
+            t.RandFlipd("image", prob=0.5, spatial_axis=1),
+            t.RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.8),
+            t.RandScaleIntensityd("image", 0.4, prob=0.8),
+            t.RandShiftIntensityd("image", 0.1, prob=0.8),
+            t.RandGaussianSmoothd("image", (0.1, 2.0), (0.1, 2.0), prob=0.5),
+            t.RandGaussianNoised("image", std=0.03, prob=0.5),
+        ]
+    ).set_random_state(0)
     image = torch.from_numpy(picture())[None]
     if not with_meta:
         return lambda: [chain({"image": image.clone()})["image"] for _ in range(2)]
@@ -134,11 +157,15 @@ def kornia_views() -> Side:
     import kornia.augmentation as k
 
     transform = torch.nn.Sequential(
-        k.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)), k.RandomRotation(10.0, p=1.0),
-        k.RandomHorizontalFlip(0.5), k.RandomGamma((0.8, 1.25), p=0.8), k.RandomBrightness((0.6, 1.4), p=0.8),
-        k.RandomContrast((0.6, 1.4), p=0.8), k.RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5),
+        k.RandomResizedCrop((SIZE, SIZE), scale=(0.3, 1.0)),
+        k.RandomRotation(10.0, p=1.0),
+        k.RandomHorizontalFlip(0.5),
+        k.RandomGamma((0.8, 1.25), p=0.8),
+        k.RandomBrightness((0.6, 1.4), p=0.8),
+        k.RandomContrast((0.6, 1.4), p=0.8),
+        k.RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5),
         k.RandomGaussianNoise(std=0.03, p=0.5),
-    )  # fmt: skip
+    )
     images = torch.from_numpy(picture())[None, None].repeat(BATCH, 1, 1, 1) / 255
     return lambda: [transform(images) for _ in range(2)]
 
@@ -190,14 +217,18 @@ def milliseconds(sides: dict[str, tuple[Side, int]], seconds: float = 0.12) -> d
 def cpu_table() -> list[dict[str, Any]]:
     """Every row of the table: what, against whom, milliseconds an image on both sides, their ratio, the target."""
     views = {
-        "ours, lightly's operations, float32": (ours(False, True), 1), "lightly": (lightly(), 1),
+        "ours, lightly's operations, float32": (ours(False, True), 1),
+        "lightly": (lightly(), 1),
         "ours, lightly's operations, uint8": (ours(False, False), 1),
         "albumentations, same": (albumentations(False), 1),
-        "ours, all operations, uint8": (ours(True, False), 1), "albumentations, all": (albumentations(True), 1),
-        "ours, all operations, float32": (ours(True, True), 1), "MONAI": (monai_chain(with_meta=False), 1),
+        "ours, all operations, uint8": (ours(True, False), 1),
+        "albumentations, all": (albumentations(True), 1),
+        "ours, all operations, float32": (ours(True, True), 1),
+        "MONAI": (monai_chain(with_meta=False), 1),
         "MONAI, its defaults": (monai_chain(with_meta=True), 1),
-        "ours in torch, float32 batch": (device_views(), BATCH), "kornia": (kornia_views(), BATCH),
-    }  # fmt: skip
+        "ours in torch, float32 batch": (device_views(), BATCH),
+        "kornia": (kornia_views(), BATCH),
+    }
     pairs = [
         ("two views", "ours, lightly's operations, float32", "lightly", 3.5),
         ("two views", "ours, all operations, float32", "MONAI, its defaults", 20.0),
@@ -219,10 +250,17 @@ def cpu_table() -> list[dict[str, Any]]:
 
 def _rows(spent: dict[str, float], pairs: list[tuple]) -> list[dict[str, Any]]:
     return [
-        {"what": what, "ours": mine, "peer": peer, "ours_ms": spent[mine], "peer_ms": spent[peer],
-         "times_faster": spent[peer] / spent[mine], "target": target}
+        {
+            "what": what,
+            "ours": mine,
+            "peer": peer,
+            "ours_ms": spent[mine],
+            "peer_ms": spent[peer],
+            "times_faster": spent[peer] / spent[mine],
+            "target": target,
+        }
         for what, mine, peer, target in pairs
-    ]  # fmt: skip
+    ]
 
 
 def device_table(device: torch.device, count: int = 1024, repeats: int = 10) -> dict[str, float]:
@@ -280,8 +318,10 @@ def main(path: Path) -> None:
         content["device"] = device_table(torch.device("cuda"))
     for row in rows:
         goal = "" if row["target"] is None else f"(target {row['target']:g})"
-        print(f"{row['what']:22s} {row['ours']:36s} {row['ours_ms']:7.3f} ms  "
-              f"{row['peer']:22s} {row['peer_ms']:7.3f} ms  {row['times_faster']:6.2f}x {goal}")  # fmt: skip
+        print(
+            f"{row['what']:22s} {row['ours']:36s} {row['ours_ms']:7.3f} ms  "
+            f"{row['peer']:22s} {row['peer_ms']:7.3f} ms  {row['times_faster']:6.2f}x {goal}"
+        )
     save(path, PACKAGES, **content)
 
 

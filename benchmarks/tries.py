@@ -79,13 +79,16 @@ class Try:
         return RandRadiographView(
             SIZE,
             _changed(
-                view.positioning, scale=self.scale, min_lung_coverage=self.lung_coverage, rotate_degrees=self.rotate,
+                view.positioning,
+                scale=self.scale,
+                min_lung_coverage=self.lung_coverage,
+                rotate_degrees=self.rotate,
                 flip_prob=self.flip,
             ),
             _changed(view.exposure, prob=self.tone),
             _changed(view.detector, prob_blur=self.blur, prob_noise=self.noise),
             _changed(view.processing, prob=self.clahe),
-        )  # fmt: skip
+        )
 
 
 _Mild = functools.partial(Try, "mild", precision="float32")  # on a CPU without bfloat16 instructions
@@ -138,9 +141,15 @@ def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, fl
     steps = LrScheduleHandler(schedule, print_lr=False, epoch_level=False)
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
     trainer = ContrastiveTrainer(
-        torch.device("cpu"), settings.epochs, batches, network, optimizer, loss, precision=settings.precision,
+        torch.device("cpu"),
+        settings.epochs,
+        batches,
+        network,
+        optimizer,
+        loss,
+        precision=settings.precision,
         train_handlers=[StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor],
-    )  # fmt: skip
+    )
     trainer.run()
     names = ("top1", "alignment", "uniformity", "effective_rank")
     return network.encoder, {name: round(float(monitor.history[-1][name]), 4) for name in names}

@@ -57,9 +57,12 @@ def score(features: np.ndarray, index: pd.DataFrame, questions: Mapping[str, pd.
         labels.append(known)
         patients.append(asked.loc[test, "patient_id"].to_numpy(dtype=str))
     return {
-        "scores": np.concatenate(blocks, axis=1), "labels": np.concatenate(labels),
-        "patients": np.concatenate(patients), "runs": np.array(runs), "findings": np.array(columns),
-    }  # fmt: skip
+        "scores": np.concatenate(blocks, axis=1),
+        "labels": np.concatenate(labels),
+        "patients": np.concatenate(patients),
+        "runs": np.array(runs),
+        "findings": np.array(columns),
+    }
 
 
 def floors(

@@ -69,30 +69,70 @@ def off_center(image: Tensor) -> Tensor:
 
 
 ENTRIES = [
-    Entry("CLAHE", "Local contrast, the same every time. Opt-in: fixed CLAHE made models worse on other hospitals.",
-          "CLAHE(clip_limit=2.0)", fixed(lambda: transforms.CLAHE(clip_limit=2.0)), 1),
-    Entry("RandCLAHE", "Another vendor's processing.", "RandCLAHE(prob=1.0)",
-          drawn(lambda: transforms.RandCLAHE(prob=1.0))),
-    Entry("Window", "A narrow DICOM window.", "Window(center=0.5, width=0.5)",
-          fixed(lambda: transforms.Window(center=0.5, width=0.5)), 1),
-    Entry("RandWindow", "Another exposure or display.", "RandWindow(prob=1.0)",
-          drawn(lambda: transforms.RandWindow(prob=1.0))),
-    Entry("RandMildRotate", "A tilted patient or cassette; the border repeats.", "RandMildRotate(degrees=10, prob=1.0)",
-          drawn(lambda: transforms.RandMildRotate(degrees=10, prob=1.0))),
-    Entry("LungCrop", "The lungs with a margin of 5 %.", "LungCrop()",
-          lambda image, draw: fixed(transforms.LungCrop)(off_center(image), draw), 1),
-    Entry("RandLungPreservingCrop", "Another collimation; at least 80 % of the lungs' box stays.",
-          "RandLungPreservingCrop(scale=(0.2, 0.8))",
-          lambda image, draw: drawn(lambda: transforms.RandLungPreservingCrop(scale=(0.2, 0.8)))(
-              off_center(image), draw)),
-    Entry("StoredImage", "What the store holds: padded to a square, 256 gray levels.", "StoredImage(165)",
-          lambda image, draw: stored(image[:, :, 40:200]), 1),
-    Entry("FinishedImage", "What a network sees: the stored image at its size, float32.", "FinishedImage(144)",
-          lambda image, draw: torch.as_tensor(transforms.FinishedImage(TILE)(stored(image[:, :, 40:200]))), 1),
+    Entry(
+        "CLAHE",
+        "Local contrast, the same every time. Opt-in: fixed CLAHE made models worse on other hospitals.",
+        "CLAHE(clip_limit=2.0)",
+        fixed(lambda: transforms.CLAHE(clip_limit=2.0)),
+        1,
+    ),
+    Entry(
+        "RandCLAHE",
+        "Another vendor's processing.",
+        "RandCLAHE(prob=1.0)",
+        drawn(lambda: transforms.RandCLAHE(prob=1.0)),
+    ),
+    Entry(
+        "Window",
+        "A narrow DICOM window.",
+        "Window(center=0.5, width=0.5)",
+        fixed(lambda: transforms.Window(center=0.5, width=0.5)),
+        1,
+    ),
+    Entry(
+        "RandWindow",
+        "Another exposure or display.",
+        "RandWindow(prob=1.0)",
+        drawn(lambda: transforms.RandWindow(prob=1.0)),
+    ),
+    Entry(
+        "RandMildRotate",
+        "A tilted patient or cassette; the border repeats.",
+        "RandMildRotate(degrees=10, prob=1.0)",
+        drawn(lambda: transforms.RandMildRotate(degrees=10, prob=1.0)),
+    ),
+    Entry(
+        "LungCrop",
+        "The lungs with a margin of 5 %.",
+        "LungCrop()",
+        lambda image, draw: fixed(transforms.LungCrop)(off_center(image), draw),
+        1,
+    ),
+    Entry(
+        "RandLungPreservingCrop",
+        "Another collimation; at least 80 % of the lungs' box stays.",
+        "RandLungPreservingCrop(scale=(0.2, 0.8))",
+        lambda image, draw: drawn(lambda: transforms.RandLungPreservingCrop(scale=(0.2, 0.8)))(off_center(image), draw),
+    ),
+    Entry(
+        "StoredImage",
+        "What the store holds: padded to a square, 256 gray levels.",
+        "StoredImage(165)",
+        lambda image, draw: stored(image[:, :, 40:200]),
+        1,
+    ),
+    Entry(
+        "FinishedImage",
+        "What a network sees: the stored image at its size, float32.",
+        "FinishedImage(144)",
+        lambda image, draw: torch.as_tensor(transforms.FinishedImage(TILE)(stored(image[:, :, 40:200]))),
+        1,
+    ),
     *(preset(strength) for strength in ("mild", "default", "moco_cxr", "simclr", "phantom")),
-    Entry("MultiView", "Views of one image; each has its own seed.", 'MultiView(recipes.views("mild"), n_views=3)',
-          pair),
-]  # fmt: skip
+    Entry(
+        "MultiView", "Views of one image; each has its own seed.", 'MultiView(recipes.views("mild"), n_views=3)', pair
+    ),
+]
 BEFORE: dict[str, Callable[[Tensor], Tensor]] = {
     "LungCrop": off_center,
     "RandLungPreservingCrop": off_center,

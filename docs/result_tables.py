@@ -75,8 +75,20 @@ def tries(which: str) -> str:
 
 def study() -> str:
     """Every fraction of the two studies: the arms and floors, and the two differences that the study is about."""
-    head = ["data, finding", "patients", "draws", "scratch", "fine-tuned", "frozen", "random, frozen", "pixels",
-            "3 numbers", "fine-tuned minus scratch", "draws resampled too", "frozen minus random"]  # fmt: skip
+    head = [
+        "data, finding",
+        "patients",
+        "draws",
+        "scratch",
+        "fine-tuned",
+        "frozen",
+        "random, frozen",
+        "pixels",
+        "3 numbers",
+        "fine-tuned minus scratch",
+        "draws resampled too",
+        "frozen minus random",
+    ]
     return table(head, [line for (name, finding), title in STUDIES.items() for line in _study(name, finding, title)])
 
 

@@ -14,16 +14,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.networks.stages import stages
 
-__all__ = [
-    "LARS",
-    "Scaling",
-    "layerwise_optimizer",
-    "make_optimizer",
-    "parameter_groups",
-    "scaled_learning_rate",
-    "warmup_cosine",
-]
-
 Scaling = Literal["none", "sqrt", "linear"]
 """How a learning rate follows the batch size, see `scaled_learning_rate`."""
 
@@ -178,8 +168,13 @@ def make_optimizer(
     decayed, others = (len(group["params"]) for group in groups)
     logger.info(
         "%s: learning rate %g%s; weight decay %g on %d of %d tensors, none on biases and norms",
-        name, rate, rule, weight_decay, decayed, decayed + others,
-    )  # fmt: skip
+        name,
+        rate,
+        rule,
+        weight_decay,
+        decayed,
+        decayed + others,
+    )
     if name == "adamw":
         return torch.optim.AdamW(groups, rate, fused=_can_fuse(groups))
     if name == "lars":

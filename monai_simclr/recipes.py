@@ -17,8 +17,6 @@ from monai_simclr.transforms.in_memory import FromMemoryd, PlainImaged
 from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
 from monai_simclr.transforms.views import RandRadiographView
 
-__all__ = ["Strength", "augmentation", "finish", "preprocessing", "settings", "stored_size", "views"]
-
 Strength = Literal["mild", "default", "moco_cxr", "simclr", "phantom"]
 """Names of the presets of `views`."""
 

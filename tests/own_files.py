@@ -253,19 +253,28 @@ def make_key(folder: Path) -> Path:
 
 
 KINDS = [
-    Kind("encoder", make_encoder, lambda folder: (
-        _tensors(load_encoder(folder / "encoder.safetensors")), encoder_header(folder / "encoder.safetensors")
-    )),
+    Kind(
+        "encoder",
+        make_encoder,
+        lambda folder: (
+            _tensors(load_encoder(folder / "encoder.safetensors")),
+            encoder_header(folder / "encoder.safetensors"),
+        ),
+    ),
     Kind("classifier", make_classifier, lambda folder: _tensors(load_classifier(_network(), folder / "model.pt"))),
     Kind("card", make_card, _card),
     Kind("novelty", make_novelty, _card),
     Kind("embeddings", make_embeddings, _embeddings),
     Kind("checkpoint", make_checkpoint, _checkpoint),
     Kind("journal", make_journal, _journal, made_again=True),
-    *(Kind(f"store's {name}", _maker_of_store(name), _store)
-      for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv", "images.npy")),
-    *(Kind(f"cached store's {name}", _maker_of_store(name), _cached_store)
-      for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv")),
+    *(
+        Kind(f"store's {name}", _maker_of_store(name), _store)
+        for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv", "images.npy")
+    ),
+    *(
+        Kind(f"cached store's {name}", _maker_of_store(name), _cached_store)
+        for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv")
+    ),
     Kind("metrics", make_metrics, read_metrics),
     Kind("patients", make_patients, lambda folder: check_classifier(folder / "model.pt", np.array(["p9"]))),
     Kind("settings of a run", make_settings, _run),
@@ -277,7 +286,7 @@ KINDS = [
     Kind("metadata", make_metadata, lambda folder: read_metadata(folder / "bundle"), checked=False),
     Kind("index", make_index, lambda folder: read_index(folder / "index.csv"), checked=False),
     Kind("key", make_key, hash_key, checked=False),
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_the_reference_has_every_public_name_once(reference) -> None:
     shown = reference.shown_as(modules)
     for name, module in modules.items():
         loaded = importlib.import_module(name)
-        for public in [one for one in getattr(loaded, "__all__", []) if not module.is_package]:
+        for public in [] if module.is_package else module.kinds:
             value = getattr(loaded, public)
             place = shown.get(f"{name}.{public}")
             if place is None:  # an alias such as XD = XDict = Xd, or a plain constant whose line says it all
@@ -154,8 +154,11 @@ def _build(builder: str, folder: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-b", builder]
     done = subprocess.run(
         [*command, "-d", str(folder / "doctrees"), str(DOCS), str(folder / "site")],
-        capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

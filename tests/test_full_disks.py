@@ -173,11 +173,47 @@ def ground(tmp_path_factory):
     return folder
 
 
-TRAIN = ["-m", "monai.bundle", "run", "--config_file", "bundle/configs/train.json", "--bundle_root", "bundle",
-         "--dataset_dir", "phantoms", "--pretrained", "False", "--label_fraction", "1.0", "--max_epochs", "1",
-         "--batch_size", "8", "--num_workers", "0", "--n_bootstrap", "20"]  # fmt: skip
-STUDY = ["-m", "monai_simclr", "study", "bundle", "--dataset-dir", "phantoms", "-o", "study", "--fractions", "100",
-         "--draws", "1", "--arms", "scratch", "--iterations", "2"]  # fmt: skip
+TRAIN = [
+    "-m",
+    "monai.bundle",
+    "run",
+    "--config_file",
+    "bundle/configs/train.json",
+    "--bundle_root",
+    "bundle",
+    "--dataset_dir",
+    "phantoms",
+    "--pretrained",
+    "False",
+    "--label_fraction",
+    "1.0",
+    "--max_epochs",
+    "1",
+    "--batch_size",
+    "8",
+    "--num_workers",
+    "0",
+    "--n_bootstrap",
+    "20",
+]
+STUDY = [
+    "-m",
+    "monai_simclr",
+    "study",
+    "bundle",
+    "--dataset-dir",
+    "phantoms",
+    "-o",
+    "study",
+    "--fractions",
+    "100",
+    "--draws",
+    "1",
+    "--arms",
+    "scratch",
+    "--iterations",
+    "2",
+]
 
 
 @pytest.mark.slow

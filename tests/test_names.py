@@ -91,8 +91,14 @@ def test_every_way_to_write_a_table_escapes(tmp_path):
     for name in ("rows.csv", "table.csv"):
         lines = (tmp_path / name).read_text("utf-8").splitlines()
         assert [line.split(",")[0] for line in lines] == [
-            "'=image", "'=HYPERLINK(1)", "'+1", "'@x", "'\\tx", "'-a", "'M\\xfc",
-        ]  # fmt: skip
+            "'=image",
+            "'=HYPERLINK(1)",
+            "'+1",
+            "'@x",
+            "'\\tx",
+            "'-a",
+            "'M\\xfc",
+        ]
         assert "-0.5" in lines[1]
         assert read_table(tmp_path / name)["=image"].tolist() == [row[0] for row in rows]
 

@@ -22,9 +22,13 @@ def _blocks(page: Path, language: str) -> list[str]:
 def _shell(code: str, folder: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code], cwd=folder, capture_output=True, text=True, timeout=1000,
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=1000,
         env={**os.environ, "PATH": path, "MPLBACKEND": "Agg"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
 
 

@@ -22,9 +22,13 @@ def _run(*words: str | Path, cwd: Path) -> str:
     names = ("PYTHONPATH", "PIP_FIND_LINKS", "http_proxy", "https_proxy")
     kept = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run(
-        [str(word) for word in words], cwd=cwd, capture_output=True, text=True, timeout=800,
+        [str(word) for word in words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=800,
         env={**kept, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -13,10 +13,18 @@ from scipy.stats import rankdata
 from monai_simclr.data.index import findings_of
 from monai_simclr.runtime.names import bytes_of
 
-__all__ = ["confounders"]
-
-_CATEGORIES = ("view_position", "sex", "source", "manufacturer", "model", "format", "photometric", "bits", "spacing",
-               "window")  # fmt: skip
+_CATEGORIES = (
+    "view_position",
+    "sex",
+    "source",
+    "manufacturer",
+    "model",
+    "format",
+    "photometric",
+    "bits",
+    "spacing",
+    "window",
+)
 _NUMBERS = ("age", "bytes", "pixels")
 _FEWEST = 20
 _STRONG = 0.65

@@ -10,8 +10,6 @@ from scipy.sparse.csgraph import connected_components
 
 from monai_simclr.runtime.files import sha256_of
 
-__all__ = ["near_duplicates", "same_bytes"]
-
 RADIUS = 15
 """Bits of 256 that may differ. Copies of NIH and Kermany images at other sizes and qualities differ in 8 bits at the
 most; other images of the same patient in 44 at the least, of different patients in 48 (2,775 images)."""

@@ -20,13 +20,30 @@ from monai_simclr.data.radiograph import RadiographError, unopened
 from monai_simclr.data.reading import format_of
 from monai_simclr.runtime.files import open_regular
 
-__all__ = ["HEADER_FIELDS", "header_facts"]
-
 HEADER_FIELDS = (
-    "problem", "bytes", "format", "modality", "sop_class", "transfer_syntax", "photometric", "presentation_lut",
-    "intent", "bits", "rows", "columns", "frames", "samples", "header_view", "lateral_words", "chest", "window",
-    "spacing", "burned_in", "manufacturer", "model",
-)  # fmt: skip
+    "problem",
+    "bytes",
+    "format",
+    "modality",
+    "sop_class",
+    "transfer_syntax",
+    "photometric",
+    "presentation_lut",
+    "intent",
+    "bits",
+    "rows",
+    "columns",
+    "frames",
+    "samples",
+    "header_view",
+    "lateral_words",
+    "chest",
+    "window",
+    "spacing",
+    "burned_in",
+    "manufacturer",
+    "model",
+)
 
 _FACTS = {"picture": picture_facts, "NIfTI": nifti_facts}
 
@@ -60,18 +77,27 @@ def _dicom(path: Path) -> dict[str, Any]:
     header, syntax = read_header(path)
     exam = exam_of(header)
     return {
-        "format": "DICOM", "modality": text(header, "Modality"), "sop_class": _name(text(header, "SOPClassUID")),
-        "transfer_syntax": _name(syntax), "photometric": text(header, "PhotometricInterpretation"),
-        "presentation_lut": text(header, "PresentationLUTShape"), "intent": text(header, "PresentationIntentType"),
-        "bits": whole(path, header, "BitsStored", -1), "rows": whole(path, header, "Rows", -1),
-        "columns": whole(path, header, "Columns", -1), "frames": max(1, whole(path, header, "NumberOfFrames", 1)),
+        "format": "DICOM",
+        "modality": text(header, "Modality"),
+        "sop_class": _name(text(header, "SOPClassUID")),
+        "transfer_syntax": _name(syntax),
+        "photometric": text(header, "PhotometricInterpretation"),
+        "presentation_lut": text(header, "PresentationLUTShape"),
+        "intent": text(header, "PresentationIntentType"),
+        "bits": whole(path, header, "BitsStored", -1),
+        "rows": whole(path, header, "Rows", -1),
+        "columns": whole(path, header, "Columns", -1),
+        "frames": max(1, whole(path, header, "NumberOfFrames", 1)),
         "samples": whole(path, header, "SamplesPerPixel", -1),
         "header_view": "" if exam.by_words else exam.view.position,
         "lateral_words": "yes" if exam.by_words and exam.view.beam == "lateral" else "",
-        "chest": {"chest": "yes", "other": "no"}.get(exam.part, ""), "window": _window(path, header),
-        "spacing": _spacing(path, header), "burned_in": text(header, "BurnedInAnnotation"),
-        "manufacturer": text(header, "Manufacturer"), "model": text(header, "ManufacturerModelName"),
-    }  # fmt: skip
+        "chest": {"chest": "yes", "other": "no"}.get(exam.part, ""),
+        "window": _window(path, header),
+        "spacing": _spacing(path, header),
+        "burned_in": text(header, "BurnedInAnnotation"),
+        "manufacturer": text(header, "Manufacturer"),
+        "model": text(header, "ManufacturerModelName"),
+    }
 
 
 def _name(uid: str) -> str:

@@ -13,18 +13,26 @@ from PIL import Image
 from monai_simclr.report.html import Table, cell, page_template, png_source
 from monai_simclr.runtime.files import write_text
 
-__all__ = ["write_page"]
-
 _PICTURED = ("polarity", "unlike_a_chest", "not_a_chest", "lateral_among_frontals", "flat")
 _SHEET = 24
 _ROWS_SHOWN = 12
 _FILE_TITLES = {
-    "problem": "problem with the header", "format": "format", "modality": "modality", "sop_class": "SOP class",
-    "transfer_syntax": "transfer syntax", "photometric": "photometric interpretation",
-    "presentation_lut": "presentation LUT shape", "intent": "presentation intent", "bits": "bits stored",
-    "window": "window", "spacing": "pixel spacing", "burned_in": "burned-in annotation",
-    "manufacturer": "manufacturer", "model": "model", "damage": "why the reader refuses an image",
-}  # fmt: skip
+    "problem": "problem with the header",
+    "format": "format",
+    "modality": "modality",
+    "sop_class": "SOP class",
+    "transfer_syntax": "transfer syntax",
+    "photometric": "photometric interpretation",
+    "presentation_lut": "presentation LUT shape",
+    "intent": "presentation intent",
+    "bits": "bits stored",
+    "window": "window",
+    "spacing": "pixel spacing",
+    "burned_in": "burned-in annotation",
+    "manufacturer": "manufacturer",
+    "model": "model",
+    "damage": "why the reader refuses an image",
+}
 
 
 def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray | None = None) -> Path:
@@ -36,14 +44,18 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
         thumbs: small pictures of all images, uint8 ``(N, h, w)``, for sheets of what is flagged; None for none.
     """
     page = page_template("monai_simclr.audit").render(
-        content=content, files=_file_tables(content["files"]), views=_counted("view position", content["views"]),
-        left_out=_counted("left out of the index", content["left_out"]), splits=_records("splits", content["splits"]),
+        content=content,
+        files=_file_tables(content["files"]),
+        views=_counted("view position", content["views"]),
+        left_out=_counted("left out of the index", content["left_out"]),
+        splits=_records("splits", content["splits"]),
         flags=[{**flag, "some": _some(flag["rows"], flag["count"])} for flag in content["flags"].values()],
         leaks=_groups("patients in several splits", content["leaks"]["first"]),
         duplicates={kind: _duplicate_table(kind, facts) for kind, facts in content["duplicates"].items()},
         prevalence=_records("prevalence of every finding", [row for row in content["prevalence"] if row["known"]]),
-        confounders=_confounders(content["confounders"]), sheets=_sheets(content, thumbs),
-    )  # fmt: skip
+        confounders=_confounders(content["confounders"]),
+        sheets=_sheets(content, thumbs),
+    )
     write_text(path, page)
     return Path(path)
 
@@ -70,10 +82,13 @@ def _groups(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
 def _duplicate_table(kind: str, facts: Mapping[str, Any]) -> Table:
     title = {"same_bytes": "the same file", "same_look": "the same picture"}[kind]
     rows = [
-        [_some(group["rows"], len(group["rows"])), ", ".join(group["splits"]) or "(none)",
-         *("yes" if group[name] else "" for name in ("across_splits", "across_patients", "labels_differ"))]
+        [
+            _some(group["rows"], len(group["rows"])),
+            ", ".join(group["splits"]) or "(none)",
+            *("yes" if group[name] else "" for name in ("across_splits", "across_patients", "labels_differ")),
+        ]
         for group in facts["first"][:_SHEET]
-    ]  # fmt: skip
+    ]
     return Table(title, ["rows of the index", "splits", "across splits", "across patients", "labels differ"], rows)
 
 
@@ -103,8 +118,9 @@ def _sheets(content: Mapping[str, Any], thumbs: np.ndarray | None) -> list[dict[
     wanted.append(("the same picture, two of each group side by side", look_alike))
     return [
         {"title": title, "rows": ", ".join(str(row) for row in rows[:_SHEET]), "src": _sheet(thumbs[rows[:_SHEET]])}
-        for title, rows in wanted if rows
-    ]  # fmt: skip
+        for title, rows in wanted
+        if rows
+    ]
 
 
 def _sheet(thumbs: np.ndarray, per_row: int = 12, scale: int = 3) -> str:

@@ -23,10 +23,23 @@ from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import package_versions
 from monai_simclr.runtime.tables import write_table
 
-__all__ = ["Audit", "run_audit"]
-
-_COUNTED = ("problem", "format", "modality", "sop_class", "transfer_syntax", "photometric", "presentation_lut",
-            "intent", "bits", "window", "spacing", "burned_in", "manufacturer", "model", "damage")  # fmt: skip
+_COUNTED = (
+    "problem",
+    "format",
+    "modality",
+    "sop_class",
+    "transfer_syntax",
+    "photometric",
+    "presentation_lut",
+    "intent",
+    "bits",
+    "window",
+    "spacing",
+    "burned_in",
+    "manufacturer",
+    "model",
+    "damage",
+)
 _MOST = 30
 
 
@@ -49,9 +62,14 @@ class Audit:
 
 
 def run_audit(
-    dataset_dir: str | Path, output_dir: str | Path, *, pixels: bool = False, workers: int = 2, pictures: bool = False,
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    pixels: bool = False,
+    workers: int = 2,
+    pictures: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> Audit:  # fmt: skip
+) -> Audit:
     """Audit an archive or an index, sound or not, and write ``audit.json``, ``images.csv`` and ``index.html``.
 
     Nothing that is written names a patient: images go by the number of their row in the index (from 0, in the order of
@@ -95,16 +113,23 @@ def _content(index: pd.DataFrame, facts: pd.DataFrame, group: Mapping[str, np.nd
     patients = leaking_patients(index)
     twice = int(index["image"].duplicated().sum())
     return {
-        "recognised": index.attrs.get("recognised", ""), "left_out": index.attrs.get("left_out", {}),
-        "images": len(index), "patients": int(index["patient_id"].replace("", np.nan).nunique()),
-        "rows_without_patient": int((index["patient_id"] == "").sum()), "rows_with_an_image_again": twice,
+        "recognised": index.attrs.get("recognised", ""),
+        "left_out": index.attrs.get("left_out", {}),
+        "images": len(index),
+        "patients": int(index["patient_id"].replace("", np.nan).nunique()),
+        "rows_without_patient": int((index["patient_id"] == "").sum()),
+        "rows_with_an_image_again": twice,
         "pixels": "same_look" in group,
         "leaks": {"patients": len(patients), "first": patients[:200], "sentences": _sentences(patients, duplicates)},
-        "splits": split_sizes(index), "views": _counts(index["view_position"]),
+        "splits": split_sizes(index),
+        "views": _counts(index["view_position"]),
         "files": {name: _counts(facts[name]) for name in _COUNTED if name in facts},
-        "flags": flag_rows(index, facts), "duplicates": duplicates, "prevalence": prevalence(index),
-        "confounders": confounders(index, facts), "versions": package_versions(),
-    }  # fmt: skip
+        "flags": flag_rows(index, facts),
+        "duplicates": duplicates,
+        "prevalence": prevalence(index),
+        "confounders": confounders(index, facts),
+        "versions": package_versions(),
+    }
 
 
 def _sentences(patients: list[dict[str, Any]], duplicates: Mapping[str, Mapping[str, Any]]) -> list[str]:

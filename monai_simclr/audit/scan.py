@@ -15,8 +15,6 @@ import pandas as pd
 from monai_simclr.audit.header import header_facts
 from monai_simclr.audit.look import look_at
 
-__all__ = ["scan"]
-
 _FEW = 2000
 
 

@@ -9,8 +9,6 @@ import pandas as pd
 
 from monai_simclr.data.index import findings_of, patients_in_several_splits
 
-__all__ = ["duplicate_facts", "leaking_patients", "prevalence", "split_sizes"]
-
 _SHOWN = 200
 
 
@@ -19,8 +17,14 @@ def split_sizes(index: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for split, part in index.groupby("split", sort=True):
         most = int(part["patient_id"].value_counts().iloc[0])
-        rows.append({"split": split or "(none)", "images": len(part), "patients": part["patient_id"].nunique(),
-                     "most images of a patient": most})  # fmt: skip
+        rows.append(
+            {
+                "split": split or "(none)",
+                "images": len(part),
+                "patients": part["patient_id"].nunique(),
+                "most images of a patient": most,
+            }
+        )
     return rows
 
 
@@ -31,11 +35,16 @@ def prevalence(index: pd.DataFrame) -> list[dict[str, Any]]:
         for split, part in index.groupby("split", sort=True):
             known, positive = part[finding].isin([0, 1]), part[finding] == 1  # a smoothed label is not known
             share = float(part.loc[known, finding].mean()) if known.any() else None
-            rows.append({
-                "finding": finding, "split": split or "(none)", "positive images": int(positive.sum()),
-                "positive patients": part.loc[positive, "patient_id"].nunique(), "known": int(known.sum()),
-                "prevalence": share,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "finding": finding,
+                    "split": split or "(none)",
+                    "positive images": int(positive.sum()),
+                    "positive patients": part.loc[positive, "patient_id"].nunique(),
+                    "known": int(known.sum()),
+                    "prevalence": share,
+                }
+            )
     return rows
 
 
@@ -63,11 +72,15 @@ def duplicate_facts(index: pd.DataFrame, group: np.ndarray) -> dict[str, Any]:
     groups = []
     for _, part in index[group >= 0].groupby(group[group >= 0], sort=True):
         splits = sorted(set(part["split"]) - {""})
-        groups.append({
-            "rows": [int(row) for row in part.index], "splits": splits, "across_splits": len(splits) > 1,
-            "across_patients": bool(part["patient_id"].nunique() > 1),
-            "labels_differ": bool((part[labels].nunique() > 1).any()),
-        })  # fmt: skip
+        groups.append(
+            {
+                "rows": [int(row) for row in part.index],
+                "splits": splits,
+                "across_splits": len(splits) > 1,
+                "across_patients": bool(part["patient_id"].nunique() > 1),
+                "labels_differ": bool((part[labels].nunique() > 1).any()),
+            }
+        )
     groups.sort(key=lambda one: (not one["across_splits"], not one["across_patients"], one["rows"]))
     kinds = ("across_splits", "across_patients", "labels_differ")
     counts: dict[str, Any] = {kind: sum(one[kind] for one in groups) for kind in kinds}

@@ -13,8 +13,6 @@ from monai_simclr._version import __version__
 from monai_simclr.runtime.exit_codes import Stopped, exit_code, last_line, stoppable
 from monai_simclr.runtime.names import escape_what_an_encoding_lacks
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     help="Self-supervised learning on chest radiographs with MONAI. Research only, not for diagnosis.",
     no_args_is_help=True,
@@ -194,9 +192,17 @@ def study(
     encoders, training = _pairs(arm), {key: _literal(value) for key, value in _pairs(override).items()}
     names = (*(name.strip() for name in arms.split(",") if name.strip()), *encoders)
     plan = Study(
-        bundle, dataset_dir, output_dir, parse_fractions(fractions), draws, names, encoders, iterations, training,
+        bundle,
+        dataset_dir,
+        output_dir,
+        parse_fractions(fractions),
+        draws,
+        names,
+        encoders,
+        iterations,
+        training,
         reference,
-    )  # fmt: skip
+    )
     part = parse_shard(shard)
     from monai_simclr.study import run_study
 

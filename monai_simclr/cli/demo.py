@@ -22,8 +22,6 @@ from monai_simclr.runtime.files import write_json, write_text
 from monai_simclr.runtime.metrics import plain, print_table, read_metrics
 from monai_simclr.workflows.bundle import copy_bundle, run_bundle
 
-__all__ = ["run_demo"]
-
 _MARK = ".monai-simclr-demo"
 _NOTICE = (
     "These are phantoms: radiographs drawn by a program, for trying and testing. "
@@ -79,9 +77,16 @@ def _few_labels(bundle: Path, training: Mapping[str, Any], draws: int) -> list[d
             with _step(f"fine-tuning with {_FRACTION:.0%} of the labels, {arm}, draw {draw + 1} of {draws}"):
                 output = bundle / "output" / "few_label" / f"{arm}_{draw}"
                 run_bundle(
-                    bundle, "train", **training, pretrained=pretrained, draw=draw, label_fraction=_FRACTION,
-                    max_epochs=20, val_interval=20, output_dir=str(output),
-                )  # fmt: skip
+                    bundle,
+                    "train",
+                    **training,
+                    pretrained=pretrained,
+                    draw=draw,
+                    label_fraction=_FRACTION,
+                    max_epochs=20,
+                    val_interval=20,
+                    output_dir=str(output),
+                )
             with np.load(output / "scores.npz", allow_pickle=False) as scores:
                 rows.append({"arm": arm, "draw": draw, "fraction": _FRACTION, **scores})
     return rows
@@ -108,9 +113,11 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
     material = gather([output / "pretrain", output / "cluster", last, output / "inference"])
     material = dataclasses.replace(
-        material, metrics={**material.metrics, "few_label": metrics["few_label"]}, study=compared,
+        material,
+        metrics={**material.metrics, "few_label": metrics["few_label"]},
+        study=compared,
         commands=commands,
-    )  # fmt: skip
+    )
     return write_report(
         folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, material=material
     )

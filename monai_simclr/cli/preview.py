@@ -20,8 +20,6 @@ from monai_simclr.runtime.files import write_atomically
 from monai_simclr.transforms.spatial import LungCrop
 from monai_simclr.transforms.views import RandRadiographView
 
-__all__ = ["STRENGTHS", "Preview", "contact_sheet", "write_preview"]
-
 STRENGTHS: tuple[str, ...] = get_args(recipes.Strength)
 """Names of the presets of views."""
 

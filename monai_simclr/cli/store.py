@@ -16,8 +16,6 @@ from monai_simclr.data.store.opened import Store, open_store
 from monai_simclr.runtime.exit_codes import stoppable
 from monai_simclr.runtime.progress import shown_progress
 
-__all__ = ["make_store", "parse_reader"]
-
 
 def make_store(
     archive: Path, folder: Path, size: int, workers: int | None, max_rejected: float, options: StoreOptions
@@ -43,8 +41,14 @@ def make_store(
     workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
     with stoppable("what is decoded is kept"), shown_progress() as progress:
         options = replace(options, progress=progress)
-        whole = fill_store(open_index(archive), folder, size, os.cpu_count() or 1 if workers is None else workers,
-                           max_rejected, options)  # fmt: skip
+        whole = fill_store(
+            open_index(archive),
+            folder,
+            size,
+            os.cpu_count() or 1 if workers is None else workers,
+            max_rejected,
+            options,
+        )
     if not whole:
         return f"rank {os.environ['RANK']} has decoded its share of {folder}; rank 0 makes the store of all shares"
     return _describe(open_store(folder), folder, time.perf_counter() - started)

@@ -13,8 +13,6 @@ from monai_simclr.runtime.metrics import print_table
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table, write_table
 
-__all__ = ["list_similar", "row_of", "write_worklist"]
-
 
 def write_worklist(
     embeddings: str | Path, budget: int, output: str | Path, labelled: str | Path | None = None, seed: int = 0
@@ -50,12 +48,13 @@ def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFram
     names = [name for name in table.columns if table[name].dtype == float and name not in ("similarity", "age")]
     rows = [
         {
-            "similarity": row["similarity"], "image": shown(Path(row["image"]).name),
+            "similarity": row["similarity"],
+            "image": shown(Path(row["image"]).name),
             **{name: row[name] for name in kept},
             "findings": ", ".join(name for name in names if row[name] == 1) or "-",
         }
         for row in table.to_dict("records")
-    ]  # fmt: skip
+    ]
     print_table(rows, title=f"most like {shown(Path(image).name)}")
     return table
 

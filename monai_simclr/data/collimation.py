@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["exposed_field"]
-
 _EVEN = 0.02  # of the gray range: what pixels of one border may differ by
 _SHARE = 0.95  # of a line must be so; the rest may be a marker or dust
 _LEAST = 0.25  # of a side; if less were left, it was no border

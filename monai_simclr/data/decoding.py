@@ -20,8 +20,6 @@ from monai_simclr.ops.resize import quantize
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS
 from monai_simclr.runtime.files import sha256_of
 
-__all__ = ["PixelFile", "Record", "decode", "identity_of", "serve", "sha256_of_source"]
-
 
 class Record(NamedTuple):
     """What became of one image of an archive.

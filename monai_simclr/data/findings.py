@@ -5,11 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = [
-    "CHEXPERT14", "NIH14", "NO_FINDING", "SHARED", "canonical_finding", "check_finding_names", "check_no_code",
-    "is_known", "nearest_finding", "parse_findings",
-]  # fmt: skip
-
 NO_FINDING = "No Finding"
 """The absence of every finding: never a column of an index, but a class when images are clustered."""
 

@@ -23,11 +23,6 @@ from monai_simclr.data.findings import NO_FINDING, check_no_code
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import hold_odd_names, read_cells, unescaped_text, write_table
 
-__all__ = [
-    "COLUMNS", "OPTIONAL", "check_images_exist", "check_index", "classes_of", "combine_indexes", "findings_of",
-    "patients_in_several_splits", "read_index", "records", "settle_index", "write_index",
-]  # fmt: skip
-
 COLUMNS = ("image", "patient_id", "study_id", "view_position", "sex", "age", "split")
 OPTIONAL = ("source", "manufacturer", "lung_mask")
 _TEXT = ("image", "patient_id", "study_id", "view_position", "sex", "split", *OPTIONAL)

@@ -32,16 +32,6 @@ from monai_simclr.runtime.distributed import rank, world_size
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS, SettingError
 from monai_simclr.runtime.names import bytes_of
 
-__all__ = [
-    "BalancedSampler",
-    "KeyedSampler",
-    "StoreDataset",
-    "finetuning_sampler",
-    "keyed_state",
-    "leave_signals",
-    "loader",
-]
-
 _DAMAGE = (ValueError, OSError, RuntimeError)
 """What a reader or a transform raises for one bad image."""
 
@@ -352,11 +342,17 @@ def loader(
         )
     dataset.whole_batches = dataset.takes_batches
     batches: DataLoader = DataLoader(
-        dataset, here, sampler=sampler, num_workers=num_workers, drop_last=True,
+        dataset,
+        here,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=True,
         collate_fn=_as_it_is if dataset.whole_batches else None,
-        generator=torch.Generator().manual_seed(seed), worker_init_fn=_without_metadata,
-        persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
+        generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=_without_metadata,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
     return leave_signals(batches)
 
 

@@ -32,8 +32,6 @@ from monai_simclr.data.sources.vindr import read_vindr, recognise_vindr
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import header_of
 
-__all__ = ["SOURCES", "Source", "open_index"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["SourceOptions", "options_from_text", "source_options"]
-
 
 @dataclass(frozen=True)
 class SourceOptions:

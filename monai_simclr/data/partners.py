@@ -7,8 +7,6 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-__all__ = ["Partners", "SecondView"]
-
 SecondView = Literal["image", "patient", "study", "view_position"]
 """What the second view is made of: the same film, or another of the same patient that agrees in this."""
 

@@ -17,8 +17,6 @@ from monai_simclr.runtime.files import write_atomically
 from monai_simclr.runtime.names import bytes_of
 from monai_simclr.runtime.tables import table_text
 
-__all__ = ["KEY_VARIABLE", "hash_key", "hash_patients", "index_for_outputs", "keyed_hash"]
-
 
 def index_for_outputs(store: Store) -> pd.DataFrame:
     """A store's index with keyed hashes in place of the ids of patients and studies.

@@ -10,20 +10,6 @@ from typing import Literal, TypedDict, get_args
 
 from monai_simclr.runtime.names import shown
 
-__all__ = [
-    "DEFAULT_SETTINGS",
-    "UNKNOWN",
-    "RadiographError",
-    "RadiographMeta",
-    "ReaderSettings",
-    "VoiPolicy",
-    "check_pixels",
-    "check_shape",
-    "meta_of",
-    "problem_of",
-    "unopened",
-]
-
 VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
 """How values of interest become gray; see `ReaderSettings.voi`."""
 
@@ -177,9 +163,17 @@ def meta_of(file_format: str) -> RadiographMeta:
         (nan, nan)
     """
     return RadiographMeta(
-        format=file_format, view_position="", photometric_interpretation="", inverted=False, voi="none",
-        window=UNKNOWN, spacing=UNKNOWN, spacing_source="", orientation="", crop=(0, 0, 0, 0),
-    )  # fmt: skip
+        format=file_format,
+        view_position="",
+        photometric_interpretation="",
+        inverted=False,
+        voi="none",
+        window=UNKNOWN,
+        spacing=UNKNOWN,
+        spacing_source="",
+        orientation="",
+        crop=(0, 0, 0, 0),
+    )
 
 
 def unopened(error: OSError) -> str:

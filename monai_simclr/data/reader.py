@@ -13,8 +13,6 @@ from monai.data import ImageReader
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographMeta, ReaderSettings
 from monai_simclr.data.reading import read_radiograph as read_radiograph
 
-__all__ = ["RadiographReader", "read_radiograph"]
-
 
 class RadiographReader(ImageReader):
     """MONAI reader of radiographs: ``LoadImaged(keys, reader="monai_simclr.data.RadiographReader")``.

@@ -17,14 +17,17 @@ from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings, unopened
 from monai_simclr.runtime.files import open_regular
 
-__all__ = ["format_of", "read_radiograph"]
-
 _Read = Callable[[Path, BinaryIO, ReaderSettings], tuple[np.ndarray, RadiographMeta]]
 _READERS: dict[str, _Read] = {"DICOM": read_dicom, "picture": read_picture, "NIfTI": read_nifti}
 _STARTS = {
-    b"\x89PNG\r\n\x1a\n": "picture", b"\xff\xd8\xff": "picture", b"II*\0": "picture", b"MM\0*": "picture",
-    b"II+\0": "picture", b"MM\0+": "picture", b"\x1f\x8b": "NIfTI",
-}  # fmt: skip
+    b"\x89PNG\r\n\x1a\n": "picture",
+    b"\xff\xd8\xff": "picture",
+    b"II*\0": "picture",
+    b"MM\0*": "picture",
+    b"II+\0": "picture",
+    b"MM\0+": "picture",
+    b"\x1f\x8b": "NIfTI",
+}
 _FIRST = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
 """How the first element of a data set goes on after its tag: an explicit VR, or the length of a short value."""
 

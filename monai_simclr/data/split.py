@@ -9,8 +9,6 @@ import pandas as pd
 
 from monai_simclr.data.index import check_index, findings_of
 
-__all__ = ["label_fraction", "split_by_patient"]
-
 _AHEAD = 64
 """Patients of an order among whom the next one is chosen, at most; a tenth of a small archive."""
 

@@ -15,8 +15,6 @@ from torch import Tensor
 from monai_simclr.engines.precision import Precision, precision_settings
 from monai_simclr.runtime.distributed import rank
 
-__all__ = ["ContrastiveTrainer", "OneItemOutput", "PrepareLabelled", "PrepareTwoViews", "ViewTransform"]
-
 
 class ViewTransform(Protocol):
     """What makes views on the device: our random transforms, by their `apply`."""

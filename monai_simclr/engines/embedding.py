@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["embed"]
-
 
 @torch.no_grad()
 def embed(

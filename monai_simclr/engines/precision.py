@@ -15,8 +15,6 @@ import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
 
-__all__ = ["AutocastInferer", "Precision", "has_bfloat16", "inferer_for", "precision_settings"]
-
 logger = logging.getLogger("monai_simclr")
 
 Precision = Literal["float32", "bfloat16", "float16"]

@@ -6,8 +6,6 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import expected_mutual_information
 
-__all__ = ["MEASURES", "agreement", "contingency", "many_to_one", "one_to_one"]
-
 MEASURES: tuple[str, ...] = (
     "acc_one_to_one",
     "acc_many_to_one",

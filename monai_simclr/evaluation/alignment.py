@@ -12,8 +12,6 @@ from sklearn.metrics import adjusted_mutual_info_score
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings
 
-__all__ = ["Alignment", "align_clusters", "prevalence_auroc"]
-
 _ACQUISITION = ("view_position", "sex", "age_decile", "source", "manufacturer")
 _NOTHING = 0.01
 """An AMI below this is called nothing: chance is 0, and the adjustment leaves about this much scatter."""

@@ -11,17 +11,6 @@ from scipy.stats import t as student_t
 
 from monai_simclr.evaluation.ranking import Ranking
 
-__all__ = [
-    "Interval",
-    "auroc_with_interval",
-    "interval_of",
-    "p_value",
-    "patient_bootstrap",
-    "patient_counts",
-    "patients_of_smaller_class",
-    "permute_over_patients",
-]
-
 
 class Interval(NamedTuple):
     """A value with its confidence interval; NaN where it cannot be known.

@@ -9,11 +9,6 @@ from scipy.optimize import minimize_scalar
 
 from monai_simclr.evaluation.predictions import sigmoid
 
-__all__ = [
-    "BINS", "TEMPERATURES", "Recalibration", "equal_mass_bins", "fit_recalibration", "fit_temperature", "is_at_bound",
-    "reliability",
-]  # fmt: skip
-
 BINS = 15
 
 TEMPERATURES = (0.01, 100.0)

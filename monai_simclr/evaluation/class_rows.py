@@ -11,8 +11,6 @@ import pandas as pd
 from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_counts, permute_over_patients
 from monai_simclr.evaluation.embeddings import Embeddings
 
-__all__ = ["ENCODER", "ClassRows", "accuracy_rows", "class_rows"]
-
 ENCODER = "encoder"
 """The name of the embeddings themselves beside their references."""
 

@@ -14,8 +14,6 @@ from sklearn.preprocessing import normalize
 
 from monai_simclr.evaluation.graph import spectral
 
-__all__ = ["METHODS", "choose_k", "fit_clusters", "reduce_features", "silhouette"]
-
 _COMPONENTS = 50
 _AGGLOMERATED = 2000
 """Train rows that are agglomerated at most: the work grows with their square."""

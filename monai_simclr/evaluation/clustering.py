@@ -16,9 +16,6 @@ from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.formatting import format_score
 from monai_simclr.evaluation.leaks import refuse_shared_patients
 
-__all__ = ["ClusterReport", "evaluate_clusters"]
-
-
 _PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle_map_acc": "commonest test class"}
 """Measures that are printed, and what the constant answer beside each is called."""
 
@@ -233,10 +230,14 @@ def _silhouette(reduced: np.ndarray, clusters: np.ndarray, rows: _Rows, seed: in
         null.append(silhouette(reduced, shuffled, np.isin(np.arange(len(clusters)), few), seed)[1].mean())
     low, high = np.quantile(null, [0.025, 0.975])
     return {
-        "measure": "silhouette", **interval.as_dict(), "majority": 0.0,
-        "null_low": float(low), "null_high": float(high),
-        "p": p_value(interval.value, np.array(null)), "seed_sd": float("nan"),
-    }  # fmt: skip
+        "measure": "silhouette",
+        **interval.as_dict(),
+        "majority": 0.0,
+        "null_low": float(low),
+        "null_high": float(high),
+        "p": p_value(interval.value, np.array(null)),
+        "seed_sd": float("nan"),
+    }
 
 
 def _maps(clusters: np.ndarray, classes: np.ndarray, rows: _Rows, k: int) -> tuple[np.ndarray | None, np.ndarray]:

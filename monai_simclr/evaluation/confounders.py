@@ -14,8 +14,6 @@ from monai_simclr.evaluation.predictions import Predictions, certain_labels
 from monai_simclr.evaluation.ranking import Ranking
 from monai_simclr.evaluation.scores import MACRO, mean_of_known, score_findings
 
-__all__ = ["beside_floor", "confounder_floor", "floor_scores"]
-
 _FEWEST = 2
 """Patients with a finding, and without it, below which a floor says nothing: one patient is ranked, not a finding."""
 
@@ -116,9 +114,14 @@ def _beside(name: str, model: np.ndarray, floor: np.ndarray, reason: str) -> dic
     difference = model - floor
     found = interval_of(difference[0], difference[1:])
     return {
-        "finding": name, "model": model[0], "floor": floor[0],
-        "difference": found.value, "low": found.low, "high": found.high, "reason": reason,
-    }  # fmt: skip
+        "finding": name,
+        "model": model[0],
+        "floor": floor[0],
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "reason": reason,
+    }
 
 
 def _reason(labels: np.ndarray, floor: np.ndarray, patients: np.ndarray) -> str:

@@ -13,8 +13,6 @@ from scipy.stats import norm, rankdata
 
 from monai_simclr.evaluation.bootstrap import Interval
 
-__all__ = ["DeLong", "delong_interval", "delong_test"]
-
 
 class DeLong(NamedTuple):
     """Difference of two areas, its standard error, and the two-sided p-value that they are the same."""

@@ -14,8 +14,6 @@ import pandas as pd
 from monai_simclr.runtime.artefacts import read_arrays, reading, write_arrays
 from monai_simclr.runtime.tables import table_text, unescaped_text
 
-__all__ = ["Embeddings"]
-
 _WHAT, _REMEDY = "a file of embeddings", "make it again with configs/cluster.json"
 _TEXT = ("image", "study_id", "view_position", "sex", "split", "source")
 
@@ -87,9 +85,11 @@ class Embeddings:
         arrays = read_arrays(path, _WHAT, _REMEDY, ["features", "index", "source"])
         with reading(path, _WHAT, _REMEDY):
             index = pd.read_csv(
-                io.StringIO(str(arrays["index"])), dtype={"patient_id": str, "study_id": str}, keep_default_na=False,
+                io.StringIO(str(arrays["index"])),
+                dtype={"patient_id": str, "study_id": str},
+                keep_default_na=False,
                 na_values=[""],
-            )  # fmt: skip
+            )
             text = [name for name in _TEXT if name in index]
             index[text] = index[text].astype(object).fillna("")
             source = json.loads(str(arrays["source"]))

@@ -10,8 +10,6 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from monai_simclr.evaluation.predictions import certain_labels
 
-__all__ = ["enrich"]
-
 
 def enrich(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
     """Lift of every finding in every cluster, with Fisher's exact test over patients and Benjamini-Hochberg q-values.
@@ -57,7 +55,10 @@ def _test(everyone: pd.Series, members: pd.Series) -> dict:
     inside, hits = len(members), int(members.sum())
     overall = positive / total
     return {
-        "patients": inside, "positives": hits, "share": hits / inside, "overall": overall,
+        "patients": inside,
+        "positives": hits,
+        "share": hits / inside,
+        "overall": overall,
         "lift": hits / inside / overall if positive else float("nan"),
         "p": float(hypergeom.sf(hits - 1, total, positive, inside)),
-    }  # fmt: skip
+    }

@@ -12,8 +12,6 @@ from monai_simclr.evaluation.bootstrap import interval_of, patient_counts
 from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.scores import macro_auroc_resamples
 
-__all__ = ["compare_arms", "few_label_gain", "run_resamples"]
-
 Key = tuple[float, str, int]
 """Fraction, arm and draw of a run."""
 
@@ -145,13 +143,18 @@ def _compare(mine: np.ndarray, other: np.ndarray, patients: int, seed: int) -> d
     both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
     with_draws = interval_of(gap[0], both if several else both * np.nan, units=len(gaps))
     return {
-        "mean": own.value, "mean_low": own.low, "mean_high": own.high,
+        "mean": own.value,
+        "mean_low": own.low,
+        "mean_high": own.high,
         "sd": float(mine[:, 0].std(ddof=1)) if several else float("nan"),
         "difference": paired.value,
         "difference_sd": float(gaps[:, 0].std(ddof=1)) if several else float("nan"),
-        "low": paired.low, "high": paired.high, "low_draws": with_draws.low, "high_draws": with_draws.high,
+        "low": paired.low,
+        "high": paired.high,
+        "low_draws": with_draws.low,
+        "high_draws": with_draws.high,
         "p": _two_sided(gap[1:]) if np.any(gaps) else float("nan"),
-    }  # fmt: skip
+    }
 
 
 def _two_sided(resamples: np.ndarray) -> float:

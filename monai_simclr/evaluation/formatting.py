@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["format_score"]
-
 
 def format_score(
     value: float,

@@ -10,8 +10,6 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import SpectralClustering
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors, kneighbors_graph
 
-__all__ = ["modularity", "neighbor_graph", "spectral"]
-
 NEIGHBORS = 10
 LANDMARKS = 5000
 """Train rows that are cut at most: the graph's eigenvectors are found for these, other rows join their neighbours."""

@@ -11,17 +11,6 @@ from scipy.optimize import least_squares
 from monai_simclr.evaluation.bootstrap import Interval
 from monai_simclr.evaluation.few_label import run_resamples
 
-__all__ = [
-    "Curve",
-    "PowerLaw",
-    "arm_curves",
-    "curve_laws",
-    "fit_power_law",
-    "label_saving",
-    "labels_needed",
-    "unstated_saving",
-]
-
 
 class Curve(NamedTuple):
     """One arm: label fractions ``(F,)``; macro AUROC, mean over draws, of data and n resamples ``(1 + n, F)``."""

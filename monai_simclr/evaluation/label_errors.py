@@ -14,8 +14,6 @@ from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.predictions import certain_labels, sigmoid
 from monai_simclr.evaluation.selection import typicality
 
-__all__ = ["find_label_errors", "find_outliers"]
-
 
 def find_outliers(embeddings: Embeddings, n: int = 20) -> pd.DataFrame:
     """The images least like their nearest others: wrong body parts, inverted or damaged ones come first.

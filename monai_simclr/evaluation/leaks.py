@@ -10,8 +10,6 @@ from sklearn.preprocessing import normalize
 
 from monai_simclr.evaluation.embeddings import Embeddings
 
-__all__ = ["find_copies", "refuse_shared_patients"]
-
 _CHUNK = 1024
 
 
@@ -64,8 +62,10 @@ def find_copies(embeddings: Embeddings, similarity: float = 0.9999) -> pd.DataFr
     first, second = (np.array([row[i] for row in rows], dtype=int) for i in (0, 1))
     return pd.DataFrame(
         {
-            "image": index["image"].to_numpy()[first], "copy": index["image"].to_numpy()[second],
+            "image": index["image"].to_numpy()[first],
+            "copy": index["image"].to_numpy()[second],
             "patient_id": index["patient_id"].to_numpy()[first],
-            "copy_patient_id": index["patient_id"].to_numpy()[second], "similarity": [row[2] for row in rows],
+            "copy_patient_id": index["patient_id"].to_numpy()[second],
+            "similarity": [row[2] for row in rows],
         }
-    )  # fmt: skip
+    )

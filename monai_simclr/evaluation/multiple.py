@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["holm"]
-
 
 def holm(p: np.ndarray) -> np.ndarray:
     """p-values adjusted so that the chance of any false alarm is kept (Holm, Scand. J. Statist. 1979); NaN stays NaN.

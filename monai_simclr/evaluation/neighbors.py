@@ -14,8 +14,6 @@ from monai_simclr.evaluation.leaks import refuse_shared_patients
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings
 
-__all__ = ["knn", "knn_accuracy", "knn_findings", "knn_predict", "knn_scores", "nearest", "similar_images"]
-
 _CHUNK = 1024
 """Test images compared with all training images at once."""
 
@@ -82,9 +80,12 @@ def nearest(train_features: np.ndarray, test_features: np.ndarray, k: int) -> It
 
 
 def knn_scores(
-    train_features: np.ndarray, train_labels: np.ndarray, test_features: np.ndarray, k: int = 20,
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    k: int = 20,
     temperature: float = 0.07,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """For every finding the weighted share of positive neighbours among those whose label is known.
 
     Args:
@@ -134,8 +135,9 @@ def knn_findings(
     train, test = embeddings.of_split("train"), embeddings.of_split("test")
     if not len(train) or not len(test):
         raise ValueError(f"{len(train)} train and {len(test)} test rows; nearest neighbours need both")
-    refuse_shared_patients({name: part.index["patient_id"].to_numpy().astype(str) for name, part in
-                            {"train": train, "test": test}.items()})  # fmt: skip
+    refuse_shared_patients(
+        {name: part.index["patient_id"].to_numpy().astype(str) for name, part in {"train": train, "test": test}.items()}
+    )
     labels = [part.index[list(findings)].to_numpy(dtype=float) for part in (train, test)]
     scores = knn_scores(train.features, labels[0], test.features, k)
     return score_findings(labels[1], scores, test.index["patient_id"].to_numpy(), findings, n_bootstrap, seed)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 
-__all__ = ["Novelty", "fit_novelty"]
-
 _VARIANCE, _MOST = 0.95, 64
 """Directions that hold this share of the variance are kept, at most so many; the rest is noise, all alike."""
 

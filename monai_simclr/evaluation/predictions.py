@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-__all__ = ["Predictions", "certain_labels", "sigmoid"]
-
 
 @dataclass(frozen=True)
 class Predictions:

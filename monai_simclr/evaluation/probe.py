@@ -17,8 +17,6 @@ from monai_simclr.evaluation.leaks import refuse_shared_patients
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.scores import score_findings
 
-__all__ = ["C_GRID", "Probe", "probe_classes", "probe_findings", "probe_scores"]
-
 C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the L2 penalty that are tried on val patients."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["Ranking"]
-
 _CHUNK = 300_000
 """Weights held at once: about what a processor's cache holds, which is twice as fast as more."""
 

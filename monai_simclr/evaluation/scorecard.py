@@ -18,13 +18,15 @@ from monai_simclr.evaluation.ranking import Ranking
 from monai_simclr.evaluation.scores import MACRO, counted, mean_of_known
 from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds
 
-__all__ = ["SCORES", "score_card"]
-
 _CALIBRATION = ("Brier", "ECE", "calibration intercept", "calibration slope")
 _SCALED = " after temperature scaling"
 SCORES: tuple[str, ...] = (
-    "AUROC", "AUPRC", *OPERATING_POINTS, *_CALIBRATION, *(name + _SCALED for name in _CALIBRATION)
-)  # fmt: skip
+    "AUROC",
+    "AUPRC",
+    *OPERATING_POINTS,
+    *_CALIBRATION,
+    *(name + _SCALED for name in _CALIBRATION),
+)
 """The scores of `score_card`, in its order."""
 
 _ROWS = 64
@@ -158,9 +160,19 @@ def _calibration(labels: np.ndarray, logits: np.ndarray) -> _Part:
     shifted, line = sigmoid(logits + fit.intercept), sigmoid(fit.offset + fit.slope * logits)
     wide, slack = line * (1 - line), labels - line
     columns = np.column_stack(
-        [np.ones(len(labels)), (chance - labels) ** 2, bins * (chance - labels)[:, None],
-         labels - shifted, shifted * (1 - shifted), slack, slack * logits, wide, wide * logits, wide * logits**2]
-    )  # fmt: skip
+        [
+            np.ones(len(labels)),
+            (chance - labels) ** 2,
+            bins * (chance - labels)[:, None],
+            labels - shifted,
+            shifted * (1 - shifted),
+            slack,
+            slack * logits,
+            wide,
+            wide * logits,
+            wide * logits**2,
+        ]
+    )
 
     def finish(sums: np.ndarray) -> np.ndarray:
         total, brier, gaps, rest = sums[:, 0], sums[:, 1], sums[:, 2 : 2 + BINS], sums[:, 2 + BINS :].T

@@ -11,8 +11,6 @@ from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, patie
 from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.evaluation.ranking import Ranking
 
-__all__ = ["MACRO", "counted", "macro_auroc_resamples", "mean_of_known", "score_findings"]
-
 MACRO = "macro mean"
 """The name of the last row of `score_findings`."""
 
@@ -121,9 +119,13 @@ def _areas(given: Predictions, k: int, codes: np.ndarray, counts: np.ndarray) ->
 def _intervals(auroc: np.ndarray, auprc: np.ndarray, units: int) -> dict:
     area, precision = (interval_of(values[0], values[1:], units=units) for values in (auroc, auprc))
     return {
-        "auroc": area.value, "low": area.low, "high": area.high,
-        "auprc": precision.value, "auprc_low": precision.low, "auprc_high": precision.high,
-    }  # fmt: skip
+        "auroc": area.value,
+        "low": area.low,
+        "high": area.high,
+        "auprc": precision.value,
+        "auprc_low": precision.low,
+        "auprc_high": precision.high,
+    }
 
 
 def _reason(given: Predictions, k: int) -> str:

@@ -9,8 +9,6 @@ from sklearn.preprocessing import normalize
 from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.neighbors import nearest
 
-__all__ = ["select_images", "typicality"]
-
 _CANDIDATES, _COVERED = 4_000, 10_000
 """Images that are offered and images that are to be covered, at most; a larger archive is thinned at random first."""
 
@@ -81,10 +79,13 @@ def select_images(
     near = likeness[chosen].argmax(axis=1)
     return pd.DataFrame(
         {
-            "order": np.arange(1, len(chosen) + 1), "image": index["image"].to_numpy()[offered[chosen]],
-            "patient_id": patients[offered[chosen]], "covers": stands, "typicality": dense[near].round(6),
+            "order": np.arange(1, len(chosen) + 1),
+            "image": index["image"].to_numpy()[offered[chosen]],
+            "patient_id": patients[offered[chosen]],
+            "covers": stands,
+            "typicality": dense[near].round(6),
         }
-    )  # fmt: skip
+    )
 
 
 def _some(rows: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:

@@ -11,8 +11,6 @@ from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, patie
 from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.evaluation.ranking import Ranking
 
-__all__ = ["groups_of", "score_subgroups"]
-
 _AGES = ((0, 40, "under 40"), (40, 60, "40 to 59"), (60, np.inf, "60 and over"))
 
 
@@ -89,19 +87,30 @@ def _of_finding(
             areas[str(group)] = area
         found = interval_of(area[0], area[1:], units=few)
         yield {
-            "finding": test.findings[k], "by": by, "group": str(group), "n": int(rows.sum()),
-            "patients": len(np.unique(codes[rows])), "positives": int(labels.sum()), "auroc": found.value,
-            "low": found.low, "high": found.high, "sensitivity": _share(scores[labels == 1] >= threshold, threshold),
+            "finding": test.findings[k],
+            "by": by,
+            "group": str(group),
+            "n": int(rows.sum()),
+            "patients": len(np.unique(codes[rows])),
+            "positives": int(labels.sum()),
+            "auroc": found.value,
+            "low": found.low,
+            "high": found.high,
+            "sensitivity": _share(scores[labels == 1] >= threshold, threshold),
             "specificity": _share(scores[labels == 0] < threshold, threshold),
-        }  # fmt: skip
+        }
     if len(areas) > 1:
         best, *_, worst = sorted(areas, key=lambda name: -areas[name][0])
         gap = areas[best] - areas[worst]
         found = interval_of(gap[0], gap[1:], units=counts.shape[1])
         yield {
-            "finding": test.findings[k], "by": by, "group": f"gap: {best} - {worst}", "auroc": found.value,
-            "low": found.low, "high": found.high,
-        }  # fmt: skip
+            "finding": test.findings[k],
+            "by": by,
+            "group": f"gap: {best} - {worst}",
+            "auroc": found.value,
+            "low": found.low,
+            "high": found.high,
+        }
 
 
 def _share(right: np.ndarray, threshold: float) -> float:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-__all__ = ["OPERATING_POINTS", "choose_thresholds"]
-
 _ROOM = 1e-3
 """Room below a threshold, at most, in standard deviations of the validation scores."""
 

@@ -13,6 +13,15 @@ from monai_simclr.handlers.scores import KeepBest as KeepBest
 from monai_simclr.handlers.scores import MeanAUROC as MeanAUROC
 
 __all__ = [
-    "Checkpoint", "ClipGradients", "ContrastiveMonitor", "DamagedImages", "HandlerGroup", "KeepBest", "KeyedNoise",
-    "LinearProbe", "MeanAUROC", "Progress", "StopOnNonFinite",
-]  # fmt: skip
+    "Checkpoint",
+    "ClipGradients",
+    "ContrastiveMonitor",
+    "DamagedImages",
+    "HandlerGroup",
+    "KeepBest",
+    "KeyedNoise",
+    "LinearProbe",
+    "MeanAUROC",
+    "Progress",
+    "StopOnNonFinite",
+]

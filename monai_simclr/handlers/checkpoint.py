@@ -24,8 +24,6 @@ from monai_simclr.runtime.distributed import answers, is_first, world_size
 from monai_simclr.runtime.files import lacks_space, writing
 from monai_simclr.runtime.signals import StopSignals
 
-__all__ = ["Checkpoint", "Stateful", "check_same"]
-
 logger = logging.getLogger("monai_simclr.training")
 
 _FORMAT = 1

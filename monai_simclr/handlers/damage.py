@@ -10,8 +10,6 @@ from ignite.engine import Engine, Events
 from monai_simclr.runtime.distributed import is_first, rank
 from monai_simclr.runtime.tables import write_rows
 
-__all__ = ["DamagedImages"]
-
 logger = logging.getLogger("monai_simclr.training")
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from ignite.engine import Engine
 
-__all__ = ["HandlerGroup"]
-
 
 class HandlerGroup:
     """Handlers that are attached in their order.

@@ -16,8 +16,6 @@ from monai_simclr.handlers.progress import batch_output
 from monai_simclr.runtime.distributed import answers, is_first, rank
 from monai_simclr.runtime.files import write_json
 
-__all__ = ["ClipGradients", "KeyedNoise", "StopOnNonFinite"]
-
 _NAMED = 20
 
 

@@ -15,8 +15,6 @@ from torch.nn.functional import normalize
 from monai_simclr.handlers.progress import batch_output, raise_after_all
 from monai_simclr.runtime.distributed import world_size
 
-__all__ = ["ContrastiveMonitor", "effective_rank", "spread"]
-
 logger = logging.getLogger("monai_simclr.training")
 
 _COLLAPSED_RANK, _COLLAPSED_SPREAD, _DIVERGED = 2.0, 0.1, 1.1

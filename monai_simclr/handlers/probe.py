@@ -17,8 +17,6 @@ from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.handlers.scores import mean_auroc
 from monai_simclr.runtime.distributed import is_first
 
-__all__ = ["LinearProbe"]
-
 logger = logging.getLogger("monai_simclr.training")
 
 _C = 1e-2

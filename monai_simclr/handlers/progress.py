@@ -15,8 +15,6 @@ from rich.progress import Progress as Bar
 
 from monai_simclr.runtime.distributed import is_first, world_size
 
-__all__ = ["Progress", "batch_output", "raise_after_all"]
-
 logger = logging.getLogger("monai_simclr.training")
 
 _STARVED = 0.3

@@ -14,8 +14,6 @@ from monai.engines.utils import CommonKeys
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-__all__ = ["KeepBest", "MeanAUROC", "mean_auroc"]
-
 logger = logging.getLogger("monai_simclr.training")
 
 

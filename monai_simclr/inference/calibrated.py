@@ -15,8 +15,6 @@ from monai.transforms import Compose, MapTransform
 from monai_simclr.inference.card import read_card
 from monai_simclr.runtime.artefacts import reading
 
-__all__ = ["Calibratedd", "postprocessing"]
-
 _BELOW_ONE = 1 - 2**-24
 """The largest float32 below 1: MONAI Deploy reads the whole part of a probability as the number of a class."""
 
@@ -85,8 +83,10 @@ def postprocessing(findings: Sequence[str], operating: str | None, ckpt_path: st
                 one["temperature"] = float(one["temperature"])
     elif Path(ckpt_path).is_file():
         card = read_card(ckpt_path)
-        found = {name: {"temperature": one.temperature, "threshold_logit": one.threshold}
-                 for name, one in card.operating.items()}  # fmt: skip
+        found = {
+            name: {"temperature": one.temperature, "threshold_logit": one.threshold}
+            for name, one in card.operating.items()
+        }
     else:
         raise FileNotFoundError(
             f"neither the metadata nor {ckpt_path} say how the logits are calibrated; export the bundle with "

@@ -21,8 +21,6 @@ from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading,
 from monai_simclr.runtime.files import sha256_of
 from monai_simclr.runtime.metrics import package_versions
 
-__all__ = ["ClassifierCard", "Operating", "hash_of", "read_card", "write_card"]
-
 logger = logging.getLogger("monai_simclr")
 
 _FORMAT = 2

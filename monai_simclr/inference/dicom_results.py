@@ -25,8 +25,6 @@ from monai_simclr.inference.card import ClassifierCard
 from monai_simclr.inference.dicom_source import source_of
 from monai_simclr.runtime.files import write_atomically
 
-__all__ = ["capture", "check_installed", "code_of", "encoded", "report", "write_dicom"]
-
 _NAME = "monai-simclr"
 _SCHEME = "99MSIMCLR"
 _NOTICE = "Research only. Not for diagnosis."
@@ -89,10 +87,16 @@ def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: Classifier
         title=codes.DCM.ImagingMeasurementReport,
     )
     return sr.ComprehensiveSR(
-        evidence=[source], content=content, series_instance_uid=generate_uid(), series_number=9901,
-        sop_instance_uid=generate_uid(), instance_number=1, manufacturer=_NAME, is_complete=True,
+        evidence=[source],
+        content=content,
+        series_instance_uid=generate_uid(),
+        series_number=9901,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=_NAME,
+        is_complete=True,
         series_description=f"{_NAME}: {_NOTICE}",
-    )  # fmt: skip
+    )
 
 
 def capture(radiograph: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset:

@@ -16,8 +16,6 @@ from pydicom.uid import generate_uid
 
 from monai_simclr.data.formats.dicom_tags import name_of
 
-__all__ = ["HeaderError", "source_of"]
-
 _DATE = re.compile(r"(\d{4})(\.?)(\d{2})\2(\d{2})")  # with dots as ACR-NEMA wrote them (PS3.5 6.2, note to DA)
 _TIME = re.compile(r"([01]\d|2[0-3])(?:(:?)[0-5]\d(?:\2[0-5]\d(?:\.\d{1,6})?)?)?")
 
@@ -108,12 +106,20 @@ def _age(text: str) -> str:
 
 
 _REQUIRED: Mapping[str, Callable[[str], str]] = {
-    "PatientName": _name, "PatientID": _at_most(64), "PatientBirthDate": _date, "PatientSex": _one_of("M", "F", "O"),
-    "StudyDate": _date, "StudyTime": _time, "ReferringPhysicianName": _name, "StudyID": _at_most(16),
+    "PatientName": _name,
+    "PatientID": _at_most(64),
+    "PatientBirthDate": _date,
+    "PatientSex": _one_of("M", "F", "O"),
+    "StudyDate": _date,
+    "StudyTime": _time,
+    "ReferringPhysicianName": _name,
+    "StudyID": _at_most(16),
     "AccessionNumber": _at_most(16),
-}  # fmt: skip
+}
 """Type 2 of the modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1)."""
 
 _USEFUL: Mapping[str, Callable[[str], str]] = {
-    "IssuerOfPatientID": _at_most(64), "StudyDescription": _at_most(64), "PatientAge": _age,
-}  # fmt: skip
+    "IssuerOfPatientID": _at_most(64),
+    "StudyDescription": _at_most(64),
+    "PatientAge": _age,
+}

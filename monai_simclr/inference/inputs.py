@@ -24,8 +24,6 @@ from monai_simclr.inference.journal import file_stamp
 from monai_simclr.ops import chest_scores
 from monai_simclr.runtime.names import shown
 
-__all__ = ["InferenceDataset", "identity_of", "list_radiographs"]
-
 logger = logging.getLogger("monai_simclr")
 
 _HASHED = {"patient_hash": "PatientID", "study_hash": "StudyInstanceUID", "sop_instance_hash": "SOPInstanceUID"}

@@ -14,8 +14,6 @@ from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.runtime.files import writing
 from monai_simclr.runtime.locks import take
 
-__all__ = ["Journal", "file_stamp"]
-
 logger = logging.getLogger("monai_simclr")
 
 _WHAT = "a journal of predictions"

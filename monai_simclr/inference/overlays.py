@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from monai_simclr.ops.resize import unfit
 from monai_simclr.runtime.files import write_atomically
 
-__all__ = ["last_map", "overlay", "write_overlay"]
-
 _LONGEST, _OPACITY = 1024, 0.45
 
 

@@ -20,8 +20,6 @@ from monai_simclr.inference.overlays import overlay, write_overlay
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.runtime.files import open_regular, write_atomically
 
-__all__ = ["RowPictures", "leading_finding"]
-
 logger = logging.getLogger("monai_simclr")
 
 

@@ -17,8 +17,6 @@ from monai_simclr.inference.inputs import list_radiographs
 from monai_simclr.runtime.exit_codes import root_of
 from monai_simclr.runtime.tables import unescaped_text
 
-__all__ = ["predict"]
-
 
 def predict(
     paths: str | Path | Iterable[str | Path], bundle: str | Path, output_dir: str | Path | None = None, **overrides: Any

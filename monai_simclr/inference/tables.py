@@ -16,8 +16,6 @@ from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.names import unescape
 from monai_simclr.runtime.tables import write_rows
 
-__all__ = ["write_tables"]
-
 _ABOUT = ("file_hash", "patient_hash", "study_hash", "sop_instance_hash")
 
 

@@ -22,8 +22,6 @@ from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.runtime.names import escape
 
-__all__ = ["NOVEL", "NO_CHEST", "Keep", "PredictionWriter", "packed", "unpacked"]
-
 logger = logging.getLogger("monai_simclr")
 
 NOVEL, INVERTED, NO_CHEST = "unlike the training images", "likely inverted", "not an upright chest"
@@ -155,9 +153,8 @@ class PredictionWriter:
     def _flags(self, batch: Any, images: Tensor, distances: np.ndarray) -> list[list[str]]:
         flags = [[flag for flag in text.split(";") if flag] for text in batch["about"]["flags"]]
         far = [
-            i for i, reason in enumerate(batch["reason"])
-            if not reason and distances[i] > self.card.novelty.threshold
-        ]  # fmt: skip
+            i for i, reason in enumerate(batch["reason"]) if not reason and distances[i] > self.card.novelty.threshold
+        ]
         if far:
             with torch.no_grad():
                 turned = self.network.encoder(1 - images[far].float()).float().cpu().numpy()

@@ -11,8 +11,6 @@ from torch import Tensor
 from monai_simclr.losses.groups import SameGroup
 from monai_simclr.runtime.distributed import gathered
 
-__all__ = ["check_batch", "check_inputs", "check_negatives", "check_options", "check_temperature"]
-
 
 def check_temperature(temperature: float) -> float:
     """The temperature, if it is above 0 and finite."""

@@ -7,8 +7,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Denominator", "SameGroup", "denominator", "image_numbers", "mean_of_positives"]
-
 SameGroup = Literal["exclude", "negative", "positive"]
 
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MaskedBCEWithLogits", "masked_bce", "pos_weight"]
-
 
 def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy, averaged over the labels that are known.

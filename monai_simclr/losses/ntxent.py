@@ -14,8 +14,6 @@ from monai_simclr.losses.groups import SameGroup, denominator, image_numbers, me
 from monai_simclr.losses.tiles import Plan, log_sums, weighted_rows
 from monai_simclr.runtime.distributed import gathered, processes
 
-__all__ = ["NTXentLoss", "nt_xent"]
-
 _SHORTEST = 1e-12  # a projection below this length has no direction: similarity 0 to all, and no gradient
 
 

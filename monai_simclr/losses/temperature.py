@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["CosineTemperature"]
-
 
 class CosineTemperature:
     """Temperature that swings between two values as a cosine of the step, from `high` to `low` and back in a period.

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from monai_simclr.losses.groups import Denominator
 
-__all__ = ["Plan", "log_sums", "weighted_rows"]
-
 # Tiles are kept for the backward pass up to this size; beyond it they are computed a second time.
 _KEPT_BYTES = 32 * 2**20
 # A cosine is at most 1, so below this value of 1/T no exponential, nor a sum of 2**24 of them, leaves float32.

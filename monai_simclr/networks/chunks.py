@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["has_batch_statistics", "in_chunks"]
-
 
 @torch.compiler.disable  # Dynamo cannot trace a checkpoint that has a context; compile the encoder itself
 def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk_size: int, network: nn.Module) -> Tensor:

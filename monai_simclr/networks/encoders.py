@@ -9,8 +9,6 @@ import torch
 from monai.networks.nets import DenseNet, ResNet
 from torch import Tensor, nn
 
-__all__ = ["ENCODERS", "Norm", "encoder", "vector_length"]
-
 Norm = Literal["batch", "group"]
 """How encoders normalize: over the batch, or within every image (then cached gradients are exact)."""
 
@@ -96,9 +94,15 @@ def _resnet(name: str, width: float) -> nn.Module:
     block, layers = _RESNETS[name]
     planes = [_scaled(channels, width) for channels in (64, 128, 256, 512)]
     net = ResNet(
-        block, list(layers), planes, spatial_dims=2, n_input_channels=1, conv1_t_stride=2, feed_forward=False,
+        block,
+        list(layers),
+        planes,
+        spatial_dims=2,
+        n_input_channels=1,
+        conv1_t_stride=2,
+        feed_forward=False,
         bias_downsample=False,
-    )  # fmt: skip
+    )
     net.out_features = planes[-1] * (4 if block == "bottleneck" else 1)  # type: ignore[assignment]
     return net
 

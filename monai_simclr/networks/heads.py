@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from monai_simclr.networks.chunks import has_batch_statistics, in_chunks
 from monai_simclr.networks.encoders import vector_length
 
-__all__ = ["FindingClassifier", "HeadNorm", "ProjectionHead", "SimCLR"]
-
 HeadNorm = Literal["batch", "layer"]
 """How the projection head normalizes: over the batch as in the paper, or within every row."""
 

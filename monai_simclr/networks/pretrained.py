@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from monai_simclr.runtime.artefacts import DamagedFileError, reading
 
-__all__ = ["start_from"]
-
 _REMEDY = "save model.state_dict(), by torch.save or as safetensors"
 
 # What others hold in or beside an encoder: classification layers, projection heads, torchxrayvision's operating points.

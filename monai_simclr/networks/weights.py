@@ -26,11 +26,6 @@ from monai_simclr.runtime.artefacts import (
 )
 from monai_simclr.runtime.files import write_bytes
 
-__all__ = [
-    "encoder_header", "load_classifier", "load_encoder", "patients_seen", "read_weights", "save_classifier",
-    "save_encoder",
-]  # fmt: skip
-
 _ENCODER = "an encoder of monai-simclr"
 _RESTORE_ENCODER = "restore it from a copy, or pretrain again"
 _CLASSIFIER = "a classifier of monai-simclr"

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Amount", "apply_where", "on_device", "per_image"]
-
 Amount = float | np.ndarray | Tensor
 """One number for a whole batch, or one for each image, shape ``(B,)``; on the host, or it is copied there."""
 

@@ -22,8 +22,6 @@ from torch import Tensor
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
 from monai_simclr.ops.lungs import LEAST_FIT, planes_of
 
-__all__ = ["ChestCheck", "Seen", "chest_scores", "seen"]
-
 _WHOLE, _MARGIN = np.array([0.0, 0.0, 1.0, 1.0]), 0.2
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from monai_simclr.ops.amounts import Amount, on_device, per_image
 
-__all__ = ["clahe", "clahe_on_device"]
-
 _BINS = 256
 _LEVELS = {torch.uint8: 256, torch.uint16: 65536}
 

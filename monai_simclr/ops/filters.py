@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from monai_simclr.ops.amounts import Amount, on_device, per_image
 
-__all__ = ["blur_on_device", "blur_pixels", "gaussian_blur"]
-
 
 def gaussian_blur(images: Tensor, sigma: Amount) -> Tensor:
     """Convolve every image with its own Gaussian, cut at three standard deviations, the border repeated.

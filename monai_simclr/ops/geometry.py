@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from monai_simclr.ops.amounts import on_device
 
-__all__ = ["warp", "warp_on_device", "warp_pixels"]
-
 
 def warp(images: Tensor, matrices: Tensor | np.ndarray, size: tuple[int, int], fill: float | None = None) -> Tensor:
     """Move every image by its own affine map, with linear interpolation, in one pass.
@@ -62,9 +60,14 @@ def warp_pixels(
     """Warp one plane, shape ``(H, W)``, uint8 or float32, on the CPU, into `out` if it is given."""
     border = cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT
     return cv2.warpAffine(
-        pixels, matrix, size[::-1], dst=out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border,
+        pixels,
+        matrix,
+        size[::-1],
+        dst=out,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=border,
         borderValue=[0.0 if fill is None else fill],
-    )  # fmt: skip
+    )
 
 
 def warp_on_device(
@@ -81,9 +84,12 @@ def warp_on_device(
 
 
 def _grid(
-    matrices: Tensor | np.ndarray, source: tuple[int, int], size: tuple[int, int], device: torch.device,
+    matrices: Tensor | np.ndarray,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    device: torch.device,
     dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Where each pixel of the result lies in the image, in `grid_sample`'s [-1, 1], shape ``(B, *size, 2)``."""
     numbers = matrices.detach().cpu().numpy() if isinstance(matrices, Tensor) else matrices
     # the normalization goes into the matrix, on the host and in float64: one pass less over the pixels

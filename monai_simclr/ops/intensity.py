@@ -11,8 +11,6 @@ from torch import Tensor
 
 from monai_simclr.ops.amounts import Amount, on_device, per_image
 
-__all__ = ["Amount", "WindowFunction", "adjust", "adjust_on_device", "curves", "window"]
-
 WindowFunction = Literal["LINEAR_EXACT", "LINEAR", "SIGMOID"]
 
 

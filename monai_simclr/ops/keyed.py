@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-__all__ = ["KeyedRandom", "philox"]
-
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _LOW, _HIGH = np.uint64(0xFFFFFFFF), np.uint64(32)

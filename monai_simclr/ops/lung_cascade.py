@@ -17,8 +17,6 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-__all__ = ["N_FEATURES", "LungCascade", "features", "look", "reduced"]
-
 _REDUCED = 128
 _SIDE, _CELLS, _ORIENTATIONS, _GRAYS = 64, 8, 8, 16
 N_FEATURES = _CELLS * _CELLS * _ORIENTATIONS + _GRAYS * _GRAYS

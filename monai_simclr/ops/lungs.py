@@ -10,10 +10,6 @@ from torch import Tensor
 
 from monai_simclr.ops.lung_cascade import LungCascade
 
-__all__ = [
-    "PRIOR_LUNG_BOX", "LocatedLungs", "LungLocalizer", "boxes_of_masks", "coverage", "locate_lungs", "widened"
-]  # fmt: skip
-
 PRIOR_LUNG_BOX: tuple[float, float, float, float] = (0.086, 0.098, 0.915, 0.845)
 """Mean box of both lungs: left, top, right, bottom in shares of the image, over 213 masked radiographs."""
 

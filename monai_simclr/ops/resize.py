@@ -5,8 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["fit", "quantize", "unfit"]
-
 
 def fit(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
     """Pad an image to a square with zeros and resize it, so that its shape fits and its aspect ratio stays.

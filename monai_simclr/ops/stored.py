@@ -8,8 +8,6 @@ from torch import Tensor
 
 from monai_simclr.ops.resize import fit
 
-__all__ = ["finish"]
-
 
 def finish(images: Tensor, size: int) -> Tensor:
     """Resize stored images to what a network sees, float32 in [0, 1].

@@ -18,8 +18,6 @@ from monai_simclr.ops.filters import blur_on_device, blur_pixels
 from monai_simclr.ops.geometry import warp_on_device, warp_pixels
 from monai_simclr.ops.intensity import adjust_on_device, curves
 
-__all__ = ["NOISE_PIXELS", "TILE_GRID", "make_views", "view_matrices", "views_on_device"]
-
 TILE_GRID = (8, 8)
 NOISE_PIXELS = 1 << 20
 """Noise comes from a fixed table at a drawn place: fresh normal numbers would cost more than all the rest of a view."""

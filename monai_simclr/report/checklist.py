@@ -9,8 +9,6 @@ import numpy as np
 from monai_simclr.report.html import Table
 from monai_simclr.report.material import Material
 
-__all__ = ["claim_checklist", "partitions"]
-
 _YOURS = "to be written by you"
 
 
@@ -43,7 +41,7 @@ def claim_checklist(material: Material) -> Table:
         ("Limits, intended use", "research only, not for diagnosis; " + _YOURS),
         ("Code and weights", "monai-simclr, Apache-2.0; " + _YOURS),
         ("Funding, registration, protocol", _YOURS),
-    ]  # fmt: skip
+    ]
     return Table("checklist after CLAIM 2024", ["topic", "in these runs"], [list(row) for row in rows])
 
 

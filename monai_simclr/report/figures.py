@@ -13,11 +13,6 @@ from sklearn.manifold import TSNE
 
 from monai_simclr.report.html import png_source
 
-__all__ = [
-    "COLORS", "as_source", "contact_sheet", "embedding_map", "place_on_map", "plain", "reliability_diagrams",
-    "training_curve",
-]  # fmt: skip
-
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#44aa99")
 """Okabe and Ito's palette first: told apart by colour-blind readers."""
 _MAP_ROWS = 3000

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-__all__ = ["Table", "cell", "page_template", "png_source"]
-
 
 class Table(NamedTuple):
     """A title, column names, and rows of text."""

@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from monai_simclr.report.figures import COLORS, plain
 from monai_simclr.runtime.files import write_atomically
 
-__all__ = ["label_curve", "write_label_curve"]
-
 
 def label_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Macro AUROC over the share of labelled patients, one line an arm.

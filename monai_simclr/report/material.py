@@ -15,8 +15,6 @@ from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
 from monai_simclr.runtime.metrics import METRICS_FILE, read_metrics
 from monai_simclr.runtime.tables import read_table, unescaped_text
 
-__all__ = ["Material", "gather"]
-
 _AGAIN = "run the command that writes it again, or leave its folder out"
 
 
@@ -152,9 +150,12 @@ def _nothing(folder: Path, found: dict[str, Any]) -> None:
 
 
 _READ = {
-    "pretrain": _read_pretraining, "cluster": _read_clusters, "train": _read_scores, "evaluate": _read_scores,
+    "pretrain": _read_pretraining,
+    "cluster": _read_clusters,
+    "train": _read_scores,
+    "evaluate": _read_scores,
     "study": _read_study,
-}  # fmt: skip
+}
 
 
 def _command(folder: Path, command: str) -> list[str]:
@@ -164,10 +165,13 @@ def _command(folder: Path, command: str) -> list[str]:
         return []
     config = read_json(path, "the executed config of a run", _AGAIN)
     plain = {
-        key: value for key, value in config.items()
-        if isinstance(value, str | int | float | bool) and not str(value).startswith(("$", "@")) and key[0] != "_"
+        key: value
+        for key, value in config.items()
+        if isinstance(value, str | int | float | bool)
+        and not str(value).startswith(("$", "@"))
+        and key[0] != "_"
         and key != "bundle_root"
-    }  # fmt: skip
+    }
     name = "['configs/train.json','configs/evaluate.json']" if command == "evaluate" else f"configs/{command}.json"
     settings = " ".join(f"--{key} {value}" for key, value in plain.items())
     return [f'python -m monai.bundle run --config_file "{name}" {settings}'.rstrip()]

@@ -13,8 +13,6 @@ from monai_simclr.report.material import Material
 from monai_simclr.report.tables import results_tables, version_table
 from monai_simclr.runtime.files import write_text
 
-__all__ = ["write_report"]
-
 
 def write_report(path: str | Path, *, title: str, notice: str, material: Material) -> Path:
     """Write the report, whole or not at all. A section without its material says so.

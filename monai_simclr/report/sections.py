@@ -16,13 +16,18 @@ from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_m
 from monai_simclr.report.html import Table
 from monai_simclr.report.material import Material
 
-__all__ = [
-    "card_tables", "confounder_tables", "cross_table", "maps", "reliability_figure", "runs_table", "sheets", "shown",
-    "subgroup_table",
-]  # fmt: skip
-
-_NO_FINDINGS = {"image", "patient_id", "study_id", "view_position", "sex", "age", "split", "source", "manufacturer",
-                "lung_mask"}  # fmt: skip
+_NO_FINDINGS = {
+    "image",
+    "patient_id",
+    "study_id",
+    "view_position",
+    "sex",
+    "age",
+    "split",
+    "source",
+    "manufacturer",
+    "lung_mask",
+}
 _SHEET = 6
 Figure = dict[str, str]
 
@@ -107,8 +112,14 @@ def sheets(material: Material) -> list[Figure]:
         far = order[max(len(near), len(order) - _SHEET) :][::-1]
         alt = f"cluster {cluster}, {len(members)} images: the {len(near)} nearest to its mean"
         alt += f", then the {len(far)} farthest from it" if len(far) else ""
-        found.append({"src": contact_sheet([np.asarray(thumbnails[row]) for row in near],
-                                           [np.asarray(thumbnails[row]) for row in far]), "alt": alt})  # fmt: skip
+        found.append(
+            {
+                "src": contact_sheet(
+                    [np.asarray(thumbnails[row]) for row in near], [np.asarray(thumbnails[row]) for row in far]
+                ),
+                "alt": alt,
+            }
+        )
     return found
 
 
@@ -117,8 +128,10 @@ def card_tables(card: pd.DataFrame | None) -> list[Table]:
     if card is None:
         return []
     calibration = card["score"].str.contains("Brier|ECE|calibration")
-    parts = {"ranking and operating points (thresholds fixed on validation patients)": card[~calibration],
-             "calibration, before and after temperature scaling (fitted on validation)": card[calibration]}  # fmt: skip
+    parts = {
+        "ranking and operating points (thresholds fixed on validation patients)": card[~calibration],
+        "calibration, before and after temperature scaling (fitted on validation)": card[calibration],
+    }
     return [_pivot(part, title) for title, part in parts.items()]
 
 
@@ -155,17 +168,25 @@ def confounder_tables(material: Material) -> list[Table]:
     """What the clusters follow, and the model beside view, age and sex alone."""
     tables = []
     alignment = {
-        name: row for name, row in material.metrics.get("cluster", {}).get("values", {}).get("alignment", {}).items()
+        name: row
+        for name, row in material.metrics.get("cluster", {}).get("values", {}).get("alignment", {}).items()
         if isinstance(row, dict)
-    }  # fmt: skip
+    }
     if alignment:
         rows = [[name, row["kind"], f"{row['ami']:.3f}", str(row["n"])] for name, row in alignment.items()]
         tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
     for name, content in material.metrics.items():
         floor = (content.get("baselines") or {}).get("confounder_floor") or []
         if floor and "difference" in floor[0]:
-            cells = [[row["finding"], _number(row["model"]), _number(row["floor"]),
-                      _interval(pd.Series({**row, "value": row["difference"]}))] for row in floor]  # fmt: skip
+            cells = [
+                [
+                    row["finding"],
+                    _number(row["model"]),
+                    _number(row["floor"]),
+                    _interval(pd.Series({**row, "value": row["difference"]})),
+                ]
+                for row in floor
+            ]
             columns = ["finding", "model", "view + age + sex", "difference [95 %]"]
             tables.append(Table(f"{name}: AUROC beside the confounder floor", columns, cells))
     return tables

@@ -7,8 +7,6 @@ from typing import Any
 
 from monai_simclr.report.html import Table, cell
 
-__all__ = ["results_tables", "version_table"]
-
 
 def results_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     """Tables of the values, and of the baselines beside them, of every command.

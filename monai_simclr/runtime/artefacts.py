@@ -23,12 +23,6 @@ import numpy as np
 
 from monai_simclr.runtime.files import write_bytes, write_json
 
-__all__ = [
-    "CHECKSUM", "DamagedFileError", "check_archive", "checksum_of", "no_checksum", "read_arrays", "read_json",
-    "read_tensor_file", "reading", "sealed", "sealed_archive", "unsealed", "write_arrays", "write_sealed_json",
-    "write_tensor_file",
-]  # fmt: skip
-
 logger = logging.getLogger("monai_simclr")
 
 CHECKSUM = "checksum"

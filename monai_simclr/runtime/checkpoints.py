@@ -15,8 +15,6 @@ from pathlib import Path
 
 from monai_simclr.runtime.files import FULL, NoSpaceError, write_bytes
 
-__all__ = ["newest_checkpoint", "save_checkpoint"]
-
 logger = logging.getLogger("monai_simclr.training")
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.pt")

@@ -15,20 +15,6 @@ from torch import Tensor, nn
 from monai_simclr.runtime.exit_codes import last_line
 from monai_simclr.runtime.files import write_json
 
-__all__ = [
-    "answers",
-    "distributed",
-    "even_batch",
-    "gathered",
-    "is_first",
-    "join_ranks",
-    "part_ranks",
-    "processes",
-    "rank",
-    "record_failure",
-    "world_size",
-]
-
 
 def world_size() -> int:
     """How many processes train together; 1 without `torch.distributed`."""

@@ -14,11 +14,6 @@ from typing import Any
 from monai_simclr.runtime.files import lacks_space
 from monai_simclr.runtime.names import shown
 
-__all__ = [
-    "EXIT_CODES", "INTERRUPTED", "PREEMPTED", "STOP_SIGNALS", "Preempted", "SettingError", "Stopped", "exit_code",
-    "last_line", "root_of", "stop_at_once", "stoppable",
-]  # fmt: skip
-
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 PREEMPTED = 75

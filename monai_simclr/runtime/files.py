@@ -20,21 +20,6 @@ from typing import Any, BinaryIO
 
 from monai_simclr.runtime.names import encodable
 
-__all__ = [
-    "FULL",
-    "LOCKED",
-    "NoSpaceError",
-    "lacks_space",
-    "open_regular",
-    "sha256_of",
-    "sync",
-    "write_atomically",
-    "write_bytes",
-    "write_json",
-    "write_text",
-    "writing",
-]
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, a quota is used up, or the file is larger than it may be."""
 
@@ -42,16 +27,27 @@ LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 """The file system is mounted for reading, or the folder is not ours to write to."""
 
 _FULL_IN_WORDS = (
-    "No space left on device", "Disk quota exceeded", "os error 28", "os error 122", "os error 27",
-    "errno = 28", "errno = 122", "errno = 27", "PytorchStreamWriter failed", "database or disk is full",
-)  # fmt: skip
+    "No space left on device",
+    "Disk quota exceeded",
+    "os error 28",
+    "os error 122",
+    "os error 27",
+    "errno = 28",
+    "errno = 122",
+    "errno = 27",
+    "PytorchStreamWriter failed",
+    "database or disk is full",
+)
 """What torch, safetensors, HDF5 and SQLite make of `FULL`; only the words are left."""
 
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
-    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
-)  # fmt: skip
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class NoSpaceError(OSError):

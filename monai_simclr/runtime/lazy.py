@@ -9,8 +9,6 @@ import inspect
 import sys
 from collections.abc import Callable
 
-__all__ = ["lazy_exports"]
-
 
 def lazy_exports(package: str) -> Callable[[str], object]:
     """A package's ``__getattr__``, which imports a name with the module that has it when the name is first asked for.

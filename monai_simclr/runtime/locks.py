@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["LOCK_FILE", "lock_folder", "locked", "take", "unlock_folder"]
-
 logger = logging.getLogger("monai_simclr")
 
 LOCK_FILE = ".lock"

@@ -15,17 +15,6 @@ from typing import Any
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.runtime.names import shown
 
-__all__ = [
-    "METRICS_FILE",
-    "closing_line",
-    "installed_versions",
-    "package_versions",
-    "plain",
-    "print_table",
-    "read_metrics",
-    "write_metrics",
-]
-
 METRICS_FILE = "metrics.json"
 
 _PACKAGES = ("monai", "torch", "numpy", "scikit-learn")

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["DECODING", "LoggedProgress", "Progress", "Wording", "shown_progress"]
-
 Progress = Callable[[int, int, int], None]
 """Called with the number of images that are done, of all, and of those that are refused."""
 

@@ -12,8 +12,6 @@ from typing import Any, NoReturn
 
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS, Preempted
 
-__all__ = ["StopSignals"]
-
 
 class StopSignals:
     """Catch SIGTERM, SIGUSR1 and SIGINT between `catch` and `release`; in another thread than the main one, do nothing.

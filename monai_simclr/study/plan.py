@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["ARMS", "FROZEN", "PlannedRun", "Study", "parse_fractions", "parse_shard"]
-
 ARMS: tuple[str, ...] = ("scratch", "random_frozen", "frozen", "finetuned")
 """What a study knows: the network from random weights; a linear probe on the same encoder with random weights (the
 floor of the next); a linear probe on the pretrained encoder; the pretrained encoder fine-tuned. Any other arm is the

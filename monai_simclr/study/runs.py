@@ -33,8 +33,6 @@ from monai_simclr.workflows import check_workflow, config_identity, need_archive
 from monai_simclr.workflows.bundle import read_metadata, run_bundle
 from monai_simclr.workflows.seen import check_encoder
 
-__all__ = ["run_study"]
-
 logger = logging.getLogger("monai_simclr")
 
 _BATCH = 32
@@ -61,7 +59,11 @@ class _Ground:
         """What a run's numbers depend on, `rows` are its labelled ones; a run on disk with other settings is not it."""
         path = self.encoder_of(run.arm)
         return {
-            "arm": run.arm, "fraction": run.fraction, "draw": run.draw, "size": self.size, "findings": self.findings,
+            "arm": run.arm,
+            "fraction": run.fraction,
+            "draw": run.draw,
+            "size": self.size,
+            "findings": self.findings,
             "iterations": None if run.frozen else self.study.iterations,
             "training": {} if run.frozen else self.study.training_of(run.arm),
             "encoder_sha256": path and sha256_of(path),
@@ -69,7 +71,7 @@ class _Ground:
             "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
             "config": {} if run.frozen else self.config,
             "index_sha256": hashlib.sha256(table_text(self.store.index.drop(columns="image"), "").encode()).hexdigest(),
-        }  # fmt: skip
+        }
 
 
 def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients: bool = False) -> Path:
@@ -105,15 +107,21 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
             continue
         started = time.perf_counter()
         _probe(ground, run, rows) if run.frozen else _finetune(ground, run, rows, allow_seen_patients)
-        write_sealed_json(run.folder(study.output_dir) / "settings.json", {
-            "settings": ground.settings(run, rows), "seconds": time.perf_counter() - started,
-            "labelled_images": len(rows),
-            "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
-        })  # fmt: skip
+        write_sealed_json(
+            run.folder(study.output_dir) / "settings.json",
+            {
+                "settings": ground.settings(run, rows),
+                "seconds": time.perf_counter() - started,
+                "labelled_images": len(rows),
+                "labelled_patients": int(ground.store.index["patient_id"].iloc[rows].nunique()),
+            },
+        )
         print(
             f"run {i + 1} of {len(mine)}: {run.arm}, {run.fraction:.2%} of patients, draw {run.draw + 1}, "
-            f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True,
-        )  # fmt: skip
+            f"{time.perf_counter() - started:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     train = ground.store.index.loc[ground.store.index["split"] == "train", "patient_id"].nunique()
     return summarize(study, int(train), skipped)
 
@@ -181,8 +189,14 @@ def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_pat
     training = study.training_of(run.arm)
     steps = max(1, len(rows) // min(len(rows), int(training.get("batch_size", _BATCH))))
     epochs = math.ceil(study.iterations / steps)
-    defaults = {"max_epochs": epochs, "val_interval": max(1, epochs // 10), "seed": run.draw, "n_bootstrap": 200,
-                "batch_size": _BATCH, "num_workers": 0}  # fmt: skip
+    defaults = {
+        "max_epochs": epochs,
+        "val_interval": max(1, epochs // 10),
+        "seed": run.draw,
+        "n_bootstrap": 200,
+        "batch_size": _BATCH,
+        "num_workers": 0,
+    }
     path = ground.encoder_of(run.arm)
     given = {} if path is None else {"encoder_path": str(path.resolve())}
     model = folder / "model.pt"
@@ -190,11 +204,17 @@ def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_pat
     log_file = folder / "log.txt"
     with writing(log_file), open(log_file, "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         run_bundle(
-            study.bundle, "train", dataset_dir=str(study.dataset_dir.resolve()), label_fraction=run.fraction,
-            draw=run.draw, pretrained=path is not None, output_dir=str(folder.resolve()),
-            ckpt_path=str(model.resolve()), allow_seen_patients=allow_seen_patients,
+            study.bundle,
+            "train",
+            dataset_dir=str(study.dataset_dir.resolve()),
+            label_fraction=run.fraction,
+            draw=run.draw,
+            pretrained=path is not None,
+            output_dir=str(folder.resolve()),
+            ckpt_path=str(model.resolve()),
+            allow_seen_patients=allow_seen_patients,
             **{**defaults, **training, **given},
-        )  # fmt: skip
+        )
     model.unlink()  # a study leaves scores, not a hundred models
 
 
@@ -203,10 +223,15 @@ def _probe(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> None:
     scores, test = probe_scores(embeddings, ground.findings, rows)[:2]
     index = embeddings.index.iloc[test]
     folder = run.folder(ground.study.output_dir)
-    write_arrays(folder / "scores.npz", {
-        "scores": scores, "labels": index[ground.findings].to_numpy(dtype=float),
-        "patients": index["patient_id"].to_numpy(dtype=str), "findings": np.array(ground.findings),
-    })  # fmt: skip
+    write_arrays(
+        folder / "scores.npz",
+        {
+            "scores": scores,
+            "labels": index[ground.findings].to_numpy(dtype=float),
+            "patients": index["patient_id"].to_numpy(dtype=str),
+            "findings": np.array(ground.findings),
+        },
+    )
 
 
 def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:

@@ -29,8 +29,6 @@ from monai_simclr.runtime.metrics import print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.study.plan import Study
 
-__all__ = ["MACRO", "read_run", "summarize"]
-
 _ARRAYS = ("scores", "labels", "patients", "findings")
 
 MACRO = "macro mean"
@@ -75,8 +73,9 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     rows = _records(macro)
     write_label_curve(study.output_dir / "curve.png", rows)
     least = min(run["fraction"] for run in runs)
-    saving = {arm: _saved(curve, curves[study.reference], least)
-              for arm, curve in curves.items() if arm != study.reference}  # fmt: skip
+    saving = {
+        arm: _saved(curve, curves[study.reference], least) for arm, curve in curves.items() if arm != study.reference
+    }
     laws = {arm: _law(curve, train_patients) for arm, curve in curves.items()}
     columns = ["fraction", "patients", "arm", "reference", "draws", "mean", "sd", "difference", "low", "high", "p_holm"]
     shown = [{name: row[name] for name in columns} for row in rows]
@@ -91,14 +90,24 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     return write_metrics(
         study.output_dir,
         {
-            "few_label": rows, "few_label_gain": gains, "label_saving": saving, "power_law": laws,
+            "few_label": rows,
+            "few_label_gain": gains,
+            "label_saving": saving,
+            "power_law": laws,
             "not_run": {f"{100 * fraction:g}%": reason for fraction, reason in skipped.items()},
         },
-        command="study", split="test", seed=0,
-        n={"runs": done, "planned": planned, "train_patients": train_patients,
-           "test_images": len(runs[0]["labels"]), "test_patients": len(set(runs[0]["patients"]))},
+        command="study",
+        split="test",
+        seed=0,
+        n={
+            "runs": done,
+            "planned": planned,
+            "train_patients": train_patients,
+            "test_images": len(runs[0]["labels"]),
+            "test_patients": len(set(runs[0]["patients"])),
+        },
         baselines={"chance": 0.5, "reference": study.reference},
-    )  # fmt: skip
+    )
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,9 +10,6 @@ from torch import Tensor
 from monai_simclr import ops
 from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_range
 
-__all__ = ["CLAHE", "FinishedImage", "RandCLAHE", "StoredImage"]
-
-
 _LEAST_CLIP = 0.01
 
 

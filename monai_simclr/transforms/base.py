@@ -19,8 +19,6 @@ from torch import Tensor
 from monai_simclr.ops.amounts import apply_where
 from monai_simclr.ops.keyed import KeyedRandom
 
-__all__ = ["BatchTransform", "Operation", "Parameters", "RandOperation", "as_tensor", "plain_layout"]
-
 Parameters = dict[str, Any]
 """Parameters by name: arrays whose first axis is the image."""
 

@@ -10,8 +10,6 @@ import numpy as np
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.ops.lungs import coverage
 
-__all__ = ["draw_crops"]
-
 
 def draw_crops(
     random: np.random.RandomState | KeyedRandom,

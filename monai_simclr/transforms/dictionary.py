@@ -17,40 +17,6 @@ from monai_simclr.transforms import array, spatial, views, window
 from monai_simclr.transforms.base import Operation, RandOperation
 from monai_simclr.transforms.lung_source import FromLungs, as_image
 
-__all__ = [
-    "CLAHED",
-    "CLAHEDict",
-    "CLAHEd",
-    "FinishedImageD",
-    "FinishedImageDict",
-    "FinishedImaged",
-    "LungCropD",
-    "LungCropDict",
-    "LungCropd",
-    "RandCLAHED",
-    "RandCLAHEDict",
-    "RandCLAHEd",
-    "RandLungPreservingCropD",
-    "RandLungPreservingCropDict",
-    "RandLungPreservingCropd",
-    "RandMildRotateD",
-    "RandMildRotateDict",
-    "RandMildRotated",
-    "RandRadiographViewD",
-    "RandRadiographViewDict",
-    "RandRadiographViewd",
-    "RandWindowD",
-    "RandWindowDict",
-    "RandWindowd",
-    "StoredImageD",
-    "StoredImageDict",
-    "StoredImaged",
-    "WindowD",
-    "WindowDict",
-    "Windowd",
-    "over_keys",
-]
-
 
 class _OverKeys(MapTransform):
     """An array transform over keys of a dictionary; what is random is drawn once and shared by all keys."""

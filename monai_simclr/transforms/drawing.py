@@ -11,8 +11,6 @@ from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.transforms.base import RandOperation
 from monai_simclr.transforms.multiview import MultiViewd
 
-__all__ = ["DrawViewsd"]
-
 
 class DrawViewsd(MultiViewd):
     """Draw the parameters of several views, and leave the image as it is.

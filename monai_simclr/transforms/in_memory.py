@@ -11,8 +11,6 @@ from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
-__all__ = ["FromMemoryd", "PlainImaged", "canonical"]
-
 _PERCENTILES = (0.5, 99.5)  # as the reader shows files without values of interest
 _CANONICAL, _FILE = "photometric_interpretation", "filename_or_obj"  # left by our reader, and by LoadImage
 

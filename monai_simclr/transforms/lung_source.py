@@ -14,8 +14,6 @@ from torch import Tensor
 from monai_simclr import ops
 from monai_simclr.transforms.base import as_tensor
 
-__all__ = ["FoundLungs", "FromLungs", "LungSource", "as_image", "spatial_size"]
-
 LungSource = Literal["located", "prior"] | ops.LungLocalizer
 """Whom to ask: `ops.locate_lungs`, the usual place (`ops.PRIOR_LUNG_BOX`), or a localizer of one's own."""
 

@@ -15,8 +15,6 @@ from monai.utils.misc import MAX_SEED
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.transforms.base import BatchTransform, RandOperation
 
-__all__ = ["MultiView", "MultiViewD", "MultiViewDict", "MultiViewd"]
-
 
 class MultiView(Randomizable, Transform):
     """Make several views of an image.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from monai_simclr.transforms.base import check_number, check_prob, check_range
 
-__all__ = ["ViewDetector", "ViewExposure", "ViewPositioning", "ViewProcessing"]
-
 Range = tuple[float, float]
 
 

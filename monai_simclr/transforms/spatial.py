@@ -18,8 +18,6 @@ from monai_simclr.transforms.base import check_prob, check_range, plain_layout
 from monai_simclr.transforms.crops import draw_crops
 from monai_simclr.transforms.lung_source import FoundLungs, FromLungs, LungSource, as_image, spatial_size
 
-__all__ = ["LungCrop", "RandLungPreservingCrop", "RandMildRotate"]
-
 
 class RandMildRotate(RandRotate):
     """Rotate a radiograph a little, as a tilted patient or cassette would.
@@ -156,9 +154,9 @@ class RandLungPreservingCrop(FromLungs, Randomizable, Crop):
         tensor = as_image(data)
         self.found = self.find(tensor, self.given_in({}, data) if lungs is None else lungs)
         lung_boxes = self.found.box[None]
-        self.crop_box = draw_crops(
-            self.R, lung_boxes, self.scale, self.aspect, self.min_lung_coverage, self.max_tries
-        )[0]  # fmt: skip
+        self.crop_box = draw_crops(self.R, lung_boxes, self.scale, self.aspect, self.min_lung_coverage, self.max_tries)[
+            0
+        ]
 
     def __call__(  # type: ignore[override]
         self,

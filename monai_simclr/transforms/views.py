@@ -17,8 +17,6 @@ from monai_simclr.transforms.base import Parameters, RandOperation
 from monai_simclr.transforms.crops import draw_crops
 from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
 
-__all__ = ["RandRadiographView"]
-
 _LARGEST = math.isqrt(NOISE_PIXELS) - 1
 
 
@@ -71,11 +69,18 @@ class RandRadiographView(RandOperation):
         self.processing = _check_kind("processing", processing, ViewProcessing)
         turn, (low, high) = positioning.rotate_degrees, np.log(exposure.gamma)
         # one affine law for all columns of uniform numbers keeps draw(1) cheap
-        bounds = np.array([
-            (-turn, turn), (low, high), (1 - exposure.brightness, 1 + exposure.brightness),
-            (1 - exposure.contrast, 1 + exposure.contrast), detector.blur_sigma, detector.noise_std,
-            processing.clip_limit, (0.0, NOISE_PIXELS - self.size**2),
-        ])  # fmt: skip
+        bounds = np.array(
+            [
+                (-turn, turn),
+                (low, high),
+                (1 - exposure.brightness, 1 + exposure.brightness),
+                (1 - exposure.contrast, 1 + exposure.contrast),
+                detector.blur_sigma,
+                detector.noise_std,
+                processing.clip_limit,
+                (0.0, NOISE_PIXELS - self.size**2),
+            ]
+        )
         self._low, self._span = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
         self._probs = np.array(
             [exposure.prob, detector.prob_blur, detector.prob_noise, processing.prob, positioning.flip_prob]

@@ -13,8 +13,6 @@ from monai_simclr import ops
 from monai_simclr.ops.intensity import WindowFunction
 from monai_simclr.transforms.base import Operation, Parameters, RandOperation
 
-__all__ = ["RandWindow", "Window"]
-
 _NAMES = (
     ("window_center", "window_width", "voi_lut_function"),
     ("WindowCenter", "WindowWidth", "VOILUTFunction"),

@@ -15,8 +15,6 @@ from monai_simclr.data import Store, findings_of, label_fraction, store_of
 from monai_simclr.data.store import absent_store
 from monai_simclr.runtime.names import bytes_of
 
-__all__ = ["find_archive", "labelled_rows", "need_archive", "open_archive"]
-
 logger = logging.getLogger("monai_simclr")
 
 

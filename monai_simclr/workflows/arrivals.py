@@ -12,8 +12,6 @@ from monai_simclr.inference import list_radiographs
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.runtime.distributed import rank, world_size
 
-__all__ = ["Arrivals"]
-
 logger = logging.getLogger("monai_simclr")
 
 _SETTLED = 5.0

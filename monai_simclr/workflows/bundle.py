@@ -18,8 +18,6 @@ from monai_simclr.runtime.artefacts import read_json, reading
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.files import write_json, writing
 
-__all__ = ["ENCODER_NAMES", "copy_bundle", "read_metadata", "run_bundle"]
-
 logger = logging.getLogger("monai_simclr")
 
 ENCODER_NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
@@ -172,6 +170,8 @@ def run_bundle(bundle: str | Path, name: str, **overrides: Any) -> None:
         # MONAI warns that configs are code; these are our own, and the README says so of all others
         warnings.filterwarnings("ignore", message="parsing config_file")
         run(
-            config_file=str(configs / f"{name}.json"), logging_file=str(configs / "logging.conf"),
-            bundle_root=str(Path(bundle).resolve()), **overrides,
-        )  # fmt: skip
+            config_file=str(configs / f"{name}.json"),
+            logging_file=str(configs / "logging.conf"),
+            bundle_root=str(Path(bundle).resolve()),
+            **overrides,
+        )

@@ -19,8 +19,6 @@ from monai_simclr.inference import ClassifierCard, Operating
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.workflows.run import Run
 
-__all__ = ["classifier_card"]
-
 logger = logging.getLogger("monai_simclr")
 
 

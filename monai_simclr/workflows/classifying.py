@@ -37,8 +37,6 @@ from monai_simclr.workflows.card import classifier_card
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
 
-__all__ = ["Scoring", "StartFromEncoder", "evaluate", "finish_training"]
-
 logger = logging.getLogger("monai_simclr")
 
 
@@ -182,10 +180,12 @@ def _score(
     return write_metrics(
         run.output_dir,
         {"findings": {row["finding"]: row for row in table.to_dict("records")}, **settings},
-        command=command, split=scoring.split, seed=run.seed,
+        command=command,
+        split=scoring.split,
+        seed=run.seed,
         n={"images": len(test), "patients": len(set(test.patients)), **n},
         baselines={"chance": 0.5, "confounder_floor": floor},
-    )  # fmt: skip
+    )
 
 
 def _predict(run: Run, network: FindingClassifier, store: Store, split: str) -> tuple[Predictions, pd.DataFrame]:

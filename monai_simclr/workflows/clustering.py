@@ -41,8 +41,6 @@ from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_encoder
 
-__all__ = ["Clustering", "cluster"]
-
 logger = logging.getLogger("monai_simclr")
 
 _CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 14, 20, 30, 50)
@@ -123,10 +121,14 @@ def _judged(
     alignment = align_clusters(most[test], index, how.findings)
     probe = probe_classes(made, references, classes, n_bootstrap, seed=seed)
     tables = {
-        "clusters": report.table, "choice_of_k": curve, "alignment": alignment.table,
-        "enrichment": enrich(most[test], index, how.findings), "outliers": find_outliers(made),
-        "label_errors": find_label_errors(made, how.findings), "copies_between_splits": find_copies(made),
-    }  # fmt: skip
+        "clusters": report.table,
+        "choice_of_k": curve,
+        "alignment": alignment.table,
+        "enrichment": enrich(most[test], index, how.findings),
+        "outliers": find_outliers(made),
+        "label_errors": find_label_errors(made, how.findings),
+        "copies_between_splits": find_copies(made),
+    }
     for name, table in tables.items():
         write_table(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
     write_table(_assigned(report.clusters, shown, classes), run.path("clusters.csv"))

@@ -24,9 +24,6 @@ from monai_simclr.runtime.files import write_atomically, write_bytes, write_json
 from monai_simclr.workflows.bundle import read_metadata
 from monai_simclr.workflows.verify import verify_bundle
 
-__all__ = ["export_folder", "export_int8", "export_onnx", "export_torchscript", "trained_classifier"]
-
-
 logger = logging.getLogger("monai_simclr")
 
 _CALIBRATION = 128
@@ -69,9 +66,14 @@ def export_onnx(bundle: str | Path, path: str | Path) -> Path:
     image = torch.zeros(2, 1, size, size)
     batch = torch.export.Dim("batch", min=1)
     program = torch.onnx.export(
-        network, (image,), input_names=["image"], output_names=["pred"], dynamic_shapes=({0: batch},), dynamo=True,
+        network,
+        (image,),
+        input_names=["image"],
+        output_names=["pred"],
+        dynamic_shapes=({0: batch},),
+        dynamo=True,
         verbose=False,
-    )  # fmt: skip
+    )
     assert program is not None
     return _write_onnx(program.model_proto, metadata_of(card), path)
 
@@ -102,9 +104,15 @@ def export_int8(bundle: str | Path, path: str | Path, radiographs: str | Path) -
         export_onnx(bundle, plain)
         quant_pre_process(plain, ready, skip_symbolic_shape=True)
         quantize_static(
-            ready, small, _Calibration(images), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-        )  # fmt: skip
+            ready,
+            small,
+            _Calibration(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
         return _write_onnx(onnx.load(small), {**metadata_of(card), "precision": "int8"}, path)
 
 
@@ -128,9 +136,13 @@ def export_torchscript(bundle: str | Path, path: str | Path) -> Path:
         made = Path(folder) / path.name
         with writing(made):
             save_net_with_metadata(
-                traced, str(made), include_config_vals=False, append_timestamp=False,
-                meta_values=_metadata(bundle, card), more_extra_files={"inference.json": inference},
-            )  # fmt: skip
+                traced,
+                str(made),
+                include_config_vals=False,
+                append_timestamp=False,
+                meta_values=_metadata(bundle, card),
+                more_extra_files={"inference.json": inference},
+            )
         with write_atomically(path) as part:
             shutil.copyfile(made, part)
     return path

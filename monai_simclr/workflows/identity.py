@@ -12,25 +12,38 @@ from monai_simclr.workflows.keys import SEP, references, shown
 from monai_simclr.workflows.setting_rules import RULES
 from monai_simclr.workflows.settings import running_parser
 
-__all__ = ["CANNOT_MATTER", "OBSERVERS", "config_identity", "run_identity"]
-
-CANNOT_MATTER = frozenset({
-    *("bundle_root", "dataset_dir", "output_dir", "store_dir", "encoder_path", "ckpt_path"),  # where things are
-    *("folder", "report", "path", "log_dir"),
-    *("device", "local_rank", "num_workers", "workers", "inference_batch", "watch"),  # what computes, how much at once
-    *("save_minutes", "keep", "every_minutes", "every_epochs", "every_iterations"),  # checkpoints
-    *("probe_every", "max_damaged"),  # what is looked at meanwhile, and when a run gives up
-    "_desc_",
-})  # fmt: skip
+CANNOT_MATTER = frozenset(
+    {
+        *("bundle_root", "dataset_dir", "output_dir", "store_dir", "encoder_path", "ckpt_path"),  # where things are
+        *("folder", "report", "path", "log_dir"),
+        *(
+            "device",
+            "local_rank",
+            "num_workers",
+            "workers",
+            "inference_batch",
+            "watch",
+        ),  # what computes, how much at once
+        *("save_minutes", "keep", "every_minutes", "every_epochs", "every_iterations"),  # checkpoints
+        *("probe_every", "max_damaged"),  # what is looked at meanwhile, and when a run gives up
+        "_desc_",
+    }
+)
 """Names of keys, at any depth, that a run may change when it goes on: they change nothing that is computed.
 
 `dataset_dir` is a place; what is in it counts, by the data set's fingerprint (`run_identity`) or the model's checksum.
 """
 
-OBSERVERS = frozenset({
-    "MLFlowHandler", "monai.handlers.MLFlowHandler", "monai.handlers.StatsHandler",
-    "monai.handlers.TensorBoardStatsHandler", "monai_simclr.workflows.need_archive", "monai_simclr.workflows.probe",
-})  # fmt: skip
+OBSERVERS = frozenset(
+    {
+        "MLFlowHandler",
+        "monai.handlers.MLFlowHandler",
+        "monai.handlers.StatsHandler",
+        "monai.handlers.TensorBoardStatsHandler",
+        "monai_simclr.workflows.need_archive",
+        "monai_simclr.workflows.probe",
+    }
+)
 """Parts that look on; with or without them, a run is the same."""
 
 

@@ -39,8 +39,6 @@ from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.settings import running_parser
 
-__all__ = ["infer"]
-
 logger = logging.getLogger("monai_simclr")
 
 _ROWS = 2

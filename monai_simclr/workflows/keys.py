@@ -17,8 +17,6 @@ from monai.utils import BundlePropertyConfig
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.workflows.setting_rules import RULES
 
-__all__ = ["check_keys", "references", "shown", "target_of"]
-
 SEP = ReferenceResolver.sep
 
 _PROPERTIES = frozenset(

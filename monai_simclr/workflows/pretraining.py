@@ -26,8 +26,6 @@ from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import patients_key
 
-__all__ = ["finish_pretraining", "probe"]
-
 logger = logging.getLogger("monai_simclr")
 
 
@@ -72,9 +70,14 @@ def finish_pretraining(
         "epochs": len(history),
     }
     made = write_metrics(
-        run.output_dir, values, command="pretrain", split="+".join(dataset.splits), seed=run.seed, n=n,
+        run.output_dir,
+        values,
+        command="pretrain",
+        split="+".join(dataset.splits),
+        seed=run.seed,
+        n=n,
         baselines={"top1": {"chance": chance}},
-    )  # fmt: skip
+    )
     write_json(run.path("history.json"), _joined(history, monitor))
     logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json"))
 

@@ -24,8 +24,6 @@ from monai_simclr.runtime.names import escape_what_an_encoding_lacks
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.settings import check_workflow, running_workflow
 
-__all__ = ["DEBUG_VARIABLE", "RecordConfig", "Run", "begin", "end_with_sentences"]
-
 DEBUG_VARIABLE = "MONAI_SIMCLR_DEBUG"
 """Set to anything, it shows the traceback of every error of a bundle command."""
 

@@ -14,8 +14,6 @@ from monai_simclr.networks import encoder_header, patients_seen
 from monai_simclr.runtime.artefacts import read_json, reading, write_sealed_json
 from monai_simclr.runtime.files import sha256_of
 
-__all__ = ["check_classifier", "check_encoder", "check_unseen", "patients_key", "record_patients", "seen_patients"]
-
 logger = logging.getLogger("monai_simclr")
 
 

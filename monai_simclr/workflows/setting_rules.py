@@ -16,8 +16,6 @@ from monai_simclr.inference import Keep
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
 
-__all__ = ["RULES", "Rule", "problem_of"]
-
 Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "words", "device", "findings", "keep"]
 
 
@@ -188,6 +186,15 @@ def _keep(value: Any, rule: Rule) -> str:
 
 
 _CHECKS = {
-    "whole": _number, "number": _number, "truth": _truth, "path": _path, "paths": _paths, "choice": _one_of,
-    "list": _list, "words": _words, "device": _device, "findings": _findings, "keep": _keep,
-}  # fmt: skip
+    "whole": _number,
+    "number": _number,
+    "truth": _truth,
+    "path": _path,
+    "paths": _paths,
+    "choice": _one_of,
+    "list": _list,
+    "words": _words,
+    "device": _device,
+    "findings": _findings,
+    "keep": _keep,
+}

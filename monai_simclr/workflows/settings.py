@@ -16,8 +16,6 @@ from monai_simclr.runtime.exit_codes import SettingError, root_of
 from monai_simclr.workflows.keys import SEP, check_keys, shown, target_of
 from monai_simclr.workflows.setting_rules import RULES, Rule, problem_of
 
-__all__ = ["check_settings", "check_workflow", "running_parser", "running_workflow"]
-
 
 def check_settings() -> None:
     """Refuse settings that do not exist or cannot be: a config's first step after `end_with_sentences`.

@@ -16,13 +16,26 @@ import yaml
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.runtime.pickles import pickled_code
 
-__all__ = ["Runnable", "verify_bundle"]
-
-_CODE = frozenset({
-    *(".py", ".pyc", ".pyo", ".pyw", ".pyd", ".pyx", ".so", ".dll", ".dylib", ".ipynb", ".whl", ".egg"),
-    *(".sh", ".bash", ".bat", ".cmd", ".ps1", ".exe", ".jar", ".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"),
-    *(".engine", ".plan", ".trt", ".keras", ".h5"),
-})  # fmt: skip
+_CODE = frozenset(
+    {
+        *(".py", ".pyc", ".pyo", ".pyw", ".pyd", ".pyx", ".so", ".dll", ".dylib", ".ipynb", ".whl", ".egg"),
+        *(
+            ".sh",
+            ".bash",
+            ".bat",
+            ".cmd",
+            ".ps1",
+            ".exe",
+            ".jar",
+            ".pkl",
+            ".pickle",
+            ".joblib",
+            ".dill",
+            ".cloudpickle",
+        ),
+        *(".engine", ".plan", ".trt", ".keras", ".h5"),
+    }
+)
 """Endings of files that are code, or that their readers run whatever is in them."""
 
 _CONFIGS = (".json", ".yaml", ".yml")

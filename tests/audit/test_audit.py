@@ -27,10 +27,18 @@ def _archive(folder, splits=("train", "train", "test", "test"), patients=("p-ann
     generator = np.random.default_rng(0)
     for number in range(len(splits)):
         Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / f"anna{number}.png")
-    index = pd.DataFrame({
-        "image": [str(folder / f"anna{n}.png") for n in range(len(splits))], "patient_id": patients, "study_id": "",
-        "view_position": "PA", "sex": "F", "age": 50.0, "split": splits, "Mass": [1.0, 0, 0, 1],
-    })  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "image": [str(folder / f"anna{n}.png") for n in range(len(splits))],
+            "patient_id": patients,
+            "study_id": "",
+            "view_position": "PA",
+            "sex": "F",
+            "age": 50.0,
+            "split": splits,
+            "Mass": [1.0, 0, 0, 1],
+        }
+    )
     write_index(settle_index(index), folder / "index.csv")
     return folder
 
@@ -141,11 +149,19 @@ def _all_sets(cxr, path):
         if row["dataset"].startswith("kermany"):
             labels["Pneumonia"] = float("PNEUMONIA" in said)
         split = {"train_val": "train"}.get(row["official_split"], row["official_split"])
-        rows.append({
-            "image": str(cxr / row["path"]), "patient_id": row["patient_id"] or row["path"], "study_id": "",
-            "view_position": row["view"], "sex": row["sex"], "age": row["age"], "split": split,
-            "source": f"{row['dataset']} {row['source']}", **labels,
-        })  # fmt: skip
+        rows.append(
+            {
+                "image": str(cxr / row["path"]),
+                "patient_id": row["patient_id"] or row["path"],
+                "study_id": "",
+                "view_position": row["view"],
+                "sex": row["sex"],
+                "age": row["age"],
+                "split": split,
+                "source": f"{row['dataset']} {row['source']}",
+                **labels,
+            }
+        )
     index = settle_index(pd.DataFrame(rows))
     write_index(index, path)
     return index
@@ -166,8 +182,11 @@ def _rows(index, *names):
 @pytest.mark.slow
 def test_the_file_size_of_one_nih_source_tells_pneumonia_and_of_the_others_not(real):
     _, content = real
-    sizes = {row["within"]: row["auroc"] for row in content["confounders"]
-             if (row["finding"], row["nuisance"]) == ("Pneumonia", "bytes")}  # fmt: skip
+    sizes = {
+        row["within"]: row["auroc"]
+        for row in content["confounders"]
+        if (row["finding"], row["nuisance"]) == ("Pneumonia", "bytes")
+    }
     assert sizes["nih muhammedtalo/COVID-19"] > 0.78
     assert sizes["nih austinauyeung/covid-classifier"] < 0.6
     assert sizes["kermany szallik/Neural_networks_binary_classification"] > 0.85

@@ -83,10 +83,18 @@ def test_the_same_bytes_are_found_and_only_they(tmp_path):
 
 
 def _index(n=80, **columns):
-    return pd.DataFrame({
-        "image": [f"{i}.png" for i in range(n)], "patient_id": [f"p{i}" for i in range(n)], "study_id": "",
-        "view_position": "PA", "sex": "F", "age": 50.0, "split": "", **columns,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(n)],
+            "patient_id": [f"p{i}" for i in range(n)],
+            "study_id": "",
+            "view_position": "PA",
+            "sex": "F",
+            "age": 50.0,
+            "split": "",
+            **columns,
+        }
+    )
 
 
 def _facts(n=80, **columns):
@@ -157,21 +165,42 @@ def test_duplicates_across_splits_come_first_and_other_labels_are_counted():
 
 @pytest.mark.parametrize("key", [flag.key for flag in FLAGS])
 def test_every_flag_can_be_raised_and_stays_down_on_a_sound_file(key):
-    sound = {"format": "DICOM", "window": "window", "spacing": "PixelSpacing", "burned_in": "NO", "frames": 1,
-             "samples": 1, "chest": "yes", "photometric": "MONOCHROME2", "damage": "", "frontal": 0.7, "border": 0.0,
-             "saturated": 0.1, "contrast": 0.2}  # fmt: skip
+    sound = {
+        "format": "DICOM",
+        "window": "window",
+        "spacing": "PixelSpacing",
+        "burned_in": "NO",
+        "frames": 1,
+        "samples": 1,
+        "chest": "yes",
+        "photometric": "MONOCHROME2",
+        "damage": "",
+        "frontal": 0.7,
+        "border": 0.0,
+        "saturated": 0.1,
+        "contrast": 0.2,
+    }
     ill = {
-        "unreadable": {"problem": "the file is missing"}, "damaged": {"damage": "is truncated"},
+        "unreadable": {"problem": "the file is missing"},
+        "damaged": {"damage": "is truncated"},
         "not_a_chest": {"chest": "no"},
-        "polarity": {"frontal": -0.6}, "unlike_a_chest": {"frontal": 0.0},
+        "polarity": {"frontal": -0.6},
+        "unlike_a_chest": {"frontal": 0.0},
         "lateral_among_frontals": {"lateral_words": "yes"},
-        "view_conflict": {"header_view": "AP"}, "monochrome1": {"photometric": "MONOCHROME1"},
-        "inverse": {"presentation_lut": "INVERSE"}, "for_processing": {"intent": "FOR PROCESSING"},
-        "no_radiograph": {"frames": 2}, "no_window": {"window": "none"},
+        "view_conflict": {"header_view": "AP"},
+        "monochrome1": {"photometric": "MONOCHROME1"},
+        "inverse": {"presentation_lut": "INVERSE"},
+        "for_processing": {"intent": "FOR PROCESSING"},
+        "no_radiograph": {"frames": 2},
+        "no_window": {"window": "none"},
         "no_spacing": {"spacing": "PixelSpacing is zero"},
-        "burned_in": {"burned_in": "YES"}, "burned_in_unknown": {"burned_in": ""}, "border": {"border": 0.5},
-        "flat": {"contrast": 0.01}, "saturated": {"saturated": 0.9}, "lateral": {},
-    }  # fmt: skip
+        "burned_in": {"burned_in": "YES"},
+        "burned_in_unknown": {"burned_in": ""},
+        "border": {"border": 0.5},
+        "flat": {"contrast": 0.01},
+        "saturated": {"saturated": 0.9},
+        "lateral": {},
+    }
     index = _index(2, view_position=["PA", "LL" if key == "lateral" else "PA"])
     table = pd.concat([_facts(1, **sound), _facts(1, **{**sound, **ill[key]})], ignore_index=True)
     raised = flag_rows(index, table)
@@ -195,9 +224,17 @@ def test_a_dicom_header_gives_facts_and_no_identity(tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "description", "chest"),
-    [("CHEST", "", "yes"), ("TIBIA", "CHEST", "no"), ("", "THORAX PA", "yes"), ("", "LEFT KNEE", "no"), ("", "", ""),
-     ("", "Routine", ""), ("XYZ", "", "no"), ("RIBS", "", "yes")],
-)  # fmt: skip
+    [
+        ("CHEST", "", "yes"),
+        ("TIBIA", "CHEST", "no"),
+        ("", "THORAX PA", "yes"),
+        ("", "LEFT KNEE", "no"),
+        ("", "", ""),
+        ("", "Routine", ""),
+        ("XYZ", "", "no"),
+        ("RIBS", "", "yes"),
+    ],
+)
 def test_a_chest_is_known_by_the_body_part_and_then_by_the_words(tmp_path, part, description, chest):
     path = next(write_dicom_phantoms(tmp_path / "archive", n_patients=1, size=64).rglob("*.dcm"))
     data = pydicom.dcmread(path)

@@ -17,10 +17,21 @@ from monai_simclr.workflows.bundle import copy_bundle
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FREE: dict[str, Any] = {
-    "num_workers": 3, "save_minutes": 1, "keep": 9, "output_dir": "/x", "dataset_dir": "/y", "store_dir": "/z",
-    "encoder_path": "/e", "device": "cpu", "probe_every": 1, "max_damaged": 0.5, "findings": ["Mass"],
-    "allow_missing_findings": True, "train#checkpoint#every_iterations": 3, "_meta_#defaults#n_bootstrap": 3,
-}  # fmt: skip
+    "num_workers": 3,
+    "save_minutes": 1,
+    "keep": 9,
+    "output_dir": "/x",
+    "dataset_dir": "/y",
+    "store_dir": "/z",
+    "encoder_path": "/e",
+    "device": "cpu",
+    "probe_every": 1,
+    "max_damaged": 0.5,
+    "findings": ["Mass"],
+    "allow_missing_findings": True,
+    "train#checkpoint#every_iterations": 3,
+    "_meta_#defaults#n_bootstrap": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +43,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _workflow(bundle: Path, **given: Any) -> ConfigWorkflow:
     settings: dict[str, Any] = {
-        "bundle_root": str(bundle), "dataset_dir": str(bundle.parent / "phantoms"), "num_workers": 0, "max_epochs": 1,
-        "batch_size": 32, "precision": "float32", "probe_every": 0,
-    }  # fmt: skip
+        "bundle_root": str(bundle),
+        "dataset_dir": str(bundle.parent / "phantoms"),
+        "num_workers": 0,
+        "max_epochs": 1,
+        "batch_size": 32,
+        "precision": "float32",
+        "probe_every": 0,
+    }
     workflow = ConfigWorkflow(str(bundle / "configs/pretrain.json"), logging_file=False, **{**settings, **given})
     workflow.initialize()
     return workflow
@@ -64,15 +80,20 @@ def test_what_cannot_matter_is_not_part_of_a_run(bundle: Path, tmp_path: Path) -
         ({"splits": ["train"]}, {"splits": (["train", "val", ""], ["train"])}),
         ({"scheduler#warmup_iterations": 3}, {"scheduler#warmup_iterations": ("$len(@train::dataloader)", 3)}),
         ({"_meta_#defaults#weight_decay": 0.1}, {"_meta_#defaults#weight_decay": (0.0001, 0.1)}),
-        ({"optimizer#weight_decay": 0.1}, {"optimizer#weight_decay": ("@_meta_::defaults::weight_decay", 0.1),
-                                           "_meta_#defaults#weight_decay": (0.0001, None)}),
+        (
+            {"optimizer#weight_decay": 0.1},
+            {
+                "optimizer#weight_decay": ("@_meta_::defaults::weight_decay", 0.1),
+                "_meta_#defaults#weight_decay": (0.0001, None),
+            },
+        ),
         ({"_meta_#encoder#name": "resnet18"}, {"_meta_#encoder#name": ("resnet10", "resnet18")}),
         ({"train#dataset#replace_damaged": False}, {"train#dataset#replace_damaged": (True, False)}),
         ({"train#handlers#3#epoch_level": True}, {"train#handlers#3#epoch_level": (False, True)}),
         ({"train#views#size": 40}, {"train#views#size": ("@size", 40)}),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_whatever_is_computed_with_is_part_of_a_run(bundle: Path, given: dict, changed: dict) -> None:
     assert _changed(bundle, **given) == changed
 

@@ -73,9 +73,13 @@ def test_create_workflow_takes_every_config_from_any_folder(folder: Path, elsewh
     files = [str(folder / "bundle/configs" / f"{name}.json") for name in listed]
     kind = "infer" if listed[0] == "inference" else "train"
     workflow = create_workflow(
-        config_file=files, workflow_type=kind, logging_file=False, bundle_root=str(folder / "bundle"),
-        dataset_dir=str(folder / "phantoms"), num_workers=0,
-    )  # fmt: skip
+        config_file=files,
+        workflow_type=kind,
+        logging_file=False,
+        bundle_root=str(folder / "bundle"),
+        dataset_dir=str(folder / "phantoms"),
+        num_workers=0,
+    )
     assert workflow.parser.get_parsed_content("network_def" if listed[0] != "cluster" else "encoder_def") is not None
     assert list(elsewhere.iterdir()) == []
 
@@ -85,27 +89,38 @@ def test_verify_net_in_out_passes_at_the_declared_and_the_smallest(folder: Path,
     """Sizes are declared as numbers, since preprocessing makes exactly that size; 32 is the smallest of a bundle."""
     bundle = copy_bundle(tmp_path / "small", FINDINGS, size=size, width=WIDTH)
     verify_net_in_out(
-        net_id="network_def", meta_file=str(bundle / "configs/metadata.json"),
-        config_file=str(bundle / "configs/inference.json"), device="cpu", n=1, p=1, any=1,
-    )  # fmt: skip
+        net_id="network_def",
+        meta_file=str(bundle / "configs/metadata.json"),
+        config_file=str(bundle / "configs/inference.json"),
+        device="cpu",
+        n=1,
+        p=1,
+        any=1,
+    )
 
 
 def test_verify_net_in_out_refuses_metadata_with_another_number_of_findings(folder: Path) -> None:
     channels = {"_meta_#network_data_format#outputs#pred#num_channels": len(FINDINGS) + 1}
     with pytest.raises(ValueError, match=r"output channel number .* doesn't match"):
         verify_net_in_out(
-            net_id="network_def", meta_file=str(folder / "bundle/configs/metadata.json"),
-            config_file=str(folder / "bundle/configs/inference.json"), device="cpu", **channels,
-        )  # fmt: skip
+            net_id="network_def",
+            meta_file=str(folder / "bundle/configs/metadata.json"),
+            config_file=str(folder / "bundle/configs/inference.json"),
+            device="cpu",
+            **channels,
+        )
 
 
 def _exported(folder: Path, made: Path) -> dict[str, object]:
     bundle = folder / "bundle"
     return {
-        "net_id": "network_def", "filepath": str(made), "ckpt_file": str(bundle / "models/model.pt"),
-        "meta_file": str(bundle / "configs/metadata.json"), "config_file": str(bundle / "configs/inference.json"),
+        "net_id": "network_def",
+        "filepath": str(made),
+        "ckpt_file": str(bundle / "models/model.pt"),
+        "meta_file": str(bundle / "configs/metadata.json"),
+        "config_file": str(bundle / "configs/inference.json"),
         "key_in_ckpt": "",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("how", [{}, {"use_trace": True, "input_shape": [1, 1, SIZE, SIZE]}], ids=["script", "trace"])
@@ -121,9 +136,11 @@ def test_onnx_export_makes_a_file_of_equal_outputs(folder: Path, tmp_path: Path)
     pytest.importorskip("onnx", reason="the export extra is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     onnx_export(
-        **_exported(folder, tmp_path / "model.onnx"), use_trace=True, input_shape=[3, 1, SIZE, SIZE],
+        **_exported(folder, tmp_path / "model.onnx"),
+        use_trace=True,
+        input_shape=[3, 1, SIZE, SIZE],
         converter_kwargs={"input_names": ["image"], "output_names": ["pred"]},
-    )  # fmt: skip
+    )
     made = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     (found,) = made.run(["pred"], {"image": _images().numpy()})
     torch.testing.assert_close(torch.from_numpy(found), _expected(folder, _images()), rtol=0, atol=1e-4)
@@ -132,9 +149,23 @@ def test_onnx_export_makes_a_file_of_equal_outputs(folder: Path, tmp_path: Path)
 def _run(folder: Path, config: str, output: str, *more: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     command = [
-        sys.executable, "-W", "ignore", *launch, "-m", "monai.bundle", "run", "--config_file", config,
-        "--dataset_dir", str(folder / "phantoms"), "--output_dir", output, "--num_workers", "0", *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-W",
+        "ignore",
+        *launch,
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        config,
+        "--dataset_dir",
+        str(folder / "phantoms"),
+        "--output_dir",
+        output,
+        "--num_workers",
+        "0",
+        *more,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder / "bundle", capture_output=True, text=True, env=environment, timeout=240)
 

@@ -37,8 +37,18 @@ def _command(bundle: Path, output: str, *more: str, config: str = "configs/pretr
     settings |= {"output_dir": output, "logging_file": "configs/logging.conf", "precision": "float32"}
     pairs = [part for name, value in settings.items() for part in (f"--{name}", value)]
     return [
-        sys.executable, "-W", "ignore", *launch, "-m", "monai.bundle", "run", "--config_file", config, *pairs, *more
-    ]  # fmt: skip
+        sys.executable,
+        "-W",
+        "ignore",
+        *launch,
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        config,
+        *pairs,
+        *more,
+    ]
 
 
 def _run(bundle: Path, output: str, *more: str, **how: object) -> subprocess.CompletedProcess[str]:
@@ -136,8 +146,14 @@ def test_one_ranks_failure_is_named_by_torchruns_summary(bundle: Path) -> None:
 
 def test_monai_finds_every_property(bundle: Path) -> None:
     workflow = ConfigWorkflow(
-        str(bundle / "configs/pretrain.json"), workflow_type="train", logging_file=False, bundle_root=str(bundle),
-        dataset_dir=str(bundle.parent / "phantoms"), num_workers=0, batch_size=16, output_dir=str(bundle / "checked"),
-    )  # fmt: skip
+        str(bundle / "configs/pretrain.json"),
+        workflow_type="train",
+        logging_file=False,
+        bundle_root=str(bundle),
+        dataset_dir=str(bundle.parent / "phantoms"),
+        num_workers=0,
+        batch_size=16,
+        output_dir=str(bundle / "checked"),
+    )
     workflow.initialize()
     assert workflow.check_properties() == []

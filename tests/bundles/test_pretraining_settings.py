@@ -31,10 +31,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _workflow(bundle: Path, name: str, output: str, **overrides: object) -> ConfigWorkflow:
     settings: dict[str, object] = {
-        "dataset_dir": str(bundle.parent / "phantoms"), "bundle_root": str(bundle), "num_workers": 0, "max_epochs": 1,
-        "batch_size": 32, "precision": "float32", "output_dir": str(bundle / "output" / output),
+        "dataset_dir": str(bundle.parent / "phantoms"),
+        "bundle_root": str(bundle),
+        "num_workers": 0,
+        "max_epochs": 1,
+        "batch_size": 32,
+        "precision": "float32",
+        "output_dir": str(bundle / "output" / output),
         "encoder_path": str(bundle / "models" / f"{output}.safetensors"),
-    }  # fmt: skip
+    }
     known = json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
     settings = {key: value for key, value in settings.items() if key in known}  # any other one is refused
     workflow = ConfigWorkflow(str(bundle / f"configs/{name}.json"), logging_file=False, **{**settings, **overrides})

@@ -26,9 +26,18 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 UIDS, PATIENT = "1.2.826.0.1.4711.", "MRN4711"
 NEVER = (
-    "Plantedname", "Plantedgiven", "Plantedhospital", "Planteddoctor", "Plantedstreet", "Plantedcomment", "ACC0815",
-    "19470311", "1947-03-11", "20190923", "2019-09-23",
-)  # fmt: skip
+    "Plantedname",
+    "Plantedgiven",
+    "Plantedhospital",
+    "Planteddoctor",
+    "Plantedstreet",
+    "Plantedcomment",
+    "ACC0815",
+    "19470311",
+    "1947-03-11",
+    "20190923",
+    "2019-09-23",
+)
 """May stand nowhere. Ids of patients and studies may stand in the store's index, which is a copy of the archive's."""
 
 
@@ -154,8 +163,11 @@ def test_the_search_finds_what_is_planted(tmp_path: Path) -> None:
     (tmp_path / "b.npz").write_bytes(buffer.getvalue())
     (tmp_path / "c_acc0815.bin").write_bytes("Plantedhospital".encode("utf-16-le"))
     assert _found(tmp_path, (*NEVER, PATIENT)) == [
-        "a.npz: Plantedname", "b.npz: MRN4711", "c_acc0815.bin: Plantedhospital", "c_acc0815.bin: ACC0815"
-    ]  # fmt: skip
+        "a.npz: Plantedname",
+        "b.npz: MRN4711",
+        "c_acc0815.bin: Plantedhospital",
+        "c_acc0815.bin: ACC0815",
+    ]
 
 
 def test_the_same_patient_has_one_hash_in_clusters_embeddings_and_scores(folder: Path) -> None:

@@ -48,13 +48,27 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive, embedded = given["dataset_dir"], str(bundle / "output" / "cluster" / "embeddings.npz")
     first = str(index["image"][0])
     for command in (
-        ["study", str(bundle), "--dataset-dir", archive, "-o", str(folder / "study"), "--fractions", "50,100",
-         "--draws", "1", "--iterations", "2", "--set", "precision=float32"],
+        [
+            "study",
+            str(bundle),
+            "--dataset-dir",
+            archive,
+            "-o",
+            str(folder / "study"),
+            "--fractions",
+            "50,100",
+            "--draws",
+            "1",
+            "--iterations",
+            "2",
+            "--set",
+            "precision=float32",
+        ],
         ["select", embedded, "--budget", "5", "-o", str(folder / "worklist.csv")],
         ["similar", embedded, Path(first).name],
         ["audit", archive, "-o", str(folder / "audit")],
         ["report", str(bundle / "output"), "-o", str(folder / "report.html")],
-    ):  # fmt: skip
+    ):
         said = CliRunner().invoke(app, command)
         assert said.exit_code == 0, (command[0], said.output)
     return folder

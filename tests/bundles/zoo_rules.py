@@ -21,8 +21,21 @@ _TENSOR = {
     "properties": {
         "type": {"enum": ["image", "series", "tuples", "probabilities"]},
         "format": {
-            "enum": ["magnitude", "hounsfield", "kspace", "raw", "labels", "classes", "segmentation", "points",
-                     "normals", "indices", "sequence", "latent", "gradient"],
+            "enum": [
+                "magnitude",
+                "hounsfield",
+                "kspace",
+                "raw",
+                "labels",
+                "classes",
+                "segmentation",
+                "points",
+                "normals",
+                "indices",
+                "sequence",
+                "latent",
+                "gradient",
+            ],
         },
         "modality": _TEXT,
         "num_channels": {"type": "integer", "minimum": 1},
@@ -32,13 +45,24 @@ _TENSOR = {
         "is_patch_data": {"type": "boolean"},
         "channel_def": {"type": "object", "propertyNames": {"pattern": r"^\d+$"}, "additionalProperties": _TEXT},
     },
-}  # fmt: skip
+}
 METADATA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2019-09/schema",
     "type": "object",
     "required": [
-        "schema", "name", "version", "changelog", "monai_version", "pytorch_version", "numpy_version",
-        "required_packages_version", "task", "description", "authors", "copyright", "network_data_format",
+        "schema",
+        "name",
+        "version",
+        "changelog",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+        "network_data_format",
     ],
     "properties": {
         **dict.fromkeys(("schema", "name", "task", "description", "authors", "copyright"), _TEXT),
@@ -59,7 +83,7 @@ METADATA: dict[str, Any] = {
             },
         },
     },
-}  # fmt: skip
+}
 
 LARGE = 25 * 1024**2
 """Bytes from which on the zoo wants a file by address and checksum."""

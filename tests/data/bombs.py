@@ -127,9 +127,17 @@ def file_meta(path: Path) -> Path:
 
 
 BOMBS: tuple[Callable[[Path], Path], ...] = (
-    private_value, zeros, description, pixels, many_elements, many_items, many_endless_items, deep_sequences,
-    deep_known_sequences, file_meta,
-)  # fmt: skip
+    private_value,
+    zeros,
+    description,
+    pixels,
+    many_elements,
+    many_items,
+    many_endless_items,
+    deep_sequences,
+    deep_known_sequences,
+    file_meta,
+)
 
 
 def _doors() -> dict[str, Callable[[Path], object]]:
@@ -141,9 +149,13 @@ def _doors() -> dict[str, Callable[[Path], object]]:
     from monai_simclr.inference.pictures import _dicom_header
 
     return {
-        "index": _row, "audit": header_facts, "store": lambda path: decode(path, 64), "audit --pixels": look_at,
-        "inference": lambda path: identity_of(path, "key"), "dicom results": lambda path: _dicom_header(str(path)),
-    }  # fmt: skip
+        "index": _row,
+        "audit": header_facts,
+        "store": lambda path: decode(path, 64),
+        "audit --pixels": look_at,
+        "inference": lambda path: identity_of(path, "key"),
+        "dicom results": lambda path: _dicom_header(str(path)),
+    }
 
 
 def cost(path: Path, sound: Path) -> dict[str, dict[str, float | str]]:

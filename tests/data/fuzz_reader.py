@@ -107,10 +107,23 @@ def splice(content: bytearray, rng: random.Random) -> bytearray:
 
 
 VALUES = (
-    b"", b"\\", b"\xff\xfe", b"1E999", b"nan", b"-", b"0,143\\0,143 ", b"\0\0", b"\x1b$B\xff\xff",
-    b"ISO 2022 IR 999", b"\\ISO 2022 IR 87", b"18446744073709551616", b"\r\n\t ", b"A" * 70, b"CHEST (PA AND LAT)",
+    b"",
+    b"\\",
+    b"\xff\xfe",
+    b"1E999",
+    b"nan",
+    b"-",
+    b"0,143\\0,143 ",
+    b"\0\0",
+    b"\x1b$B\xff\xff",
+    b"ISO 2022 IR 999",
+    b"\\ISO 2022 IR 87",
+    b"18446744073709551616",
+    b"\r\n\t ",
+    b"A" * 70,
+    b"CHEST (PA AND LAT)",
     b"1.2.840.10008.1.2.1.99",
-)  # fmt: skip
+)
 KINDS = (b"SQ", b"UN", b"OB", b"AT", b"FD", b"UT", b"QQ", b"DS", b"IS", b"TM", b"PN", b"US", b"OW", b"zz", b"\0\0")
 
 
@@ -162,9 +175,16 @@ def edit_texts(content: bytearray, rng: random.Random) -> bytearray:
 
 HEADER_DAMAGES = (edit_values, edit_kinds, edit_lengths, edit_texts)
 DAMAGES: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
-    truncate, flip_bits, flip_the_header, overwrite, cut_or_repeat, swap_tags, absurd_numbers, splice,
+    truncate,
+    flip_bits,
+    flip_the_header,
+    overwrite,
+    cut_or_repeat,
+    swap_tags,
+    absurd_numbers,
+    splice,
     *HEADER_DAMAGES,
-)  # fmt: skip
+)
 
 
 def damaged(paths: list[Path], number: int) -> tuple[bytes, str]:

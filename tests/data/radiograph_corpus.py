@@ -162,13 +162,28 @@ def code_item(value: str, scheme: str, meaning: str) -> pydicom.Dataset:
 def write_described(path: Path) -> Path:
     """Write a radiograph with every attribute that describes the patient and the examination."""
     return write_dicom(
-        path, picture(12), SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientAge="061Y", PatientSex="F",
-        StudyInstanceUID="1.2.3", IssuerOfPatientID="ward", BodyPartExamined="CHEST", StudyDescription="Thorax p.a.",
-        SeriesDescription="CHEST (PA AND LAT)", ProtocolName="chest", PatientOrientation=["L", "F"],
-        ViewCodeSequence=[code_item("272479007", "SCT", "postero-anterior")], Manufacturer="A", NumberOfFrames=1,
-        AnatomicRegionSequence=[code_item("51185008", "SCT", "Chest")], ImagerPixelSpacing=[0.1, 0.1],
-        BurnedInAnnotation="NO", ManufacturerModelName="B", WindowCenter=2000, WindowWidth=4000,
-    )  # fmt: skip
+        path,
+        picture(12),
+        SpecificCharacterSet=["", "ISO 2022 IR 87"],
+        PatientAge="061Y",
+        PatientSex="F",
+        StudyInstanceUID="1.2.3",
+        IssuerOfPatientID="ward",
+        BodyPartExamined="CHEST",
+        StudyDescription="Thorax p.a.",
+        SeriesDescription="CHEST (PA AND LAT)",
+        ProtocolName="chest",
+        PatientOrientation=["L", "F"],
+        ViewCodeSequence=[code_item("272479007", "SCT", "postero-anterior")],
+        Manufacturer="A",
+        NumberOfFrames=1,
+        AnatomicRegionSequence=[code_item("51185008", "SCT", "Chest")],
+        ImagerPixelSpacing=[0.1, 0.1],
+        BurnedInAnnotation="NO",
+        ManufacturerModelName="B",
+        WindowCenter=2000,
+        WindowWidth=4000,
+    )
 
 
 def write_pictures(folder: Path) -> list[Path]:

@@ -48,15 +48,22 @@ def _network():
 
 
 def _infer(folder, archive):
-    store = store_of(write_nih_phantoms(folder / "nih", n_patients=100, size=64), folder / "nih_store",
-                     recipes.stored_size(SIZE), workers=0)  # fmt: skip
+    store = store_of(
+        write_nih_phantoms(folder / "nih", n_patients=100, size=64),
+        folder / "nih_store",
+        recipes.stored_size(SIZE),
+        workers=0,
+    )
     network = _network().eval()
     model = save_classifier(folder / "model.pt", network)
     write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), model)
     evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), network=_network(), prepare_batch=PrepareLabelled(), decollate=False,
+        device=torch.device("cpu"),
+        network=_network(),
+        prepare_batch=PrepareLabelled(),
+        decollate=False,
         val_data_loader=DataLoader(InferenceDataset([], recipes.preprocessing(SIZE), SIZE), batch_size=16),
-    )  # fmt: skip
+    )
     infer(Run(str(folder / "out"), SIZE, 0, torch.device("cpu")), model, evaluator, archive, Keep())
     return list(csv.DictReader((folder / "out" / "predictions.csv").read_text(encoding="utf-8").splitlines()))
 

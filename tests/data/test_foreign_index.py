@@ -22,8 +22,12 @@ def _write(path, *rows, header=HEADER, end="\n", encoding="utf-8"):
 
 
 def test_words_of_others_become_ours_in_a_csv_and_in_a_frame(tmp_path):
-    rows = ["1.png,a,,lateral,male,060Y,valid", "2.png,b,,Antero-Posterior,F,006M,Test", "3.png,c,,PA,Woman,,TRAINING",
-            "4.png,d,,,unknown,412, val "]  # fmt: skip
+    rows = [
+        "1.png,a,,lateral,male,060Y,valid",
+        "2.png,b,,Antero-Posterior,F,006M,Test",
+        "3.png,c,,PA,Woman,,TRAINING",
+        "4.png,d,,,unknown,412, val ",
+    ]
     index = read_index(_write(tmp_path / "index.csv", *rows))
     assert index["split"].tolist() == ["val", "test", "train", "val"]
     assert index["view_position"].tolist() == ["LL", "AP", "PA", ""]

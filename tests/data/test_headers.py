@@ -96,13 +96,35 @@ def test_a_view_is_the_same_by_every_door(tmp_path, attributes, view):
     [
         *(
             ({"BodyPartExamined": text}, True)
-            for text in ("CHEST", "THORAX", "TORAX", "TORACE", "TORAKS", "POUMONS", "LUNGE", "BRUSTKORB", "PULMAO",
-                         "BORSTKAS", "CHESTABDOMEN", "RIBS", "HEART", "PECHO", "CHEST_PORT")
+            for text in (
+                "CHEST",
+                "THORAX",
+                "TORAX",
+                "TORACE",
+                "TORAKS",
+                "POUMONS",
+                "LUNGE",
+                "BRUSTKORB",
+                "PULMAO",
+                "BORSTKAS",
+                "CHESTABDOMEN",
+                "RIBS",
+                "HEART",
+                "PECHO",
+                "CHEST_PORT",
+            )
         ),
         *(
             ({"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}, True)
-            for text in ("Tórax", "tórax PA", "Cassa toracica", "ngực thẳng", "胸部正面", "Klatka piersiowa",
-                         "Грудная клетка")
+            for text in (
+                "Tórax",
+                "tórax PA",
+                "Cassa toracica",
+                "ngực thẳng",
+                "胸部正面",
+                "Klatka piersiowa",
+                "Грудная клетка",
+            )
         ),
         *(
             ({"BodyPartExamined": text}, False)
@@ -117,7 +139,7 @@ def test_a_view_is_the_same_by_every_door(tmp_path, attributes, view):
         ({"SeriesDescription": "Routine"}, True),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_body_part_is_the_same_by_every_door(tmp_path, attributes, is_chest):
     assert ("not a chest" not in said_of(tmp_path, **attributes)[1]) == is_chest
 
@@ -172,10 +194,14 @@ def test_a_class_says_what_a_modality_does_not(tmp_path, modality, sop_class, wh
 
 @pytest.mark.parametrize(
     "attributes",
-    [{"Modality": "CT"}, {"Modality": None, "SOPClassUID": uid.CTImageStorage}, {"Modality": "MG"},
-     {"Modality": "OT", "SOPClassUID": uid.DigitalMammographyXRayImageStorageForPresentation}],
+    [
+        {"Modality": "CT"},
+        {"Modality": None, "SOPClassUID": uid.CTImageStorage},
+        {"Modality": "MG"},
+        {"Modality": "OT", "SOPClassUID": uid.DigitalMammographyXRayImageStorageForPresentation},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_the_index_leaves_out_what_the_reader_refuses(tmp_path, attributes):
     path = write_dicom(tmp_path / "a.dcm", picture(12), **attributes)
     with pytest.raises(RadiographError, match="Modality is"):
@@ -309,10 +335,15 @@ def _write(path, pixels):
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.dcm", "a.nii"])
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [((31, 31), "has 31 x 31 pixels, a side under min_side=32"), ((8, 2000), "has 8 x 2000 pixels, a side under"),
-     ((2000, 31), "a side under min_side=32"), ((32, 129), "has 32 x 129 pixels, one side more than max_aspect=4"),
-     ((32, 32), ""), ((32, 128), "")],
-)  # fmt: skip
+    [
+        ((31, 31), "has 31 x 31 pixels, a side under min_side=32"),
+        ((8, 2000), "has 8 x 2000 pixels, a side under"),
+        ((2000, 31), "a side under min_side=32"),
+        ((32, 129), "has 32 x 129 pixels, one side more than max_aspect=4"),
+        ((32, 32), ""),
+        ((32, 128), ""),
+    ],
+)
 def test_thumbnails_and_strips_are_refused_in_every_format(tmp_path, name, shape, words):
     path = _write(tmp_path / name, np.resize(picture(8), shape))
     problem = look_at(path)["damage"]

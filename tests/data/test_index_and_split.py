@@ -24,10 +24,18 @@ from monai_simclr.data import (
 
 def _index(patients=("a", "a", "b"), split="train", **findings):
     n = len(patients)
-    return pd.DataFrame({
-        "image": [f"/x/{i}.png" for i in range(n)], "patient_id": list(patients), "study_id": "", "view_position": "PA",
-        "sex": "F", "age": 60.0, "split": split, **findings,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image": [f"/x/{i}.png" for i in range(n)],
+            "patient_id": list(patients),
+            "study_id": "",
+            "view_position": "PA",
+            "sex": "F",
+            "age": 60.0,
+            "split": split,
+            **findings,
+        }
+    )
 
 
 def test_a_missing_column_is_named_with_what_is_there():

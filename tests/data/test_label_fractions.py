@@ -21,10 +21,17 @@ def _long_tailed(n=4000, findings=9, seed=0):
     prevalence = np.geomspace(0.4, 0.005, findings)
     liability = 0.75 * illness + 0.66 * rng.normal(size=(n, findings))
     labels = (liability > np.quantile(liability, 1 - prevalence, axis=0).diagonal()).astype(float)
-    return pd.DataFrame({
-        "image": [f"/x/{i}.png" for i in range(n)], "patient_id": [f"p{i:05d}" for i in range(n)], "study_id": "",
-        "view_position": "PA", "sex": "F", "age": 60.0, "split": "train",
-    }).assign(**{f"F{k}": labels[:, k] for k in range(findings)})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image": [f"/x/{i}.png" for i in range(n)],
+            "patient_id": [f"p{i:05d}" for i in range(n)],
+            "study_id": "",
+            "view_position": "PA",
+            "sex": "F",
+            "age": 60.0,
+            "split": "train",
+        }
+    ).assign(**{f"F{k}": labels[:, k] for k in range(findings)})
 
 
 def _by_patient(index, names):

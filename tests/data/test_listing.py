@@ -43,9 +43,11 @@ def test_links_to_folders_are_followed_once_and_loops_and_doubles_are_counted(tm
     index = open_index(data)
     assert _names(index, data) == ["again/1.png", "again/2.png", "z/3.png"]
     assert index.attrs["left_out"] == {
-        "links to nothing": 2, "links to folders above (loops)": 2, "folders that are listed already": 1,
+        "links to nothing": 2,
+        "links to folders above (loops)": 2,
+        "folders that are listed already": 1,
         "links to files that are listed already": 1,
-    }  # fmt: skip
+    }
     assert "links to folders above (loops) (2, the first is above)" in caplog.text
     assert [Path(one["image"]).name for one in list_radiographs(data)] == ["1.png", "2.png", "3.png"]
 
@@ -97,9 +99,11 @@ def test_images_are_told_by_their_content_and_what_is_not_read_is_named(tmp_path
     index = open_index(tmp_path)
     assert _names(index, tmp_path) == ["1.jfif", "2", "3.jpe", "4.JPG"]
     assert index.attrs["left_out"] == {
-        "BMP images, which are not read": 1, "WebP images, which are not read": 1, "GIF images, which are not read": 1,
+        "BMP images, which are not read": 1,
+        "WebP images, which are not read": 1,
+        "GIF images, which are not read": 1,
         "no PNG, JPEG or TIFF": 1,
-    }  # fmt: skip
+    }
     assert "BMP images, which are not read (1, the first is 5.bmp)" in caplog.text
 
 

@@ -151,9 +151,12 @@ def test_a_table_of_65536_entries_says_zero_and_packed_bytes_are_read(tmp_path):
 
 def test_the_policy_chooses_among_windows(tmp_path):
     path = write_dicom(
-        tmp_path / "a.dcm", picture(12), WindowCenter=[2000, 1000, 3000], WindowWidth=[4000, 500, 900],
+        tmp_path / "a.dcm",
+        picture(12),
+        WindowCenter=[2000, 1000, 3000],
+        WindowWidth=[4000, 500, 900],
         WindowCenterWidthExplanation=["Normal", "HARDER", "SOFTER"],
-    )  # fmt: skip
+    )
 
     def window(**settings):
         return read_radiograph(path, ReaderSettings(**settings))[1]["window"]
@@ -287,9 +290,13 @@ def test_raw_detector_values_are_refused_or_rendered_with_dense_bright(tmp_path,
     dense = np.clip(picture(12) / 4095.0, 0.02, 0.98)
     exposure = np.rint(4000 * np.exp(-3 * dense)).astype(np.uint16)  # Beer and Lambert: less passes what is dense
     path = write_dicom(
-        tmp_path / "raw.dcm", exposure if sign == 1 else 4095 - exposure, PresentationIntentType="FOR PROCESSING",
-        PixelIntensityRelationship="LIN", PixelIntensityRelationshipSign=sign, PhotometricInterpretation=photometric,
-    )  # fmt: skip
+        tmp_path / "raw.dcm",
+        exposure if sign == 1 else 4095 - exposure,
+        PresentationIntentType="FOR PROCESSING",
+        PixelIntensityRelationship="LIN",
+        PixelIntensityRelationshipSign=sign,
+        PhotometricInterpretation=photometric,
+    )
     with pytest.raises(RadiographError, match=r"\(0008,0068\) Presentation Intent Type is FOR PROCESSING"):
         read_radiograph(path)
     image, _ = read_radiograph(path, ReaderSettings(render_for_processing=True))
@@ -345,8 +352,13 @@ def test_a_real_radiograph_is_the_same_as_dicom_and_as_png_within_a_gray_level(c
 
 
 READ = {
-    "6154", "6247", "6278", "JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm", "image_dfl.dcm",
-}  # fmt: skip
+    "6154",
+    "6247",
+    "6278",
+    "JPEGLSNearLossless_08.dcm",
+    "JPEGLSNearLossless_16.dcm",
+    "image_dfl.dcm",
+}
 
 
 def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_by_a_sentence():
@@ -370,12 +382,19 @@ def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_by_a_sentence(
         np.testing.assert_allclose(read[path.name], expected, atol=1e-6, err_msg=path.name)
     assert len(refused) > 100
     for name, words in {
-        "CT_small.dcm": "Modality is 'CT'", "MR_small_RLE.dcm": "Modality is 'MR'", "reportsi.dcm": "Modality is 'SR'",
-        "SC_rgb_rle.dcm": "Samples per Pixel is 3", "SC_rgb_rle_2frame.dcm": "Number of Frames is 2",
-        "DICOMDIR": "is a DICOMDIR", "README.txt": "is not DICOM", "rtstruct.dcm": "without the Part 10 header",
-        "meta_missing_tsyntax.dcm": "has no (0002,0010) Transfer Syntax UID", "zipMR.gz": "is a gzip file",
-        "waveform_ecg.dcm": "Modality is 'ECG'", "liver_1frame.dcm": "Modality is 'SEG'",
-    }.items():  # fmt: skip
+        "CT_small.dcm": "Modality is 'CT'",
+        "MR_small_RLE.dcm": "Modality is 'MR'",
+        "reportsi.dcm": "Modality is 'SR'",
+        "SC_rgb_rle.dcm": "Samples per Pixel is 3",
+        "SC_rgb_rle_2frame.dcm": "Number of Frames is 2",
+        "DICOMDIR": "is a DICOMDIR",
+        "README.txt": "is not DICOM",
+        "rtstruct.dcm": "without the Part 10 header",
+        "meta_missing_tsyntax.dcm": "has no (0002,0010) Transfer Syntax UID",
+        "zipMR.gz": "is a gzip file",
+        "waveform_ecg.dcm": "Modality is 'ECG'",
+        "liver_1frame.dcm": "Modality is 'SEG'",
+    }.items():
         assert words in refused[name]
 
 

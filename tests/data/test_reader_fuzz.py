@@ -30,10 +30,18 @@ def corpus(tmp_path_factory):
     table = table_item(0, picture(12).ravel(), 12)
     write_dicom(folder / "tables.dcm", picture(12), ModalityLUTSequence=[table], VOILUTSequence=[table, table])
     write_dicom(
-        folder / "windows.dcm", picture(12, signed=True), RescaleSlope=2, RescaleIntercept=5, WindowCenter=[9, 2000],
-        WindowWidth=[9, 3000], VOILUTFunction="SIGMOID", PixelPaddingValue=-2048, PatientOrientation=["R", "F"],
-        PhotometricInterpretation="MONOCHROME1", PixelSpacing=[0.1, 0.1],
-    )  # fmt: skip
+        folder / "windows.dcm",
+        picture(12, signed=True),
+        RescaleSlope=2,
+        RescaleIntercept=5,
+        WindowCenter=[9, 2000],
+        WindowWidth=[9, 3000],
+        VOILUTFunction="SIGMOID",
+        PixelPaddingValue=-2048,
+        PatientOrientation=["R", "F"],
+        PhotometricInterpretation="MONOCHROME1",
+        PixelSpacing=[0.1, 0.1],
+    )
     for name in ("described", "more", "again"):
         write_described(folder / f"{name}.dcm")
     return folder

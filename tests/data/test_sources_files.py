@@ -112,8 +112,11 @@ def test_a_dicom_tree_gives_headers_and_counts_what_it_leaves_out(tmp_path, capl
     assert index["age"].tolist() == [0.5, 61.0]
     assert index["manufacturer"].tolist() == ["", "Acme"]
     assert index.attrs["left_out"] == {
-        "not DICOM": 1, "DICOM without the Part 10 header": 1, "Modality CT": 1, "Modality SR": 1,
-    }  # fmt: skip
+        "not DICOM": 1,
+        "DICOM without the Part 10 header": 1,
+        "Modality CT": 1,
+        "Modality SR": 1,
+    }
     assert "4 files below" in caplog.text
     assert "Doe" not in index.to_csv() + caplog.text
 
@@ -159,9 +162,12 @@ def _pictures(folder, *names):
 
 def test_class_folders_are_findings_and_splits(tmp_path):
     _pictures(
-        tmp_path, "train/NORMAL/IM-1.jpeg", "train/PNEUMONIA/person1_bacteria_1.jpeg",
-        "test/PNEUMONIA/person2_virus_3.jpeg", "val/NORMAL/IM-9.jpeg",
-    )  # fmt: skip
+        tmp_path,
+        "train/NORMAL/IM-1.jpeg",
+        "train/PNEUMONIA/person1_bacteria_1.jpeg",
+        "test/PNEUMONIA/person2_virus_3.jpeg",
+        "val/NORMAL/IM-9.jpeg",
+    )
     index = open_index(tmp_path)
     assert index.attrs["recognised"] == "class folders: its images lie in folders that are classes: NORMAL, PNEUMONIA"
     assert index["split"].tolist() == ["test", "train", "train", "val"]
@@ -209,12 +215,19 @@ def test_any_csv_is_read_by_a_map_of_its_columns(tmp_path):
         "file,pid,view,gender,years,part,effusion,note\nimg/1.png,007,postero-anterior,Male,61,validation,yes,x\n"
         "img/2.png,7,lateral,F,,TRAIN,,y\n"
     )
-    columns = {"image": "file", "patient_id": "pid", "view_position": "view", "sex": "gender", "age": "years",
-               "split": "part"}  # fmt: skip
+    columns = {
+        "image": "file",
+        "patient_id": "pid",
+        "view_position": "view",
+        "sex": "gender",
+        "age": "years",
+        "split": "part",
+    }
     index = open_index(tmp_path / "cases.csv", columns=columns, findings=["effusion"])
     assert [[str(cell) for cell in row] for row in index.iloc[:, 1:].to_numpy()] == [
-        ["007", "", "PA", "M", "61.0", "val", "1.0"], ["7", "", "LL", "F", "nan", "train", "nan"],
-    ]  # fmt: skip
+        ["007", "", "PA", "M", "61.0", "val", "1.0"],
+        ["7", "", "LL", "F", "nan", "train", "nan"],
+    ]
     assert index.columns[-1] == "Effusion"
 
 

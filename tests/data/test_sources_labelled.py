@@ -26,9 +26,13 @@ TRAIN = "train" if not hold_out(["patient00001"])[0] else "val"
 
 
 def _chexpert(folder, test=False):
-    for name in ("train/patient00001/study1/view1_frontal.jpg", "train/patient00001/study1/view2_lateral.jpg",
-                 "train/patient00002/study1/view1_frontal.jpg", "valid/patient64541/study1/view1_frontal.jpg",
-                 "test/patient64741/study1/view1_frontal.jpg"):  # fmt: skip
+    for name in (
+        "train/patient00001/study1/view1_frontal.jpg",
+        "train/patient00001/study1/view2_lateral.jpg",
+        "train/patient00002/study1/view1_frontal.jpg",
+        "valid/patient64541/study1/view1_frontal.jpg",
+        "test/patient64741/study1/view1_frontal.jpg",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
     small = "CheXpert-v1.0-small/"
@@ -271,8 +275,14 @@ def test_one_vote_is_enough_when_asked(tmp_path):
 
 
 def test_kaggles_vindr_counts_a_reader_once_however_many_boxes(tmp_path):
-    rows = ["x,Cardiomegaly,3,R1,1,2,3,4", "x,Cardiomegaly,3,R1,5,6,7,8", "x,No finding,14,R2,,,,",
-            "x,Cardiomegaly,3,R3,1,1,2,2", "y,No finding,14,R1,,,,", "y,Pulmonary fibrosis,13,R2,1,2,3,4"]  # fmt: skip
+    rows = [
+        "x,Cardiomegaly,3,R1,1,2,3,4",
+        "x,Cardiomegaly,3,R1,5,6,7,8",
+        "x,No finding,14,R2,,,,",
+        "x,Cardiomegaly,3,R3,1,1,2,2",
+        "y,No finding,14,R1,,,,",
+        "y,Pulmonary fibrosis,13,R2,1,2,3,4",
+    ]
     (tmp_path / "train.csv").write_text(
         "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n" + "\n".join(rows) + "\n"
     )

@@ -62,8 +62,10 @@ def test_files_with_names_that_are_not_utf8_are_stored_rejected_and_found_again(
     index = open_index(tmp_path / "in")
     store = build_store(index, tmp_path / "store", 8, workers, 0.5)
     assert [os.fsencode(name)[len(folder) + 1 :] for name in store.index["image"]] == [
-        b"=1+1.png", b"M\xfcller.png", b"a\nb.png",
-    ]  # fmt: skip
+        b"=1+1.png",
+        b"M\xfcller.png",
+        b"a\nb.png",
+    ]
     assert [os.fsencode(name)[len(folder) + 1 :] for name in store.rejected["image"]] == [b"bad\n\xff.png"]
     assert "the first is bad\\n\\xff.png: is not DICOM" in caplog.text
     for path in (tmp_path / "store").glob("*.csv"):
@@ -88,8 +90,12 @@ def test_a_store_holds_the_readable_images_in_order_and_lists_the_others(archive
     kept = [path for path in index["image"] if path not in set(store.rejected["image"])]
     assert store.index["image"].tolist() == kept
     assert {path.name for path in (tmp_path / "store").iterdir()} == {
-        "images.npy", "index.csv", "provenance.json", "rejected.csv", "sources.csv",
-    }  # fmt: skip
+        "images.npy",
+        "index.csv",
+        "provenance.json",
+        "rejected.csv",
+        "sources.csv",
+    }
 
 
 def test_a_store_says_what_it_was_made_of_and_with(archive, tmp_path):

@@ -19,9 +19,12 @@ def test_the_commands_of_the_page_run_from_top_to_bottom(tmp_path):
     assert len(commands) == 5
     for first, *rest in commands:
         done = subprocess.run(
-            [sys.executable, *PYTHON[first], *rest], cwd=tmp_path, capture_output=True, text=True,
+            [sys.executable, *PYTHON[first], *rest],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
         assert done.returncode == 0, f"{first} {rest}: {done.stderr}"
     assert {path.name for path in tmp_path.iterdir()} == {"archive", "store", "store-of-two"}
     assert "made store: 104 images of 64 x 64 pixels (0.4 MB)" in PAGE.read_text(encoding="utf-8")

@@ -35,8 +35,11 @@ def _rank(archive, folder, rank, world, *more):
     environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)}
     return subprocess.Popen(
         [*command, "--workers", "1", "--max-rejected", "0.2", *more],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def _ends(*processes):
@@ -80,11 +83,14 @@ def test_python_callers_on_every_rank_get_the_store(archive, whole, tmp_path):
     )
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     ends = _ends(*processes)
     assert ends[0][:2] == ends[1][:2], ends
 
@@ -113,8 +119,9 @@ def test_torchrun_builds_a_store(archive, whole, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "monai_simclr", "store"]
     done = subprocess.run(
         [*command, str(archive), "-o", str(tmp_path / "s"), "--size", "32", "--max-rejected", "0.2"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert _files(tmp_path / "s") == whole
 

@@ -19,10 +19,15 @@ def _batch(n=4, size=8):
 
 def _trainer(network, batch, loss=None, handlers=(), **kwargs):
     return ContrastiveTrainer(
-        device=torch.device("cpu"), max_epochs=2, train_data_loader=[batch, batch], network=network,
-        optimizer=torch.optim.SGD(network.parameters(), 0.01), loss_function=loss or NTXentLoss(0.5),
-        train_handlers=list(handlers), **kwargs,
-    )  # fmt: skip
+        device=torch.device("cpu"),
+        max_epochs=2,
+        train_data_loader=[batch, batch],
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01),
+        loss_function=loss or NTXentLoss(0.5),
+        train_handlers=list(handlers),
+        **kwargs,
+    )
 
 
 def _network():

@@ -32,9 +32,13 @@ def _network() -> nn.Module:
 def _trainer(network: nn.Module, **kwargs: object) -> ContrastiveTrainer:
     settings = {"loss_function": NTXentLoss(0.5), **kwargs}
     return ContrastiveTrainer(
-        device=torch.device("cpu"), max_epochs=2, train_data_loader=[_batch(), _batch()], network=network,
-        optimizer=torch.optim.SGD(network.parameters(), 0.01), **settings,
-    )  # fmt: skip
+        device=torch.device("cpu"),
+        max_epochs=2,
+        train_data_loader=[_batch(), _batch()],
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01),
+        **settings,
+    )
 
 
 def _dataset(form: type, rows: int = 12) -> StoreDataset:

@@ -26,13 +26,17 @@ def _runs(seed: int, gain: dict[str, list[float]], patients: int = 60, draws: in
     person = rng.normal(size=(patients, 1))[names]
     return [
         {
-            "arm": arm, "draw": draw, "fraction": fraction, "labels": labels, "patients": names,
+            "arm": arm,
+            "draw": draw,
+            "fraction": fraction,
+            "labels": labels,
+            "patients": names,
             "scores": strength * labels + person + rng.normal(size=labels.shape) / 2,
         }
         for arm, strengths in gain.items()
         for fraction, strength in zip((0.01, 0.1, 1.0), strengths, strict=True)
         for draw in range(draws)
-    ]  # fmt: skip
+    ]
 
 
 def test_holm_equals_the_steps_done_by_hand():

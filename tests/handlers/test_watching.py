@@ -39,10 +39,15 @@ def _run(
     network: nn.Module, handlers: list, loss: nn.Module | None = None, epochs: int = 2, data: object = None, **settings
 ):
     trainer = ContrastiveTrainer(
-        device=torch.device("cpu"), max_epochs=epochs, train_data_loader=data or [_batch(), _batch()], network=network,
-        optimizer=torch.optim.SGD(network.parameters(), 0.01), loss_function=loss or NTXentLoss(0.5),
-        train_handlers=handlers, **settings,
-    )  # fmt: skip
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=data or [_batch(), _batch()],
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01),
+        loss_function=loss or NTXentLoss(0.5),
+        train_handlers=handlers,
+        **settings,
+    )
     trainer.run()
     return trainer
 
@@ -174,9 +179,13 @@ def test_the_monitor_looks_at_training_steps_and_not_at_what_a_probe_embeds():
     network = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(16, 12)), nn.Linear(12, 2))
     monitor = ContrastiveMonitor(network[0])
     trainer = ContrastiveTrainer(
-        device=torch.device("cpu"), max_epochs=1, train_data_loader=[_batch(), _batch()], network=network,
-        optimizer=torch.optim.SGD(network.parameters(), 0.01), loss_function=NTXentLoss(0.5),
-    )  # fmt: skip
+        device=torch.device("cpu"),
+        max_epochs=1,
+        train_data_loader=[_batch(), _batch()],
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01),
+        loss_function=NTXentLoss(0.5),
+    )
 
     def probe() -> None:
         network.eval()
@@ -214,9 +223,11 @@ def test_mlflow_gets_the_same_through_monais_handler(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     flow = MLFlowHandler(
-        path_to_sqlite_uri(str(tmp_path / "runs.db")), tag_name="train_loss",
-        output_transform=from_engine(["loss"], first=True), close_on_complete=True,
-    )  # fmt: skip
+        path_to_sqlite_uri(str(tmp_path / "runs.db")),
+        tag_name="train_loss",
+        output_transform=from_engine(["loss"], first=True),
+        close_on_complete=True,
+    )
     client = flow.client
     _run(_network(), [ContrastiveMonitor(), Progress(), flow])
     experiment = client.get_experiment_by_name("monai_experiment")
@@ -337,9 +348,14 @@ def test_the_noise_of_a_step_is_a_function_of_seed_and_iteration():
     for before in (1, 2):
         torch.manual_seed(before)
         trainer = ContrastiveTrainer(
-            torch.device("cpu"), 1, [_batch()] * 3, _network(), torch.optim.SGD(_network().parameters(), 0.1),
-            NTXentLoss(), train_handlers=[KeyedNoise(7)],
-        )  # fmt: skip
+            torch.device("cpu"),
+            1,
+            [_batch()] * 3,
+            _network(),
+            torch.optim.SGD(_network().parameters(), 0.1),
+            NTXentLoss(),
+            train_handlers=[KeyedNoise(7)],
+        )
         trainer.add_event_handler(Events.ITERATION_STARTED, draw)
         trainer.run()
     assert all(first == second for first, second in seen.values())

@@ -43,10 +43,12 @@ def chests():
 def predicted(model, folder, output, **keep):
     dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
     evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), val_data_loader=DataLoader(dataset, batch_size=8),
-        network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS), prepare_batch=PrepareLabelled(),
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(dataset, batch_size=8),
+        network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS),
+        prepare_batch=PrepareLabelled(),
         decollate=False,
-    )  # fmt: skip
+    )
     infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep))
     return list(csv.DictReader((output / "predictions.csv").read_text(encoding="utf-8").splitlines()))
 

@@ -117,20 +117,26 @@ def test_the_pods_of_an_indexed_job_share_the_files_and_the_key(tmp_path):
         port = free.getsockname()[1]
     script = SCRIPTS["inference.yaml"].replace("WORLD_SIZE=64", "WORLD_SIZE=2")
     for before, now in (
-        ("inference-0.inference", "127.0.0.1"), ("29500", str(port)),
+        ("inference-0.inference", "127.0.0.1"),
+        ("29500", str(port)),
         ("exec python", f"exec {sys.executable} -W ignore"),
-        ("/data/dicom", str(dicom)), ("/data/predictions", str(tmp_path / "out")),
-    ):  # fmt: skip
+        ("/data/dicom", str(dicom)),
+        ("/data/predictions", str(tmp_path / "out")),
+    ):
         assert before in script
         script = script.replace(before, now)
     environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
     pods = [
         subprocess.Popen(
-            ["bash", "-c", script], cwd=bundle, env={**environment, "JOB_COMPLETION_INDEX": str(index)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            ["bash", "-c", script],
+            cwd=bundle,
+            env={**environment, "JOB_COMPLETION_INDEX": str(index)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for index in (1, 0)
-    ]  # fmt: skip
+    ]
     ends = [pod.communicate(timeout=200)[1] for pod in pods]
     assert [pod.returncode for pod in pods] == [0, 0], ends
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))

@@ -129,8 +129,10 @@ def test_a_logit_that_is_no_number_is_never_called_negative(tmp_path):
     assert [row["reason"] for row in rows] == ["", *["the network gave numbers that are not finite"] * 2]
     assert card.decisions(logits.numpy())[1] == [None, None]
     assert Calibratedd("pred", [1.0, 1.0], [-1.0, None])({"pred": logits})["pred_decision"].tolist() == [
-        [1, -1], [-1, -1], [1, -1]
-    ]  # fmt: skip
+        [1, -1],
+        [-1, -1],
+        [1, -1],
+    ]
     json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[2], parse_constant=pytest.fail)
 
 
@@ -172,8 +174,11 @@ def test_an_easy_finding_in_120_pictures_keeps_the_promised_specificity(pictures
     assert [row["reason"] for row in rows] == [""] * 30
     labels = store.index["Easy"].to_numpy()[90:]
     called = np.array([row["logits"][0] >= one.threshold for row in rows])
-    decided = [(bool(row["decisions"][0]), bool(call)) for row, call in zip(rows, called, strict=True)
-               if row["decisions"][0] is not None]  # fmt: skip
+    decided = [
+        (bool(row["decisions"][0]), bool(call))
+        for row, call in zip(rows, called, strict=True)
+        if row["decisions"][0] is not None
+    ]
     assert len(decided) > 20
     assert all(decision == call for decision, call in decided)
     assert 1 - called[labels == 0].mean() >= 0.90
@@ -183,9 +188,12 @@ def test_an_easy_finding_in_120_pictures_keeps_the_promised_specificity(pictures
 def _inferred(path, network, files, output) -> list[dict]:
     dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
     evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), val_data_loader=DataLoader(dataset, batch_size=7), network=network,
-        prepare_batch=PrepareLabelled(), decollate=False,
-    )  # fmt: skip
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(dataset, batch_size=7),
+        network=network,
+        prepare_batch=PrepareLabelled(),
+        decollate=False,
+    )
     infer(Run(str(output), SIZE, 0, torch.device("cpu")), path, evaluator, list(files), Keep())
     return json.loads((output / "predictions.json").read_text())["rows"]
 

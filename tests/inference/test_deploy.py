@@ -178,9 +178,13 @@ def test_a_probability_for_deploy_is_below_one_and_there_is_one_a_finding():
 def _deployed(model, study, *options, cwd=None):
     command = [sys.executable, "-W", "ignore", str(ROOT / "docs" / "how-to" / "deploy" / "app.py")]
     done = subprocess.run(
-        [*command, str(model), str(study), *options], capture_output=True, text=True, timeout=120, cwd=cwd,
+        [*command, str(model), str(study), *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])["probabilities"]
 

@@ -47,8 +47,13 @@ def phantom(tmp_path_factory):
 @pytest.fixture
 def row():
     n = len(NAMES)
-    return {"reason": "", "logits": [1.0] * n, "probabilities": [0.7] * n, "decisions": [1, 0, *[None] * (n - 2)],
-            "file_hash": "f"}  # fmt: skip
+    return {
+        "reason": "",
+        "logits": [1.0] * n,
+        "probabilities": [0.7] * n,
+        "decisions": [1, 0, *[None] * (n - 2)],
+        "file_hash": "f",
+    }
 
 
 def made_of(radiograph, row, card):
@@ -214,10 +219,13 @@ def test_one_code_has_one_meaning_and_long_ones_are_long_code_values(phantom, ro
 @pytest.mark.parametrize(
     "names",
     [
-        ("Enlarged Cardiomediastinum A", "Enlarged Cardiomediastinum B"), ("Nodule", "nodule", "NODULE"),
-        ("A-B", "A B", "A.B", "A+B"), ("Groesse", "Größe"), ("COVID-19", "COVID 19", "COVID_19"),
+        ("Enlarged Cardiomediastinum A", "Enlarged Cardiomediastinum B"),
+        ("Nodule", "nodule", "NODULE"),
+        ("A-B", "A B", "A.B", "A+B"),
+        ("Groesse", "Größe"),
+        ("COVID-19", "COVID 19", "COVID_19"),
     ],
-)  # fmt: skip
+)
 def test_no_two_names_share_a_code(names):
     assert len({code_of(name) for name in names}) == len(names)
 
@@ -285,8 +293,15 @@ def test_one_file_without_results_has_predictions_and_a_reason_in_its_row(card, 
     from monai_simclr.inference.tables import write_tables
 
     n = len(NAMES)
-    about = {"file_hash": "f", "patient_hash": "", "study_hash": "", "sop_instance_hash": "", "view_position": "PA",
-             "flags": "", "novelty": 0.5}  # fmt: skip
+    about = {
+        "file_hash": "f",
+        "patient_hash": "",
+        "study_hash": "",
+        "sop_instance_hash": "",
+        "view_position": "PA",
+        "flags": "",
+        "novelty": 0.5,
+    }
     predicted = {"logits": [1.0] * n, "probabilities": [0.7] * n, "decisions": [1] * n}
     write_tables([{**about, **predicted, "reason": "no DICOM results: x"}], card, tmp_path)
     (row,) = csv.DictReader((tmp_path / "predictions.csv").open(encoding="utf-8"))

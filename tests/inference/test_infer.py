@@ -62,9 +62,12 @@ def dicom(tmp_path):
 def _infer(model, folder, output, **keep):
     dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
     evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), val_data_loader=DataLoader(dataset, batch_size=4), network=_network(),
-        prepare_batch=PrepareLabelled(), decollate=False,
-    )  # fmt: skip
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(dataset, batch_size=4),
+        network=_network(),
+        prepare_batch=PrepareLabelled(),
+        decollate=False,
+    )
     infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep))
     return list(csv.DictReader((output / "predictions.csv").read_text().splitlines()))
 
@@ -171,8 +174,13 @@ def test_embeddings_are_kept_on_request_only(model, dicom, tmp_path):
 
 
 def test_nothing_that_is_left_behind_names_a_patient(model, dicom, tmp_path):
-    secrets = {"PatientName": "Zaphod^Beeblebrox", "PatientID": "ID-424242", "PatientBirthDate": "19420101",
-               "AccessionNumber": "ACC-777", "InstitutionName": "Milliways"}  # fmt: skip
+    secrets = {
+        "PatientName": "Zaphod^Beeblebrox",
+        "PatientID": "ID-424242",
+        "PatientBirthDate": "19420101",
+        "AccessionNumber": "ACC-777",
+        "InstitutionName": "Milliways",
+    }
     for record in list_radiographs(dicom):
         _change(record["image"], **secrets)
     _infer(model, dicom, tmp_path / "out", embeddings=True)

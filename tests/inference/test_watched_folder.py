@@ -48,9 +48,12 @@ def _one_key(monkeypatch):
 def _infer(model, folder, output, watch=0.0, **keep):
     dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
     evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), val_data_loader=DataLoader(dataset, batch_size=4), prepare_batch=PrepareLabelled(),
-        network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS), decollate=False,
-    )  # fmt: skip
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(dataset, batch_size=4),
+        prepare_batch=PrepareLabelled(),
+        network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS),
+        decollate=False,
+    )
     infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep), watch)
     return evaluator
 
@@ -148,10 +151,14 @@ def test_renamed_and_deleted_files_leave_the_rows_of_what_was_read(model, files,
     folder = tmp_path / "in"
     first, second = _arrive(files[0], folder / "a.dcm"), _arrive(files[1], folder / "b.dcm")
     _watch(
-        model, folder, tmp_path / "out", monkeypatch,
-        lambda: (first.rename(folder / "c.dcm"), second.unlink()), lambda: _arrive(files[2], folder / "d.dcm"),
+        model,
+        folder,
+        tmp_path / "out",
+        monkeypatch,
+        lambda: (first.rename(folder / "c.dcm"), second.unlink()),
+        lambda: _arrive(files[2], folder / "d.dcm"),
         paths=True,
-    )  # fmt: skip
+    )
     rows = {Path(row["path"]).name: row for row in _rows(tmp_path / "out").values()}
     assert sorted(rows) == ["a.dcm", "b.dcm", "c.dcm", "d.dcm"]
     assert {row["reason"] for row in rows.values()} == {""}
@@ -198,8 +205,14 @@ def test_an_empty_a_missing_and_an_emptied_folder_do_not_end_the_watch(model, fi
         for path in folder.iterdir():
             path.unlink()
 
-    steps = [lambda: _arrive(files[0], folder / "a.dcm"), away, lambda: None, back, emptied,
-             lambda: _arrive(files[2], folder / "c.dcm")]  # fmt: skip
+    steps = [
+        lambda: _arrive(files[0], folder / "a.dcm"),
+        away,
+        lambda: None,
+        back,
+        emptied,
+        lambda: _arrive(files[2], folder / "c.dcm"),
+    ]
     _watch(model, folder, tmp_path / "out", monkeypatch, *steps)
     assert len(_rows(tmp_path / "out")) == 3
     assert caplog.text.count("the watched folder cannot be listed") == 1

@@ -13,10 +13,12 @@ RESNETS = {"resnet18": (2, [2, 2, 2, 2]), "resnet50": (3, [3, 4, 6, 3])}
 
 def _norm(name, channels):
     return {
-        f"{name}.weight": torch.rand(channels), f"{name}.bias": torch.rand(channels),
-        f"{name}.running_mean": torch.rand(channels), f"{name}.running_var": torch.rand(channels) + 0.5,
+        f"{name}.weight": torch.rand(channels),
+        f"{name}.bias": torch.rand(channels),
+        f"{name}.running_mean": torch.rand(channels),
+        f"{name}.running_var": torch.rand(channels) + 0.5,
         f"{name}.num_batches_tracked": torch.tensor(7),
-    }  # fmt: skip
+    }
 
 
 def _conv(name, out, into, size):

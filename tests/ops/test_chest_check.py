@@ -49,12 +49,18 @@ def test_a_mirror_image_passes(chests):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda x: x.rot90(1, (-2, -1)), lambda x: x.rot90(2, (-2, -1)), lambda x: x.rot90(3, (-2, -1)),
-        lambda x: x.flip(-2), lambda x: x.transpose(-2, -1), lambda x: 1 - x, lambda x: 1 - x.rot90(2, (-2, -1)),
-        lambda x: x[..., 8:48, 20:60], lambda x: x[..., 50:90, 60:100],
+        lambda x: x.rot90(1, (-2, -1)),
+        lambda x: x.rot90(2, (-2, -1)),
+        lambda x: x.rot90(3, (-2, -1)),
+        lambda x: x.flip(-2),
+        lambda x: x.transpose(-2, -1),
+        lambda x: 1 - x,
+        lambda x: 1 - x.rot90(2, (-2, -1)),
+        lambda x: x[..., 8:48, 20:60],
+        lambda x: x[..., 50:90, 60:100],
     ],
     ids=["90", "180", "270", "upside down", "transposed", "inverted", "inverted, 180", "apex", "basis"],
-)  # fmt: skip
+)
 def test_a_spoiled_chest_is_stopped(spoil, chests):
     assert flagged(spoil(chests)) >= 0.95
 
@@ -80,13 +86,22 @@ def test_photographs_are_stopped():
 
 def test_real_chests_pass_and_the_same_ones_spoiled_do_not(cxr):
     """In part patients that the numbers were fitted on: benchmarks/chests.py scores the others."""
-    paths = [*sorted(cxr.glob("nih/images/*.png"))[::12], *sorted(cxr.glob("kermany/images/*/*.jpeg"))[::20],
-             *sorted(cxr.glob("hannover/images_square/*.png"))[::2]]  # fmt: skip
+    paths = [
+        *sorted(cxr.glob("nih/images/*.png"))[::12],
+        *sorted(cxr.glob("kermany/images/*/*.jpeg"))[::20],
+        *sorted(cxr.glob("hannover/images_square/*.png"))[::2],
+    ]
     planes = [cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (224, 224)) for path in paths]
     images = torch.from_numpy(np.stack(planes))[:, None].float()
     assert flagged(images) <= 0.02
-    for spoiled in (images.rot90(1, (-2, -1)), images.rot90(2, (-2, -1)), images.rot90(3, (-2, -1)), 255 - images,
-                    images[..., 20:90, 30:100], images[..., 90:160, 120:190]):  # fmt: skip
+    for spoiled in (
+        images.rot90(1, (-2, -1)),
+        images.rot90(2, (-2, -1)),
+        images.rot90(3, (-2, -1)),
+        255 - images,
+        images[..., 20:90, 30:100],
+        images[..., 90:160, 120:190],
+    ):
         assert flagged(spoiled) >= 0.95
 
 

@@ -72,9 +72,12 @@ def test_no_number_is_ever_read_back_from_the_device(dtype):
     assert (out.shape, out.dtype, out.device.type) == ((5, 1, 48, 48), dtype, "meta")
     limits, matrices = np.arange(1.0, 6), np.zeros((5, 2, 3))
     for result in (
-        clahe_on_device(images, limits), blur_on_device(images, limits), adjust_on_device(images, limits),
-        warp_on_device(images, matrices, (64, 64)), ops.window(images, 0.5, limits),
-    ):  # fmt: skip
+        clahe_on_device(images, limits),
+        blur_on_device(images, limits),
+        adjust_on_device(images, limits),
+        warp_on_device(images, matrices, (64, 64)),
+        ops.window(images, 0.5, limits),
+    ):
         assert result.shape == images.shape
 
 

@@ -195,9 +195,12 @@ def test_look_samples_a_ramp_where_the_box_says():
 def test_a_box_that_runs_away_ends_in_distrust():
     n = 3
     far = LungCascade(
-        margins=np.zeros(n), weights=np.zeros((n, N_FEATURES, 4), np.float32), biases=np.full((n, 4), 5, np.float32),
-        fit_weights=np.zeros(N_FEATURES, np.float32), fit_bias=1.0,
-    )  # fmt: skip
+        margins=np.zeros(n),
+        weights=np.zeros((n, N_FEATURES, 4), np.float32),
+        biases=np.full((n, 4), 5, np.float32),
+        fit_weights=np.zeros(N_FEATURES, np.float32),
+        fit_bias=1.0,
+    )
     box, fit = far.locate(np.random.RandomState(0).rand(40, 40).astype(np.float32))
     assert fit == 0
     assert box.max() <= 1
@@ -247,8 +250,11 @@ def test_a_located_box_with_its_margin_keeps_real_lungs(cxr):
         ("kermany/images/*", "kermany/lung_masks"),
         ("hannover/images_square", "hannover/lung_masks"),
     ):
-        pairs = [(path, found) for path in sorted((cxr / masks).glob("*.png"))[::8]
-                 for found in cxr.glob(f"{images}/{path.stem}.*")]  # fmt: skip
+        pairs = [
+            (path, found)
+            for path in sorted((cxr / masks).glob("*.png"))[::8]
+            for found in cxr.glob(f"{images}/{path.stem}.*")
+        ]
         truth = np.stack([cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) == 255 for mask, _ in pairs])
         pixels = np.stack([cv2.imread(str(image), cv2.IMREAD_GRAYSCALE) for _, image in pairs])
         boxes = ops.locate_lungs(torch.from_numpy(pixels)[:, None]).boxes

@@ -16,8 +16,21 @@ from monai_simclr.report import Material, gather, write_report
 from monai_simclr.runtime.metrics import write_metrics
 
 EVIL = "<script>alert('x')</script>"
-SECTIONS = ["runs", "confounders", "scores", "calibration", "subgroups", "few-labels", "map", "clusters", "sheets",
-            "training", "results", "checklist", "versions"]  # fmt: skip
+SECTIONS = [
+    "runs",
+    "confounders",
+    "scores",
+    "calibration",
+    "subgroups",
+    "few-labels",
+    "map",
+    "clusters",
+    "sheets",
+    "training",
+    "results",
+    "checklist",
+    "versions",
+]
 
 
 class _Page(HTMLParser):
@@ -160,8 +173,17 @@ def _browser() -> str:
 
 
 def _visit(page: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [_browser(), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
-               "--enable-logging=stderr", "--v=0", *arguments, page.as_uri()]  # fmt: skip
+    command = [
+        _browser(),
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={folder / 'profile'}",
+        "--enable-logging=stderr",
+        "--v=0",
+        *arguments,
+        page.as_uri(),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

@@ -68,8 +68,9 @@ def test_the_summary_has_a_row_for_each_arm_and_fraction_and_says_what_was_left_
 
 
 def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an_arm(ground, capsys):
-    study = _study(ground, "few", fractions=(0.05, 0.1), draws=2, arms=("random_frozen", "frozen"),
-                   reference="random_frozen")  # fmt: skip
+    study = _study(
+        ground, "few", fractions=(0.05, 0.1), draws=2, arms=("random_frozen", "frozen"), reference="random_frozen"
+    )
     metrics = read_metrics(run_study(study))
     gain = pd.read_csv(study.output_dir / "few_label_gain.csv")
     assert gain["finding"].tolist() == ["macro mean", *FINDINGS]
@@ -82,8 +83,20 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     assert sentence in capsys.readouterr().out
     page = write_report(study.output_dir / "report.html", title="few", notice="", material=gather([study.output_dir]))
     assert f"<p>{sentence}.</p>" in page.read_text()
-    once = read_metrics(summarize(_study(ground, "few", fractions=(0.05, 0.1), draws=1, reference="random_frozen",
-                                         arms=("random_frozen", "frozen")), 40, {}))  # fmt: skip
+    once = read_metrics(
+        summarize(
+            _study(
+                ground,
+                "few",
+                fractions=(0.05, 0.1),
+                draws=1,
+                reference="random_frozen",
+                arms=("random_frozen", "frozen"),
+            ),
+            40,
+            {},
+        )
+    )
     assert once["values"]["few_label_gain"][0]["sentence"].endswith("over test patients, one draw of labels only")
 
 
@@ -195,10 +208,30 @@ def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
     path = ground / "other.pt"
     torch.save(encoder("resnet10", 0.125).state_dict(), path)
     bundle, archive, out = (str(ground / name) for name in ("bundle", "phantoms", "given"))
-    arguments = ["study", bundle, "--dataset-dir", archive, "-o", out,
-                 "--fractions", "100", "--draws", "1", "--arms", "scratch,finetuned", "--arm", f"other={path}",
-                 "--iterations", "4", "--set", "layer_decay=0.5", "--set", "balance=class_weights",
-                 "--set", "other:learning_rate=0.002"]  # fmt: skip
+    arguments = [
+        "study",
+        bundle,
+        "--dataset-dir",
+        archive,
+        "-o",
+        out,
+        "--fractions",
+        "100",
+        "--draws",
+        "1",
+        "--arms",
+        "scratch,finetuned",
+        "--arm",
+        f"other={path}",
+        "--iterations",
+        "4",
+        "--set",
+        "layer_decay=0.5",
+        "--set",
+        "balance=class_weights",
+        "--set",
+        "other:learning_rate=0.002",
+    ]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     table = pd.read_csv(ground / "given" / "table.csv")

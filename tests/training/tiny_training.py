@@ -37,9 +37,13 @@ from monai_simclr.transforms.drawing import DrawViewsd
 IMAGES, BATCH, EPOCHS = 50, 8, 3
 STEPS = IMAGES // BATCH * EPOCHS
 EVENTS = (
-    Events.GET_BATCH_COMPLETED, Events.ITERATION_STARTED, IterationEvents.FORWARD_COMPLETED,
-    IterationEvents.BACKWARD_COMPLETED, IterationEvents.MODEL_COMPLETED, Events.ITERATION_COMPLETED,
-)  # fmt: skip
+    Events.GET_BATCH_COMPLETED,
+    Events.ITERATION_STARTED,
+    IterationEvents.FORWARD_COMPLETED,
+    IterationEvents.BACKWARD_COMPLETED,
+    IterationEvents.MODEL_COMPLETED,
+    Events.ITERATION_COMPLETED,
+)
 SMALL = 32
 
 
@@ -87,19 +91,33 @@ def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[Cont
     schedule = warmup_cosine(optimizer, 4, len(batches) * EPOCHS)
     progress, monitor = Progress(), ContrastiveMonitor(model[4])
     objects = {
-        "network": trained, "optimizer": optimizer, "schedule": schedule, "progress": progress, "monitor": monitor
-    }  # fmt: skip
+        "network": trained,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "progress": progress,
+        "monitor": monitor,
+    }
     identity = {"dataset": dataset.fingerprint, "batch_size": setting.batch, "seed": 3, **setting.identity}
     checkpoint = Checkpoint(setting.folder / "checkpoints", objects, identity, every_iterations=4)
     guard = StopOnNonFinite(setting.folder / "nonfinite.json", checkpoint.save_before_step)
     made = ContrastiveTrainer(
-        torch.device("cpu"), EPOCHS, batches, trained, optimizer, NTXentLoss(0.2), precision="float32",
+        torch.device("cpu"),
+        EPOCHS,
+        batches,
+        trained,
+        optimizer,
+        NTXentLoss(0.2),
+        precision="float32",
         prepare_batch=PrepareTwoViews(transform=views("default", SMALL) if on_device else None),
         train_handlers=[
-            checkpoint, guard, KeyedNoise(3), LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
-            monitor, progress,
+            checkpoint,
+            guard,
+            KeyedNoise(3),
+            LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
+            monitor,
+            progress,
         ],
-    )  # fmt: skip
+    )
     return made, checkpoint
 
 

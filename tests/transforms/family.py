@@ -53,10 +53,13 @@ def public() -> set[str]:
     """Names of our array transforms, as `monai_simclr.transforms` exports them."""
     base = (transforms.Operation, transforms.RandOperation, transforms.MultiView)
     return {
-        name for name, kind in vars(transforms).items()
-        if inspect.isclass(kind) and issubclass(kind, Transform) and kind not in base
+        name
+        for name, kind in vars(transforms).items()
+        if inspect.isclass(kind)
+        and issubclass(kind, Transform)
+        and kind not in base
         and not name.endswith(("d", "D", "Dict"))
-    }  # fmt: skip
+    }
 
 
 def pixels(dtype: str = "float32", count: int = 4, channels: int = 1, size: int = 64) -> np.ndarray:
@@ -99,19 +102,24 @@ def layouts(image: np.ndarray) -> dict[str, Any]:
     locked.flags.writeable = False
     shape, row = image.shape, image[..., :1, :].copy()
     arrays = {
-        "transposed": np.swapaxes(swapped, -1, -2), "strided": wide[..., ::2, ::2],
+        "transposed": np.swapaxes(swapped, -1, -2),
+        "strided": wide[..., ::2, ::2],
         "channel last": np.moveaxis(last, -1, -3),
-    }  # fmt: skip
+    }
     tensors = {f"tensor, {name}": torch.from_numpy(each.copy(order="K")) for name, each in arrays.items()}
     tensors["tensor, strided"] = torch.from_numpy(wide)[..., ::2, ::2]
     tensors["tensor, expanded"] = torch.from_numpy(row).expand(shape)
     if image.ndim == 4:
         tensors["channels_last"] = torch.from_numpy(image.copy()).contiguous(memory_format=torch.channels_last)
     return {
-        **arrays, "negative strides": image[..., ::-1, ::-1].copy()[..., ::-1, ::-1], "read-only": locked,
-        "broadcast": np.broadcast_to(row, shape), "other byte order": image.astype(image.dtype.newbyteorder(">")),
-        **tensors, **{name.replace("tensor", "MetaTensor"): MetaTensor(each) for name, each in tensors.items()},
-    }  # fmt: skip
+        **arrays,
+        "negative strides": image[..., ::-1, ::-1].copy()[..., ::-1, ::-1],
+        "read-only": locked,
+        "broadcast": np.broadcast_to(row, shape),
+        "other byte order": image.astype(image.dtype.newbyteorder(">")),
+        **tensors,
+        **{name.replace("tensor", "MetaTensor"): MetaTensor(each) for name, each in tensors.items()},
+    }
 
 
 def copy_of(image: Any) -> torch.Tensor:

@@ -63,9 +63,16 @@ edges = st.tuples(*[st.floats(-0.5, 1.5)] * 4).map(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    height=st.integers(1, 70), width=st.integers(1, 70), box=edges, bound=st.floats(0, 1), tries=st.integers(1, 4),
-    low=st.floats(0.001, 1), high=st.floats(0, 1), ratio=st.floats(1, 10), seed=st.integers(0, 2**31),
-)  # fmt: skip
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    box=edges,
+    bound=st.floats(0, 1),
+    tries=st.integers(1, 4),
+    low=st.floats(0.001, 1),
+    high=st.floats(0, 1),
+    ratio=st.floats(1, 10),
+    seed=st.integers(0, 2**31),
+)
 def test_no_crop_ever_keeps_less_than_the_bound(height, width, box, bound, tries, low, high, ratio, seed):
     """Odd sizes, tiny images, boxes partly or wholly outside the image, any bound, few tries."""
     crop = RandLungPreservingCrop((low, low + high * (1 - low)), bound, (1 / ratio, ratio), "prior", tries)

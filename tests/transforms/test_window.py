@@ -56,9 +56,12 @@ def test_the_window_of_a_file_that_monais_reader_loaded_is_pydicoms(tmp_path, fu
 
 @pytest.mark.parametrize(
     "names",
-    [("window_center", "window_width", "voi_lut_function"), ("WindowCenter", "WindowWidth", "VOILUTFunction"),
-     ("0028|1050", "0028|1051", "0028|1056")],
-)  # fmt: skip
+    [
+        ("window_center", "window_width", "voi_lut_function"),
+        ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+        ("0028|1050", "0028|1051", "0028|1056"),
+    ],
+)
 def test_the_window_is_found_under_the_names_that_readers_use(names):
     values = torch.linspace(0, 4000, 50).view(1, 5, 10)
     for center, width in ((1000.0, 2000.0), ("1000\\7", "2000\\9"), ([1000.0, 7.0], [2000.0, 9.0])):

@@ -75,10 +75,13 @@ class RadiographApplication(Application):
         # the context loads a file; it would take a folder for a model that it cannot run, so the operator loads that
         context = AppContext({"model": str(self.model if self.model.is_file() else self.model / "no model of its own")})
         model = MonaiBundleInferenceOperator(
-            self, app_context=context, bundle_path=self.model, name="model",
+            self,
+            app_context=context,
+            bundle_path=self.model,
+            name="model",
             input_mapping=[IOMapping(IMAGE, Image, IOType.IN_MEMORY)],
             output_mapping=[IOMapping(PRED, dict, IOType.IN_MEMORY)],
-        )  # fmt: skip
+        )
         self.answer = Answer(self, name="answer")
         self.add_flow(loader, selector, {("dicom_study_list", "dicom_study_list")})
         self.add_flow(selector, reader, {(SERIES, SERIES)})

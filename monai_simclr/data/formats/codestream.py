@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Frame", "jpeg2000_frame", "jpeg_frame"]
-
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 
 

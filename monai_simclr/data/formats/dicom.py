@@ -16,8 +16,6 @@ from monai_simclr.data.formats.dicom_pixels import decode_pixels
 from monai_simclr.data.formats.orientation import turned
 from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, meta_of
 
-__all__ = ["read_dicom"]
-
 
 def read_dicom(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
     """Read a DICOM Part 10 file with one gray radiograph.

@@ -10,34 +10,100 @@ import pydicom
 from monai_simclr.data.formats.dicom_tags import texts, tolerant_items
 from monai_simclr.data.formats.exam_words import View, is_placeholder, part_in, view_in
 
-__all__ = ["EXAM_TAGS", "Exam", "exam_of"]
-
 _DESCRIPTIONS = (
-    "AcquisitionDeviceProcessingDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription",
+    "AcquisitionDeviceProcessingDescription",
+    "SeriesDescription",
+    "ProtocolName",
+    "PerformedProcedureStepDescription",
     "StudyDescription",
-)  # fmt: skip
+)
 EXAM_TAGS = (
-    "ViewPosition", "ViewCodeSequence", "PatientOrientation", "BodyPartExamined", "AnatomicRegionSequence",
+    "ViewPosition",
+    "ViewCodeSequence",
+    "PatientOrientation",
+    "BodyPartExamined",
+    "AnatomicRegionSequence",
     *_DESCRIPTIONS,
-)  # fmt: skip
+)
 
 # PS3.16 CID 4010, SNOMED CT and, of older files, SNOMED RT
 _VIEWS = {
     **dict.fromkeys(("399348003", "R-10206"), View("AP", "frontal")),
     **dict.fromkeys(("272479007", "R-40888", "399346004", "R-10214"), View("PA", "frontal")),
     **dict.fromkeys(("399033003", "R-10202"), View("", "frontal")),
-    **dict.fromkeys(("399067008", "R-102CD", "399173006", "R-10236", "399198007", "R-10232", "399352003", "R-10228",
-                     "399260004", "R-10224", "399348001"), View("LL", "lateral")),
-    **dict.fromkeys(("399182000", "R-102C1", "399135007", "R-10220", "399356000", "R-40985", "399006002", "R-10212",
-                     "399038007", "R-10210", "399236003", "R-10234", "399184004", "R-10238", "399312000", "R-10208",
-                     "399059000", "R-10216", "399160007", "R-10204"), View("", "oblique")),
-}  # fmt: skip
+    **dict.fromkeys(
+        (
+            "399067008",
+            "R-102CD",
+            "399173006",
+            "R-10236",
+            "399198007",
+            "R-10232",
+            "399352003",
+            "R-10228",
+            "399260004",
+            "R-10224",
+            "399348001",
+        ),
+        View("LL", "lateral"),
+    ),
+    **dict.fromkeys(
+        (
+            "399182000",
+            "R-102C1",
+            "399135007",
+            "R-10220",
+            "399356000",
+            "R-40985",
+            "399006002",
+            "R-10212",
+            "399038007",
+            "R-10210",
+            "399236003",
+            "R-10234",
+            "399184004",
+            "R-10238",
+            "399312000",
+            "R-10208",
+            "399059000",
+            "R-10216",
+            "399160007",
+            "R-10204",
+        ),
+        View("", "oblique"),
+    ),
+}
 # PS3.16 CID 4031 and 4033: whatever has the lungs in it
 _CHESTS = {
-    "51185008", "T-D3000", "816094009", "43799004", "T-D3050", "302551006", "39607008", "T-28000", "86598002",
-    "T-280A0", "955009", "T-26000", "113197003", "T-11300", "80891009", "T-32000", "72410000", "T-D3300", "416319003",
-    "R-FAB54", "416550000", "R-FAB55", "417437006", "R-FAB52", "416152001", "R-FAB53", "416775004", "R-FAB56",
-}  # fmt: skip
+    "51185008",
+    "T-D3000",
+    "816094009",
+    "43799004",
+    "T-D3050",
+    "302551006",
+    "39607008",
+    "T-28000",
+    "86598002",
+    "T-280A0",
+    "955009",
+    "T-26000",
+    "113197003",
+    "T-11300",
+    "80891009",
+    "T-32000",
+    "72410000",
+    "T-D3300",
+    "416319003",
+    "R-FAB54",
+    "416550000",
+    "R-FAB55",
+    "417437006",
+    "R-FAB52",
+    "416152001",
+    "R-FAB53",
+    "416775004",
+    "R-FAB56",
+}
 _SIDES, _ENDS = "LR", "HF"
 
 

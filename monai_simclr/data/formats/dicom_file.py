@@ -19,23 +19,50 @@ from monai_simclr.data.formats.dicom_tags import name_of, text
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError
 from monai_simclr.runtime.files import open_regular
 
-__all__ = ["DicomHeader", "open_dicom", "read_header"]
-
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, integer
 _DEEPEST = 16  # sequences within sequences
 _LONG = 2**20  # bytes of a value that a whole header leaves out: overlays, vendors' private pictures
 _KNOWN = (
     *EXAM_TAGS,
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality", "PresentationIntentType",
-    "DirectoryRecordSequence", "PatientID", "IssuerOfPatientID", "PatientSex", "PatientAge", "Manufacturer",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "Modality",
+    "PresentationIntentType",
+    "DirectoryRecordSequence",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientSex",
+    "PatientAge",
+    "Manufacturer",
     "ManufacturerModelName",
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape",
-    "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth",
-    "WindowCenterWidthExplanation", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "PresentationLUTShape",
+    "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    "VOILUTFunction",
+    "WindowCenter",
+    "WindowWidth",
+    "WindowCenterWidthExplanation",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
     "BurnedInAnnotation",
-)  # fmt: skip
+)
 """All that anything here asks of a radiograph, so that nothing else is read: vendors' private data can be large."""
 
 
@@ -131,9 +158,13 @@ def _data_set(stream: MeteredStream, syntax: UID, whole: bool) -> pydicom.Datase
     wanted = None if whole else [tag for tag in map(tag_for_keyword, _KNOWN) if tag is not None]
     deflated = syntax == DeflatedExplicitVRLittleEndian
     data = read_dataset(
-        cast(BinaryIO, stream), syntax.is_implicit_VR and not deflated, syntax.is_little_endian,
-        stop_when=lambda tag, vr, length: tag in _PIXELS, defer_size=_LONG if whole else None, specific_tags=wanted,
-    )  # fmt: skip
+        cast(BinaryIO, stream),
+        syntax.is_implicit_VR and not deflated,
+        syntax.is_little_endian,
+        stop_when=lambda tag, vr, length: tag in _PIXELS,
+        defer_size=_LONG if whole else None,
+        specific_tags=wanted,
+    )
     for element in [element for element in data.values() if _is_left_out(element)]:
         data.pop(element.tag)  # `del` would read it first
     return data

@@ -10,8 +10,6 @@ import pydicom
 from monai_simclr.data.formats.dicom_tags import numbers, texts
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError
 
-__all__ = ["SPACINGS", "orientation_of", "spacing_of", "steps_of"]
-
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _UP_OR_DOWN, _SIDEWAYS = "HF", "LRAP"
 

@@ -20,8 +20,6 @@ from monai_simclr.data.formats.dicom_voi import Shown, ValueRange, show_values
 from monai_simclr.data.formats.scaling import histogram, look_up, patterns, percentile_range, spread
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError, ReaderSettings
 
-__all__ = ["GrayTable", "gray_table"]
-
 
 @dataclass(frozen=True)
 class GrayTable:

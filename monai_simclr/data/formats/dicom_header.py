@@ -11,8 +11,6 @@ from monai_simclr.data.formats.dicom_file import DicomHeader
 from monai_simclr.data.formats.dicom_tags import code, name_of, numbers, texts, whole
 from monai_simclr.data.radiograph import RadiographError, ReaderSettings, check_pixels, check_shape
 
-__all__ = ["PixelLayout", "check_header", "is_for_processing", "is_radiograph"]
-
 _MODALITIES = ("CR", "DX", "RG", "PX")
 _UNTOLD = ("", "OT", "SC")
 """What stands in Modality where it is taken away or unknown: then the class says what the file is."""

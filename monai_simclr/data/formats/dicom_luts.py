@@ -11,8 +11,6 @@ import pydicom
 from monai_simclr.data.formats.dicom_tags import name_of, numbers
 from monai_simclr.data.radiograph import RadiographError
 
-__all__ = ["LookupTable", "lookup_table", "window_values"]
-
 
 @dataclass(frozen=True)
 class LookupTable:

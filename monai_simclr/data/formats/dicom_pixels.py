@@ -20,8 +20,6 @@ from monai_simclr.data.formats.dicom_tags import code, name_of
 from monai_simclr.data.formats.rle import decode_rle
 from monai_simclr.data.radiograph import RadiographError
 
-__all__ = ["decode_pixels"]
-
 _JPEG = ("pillow", "pylibjpeg")  # 8 bits
 _LOSSLESS = ("gdcm", "pylibjpeg")
 _LS = ("pyjpegls", "pylibjpeg", "gdcm")
@@ -88,11 +86,17 @@ def decode_pixels(path: Path, header: DicomHeader, layout: PixelLayout) -> np.nd
 def _options(layout: PixelLayout, vr: str) -> dict[str, Any]:
     """The Image Pixel Module as pydicom's decoders take it beside a buffer."""
     return {
-        "rows": layout.rows, "columns": layout.columns, "samples_per_pixel": 1, "number_of_frames": 1,
-        "bits_allocated": layout.bits_allocated, "bits_stored": layout.bits_stored,
-        "pixel_representation": int(layout.signed), "pixel_keyword": "PixelData", "pixel_vr": vr,
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": layout.bits_allocated,
+        "bits_stored": layout.bits_stored,
+        "pixel_representation": int(layout.signed),
+        "pixel_keyword": "PixelData",
+        "pixel_vr": vr,
         "photometric_interpretation": layout.photometric_interpretation,
-    }  # fmt: skip
+    }
 
 
 def _read_element(path: Path, header: DicomHeader, n_bytes: int) -> tuple[bytes, str]:
@@ -191,6 +195,7 @@ def _check_frame(path: Path, syntax: UID, layout: PixelLayout, found: Frame) -> 
         )
     if not 2 <= found.precision <= layout.bits_allocated:
         raise RadiographError(
-            path, f"has damaged pixels: the codestream has {found.precision} bits, {name_of('BitsAllocated')} is "
+            path,
+            f"has damaged pixels: the codestream has {found.precision} bits, {name_of('BitsAllocated')} is "
             f"{layout.bits_allocated}",
-        )  # fmt: skip
+        )

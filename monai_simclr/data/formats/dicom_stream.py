@@ -9,8 +9,6 @@ from typing import BinaryIO
 
 from monai_simclr.data.radiograph import RadiographError
 
-__all__ = ["Budget", "InflatedStream", "MeteredStream"]
-
 _MOST_INFLATED = 64 * 2**20  # before the pixels
 _AFTER = 2**20  # after the pixels: padding, signatures
 _MOST_READS = 50_000  # a radiograph's header takes one to three thousand; this is half a second

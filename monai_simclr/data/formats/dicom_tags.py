@@ -14,8 +14,6 @@ from pydicom.multival import MultiValue
 
 from monai_simclr.data.radiograph import RadiographError
 
-__all__ = ["code", "items", "name_of", "number", "numbers", "text", "texts", "tolerant_items", "whole"]
-
 _CODE = re.compile(r"[A-Z0-9_. -]{0,16}")  # PS3.5 6.2: Code String, and UIDs of our own messages
 
 

@@ -15,8 +15,6 @@ from monai_simclr.data.formats.dicom_tags import items, name_of, numbers, texts
 from monai_simclr.data.formats.scaling import percentile_range, spread
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError, ReaderSettings
 
-__all__ = ["Shown", "ValueRange", "show_values"]
-
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 

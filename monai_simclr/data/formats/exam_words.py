@@ -6,8 +6,6 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-__all__ = ["View", "is_placeholder", "part_in", "view_in"]
-
 
 class View(NamedTuple):
     """How the beam went through a patient.
@@ -24,7 +22,7 @@ class View(NamedTuple):
 _DECUBITUS = re.compile(
     r"\b(?:(?:LEFT|RIGHT|LT|RT|L|R) )?LAT(?:ERAL\w{0,2})? DECUB\w*"
     r"|(?<!DORSAL )(?<!VENTRAL )\bDECUB\w*(?: LAT(?:ERAL\w{0,2})?)?\b|\b[LR]LD(?:ECUB\w*)?\b|\bSEITENLAGE\b"
-)  # fmt: skip
+)
 _PA = re.compile(r"\bPA\b|\bPOSTER(?:O|IOR|IORE) ?(?:TO )?ANTERI\w*|\bDORSO ?VENTRAL\w*")
 _AP = re.compile(r"\bAP\b|\bANTER(?:O|IOR|IORE) ?(?:TO )?POSTERI\w*|\bVENTRO ?DORSAL\w*")
 _LATERAL = re.compile(

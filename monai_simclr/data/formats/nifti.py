@@ -21,8 +21,6 @@ from monai_simclr.data.radiograph import (
     meta_of,
 )
 
-__all__ = ["is_nifti", "nifti_facts", "read_nifti"]
-
 _GZIP = b"\x1f\x8b"
 _UNITS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _HEAD = 540  # bytes of the longer, the NIfTI-2 header
@@ -100,9 +98,13 @@ def nifti_facts(path: Path, file: BinaryIO) -> dict[str, str | int]:
     sides = [length for length in shape if length != 1]
     columns, rows, *others = [*sides, 1, 1][: max(2, len(sides))]
     return {
-        "format": "NIfTI", "bits": 8 * dtype.itemsize, "rows": int(rows), "columns": int(columns),
-        "frames": int(math.prod(others)), "samples": 1,
-    }  # fmt: skip
+        "format": "NIfTI",
+        "bits": 8 * dtype.itemsize,
+        "rows": int(rows),
+        "columns": int(columns),
+        "frames": int(math.prod(others)),
+        "samples": 1,
+    }
 
 
 def _content(path: Path, content: bytes, max_bytes: int) -> bytes:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["EXIF", "turned"]
-
 EXIF = {
-    2: "mirrored", 3: "flipped mirrored", 4: "flipped", 5: "transposed", 6: "transposed mirrored",
-    7: "transposed flipped mirrored", 8: "transposed flipped",
-}  # fmt: skip
+    2: "mirrored",
+    3: "flipped mirrored",
+    4: "flipped",
+    5: "transposed",
+    6: "transposed mirrored",
+    7: "transposed flipped mirrored",
+    8: "transposed flipped",
+}
 """What makes a picture upright, by its EXIF (and TIFF) Orientation, tag 274; 1 and others: nothing."""
 
 _STEPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

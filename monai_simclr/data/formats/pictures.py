@@ -22,8 +22,6 @@ from monai_simclr.data.radiograph import (
     meta_of,
 )
 
-__all__ = ["picture_facts", "read_picture"]
-
 _FORMATS = ("PNG", "JPEG", "TIFF")  # Pillow knows forty more, and every one of them is a parser to attack
 _GRAY, _DEEP, _COLOUR = ("L",), ("I;16", "I;16L", "I;16B", "I;16N"), ("RGB", "RGBA", "RGBX", "LA", "P", "PA")
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 274, 258, 262  # TIFF 6.0 section 8, and EXIF
@@ -73,9 +71,14 @@ def picture_facts(path: Path, file: BinaryIO) -> dict[str, str | int]:
     picture = _opened(path, file)
     bits = {"1": 1, "I;16": 16, "I": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16}.get(picture.mode, 8)
     return {
-        "format": str(picture.format), "photometric": picture.mode, "bits": bits, "rows": picture.height,
-        "columns": picture.width, "frames": _frames(path, picture), "samples": len(picture.getbands()),
-    }  # fmt: skip
+        "format": str(picture.format),
+        "photometric": picture.mode,
+        "bits": bits,
+        "rows": picture.height,
+        "columns": picture.width,
+        "frames": _frames(path, picture),
+        "samples": len(picture.getbands()),
+    }
 
 
 def _opened(path: Path, file: BinaryIO) -> ImageFile.ImageFile:

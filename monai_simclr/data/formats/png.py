@@ -11,8 +11,6 @@ import numpy as np
 
 from monai_simclr.data.radiograph import RadiographError
 
-__all__ = ["read_plain_png"]
-
 _START, _CHUNK, _IHDR = 8, struct.Struct(">I4s"), struct.Struct(">IIBBBBB")
 _HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tIME", b"bKGD", b"sBIT"}
 """Chunks that change no gray level and no orientation, as Pillow shows the picture (PNG, third edition, section 11)."""

@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["decode_rle"]
-
 _HEADER = 64  # bytes
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["PERCENTILES", "histogram", "look_up", "patterns", "percentile_range", "spread"]
-
 PERCENTILES = (0.5, 99.5)
 """What becomes black and white where a file does not say: one pixel in two hundred is cut off at each end."""
 

@@ -13,23 +13,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Anatomy",
-    "Band",
-    "Canvas",
-    "Layer",
-    "Points",
-    "blurred",
-    "bones",
-    "heart",
-    "hilum",
-    "lung",
-    "smooth_noise",
-    "soft_shapes",
-    "torso",
-    "vessels",
-]
-
 Points = npt.NDArray[np.float64]
 Layer = npt.NDArray[np.float32]
 Band = tuple[Points, float]
@@ -129,8 +112,21 @@ def blurred(layer: Layer, sigma: float) -> Layer:
 
 def torso(width: float) -> Points:
     """Outline of the body: neck, sloping shoulders, arms cut off by the image's sides, flanks."""
-    half = np.array([(0.17, -1.5), (0.19, -1.08), (0.34, -0.98), (0.72, -0.90), (1.02, -0.72), (1.12, -0.40),
-                     (1.00, -0.15), (0.97, 0.20), (0.98, 0.60), (0.96, 1.00), (0.96, 1.6)])  # fmt: skip
+    half = np.array(
+        [
+            (0.17, -1.5),
+            (0.19, -1.08),
+            (0.34, -0.98),
+            (0.72, -0.90),
+            (1.02, -0.72),
+            (1.12, -0.40),
+            (1.00, -0.15),
+            (0.97, 0.20),
+            (0.98, 0.60),
+            (0.96, 1.00),
+            (0.96, 1.6),
+        ]
+    )
     half = half * (width / 0.76, 1.0)
     return _spline(np.concatenate([half, half[::-1] * (-1, 1)]))
 
@@ -142,8 +138,15 @@ def lung(body: Anatomy, side: int) -> Points:
     height = angle - top
     wall = [(0.40, 0.0), (0.60, 0.05), (0.79, 0.19), (0.90, 0.40), (0.97, 0.63), (1.0, 0.84)]
     outer = [(wide * x, top + height * y) for x, y in wall]
-    floor = [(0.98, angle), (0.97, angle), (0.88, dome + 0.10), (0.72, dome + 0.02), (0.55, dome), (0.38, dome + 0.02),
-             (0.20, dome + 0.09)]  # fmt: skip
+    floor = [
+        (0.98, angle),
+        (0.97, angle),
+        (0.88, dome + 0.10),
+        (0.72, dome + 0.02),
+        (0.55, dome),
+        (0.38, dome + 0.02),
+        (0.20, dome + 0.09),
+    ]
     inner = [(0.10, dome), (0.09, -0.1), (0.10, -0.4), (0.15, top + 0.18), (0.24, top + 0.05)]
     points = np.array(outer + [(wide * x, y) for x, y in floor + inner])
     medial = np.clip(1 - points[:, 0] / (0.7 * wide), 0, 1)
@@ -156,10 +159,22 @@ def heart(body: Anatomy) -> Points:
     base = max(body.domes) - 0.025
     wide = 2 * body.width * body.heart
     right, left = 0.31 * wide, 0.69 * wide
-    points = [(-0.10, -0.75), (-0.11, -0.35), (-0.8 * right, base - 0.40), (-right, base - 0.18),
-              (-0.8 * right, base + 0.06), (0.0, base + 0.16), (0.7 * left, base + 0.14), (left, base + 0.02),
-              (0.92 * left, base - 0.16), (0.55 * left, base - 0.40), (0.15, base - 0.54), (0.18, -0.40),
-              (0.14, -0.50), (0.09, -0.75)]  # fmt: skip
+    points = [
+        (-0.10, -0.75),
+        (-0.11, -0.35),
+        (-0.8 * right, base - 0.40),
+        (-right, base - 0.18),
+        (-0.8 * right, base + 0.06),
+        (0.0, base + 0.16),
+        (0.7 * left, base + 0.14),
+        (left, base + 0.02),
+        (0.92 * left, base - 0.16),
+        (0.55 * left, base - 0.40),
+        (0.15, base - 0.54),
+        (0.18, -0.40),
+        (0.14, -0.50),
+        (0.09, -0.75),
+    ]
     return _spline(np.array(points)) + (body.shift, 0.0)
 
 

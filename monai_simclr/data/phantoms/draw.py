@@ -34,8 +34,6 @@ from monai_simclr.data.phantoms.anatomy import (
     vessels,
 )
 
-__all__ = ["FINDINGS", "Phantom", "draw_phantom", "images_of"]
-
 FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Effusion", "Pneumothorax")
 """What the phantom can have: one of these or "No Finding", in turn, so that six patients have each once."""
 
@@ -156,11 +154,18 @@ def _body(state: _State, sex: str, person: np.random.Generator, image: np.random
     elif state.finding == "Effusion":
         shift -= towards * 0.03 * state.severity
     return Anatomy(
-        width=width, apex=person.uniform(-0.86, -0.78), domes=(domes[0], domes[1]), heart=ratio, shift=shift,
-        slope=person.uniform(0.16, 0.26), spacing=spacing, clavicle=person.uniform(-0.74, -0.66) - 0.10 * supine,
-        scapula=person.uniform(0.0, 0.05) - 0.10 * supine, breast=person.uniform(0.04, 0.10) * (sex == "F"),
+        width=width,
+        apex=person.uniform(-0.86, -0.78),
+        domes=(domes[0], domes[1]),
+        heart=ratio,
+        shift=shift,
+        slope=person.uniform(0.16, 0.26),
+        spacing=spacing,
+        clavicle=person.uniform(-0.74, -0.66) - 0.10 * supine,
+        scapula=person.uniform(0.0, 0.05) - 0.10 * supine,
+        breast=person.uniform(0.04, 0.10) * (sex == "F"),
         stomach=max(0.0, image.uniform(-0.10, 0.15)),
-    )  # fmt: skip
+    )
 
 
 def _pose(size: int, image: np.random.Generator) -> npt.NDArray[np.float64]:

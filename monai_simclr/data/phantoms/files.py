@@ -18,8 +18,6 @@ from monai_simclr.data.findings import NO_FINDING
 from monai_simclr.data.phantoms.draw import FINDINGS, Phantom, draw_phantom, images_of
 from monai_simclr.runtime.files import write_atomically, write_text, writing
 
-__all__ = ["phantom_to_dicom", "write_dicom_phantoms", "write_nih_phantoms"]
-
 _NIH_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"

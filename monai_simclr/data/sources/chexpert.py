@@ -17,8 +17,6 @@ from monai_simclr.data.sources.uncertain import plain_labels
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
 from monai_simclr.runtime.tables import header_of
 
-__all__ = ["read_chexpert", "recognise_chexpert"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _LABELS = ("No Finding", "Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -59,12 +57,17 @@ def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "z
     table = pd.concat([one for one, _ in read], ignore_index=True).fillna("")
     place = pd.concat([one for _, one in read], ignore_index=True)
     split = _splits(place, has_test=parts["test"] is not None)
-    index = pd.DataFrame({
-        "image": [str((Path(folder) / path).absolute()) for path in place[0]],
-        "patient_id": place[1], "study_id": place[1] + "_" + place[2],
-        "view_position": _views(table, place[0]),
-        "sex": sexes(_column(table, "Sex")), "age": ages(_column(table, "Age")).replace(0.0, np.nan), "split": split,
-    })  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "image": [str((Path(folder) / path).absolute()) for path in place[0]],
+            "patient_id": place[1],
+            "study_id": place[1] + "_" + place[2],
+            "view_position": _views(table, place[0]),
+            "sex": sexes(_column(table, "Sex")),
+            "age": ages(_column(table, "Age")).replace(0.0, np.nan),
+            "split": split,
+        }
+    )
     labels = table[[name for name in table.columns if canonical_finding(name) in CHEXPERT14]]
     labels = plain_labels(labels.rename(columns=canonical_finding), split == "train", uncertain, blank)
     logger.info(f"CheXpert: uncertain labels are read as {uncertain!r}, blanks (not mentioned) as {blank!r}")

@@ -23,8 +23,6 @@ from monai_simclr.data.sources.wording import ages, sexes
 from monai_simclr.runtime.files import open_regular
 from monai_simclr.runtime.names import shown
 
-__all__ = ["holds_dicom", "read_dicom_tree", "recognise_dicom_tree"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _PART_10, _NOT_DICOM, _NO_PREAMBLE, _UNOPENED = range(4)

@@ -17,18 +17,19 @@ from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.wording import SPLIT_WORDS
 from monai_simclr.runtime.names import shown
 
-__all__ = ["IMAGE_SUFFIXES", "read_class_folders", "read_image_folder", "recognise_class_folders",
-           "recognise_image_folder"]  # fmt: skip
-
 logger = logging.getLogger("monai_simclr.data")
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Of files that are images whatever they are called: no suffix, .jfif, .jpe."""
 _UNREAD = (
-    (b"BM", 0, "BMP"), (b"WEBP", 8, "WebP"), (b"GIF8", 0, "GIF"), (b"jP  \r\n", 4, "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"), (b"ftyp", 4, "HEIF or AVIF"),
-)  # fmt: skip
+    (b"BM", 0, "BMP"),
+    (b"WEBP", 8, "WebP"),
+    (b"GIF8", 0, "GIF"),
+    (b"jP  \r\n", 4, "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
+    (b"ftyp", 4, "HEIF or AVIF"),
+)
 _PLAIN = {"images", "image", "imgs", "img"}
 """Folders that hold the images of the folder above."""
 
@@ -115,11 +116,17 @@ def _paths_to_index(folder: Path, pattern: str) -> tuple[pd.DataFrame, Listing]:
         logger.info(f"{len(found.followed)} links to folders are followed, the first is {shown(found.followed[0])}")
     # With a pattern, a name; without one the whole path, since "0.png" may lie in several folders.
     names = [path.name if pattern else path.relative_to(folder).as_posix() for path in paths]
-    index = pd.DataFrame({
-        "image": [str(path.absolute()) for path in paths],
-        "patient_id": patients_by_name(names, pattern, str(folder)), "study_id": "", "view_position": "", "sex": "",
-        "age": np.nan, "split": "",
-    })  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "image": [str(path.absolute()) for path in paths],
+            "patient_id": patients_by_name(names, pattern, str(folder)),
+            "study_id": "",
+            "view_position": "",
+            "sex": "",
+            "age": np.nan,
+            "split": "",
+        }
+    )
     return index, found
 
 

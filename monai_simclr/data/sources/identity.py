@@ -10,8 +10,6 @@ from functools import cache
 
 from monai_simclr.runtime.names import bytes_of, shown
 
-__all__ = ["hold_out", "patients_by_name"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _VAL_SHARE = 0.125

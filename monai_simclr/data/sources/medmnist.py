@@ -20,8 +20,6 @@ from monai_simclr.data.index import settle_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.runtime.files import writing
 
-__all__ = ["read_medmnist", "recognise_medmnist"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _FINDINGS = {"chestmnist": NIH14, "pneumoniamnist": ("Pneumonia",)}
@@ -71,11 +69,17 @@ def read_medmnist(path: str | Path, patient_pattern: str = "", folder: str | Pat
     values = np.concatenate(list(labels.values())).reshape(len(names), -1).astype(float)
     if values.shape[1] != len(_FINDINGS[kind]):
         raise ValueError(f"{file.name} has {values.shape[1]} labels an image, {kind} has {len(_FINDINGS[kind])}")
-    index = pd.DataFrame({
-        "image": [str(target.absolute() / name) for name in names],
-        "patient_id": patients_by_name(names, patient_pattern, file.name), "study_id": "", "view_position": "",
-        "sex": "", "age": np.nan, "split": [name.split("_")[0] for name in names],
-    })  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "image": [str(target.absolute() / name) for name in names],
+            "patient_id": patients_by_name(names, patient_pattern, file.name),
+            "study_id": "",
+            "view_position": "",
+            "sex": "",
+            "age": np.nan,
+            "split": [name.split("_")[0] for name in names],
+        }
+    )
     index[list(_FINDINGS[kind])] = values
     return settle_index(index)
 

@@ -14,8 +14,6 @@ from monai_simclr.data.sources.tables import find_table, read_text_table
 from monai_simclr.data.sources.uncertain import check_choice, plain_labels
 from monai_simclr.data.sources.wording import view_positions
 
-__all__ = ["read_mimic", "recognise_mimic"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _IMAGE = ["dicom_id", "study_id", "subject_id"]
@@ -63,10 +61,17 @@ def read_mimic(
         raise ValueError(f"the split table has the splits {unknown}; known are {sorted(_SPLITS)[1:]}")
     images = images.merge(studies.assign(labelled="yes"), on=_STUDY, how="left").fillna("")
     split = images["split"].str.lower().map(_SPLITS).to_numpy(dtype=str)
-    index = pd.DataFrame({
-        "image": _paths(Path(folder), images), "patient_id": images["subject_id"], "study_id": images["study_id"],
-        "view_position": view_positions(images["ViewPosition"]), "sex": "", "age": np.nan, "split": split,
-    })  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "image": _paths(Path(folder), images),
+            "patient_id": images["subject_id"],
+            "study_id": images["study_id"],
+            "view_position": view_positions(images["ViewPosition"]),
+            "sex": "",
+            "age": np.nan,
+            "split": split,
+        }
+    )
     labels = images[[name for name in studies.columns if canonical_finding(name) in CHEXPERT14]]
     labels = plain_labels(labels.rename(columns=canonical_finding), split == "train", uncertain, blank)
     labels.loc[(images["labelled"] != "yes").to_numpy()] = np.nan

@@ -15,8 +15,6 @@ from monai_simclr.data.sources.wording import ages, sexes, view_positions
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_text
 
-__all__ = ["find_nih_table", "read_nih", "read_nih_boxes", "recognise_nih"]
-
 _NEEDED = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 
 
@@ -50,15 +48,17 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
     if path is None:
         raise FileNotFoundError(f"there is no Data_Entry_2017_v2020.csv in {folder}; see docs/how-to/nih.md")
     table = read_text_table(path, _NEEDED)
-    index = pd.DataFrame({
-        "image": locate(_folders(Path(folder)), table["Image Index"]),
-        "patient_id": table["Patient ID"],
-        "study_id": table["Patient ID"] + "_" + table.get("Follow-up #", pd.Series("", index=table.index)),
-        "view_position": view_positions(table["View Position"]),
-        "sex": sexes(table["Patient Gender"]),
-        "age": ages(table["Patient Age"]),
-        "split": _splits(Path(folder), table),
-    })  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "image": locate(_folders(Path(folder)), table["Image Index"]),
+            "patient_id": table["Patient ID"],
+            "study_id": table["Patient ID"] + "_" + table.get("Follow-up #", pd.Series("", index=table.index)),
+            "view_position": view_positions(table["View Position"]),
+            "sex": sexes(table["Patient Gender"]),
+            "age": ages(table["Patient Age"]),
+            "split": _splits(Path(folder), table),
+        }
+    )
     index[list(NIH14)] = _labels(path, table["Finding Labels"])
     return settle_index(index)
 

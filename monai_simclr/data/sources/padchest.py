@@ -15,20 +15,29 @@ from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.data.sources.uncertain import check_choice
 from monai_simclr.data.sources.wording import sexes, view_positions
 
-__all__ = ["LABELS", "read_padchest", "recognise_padchest"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 LABELS: dict[str, tuple[str, ...]] = {
     "Atelectasis": (
-        "atelectasis", "total atelectasis", "lobar atelectasis", "segmental atelectasis", "laminar atelectasis",
-        "round atelectasis", "atelectasis basal",
+        "atelectasis",
+        "total atelectasis",
+        "lobar atelectasis",
+        "segmental atelectasis",
+        "laminar atelectasis",
+        "round atelectasis",
+        "atelectasis basal",
     ),
     "Cardiomegaly": ("cardiomegaly",),
     "Effusion": ("pleural effusion", "loculated pleural effusion", "loculated fissural effusion", "hydropneumothorax"),
     "Infiltration": (
-        "infiltrates", "interstitial pattern", "ground glass pattern", "reticular interstitial pattern",
-        "reticulonodular interstitial pattern", "miliary opacities", "alveolar pattern", "consolidation",
+        "infiltrates",
+        "interstitial pattern",
+        "ground glass pattern",
+        "reticular interstitial pattern",
+        "reticulonodular interstitial pattern",
+        "miliary opacities",
+        "alveolar pattern",
+        "consolidation",
         "air bronchogram",
     ),
     "Mass": ("pulmonary mass",),
@@ -41,7 +50,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "Fibrosis": ("pulmonary fibrosis",),
     "Pleural_Thickening": ("pleural thickening", "apical pleural thickening", "calcified pleural thickening"),
     "Hernia": ("hiatal hernia",),
-}  # fmt: skip
+}
 """Which of PadChest's 174 labels a finding of NIH's stands for: the label and its children in the authors' tree.
 
 Labels are compared whole, never in part: "subcutaneous emphysema" is not Emphysema, "tube" is in "NSG tube"."""
@@ -83,13 +92,18 @@ def read_padchest(folder: str | Path, findings: Sequence[str] = (), labeler: str
     table = read_text_table(path, _NEEDED)
     ribs = table["Projection"].str.upper() == "COSTAL"
     table = table[~ribs].reset_index(drop=True)
-    index = pd.DataFrame({
-        "image": locate(_folders(Path(folder)), table["ImageID"]),
-        "patient_id": table["PatientID"], "study_id": table["StudyID"],
-        "view_position": view_positions(table["Projection"]),
-        "sex": sexes(_column(table, "PatientSex_DICOM")), "age": _ages(table), "split": "",
-        "manufacturer": _column(table, "Manufacturer_DICOM"),
-    })  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "image": locate(_folders(Path(folder)), table["ImageID"]),
+            "patient_id": table["PatientID"],
+            "study_id": table["StudyID"],
+            "view_position": view_positions(table["Projection"]),
+            "sex": sexes(_column(table, "PatientSex_DICOM")),
+            "age": _ages(table),
+            "split": "",
+            "manufacturer": _column(table, "Manufacturer_DICOM"),
+        }
+    )
     names = list(findings) or list(LABELS)
     index[names] = _labels(path, table["Labels"], names)
     if labeler == "physician":

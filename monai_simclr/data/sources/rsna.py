@@ -14,8 +14,6 @@ from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.runtime.tables import read_text
 
-__all__ = ["read_rsna", "recognise_rsna"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _TABLE = "stage_2_train_labels.csv"
@@ -64,11 +62,20 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     mapping = Path(folder) / _MAPPING
     found = mapping.is_file() and not patient_pattern
     patients = _nih_patients(mapping, names) if found else patients_by_name(names, patient_pattern, "RSNA pneumonia")
-    return settle_index(pd.DataFrame({
-        "image": locate([Path(folder) / "stage_2_train_images"], pd.Series(names), (".dcm", ".png", ".jpg")),
-        "patient_id": patients, "study_id": "", "view_position": "", "sex": "", "age": np.nan, "split": "",
-        "Pneumonia": target.to_numpy(dtype=float),
-    }))  # fmt: skip
+    return settle_index(
+        pd.DataFrame(
+            {
+                "image": locate([Path(folder) / "stage_2_train_images"], pd.Series(names), (".dcm", ".png", ".jpg")),
+                "patient_id": patients,
+                "study_id": "",
+                "view_position": "",
+                "sex": "",
+                "age": np.nan,
+                "split": "",
+                "Pneumonia": target.to_numpy(dtype=float),
+            }
+        )
+    )
 
 
 def _nih_patients(mapping: Path, names: list[str]) -> list[str]:

@@ -14,8 +14,6 @@ from monai_simclr.data.index import COLUMNS, OPTIONAL, settle_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import read_text_table
 
-__all__ = ["read_table"]
-
 _WORDS = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "": np.nan}
 
 

@@ -10,8 +10,6 @@ import pandas as pd
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_cells
 
-__all__ = ["base_name", "find_table", "locate", "read_text_table"]
-
 
 def find_table(folder: str | Path, *patterns: str) -> Path | None:
     """The first file in a folder that a pattern names, also when it ends in ``.gz``; None if there is none."""

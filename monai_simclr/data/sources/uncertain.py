@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-__all__ = ["BLANK", "SMOOTHED", "UNCERTAIN", "check_choice", "plain_labels"]
-
 UNCERTAIN = ("ignore", "zeros", "ones", "smoothed")
 BLANK = ("zeros", "ignore")
 SMOOTHED = 0.7

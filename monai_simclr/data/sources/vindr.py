@@ -15,8 +15,6 @@ from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.data.sources.uncertain import UNCERTAIN, check_choice
 from monai_simclr.runtime.tables import header_of
 
-__all__ = ["read_vindr", "recognise_vindr"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _PHYSIONET = ("annotations/image_labels_{}.csv", "image_labels_{}.csv")
@@ -69,10 +67,17 @@ def read_vindr(
         split = np.where(hold_out(patients), "val", "train") if part == "train" else np.full(len(seen), "test")
         needed = min_votes if part == "train" else 1  # test rows are a consensus already
         labels = _labels(seen, readers, needed, uncertain, split == "train")
-        rows = pd.DataFrame({
-            "image": locate([Path(folder) / part, Path(folder).parent / part], pd.Series(seen.index), _SUFFIXES),
-            "patient_id": patients, "study_id": "", "view_position": "PA", "sex": "", "age": np.nan, "split": split,
-        })  # fmt: skip
+        rows = pd.DataFrame(
+            {
+                "image": locate([Path(folder) / part, Path(folder).parent / part], pd.Series(seen.index), _SUFFIXES),
+                "patient_id": patients,
+                "study_id": "",
+                "view_position": "PA",
+                "sex": "",
+                "age": np.nan,
+                "split": split,
+            }
+        )
         parts.append(pd.concat([rows, labels.reset_index(drop=True)], axis=1))
     logger.info(f"VinDr-CXR: a finding needs {min_votes} readers, one that fewer saw is read as {uncertain!r}")
     return settle_index(pd.concat(parts, ignore_index=True))

@@ -9,22 +9,33 @@ import pandas as pd
 
 from monai_simclr.data.formats.exam_words import view_in
 
-__all__ = ["SPLIT_WORDS", "UNKNOWN_WORDS", "age_in_years", "ages", "sex", "sexes", "split_word", "view_position",
-           "view_positions"]  # fmt: skip
-
 _PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 _OLDEST = 120
 _SEXES = {
-    "M": "M", "MALE": "M", "MAN": "M", "BOY": "M", "F": "F", "FEMALE": "F", "WOMAN": "F", "GIRL": "F",
-}  # fmt: skip
+    "M": "M",
+    "MALE": "M",
+    "MAN": "M",
+    "BOY": "M",
+    "F": "F",
+    "FEMALE": "F",
+    "WOMAN": "F",
+    "GIRL": "F",
+}
 UNKNOWN_WORDS = frozenset(
     ("", "UNKNOWN", "UNSPECIFIED", "OTHER", "U", "O", "NA", "N/A", "NAN", "NONE", "NULL", "-", "?")
 )
 """Words for "nobody knows", in capitals."""
 SPLIT_WORDS = {
-    "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "validate": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+    "": "",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validate": "val",
+    "test": "test",
+    "testing": "test",
+}
 """What publishers and people call the splits, in small letters, and what the index calls them."""
 
 

@@ -30,8 +30,6 @@ from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.progress import LoggedProgress, Progress
 from monai_simclr.runtime.tables import table_text
 
-__all__ = ["StoreOptions", "build_store", "fill_store", "store_of"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 
@@ -329,9 +327,11 @@ def _fill(job: _Job, earlier: Earlier | None) -> Ledger:
         shard.fill(ledger, earlier.hand_over(shard, job.paths, left, size), heed)
     tasks = [(row, job.paths[row]) for row in rows if not ledger.done[row - rows.start]]
     start = {
-        "target": str(shard.path("images.npy")), "offset": shard.offset(), "first": rows.start,
+        "target": str(shard.path("images.npy")),
+        "offset": shard.offset(),
+        "first": rows.start,
         "settings": job.settings.as_dict(),
-    }  # fmt: skip
+    }
     shard.fill(ledger, decoded(tasks, start, min(job.workers, len(tasks))), heed)
     write_text(shard.path("whole"), "")
     return ledger

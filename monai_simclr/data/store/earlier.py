@@ -18,8 +18,6 @@ from monai_simclr.runtime.artefacts import reading
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table
 
-__all__ = ["Earlier"]
-
 
 @dataclass(frozen=True)
 class Earlier:

@@ -21,8 +21,6 @@ from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_se
 from monai_simclr.runtime.files import sha256_of, sync, write_atomically
 from monai_simclr.runtime.tables import write_rows
 
-__all__ = ["await_change", "await_shards", "join", "ledger_of", "publish", "write_tables"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 _BLOCK = 8 * 2**20  # bytes that are copied at a time

@@ -14,8 +14,6 @@ import numpy as np
 
 from monai_simclr.data.decoding import Record
 
-__all__ = ["Journal", "Ledger"]
-
 _SYNC_SECONDS = 5.0
 
 

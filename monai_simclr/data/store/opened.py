@@ -18,8 +18,6 @@ from monai_simclr.runtime.files import sha256_of
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table
 
-__all__ = ["BUILD_AGAIN", "FORMAT", "TABLES", "Store", "absent_store", "open_store", "read_provenance"]
-
 BUILD_AGAIN = "run monai-simclr store with --rebuild, or remove the folder"
 """What to do about a damaged store, as `DamagedFileError` says it."""
 

@@ -23,8 +23,6 @@ from typing import Any
 from monai_simclr.data.decoding import PixelFile, Record, identity_of
 from monai_simclr.runtime.names import shown
 
-__all__ = ["TIME_LIMIT", "decoded"]
-
 TIME_LIMIT = 300.0
 """Seconds that one image may take before its process is ended and the image rejected."""
 
@@ -178,9 +176,12 @@ class _Process:
         self.last_words = ""
         code = f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
         self.send([{**start, "seconds": TIME_LIMIT}])
 
     def receive(self) -> Record | None:

@@ -9,11 +9,16 @@ from typing import Any
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.runtime.metrics import installed_versions
 
-__all__ = ["StoreSettings", "differences", "versions"]
-
 _DECODERS = (
-    "numpy", "opencv-python-headless", "pillow", "pydicom", "nibabel", "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg",
-)  # fmt: skip
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pydicom",
+    "nibabel",
+    "python-gdcm",
+    "pyjpegls",
+    "pylibjpeg-openjpeg",
+)
 
 
 @dataclass(frozen=True)

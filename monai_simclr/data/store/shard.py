@@ -19,8 +19,6 @@ from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading, write_sealed_json
 from monai_simclr.runtime.names import escape, unescape
 
-__all__ = ["Shard", "is_unchanged"]
-
 logger = logging.getLogger("monai_simclr.data")
 
 
