@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from monai_simclr.ops.resize import fit
+from monai_simclr.ops.resize import pad_resize
 
 __all__ = ["GROUPS", "PARTS", "plane_of", "read_table"]
 
@@ -55,4 +55,4 @@ def plane_of(path: str) -> np.ndarray:
     pixels = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         raise FileNotFoundError(f"{path} cannot be read as an image")
-    return fit(pixels, _SIZE).astype(np.float32)
+    return pad_resize(pixels, _SIZE).astype(np.float32)

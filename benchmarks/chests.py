@@ -26,7 +26,7 @@ from record import RESULTS, save
 from monai_simclr.data import read_radiograph
 from monai_simclr.ops import chest_scores
 from monai_simclr.ops.chest_check import ChestCheck
-from monai_simclr.ops.resize import fit
+from monai_simclr.ops.resize import pad_resize
 
 EACH = 200
 """Images of each kind of what is no chest, and of each group that it is made from."""
@@ -58,7 +58,7 @@ def false_alarms(table: pd.DataFrame) -> dict[str, Any]:
         found[f"NIH, {view or 'view unknown'}"] = shares(rows["score"].to_numpy())
     some = each_group(table)
     for size in (48, 64, 128):
-        found[f"at {size} px"] = flagged(fit(plane_of(path), size) for path in some)
+        found[f"at {size} px"] = flagged(pad_resize(plane_of(path), size) for path in some)
     found["mirrored"] = flagged(plane_of(path)[:, ::-1] for path in some)
     found["moved, other exposure"] = flagged(moved(plane_of(path), random) for path in some)
     return found
@@ -101,14 +101,14 @@ def unlike_anything_drawn(shared: Path) -> dict[str, Any]:
     """On photographs, whole and in parts, and the one real radiograph of a leg, whole, turned and cut."""
     found, random = {}, np.random.RandomState(2)
     leg = 255 * read_radiograph(shared / "cxr" / "dicom" / "RG3_J2KI.dcm")[0]
-    found["radiograph of a leg"] = flagged([fit(leg.astype(np.float32), 224), *_parts(leg, random, 40)])
+    found["radiograph of a leg"] = flagged([pad_resize(leg.astype(np.float32), 224), *_parts(leg, random, 40)])
     try:
         import skimage.data
     except ImportError:
         return found
     paths = sorted(Path(skimage.data.__file__).parent.glob("*.*g"))
     photos = [image for path in paths if (image := cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) is not None]
-    found["photographs"] = flagged(fit(photo, 224) for photo in photos)
+    found["photographs"] = flagged(pad_resize(photo, 224) for photo in photos)
     found["parts of photographs"] = flagged(part for photo in photos for part in _parts(photo, random, 20))
     return found
 

@@ -42,12 +42,12 @@ from record import RESULTS, save
 from monai_simclr import recipes
 from monai_simclr.data import build_store, store_of
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.inference import InferenceDataset, Journal, predict, write_card
+from monai_simclr.inference import InferenceDataset, Journal, predict, write_inference_config
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.card import make_inference_config
 from monai_simclr.workflows.export import export_onnx, export_torchscript, trained_classifier
 
 SIDE, FILES, LARGE, SHOWN = 1024, 64, 16, 16
@@ -63,10 +63,10 @@ def trained_bundle(folder: Path) -> Path:
     torch.manual_seed(0)
     network = FindingClassifier(encoder("resnet18"), FINDINGS).eval()
     path = save_classifier(bundle / "models" / "model.pt", network)
-    card = classifier_card(Run(str(folder), size, 0, torch.device("cpu")), network, store)
+    card = make_inference_config(Run(str(folder), size, 0, torch.device("cpu")), network, store)
     # everything is positive and nothing is novel: novelty would run the network twice, and flags leave no overlay
     sure = {name: replace(one, threshold=-1e3) for name, one in card.operating.items()}
-    write_card(replace(card, operating=sure, novelty=replace(card.novelty, threshold=1e9)), path)
+    write_inference_config(replace(card, operating=sure, novelty=replace(card.novelty, threshold=1e9)), path)
     return bundle
 
 
@@ -179,7 +179,7 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         "writing_tables": (inference, "write_tables"),
     }
     with timed(whole=(inference, "_run"), last=(inference, "_finish"), **stages) as seconds:
-        rows = predict(files, bundle, out, keep={"overlays": overlays})
+        rows = predict(files, bundle, out, outputs={"overlays": overlays})
     assert (rows["reason"] == "").all()
     return seconds["whole"] + seconds["last"], seconds
 

@@ -127,7 +127,7 @@ def judge(bundle: Path, archive: Path, folder: Path) -> dict[str, Any]:
     _, card, size = trained_classifier(bundle)
     store = store_of(archive, folder / "store", recipes.stored_size(size), 0)
     index = store.index
-    images = recipes.finish(torch.from_numpy(np.array(store.images))[:, None], size).numpy()
+    images = recipes.to_network_input(torch.from_numpy(np.array(store.images))[:, None], size).numpy()
     train, test = (np.flatnonzero(index["split"] == split) for split in ("train", "test"))
     chosen = np.random.default_rng(0).choice(train, CALIBRATION, replace=False)
     paths = files(bundle, images[chosen], folder)

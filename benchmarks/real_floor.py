@@ -20,9 +20,9 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from monai_simclr.data import findings_of, label_fraction, open_index, read_radiograph
+from monai_simclr.data import finding_columns, label_fraction, open_index, read_radiograph
 from monai_simclr.evaluation import Embeddings, compare_arms, probe_scores
-from monai_simclr.ops.resize import fit
+from monai_simclr.ops.resize import pad_resize
 from monai_simclr.runtime.tables import write_table
 
 FEWEST = 20
@@ -61,8 +61,8 @@ def study_runs(study: Path) -> list[dict]:
 
 def floor_runs(index: pd.DataFrame, keys: set[tuple[float, int]]) -> list[dict]:
     """The two floors as runs, for every fraction and draw of the study."""
-    images = np.stack([fit(read_radiograph(path)[0], 96) for path in index["image"]])
-    findings = list(findings_of(index))
+    images = np.stack([pad_resize(read_radiograph(path)[0], 96) for path in index["image"]])
+    findings = list(finding_columns(index))
     features = {"pixels": pixels(images, (index["split"] == "train").to_numpy()), "tone": tone(images)}
     runs = []
     for arm, values in features.items():
@@ -84,7 +84,7 @@ def floor_runs(index: pd.DataFrame, keys: set[tuple[float, int]]) -> list[dict]:
     return runs
 
 
-def groups_of(sources: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def demographic_groups(sources: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Which test images: all, and each source with enough positives and negatives of the first finding."""
     found = {"all": np.ones(len(sources), dtype=bool)}
     for source in np.unique(sources):
@@ -118,8 +118,8 @@ def main(folder: Path, study: Path, out: Path) -> None:
             raise ValueError(f"{study} was scored on other test images than {folder} has; use the study's own index")
         run["patients"] = patients
     parts = []
-    for k, finding in enumerate(findings_of(index)):
-        for group, rows in groups_of(index["source"].to_numpy(dtype=str)[test], runs[0]["labels"]).items():
+    for k, finding in enumerate(finding_columns(index)):
+        for group, rows in demographic_groups(index["source"].to_numpy(dtype=str)[test], runs[0]["labels"]).items():
             table = compare_arms([narrowed(run, rows, k) for run in runs], "pixels")
             parts.append(table.assign(finding=finding, images=group))
     table = pd.concat(parts, ignore_index=True).rename(columns={"difference": "minus_pixels"}).round(4)

@@ -35,15 +35,15 @@ from monai_simclr.data.index import COLUMNS
 from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision
-from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, KeyedNoise, StopOnNonFinite
+from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, SeedEachStep, TerminateOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.losses.groups import SameGroup
-from monai_simclr.networks import SimCLR, encoder, start_from
+from monai_simclr.networks import SimCLR, encoder, load_pretrained
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import open_archive
+from monai_simclr.workflows import get_store
 
 STORED = 128
 """Size of network images that the store is made for; smaller ones are made from the same store."""
@@ -157,7 +157,7 @@ def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module
     torch.manual_seed(settings.seed)
     backbone = encoder("resnet18", settings.width)
     if settings.start is not None:
-        start_from(backbone, Path(__file__).parent / "encoders" / settings.start)
+        load_pretrained(backbone, Path(__file__).parent / "encoders" / settings.start)
     network = SimCLR(backbone).to(memory_format=torch.channels_last)
     views = MultiViewd("image", settings.views)
     rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
@@ -174,8 +174,8 @@ def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
     objects = {"network": network, "optimizer": optimizer, "scheduler": schedule, "monitor": monitor}
     identity = {"settings": dataclasses.asdict(settings), "data": data.fingerprint}
-    checkpoint = Checkpoint(folder / "checkpoints", objects, identity, keep=2)
-    handlers = [StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor, checkpoint]
+    checkpoint = Checkpoint(folder / "checkpoints", objects, identity, n_saved=2)
+    handlers = [TerminateOnNonFinite(), SeedEachStep(settings.seed), steps, monitor, checkpoint]
     handlers += [SizeSchedule(settings, data)] if settings.sizes else []
     trainer = ContrastiveTrainer(
         torch.device("cpu"),
@@ -202,7 +202,7 @@ def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(weights, out / f"{settings.key}.safetensors")
-    features = embed(network, store.images[labelled], functools.partial(recipes.finish, size=settings.size))
+    features = embed(network, store.images[labelled], functools.partial(recipes.to_network_input, size=settings.size))
     np.save(out / f"{settings.key} features.npy", features)
     write_json(record, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **logged})
     print(f"{name}: {seconds:.0f} s, {logged}", flush=True)
@@ -212,7 +212,7 @@ def main(folder: Path, out: Path, names: list[str]) -> None:
     """Run what is missing, score what is there, and write the table."""
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    store = open_archive(folder / "pretraining", out / "store", STORED, workers=1)
+    store = get_store(folder / "pretraining", out / "store", STORED, workers=1)
     asked = open_index(folder / "nih128")[[*COLUMNS, "source", *MAIN_FINDINGS]]
     questions = questions_of({"nih128": asked})
     place = {image: row for row, image in enumerate(store.index["image"])}

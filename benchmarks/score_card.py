@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_simclr.evaluation import Predictions, score_card
+from monai_simclr.evaluation import Predictions, score_table
 from monai_simclr.runtime.metrics import package_versions
 
 IMAGES, VALIDATION, PATIENTS, FINDINGS, RESAMPLES = 100_000, 10_000, 30_000, 14, 1_000
@@ -36,7 +36,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (2 * GIB, 2 * GIB))  # all of it, code included, in 2 GiB
     test, validation = _made(IMAGES, PATIENTS, 0), _made(VALIDATION, PATIENTS // 10, 1)
     started = time.perf_counter()
-    card = score_card(test, validation, n_bootstrap=RESAMPLES)
+    card = score_table(test, validation, n_bootstrap=RESAMPLES)
     seconds = time.perf_counter() - started
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {

@@ -33,14 +33,14 @@ from monai_simclr import recipes
 from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader, open_index
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision
-from monai_simclr.handlers import ContrastiveMonitor, KeyedNoise, StopOnNonFinite
+from monai_simclr.handlers import ContrastiveMonitor, SeedEachStep, TerminateOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.networks import SimCLR, encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import open_archive
+from monai_simclr.workflows import get_store
 
 SIZE, WIDTH = 96, 0.3
 
@@ -148,7 +148,7 @@ def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, fl
         optimizer,
         loss,
         precision=settings.precision,
-        train_handlers=[StopOnNonFinite(), KeyedNoise(settings.seed), steps, monitor],
+        train_handlers=[TerminateOnNonFinite(), SeedEachStep(settings.seed), steps, monitor],
     )
     trainer.run()
     names = ("top1", "alignment", "uniformity", "effective_rank")
@@ -163,7 +163,7 @@ def run(name: str, settings: Try, store: Store, questions: dict[str, pd.DataFram
     started, busy = time.perf_counter(), time.process_time()
     network, said = pretrain(settings, store)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    features = embed(network, store.images, functools.partial(recipes.finish, size=SIZE))
+    features = embed(network, store.images, functools.partial(recipes.to_network_input, size=SIZE))
     np.savez(out / f"{settings.key}.npz", **score(features, store.index, questions))
     write_json(done, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **said})
     print(f"{name}: {seconds:.0f} s, {said}", flush=True)
@@ -174,7 +174,7 @@ def main(folder: Path, out: Path, which: str, names: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     tries = ROUNDS[which]
-    store = open_archive(folder / "all", out / "store", SIZE, workers=1)
+    store = get_store(folder / "all", out / "store", SIZE, workers=1)
     questions = questions_of({name: open_index(folder / name) for name in ("kermany", "nih")})
     floors(store, questions, out, functools.partial(encoder, "resnet18", WIDTH), SIZE)
     settings = {name: (one.key, dataclasses.asdict(one)) for name, one in tries.items()}

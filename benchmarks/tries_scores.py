@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, findings_of, label_fraction
+from monai_simclr.data import Store, finding_columns, label_fraction
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings, compare_arms, probe_scores
 from monai_simclr.runtime.tables import write_table
@@ -41,11 +41,11 @@ def score(features: np.ndarray, index: pd.DataFrame, questions: Mapping[str, pd.
     """
     place = {path: i for i, path in enumerate(index["image"])}
     runs = [(f, draw) for f in FRACTIONS for draw in range(1 if f == 1 else DRAWS)]
-    columns = [f"{name} {finding}" for name, asked in questions.items() for finding in findings_of(asked)]
+    columns = [f"{name} {finding}" for name, asked in questions.items() for finding in finding_columns(asked)]
     blocks, labels, patients = [], [], []
     for name, asked in questions.items():
         made = Embeddings(features[[place[path] for path in asked["image"]]], asked)
-        findings, test = list(findings_of(asked)), (asked["split"] == "test").to_numpy()
+        findings, test = list(finding_columns(asked)), (asked["split"] == "test").to_numpy()
         here = [columns.index(f"{name} {finding}") for finding in findings]
         block = np.zeros((len(runs), int(test.sum()), len(columns)), dtype=np.float32)
         for i, (fraction, draw) in enumerate(runs):
@@ -69,7 +69,7 @@ def floors(
     store: Store, questions: Mapping[str, pd.DataFrame], out: Path, make: Callable[[], torch.nn.Module], size: int
 ) -> None:
     """What a try has to beat: random encoders, 32 x 32 pixels, and three numbers that see brightness and sharpness."""
-    finish = functools.partial(recipes.finish, size=size)
+    finish = functools.partial(recipes.to_network_input, size=size)
 
     def random(seed: int) -> np.ndarray:
         torch.manual_seed(seed)

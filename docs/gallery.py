@@ -54,7 +54,7 @@ def preset(strength: recipes.Strength) -> Entry:
 
 def stored(image: Tensor) -> Tensor:
     """A float image as the store holds it, uint8."""
-    return torch.as_tensor(transforms.StoredImage(recipes.stored_size(TILE))(image))
+    return torch.as_tensor(transforms.ToStored(recipes.stored_size(TILE))(image))
 
 
 def pair(image: Tensor, draw: int) -> Tensor:
@@ -115,17 +115,17 @@ ENTRIES = [
         lambda image, draw: drawn(lambda: transforms.RandLungPreservingCrop(scale=(0.2, 0.8)))(off_center(image), draw),
     ),
     Entry(
-        "StoredImage",
+        "ToStored",
         "What the store holds: padded to a square, 256 gray levels.",
-        "StoredImage(165)",
+        "ToStored(165)",
         lambda image, draw: stored(image[:, :, 40:200]),
         1,
     ),
     Entry(
-        "FinishedImage",
+        "ToNetworkInput",
         "What a network sees: the stored image at its size, float32.",
-        "FinishedImage(144)",
-        lambda image, draw: torch.as_tensor(transforms.FinishedImage(TILE)(stored(image[:, :, 40:200]))),
+        "ToNetworkInput(144)",
+        lambda image, draw: torch.as_tensor(transforms.ToNetworkInput(TILE)(stored(image[:, :, 40:200]))),
         1,
     ),
     *(preset(strength) for strength in ("mild", "default", "moco_cxr", "simclr", "phantom")),
@@ -136,8 +136,8 @@ ENTRIES = [
 BEFORE: dict[str, Callable[[Tensor], Tensor]] = {
     "LungCrop": off_center,
     "RandLungPreservingCrop": off_center,
-    "StoredImage": lambda image: image[:, :, 40:200],
-    "FinishedImage": lambda image: image[:, :, 40:200],
+    "ToStored": lambda image: image[:, :, 40:200],
+    "ToNetworkInput": lambda image: image[:, :, 40:200],
 }
 
 

@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import Compose, LoadImaged, MapTransform
 
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS
-from monai_simclr.ops.stored import finish as finish
+from monai_simclr.ops.stored import to_network_input as to_network_input
 from monai_simclr.transforms.dictionary import FinishedImaged, RandRadiographViewd, StoredImaged
 from monai_simclr.transforms.in_memory import FromMemoryd, PlainImaged
 from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
@@ -111,8 +111,8 @@ def augmentation(size: int = 224, keys: KeysCollection = "image") -> MapTransfor
 def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
     """Give the steps from files, or from arrays in memory where another runtime has read them, to what a network sees.
 
-    The same numbers, bit for bit, as decoding to the image store and `finish` give: read as a canonical image, pad to a
-    square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`. Where MONAI Deploy takes out the
+    The same numbers, bit for bit, as decoding to the image store and `to_network_input` give: read as a canonical image, pad
+    to a square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`. Where MONAI Deploy takes out the
     reading, arrays become canonical images instead, see `transforms.in_memory.canonical`.
 
     Args:

@@ -33,7 +33,13 @@ from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.evaluation import Embeddings, fit_novelty
 from monai_simclr.handlers import Checkpoint
-from monai_simclr.inference import ClassifierCard, Journal, Operating, read_card, write_card
+from monai_simclr.inference import (
+    InferenceConfig,
+    Journal,
+    OperatingPoint,
+    read_inference_config,
+    write_inference_config,
+)
 from monai_simclr.networks import (
     FindingClassifier,
     encoder,
@@ -43,7 +49,7 @@ from monai_simclr.networks import (
     save_classifier,
     save_encoder,
 )
-from monai_simclr.report import gather
+from monai_simclr.report import collect_runs
 from monai_simclr.runtime.artefacts import sealed, sealed_archive, write_arrays, write_sealed_json, write_tensor_file
 from monai_simclr.runtime.checkpoints import save_checkpoint
 from monai_simclr.runtime.metrics import read_metrics, write_metrics
@@ -95,9 +101,12 @@ def make_classifier(folder: Path) -> Path:
 def make_card(folder: Path) -> Path:
     (folder / "model.pt").write_bytes(b"weights")
     rng = np.random.default_rng(0)
-    operating = {"Mass": Operating(2.0, 1.0, 0.9, {"specificity": 0.9}, 30, 5), "Edema": Operating(1.0, None, 0.9)}
+    operating = {
+        "Mass": OperatingPoint(2.0, 1.0, 0.9, {"specificity": 0.9}, 30, 5),
+        "Edema": OperatingPoint(1.0, None, 0.9),
+    }
     novelty = fit_novelty(rng.normal(size=(60, 6)), rng.normal(size=(30, 6)))
-    return write_card(ClassifierCard(FINDINGS, {"size": 56}, operating, novelty), folder / "model.pt")
+    return write_inference_config(InferenceConfig(FINDINGS, {"size": 56}, operating, novelty), folder / "model.pt")
 
 
 def make_novelty(folder: Path) -> Path:
@@ -105,7 +114,7 @@ def make_novelty(folder: Path) -> Path:
 
 
 def _card(folder: Path) -> Any:
-    card = read_card(folder / "model.pt")
+    card = read_inference_config(folder / "model.pt")
     novelty = {name: np.asarray(value).tolist() for name, value in vars(card.novelty).items()}
     return card.findings, card.preprocessing, {name: vars(one) for name, one in card.operating.items()}, novelty
 
@@ -236,7 +245,7 @@ def _reported(name: str, content: str, command: str) -> tuple[Callable[[Path], P
         (folder / name).write_text(content, encoding="utf-8")
         return folder / name
 
-    return make, lambda folder: bool(gather([folder]).metrics)
+    return make, lambda folder: bool(collect_runs([folder]).metrics)
 
 
 def make_metadata(folder: Path) -> Path:

@@ -18,8 +18,8 @@ from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.inference import Calibratedd, Journal, Operating, read_card
-from monai_simclr.networks import encoder_header, load_classifier, load_encoder, start_from
+from monai_simclr.inference import Calibratedd, Journal, OperatingPoint, read_inference_config
+from monai_simclr.networks import encoder_header, load_classifier, load_encoder, load_pretrained
 from monai_simclr.runtime.artefacts import (
     DamagedFileError,
     read_arrays,
@@ -108,7 +108,7 @@ def test_nothing_advises_to_switch_torchs_guard_off(tmp_path):
     (tmp_path / "a.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     for read in (
         lambda path: load_classifier(own_files._network(), path),
-        lambda path: start_from(torch.nn.ReLU(), path),
+        lambda path: load_pretrained(torch.nn.ReLU(), path),
     ):
         with pytest.raises(DamagedFileError) as caught:
             read(tmp_path / "a.pt")
@@ -131,7 +131,7 @@ def test_nothing_advises_to_switch_torchs_guard_off(tmp_path):
 )
 def test_an_operating_point_that_cannot_be_is_refused(changes, said):
     with pytest.raises(ValueError, match=said):
-        Operating(**{"temperature": 1.0, "threshold": 0.0, "specificity": 0.9, **changes})
+        OperatingPoint(**{"temperature": 1.0, "threshold": 0.0, "specificity": 0.9, **changes})
 
 
 def test_a_card_with_a_temperature_below_zero_is_refused_with_its_name(tmp_path):
@@ -140,13 +140,13 @@ def test_a_card_with_a_temperature_below_zero_is_refused_with_its_name(tmp_path)
     content["operating"]["Mass"]["temperature"] = -1.0
     path.write_text(json.dumps(content))
     with pytest.raises(DamagedFileError, match=r"classifier\.json .* does not fit its checksum"):
-        read_card(tmp_path / "model.pt")
+        read_inference_config(tmp_path / "model.pt")
     del content["checksum"]
     path.write_text(json.dumps(content))
     with pytest.raises(
         DamagedFileError, match=r"classifier\.json .* greater than 0, got -1\.0; restore it from a copy"
     ):
-        read_card(tmp_path / "model.pt")
+        read_inference_config(tmp_path / "model.pt")
     with pytest.raises(ValueError, match="temperatures must be finite and greater than 0"):
         Calibratedd("pred", [1.0, 0.0])
 

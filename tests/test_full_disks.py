@@ -20,7 +20,7 @@ from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.handlers.scores import mean_auroc
-from monai_simclr.runtime.exit_codes import exit_code, last_line
+from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import NoSpaceError, write_atomically, write_text, writing
 from monai_simclr.runtime.metrics import write_metrics
 from monai_simclr.workflows.bundle import copy_bundle
@@ -60,9 +60,9 @@ def test_a_full_disk_ends_with_6_and_names_the_file_and_what_it_needs(tmp_path, 
     with pytest.raises(NoSpaceError) as caught, almost_full():
         WRITERS[name](tmp_path / name)
     assert exit_code(caught.value) == 6
-    assert f"no space for {tmp_path / name} (File too large): " in last_line(caught.value)
-    assert "MB or more are needed, " in last_line(caught.value)
-    assert "MB are free on its disk; make room and run the same command again" in last_line(caught.value)
+    assert f"no space for {tmp_path / name} (File too large): " in format_error(caught.value)
+    assert "MB or more are needed, " in format_error(caught.value)
+    assert "MB are free on its disk; make room and run the same command again" in format_error(caught.value)
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
@@ -85,7 +85,7 @@ WRAPPED = [
 @pytest.mark.parametrize("error", WRAPPED, ids=lambda error: f"{type(error).__name__} {str(error)[:20]}")
 def test_a_full_disk_is_seen_in_whatever_words_a_library_says_it(tmp_path, error):
     assert exit_code(error) == 6
-    assert "make room and run the same command again" in last_line(error)
+    assert "make room and run the same command again" in format_error(error)
     wrapped = RuntimeError("could not save")
     wrapped.__context__ = error
     assert exit_code(wrapped) == 6
@@ -107,7 +107,7 @@ def test_the_innermost_file_is_named_through_what_wraps_it(tmp_path):
     with pytest.raises(RuntimeError, match="Failed to evaluate") as caught, writing(tmp_path / "log.txt"):
         _save_and_wrap(tmp_path / "model.pt")
     assert exit_code(caught.value) == 6
-    assert f"no space for {tmp_path}/model.pt" in last_line(caught.value)
+    assert f"no space for {tmp_path}/model.pt" in format_error(caught.value)
 
 
 def test_an_error_that_says_nothing_of_a_disk_stays_what_it_is(tmp_path):
@@ -120,7 +120,7 @@ def test_an_error_that_says_nothing_of_a_disk_stays_what_it_is(tmp_path):
 def test_full_shared_memory_is_not_called_a_full_disk():
     error = RuntimeError("unable to write to file </torch_77_1>: No space left on device (28)")
     assert exit_code(error) == 6
-    assert "shared memory (/dev/shm) is full; lower num_workers" in last_line(error)
+    assert "shared memory (/dev/shm) is full; lower num_workers" in format_error(error)
 
 
 def test_a_read_only_mount_ends_with_4_and_names_the_file(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from monai_simclr.cli.worklists import write_worklist
 from monai_simclr.data import RadiographError
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.runtime.exit_codes import last_line
+from monai_simclr.runtime.exit_codes import format_error
 from monai_simclr.runtime.files import write_json, write_text
 from monai_simclr.runtime.names import escape, shown, unescape
 from monai_simclr.runtime.tables import read_table, table_text, unescaped_text, write_rows, write_table
@@ -140,7 +140,7 @@ def test_json_and_pages_with_a_name_that_is_not_utf8_can_be_read_by_anyone(tmp_p
 def test_a_line_end_in_a_name_does_not_enter_a_message():
     error = RadiographError("in/a\nERROR: all is lost\r\u2028.dcm", "has no pixels")
     assert str(error) == "a\\nERROR: all is lost\\r\\u2028.dcm: has no pixels"
-    assert last_line(ValueError("in/a\nb.dcm")) == "ValueError: in/a\\nb.dcm"
+    assert format_error(ValueError("in/a\nb.dcm")) == "ValueError: in/a\\nb.dcm"
 
 
 def test_names_that_differ_in_one_byte_have_hashes_that_differ():

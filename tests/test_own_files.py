@@ -13,7 +13,7 @@ import own_files
 import pytest
 from own_files import KINDS, Damage, Kind
 
-from monai_simclr.runtime.exit_codes import exit_code, last_line
+from monai_simclr.runtime.exit_codes import exit_code, format_error
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def _problem(kind: Kind, folder: Path, path: Path, damage: Damage, whole: Any) -
             warnings.simplefilter("ignore")
             found = kind.read(folder)
     except Exception as error:
-        said = last_line(error)
+        said = format_error(error)
         if damage.sealed and "holds another run" in said:  # another identity, in a checkpoint that is whole
             return ""
         if exit_code(error) != 3:

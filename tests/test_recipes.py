@@ -17,7 +17,7 @@ def test_files_and_store_see_the_same_numbers_bit_for_bit(tmp_path):
     ours = recipes.preprocessing(64)({"image": str(path)})["image"]
     stored = store.decode(path, recipes.stored_size(64))
     assert type(ours) is torch.Tensor
-    assert torch.equal(ours, recipes.finish(torch.from_numpy(stored)[None, None], 64)[0])
+    assert torch.equal(ours, recipes.to_network_input(torch.from_numpy(stored)[None, None], 64)[0])
 
 
 def test_an_unknown_preset_is_refused():
@@ -27,4 +27,4 @@ def test_an_unknown_preset_is_refused():
 
 def test_finish_refuses_floats():
     with pytest.raises(ValueError, match="stored images are uint8"):
-        recipes.finish(torch.rand(1, 1, 8, 8), 7)
+        recipes.to_network_input(torch.rand(1, 1, 8, 8), 7)

@@ -74,7 +74,7 @@ def _defined(tree: ast.Module) -> list[tuple[str, str]]:
             found.append((ast.unparse(target), "data"))
         elif (
             isinstance(node, ast.Assign) and len(node.targets) > 1 and isinstance(node.value, ast.Call)
-        ):  # Xd = XD = XDict = over_keys(X)
+        ):  # Xd = XD = XDict = make_dict_transform(X)
             found.append((ast.unparse(node.targets[0]), "class"))
     return found
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from monai_simclr.data.index import findings_of
-from monai_simclr.runtime.names import bytes_of
+from monai_simclr.data.index import finding_columns
+from monai_simclr.runtime.names import encode_name
 
 _CATEGORIES = (
     "view_position",
@@ -52,7 +52,7 @@ def confounders(index: pd.DataFrame, facts: pd.DataFrame) -> list[dict[str, Any]
     half = _halves(index["patient_id"])
     rows = []
     for within, inside in _strata(index):
-        for finding in findings_of(index):
+        for finding in finding_columns(index):
             labels = index[finding].to_numpy(dtype=float)
             known = inside & ((labels == 0) | (labels == 1))
             if min((labels[known] == 1).sum(), (labels[known] == 0).sum()) < _FEWEST:
@@ -132,5 +132,5 @@ def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 def _halves(patients: pd.Series) -> np.ndarray:
     """Which half a patient is in, by a hash, so that it does not hang on the order of rows."""
-    unique = {patient: hashlib.sha256(bytes_of(str(patient))).digest()[0] < 128 for patient in patients.unique()}
+    unique = {patient: hashlib.sha256(encode_name(str(patient))).digest()[0] < 128 for patient in patients.unique()}
     return patients.map(unique).to_numpy(dtype=bool)

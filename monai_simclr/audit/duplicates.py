@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.files import file_sha256
 
 RADIUS = 15
 """Bits of 256 that may differ. Copies of NIH and Kermany images at other sizes and qualities differ in 8 bits at the
@@ -38,7 +38,7 @@ def same_bytes(paths: Sequence[str], sizes: np.ndarray) -> np.ndarray:
 def _digest(path: str) -> str:
     """SHA-256 of a file; "" when it cannot be read, or has gone since its size was taken."""
     try:
-        return sha256_of(path)
+        return file_sha256(path)
     except OSError:
         return ""
 

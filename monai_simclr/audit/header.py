@@ -9,15 +9,15 @@ from typing import Any
 import pydicom
 from pydicom.uid import UID
 
-from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.dicom_geometry import SPACINGS, spacing_of, steps_of
+from monai_simclr.data.formats.dicom_geometry import SPACINGS, read_spacing, read_steps
 from monai_simclr.data.formats.dicom_tags import numbers, text, tolerant_items, whole
 from monai_simclr.data.formats.nifti import nifti_facts
 from monai_simclr.data.formats.pictures import picture_facts
 from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.radiograph import RadiographError, unopened
-from monai_simclr.data.reading import format_of
+from monai_simclr.data.reading import detect_format
 from monai_simclr.runtime.files import open_regular
 
 HEADER_FIELDS = (
@@ -52,7 +52,7 @@ def header_facts(path: str | Path) -> dict[str, Any]:
     """Facts of a file's header: text or whole numbers under `HEADER_FIELDS`, "" or -1 where there are none.
 
     Free text of the header (descriptions) is looked at for words of views and body parts and then dropped. `chest` is
-    "yes", "no" or "", as `exam_of` finds it. `problem` is why there are no facts, in the reader's own words.
+    "yes", "no" or "", as `read_exam` finds it. `problem` is why there are no facts, in the reader's own words.
 
     Args:
         path: of a file that the reader reads: DICOM, PNG, JPEG, TIFF or NIfTI; its content decides.
@@ -62,7 +62,7 @@ def header_facts(path: str | Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file, quiet_libraries():
             facts["bytes"] = os.fstat(file.fileno()).st_size
-            kind = format_of(Path(path), file)
+            kind = detect_format(Path(path), file)
             facts.update(_dicom(Path(path)) if kind == "DICOM" else _FACTS[kind](Path(path), file))
     except FileNotFoundError:
         facts["problem"] = "the file is missing"
@@ -75,7 +75,7 @@ def header_facts(path: str | Path) -> dict[str, Any]:
 
 def _dicom(path: Path) -> dict[str, Any]:
     header, syntax = read_header(path)
-    exam = exam_of(header)
+    exam = read_exam(header)
     return {
         "format": "DICOM",
         "modality": text(header, "Modality"),
@@ -111,6 +111,6 @@ def _window(path: Path, header: pydicom.Dataset) -> str:
 
 
 def _spacing(path: Path, header: pydicom.Dataset) -> str:
-    source = spacing_of(path, header)[1]
-    zero = next((name for name in SPACINGS if steps_of(path, header, name)), "")
+    source = read_spacing(path, header)[1]
+    zero = next((name for name in SPACINGS if read_steps(path, header, name)), "")
     return source or (f"{zero} is zero" if zero else "none")

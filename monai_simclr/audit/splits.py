@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import findings_of, patients_in_several_splits
+from monai_simclr.data.index import finding_columns, patients_in_several_splits
 
 _SHOWN = 200
 
@@ -31,7 +31,7 @@ def split_sizes(index: pd.DataFrame) -> list[dict[str, Any]]:
 def prevalence(index: pd.DataFrame) -> list[dict[str, Any]]:
     """For every finding and split: positive images and patients, images with a known label, and the share."""
     rows = []
-    for finding in findings_of(index):
+    for finding in finding_columns(index):
         for split, part in index.groupby("split", sort=True):
             known, positive = part[finding].isin([0, 1]), part[finding] == 1  # a smoothed label is not known
             share = float(part.loc[known, finding].mean()) if known.any() else None
@@ -68,7 +68,7 @@ def duplicate_facts(index: pd.DataFrame, group: np.ndarray) -> dict[str, Any]:
     Returns:
         Counts of groups, and the first 200 groups by their rows, those across splits first.
     """
-    labels = list(findings_of(index))
+    labels = list(finding_columns(index))
     groups = []
     for _, part in index[group >= 0].groupby(group[group >= 0], sort=True):
         splits = sorted(set(part["split"]) - {""})

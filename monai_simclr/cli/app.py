@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from monai_simclr._version import __version__
-from monai_simclr.runtime.exit_codes import Stopped, exit_code, last_line, stoppable
+from monai_simclr.runtime.exit_codes import Stopped, exit_code, format_error, stoppable
 from monai_simclr.runtime.names import escape_what_an_encoding_lacks
 
 app = typer.Typer(
@@ -244,9 +244,9 @@ def report(
     store: Annotated[Path | None, typer.Option(help="Image store, when it is not in the bundle's cache.")] = None,
 ) -> None:
     """Write one page that shows what was run, on whom, how well, and what may have been learned instead."""
-    from monai_simclr.report import gather, write_report
+    from monai_simclr.report import collect_runs, write_report
 
-    made = write_report(output, title=title, notice=notice, material=gather(runs, store))
+    made = write_report(output, title=title, notice=notice, material=collect_runs(runs, store))
     typer.echo(f"made {made}; it opens without a network; treat it as patient data")
 
 
@@ -333,12 +333,12 @@ def main() -> None:
     except SystemExit as stop:  # typer turns Ctrl-C into a silent exit
         asked = getattr(stop.__context__, "__cause__", None)
         if isinstance(asked, KeyboardInterrupt):
-            print(last_line(asked), file=sys.stderr)
+            print(format_error(asked), file=sys.stderr)
         raise
     except (Exception, Stopped) as error:
         if _debug:
             raise
-        print(last_line(error), file=sys.stderr)
+        print(format_error(error), file=sys.stderr)
         raise SystemExit(exit_code(error)) from None
 
 

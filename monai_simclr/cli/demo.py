@@ -17,7 +17,7 @@ import torch
 from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines.precision import has_bfloat16
 from monai_simclr.evaluation import compare_arms
-from monai_simclr.report import gather, write_report
+from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.files import write_json, write_text
 from monai_simclr.runtime.metrics import plain, print_table, read_metrics
 from monai_simclr.workflows.bundle import copy_bundle, run_bundle
@@ -111,7 +111,7 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
         )
     ]
     last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
-    material = gather([output / "pretrain", output / "cluster", last, output / "inference"])
+    material = collect_runs([output / "pretrain", output / "cluster", last, output / "inference"])
     material = dataclasses.replace(
         material,
         metrics={**material.metrics, "few_label": metrics["few_label"]},

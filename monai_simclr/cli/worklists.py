@@ -43,7 +43,7 @@ def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFram
         ValueError: if no image, or more than one, has that name.
     """
     found = Embeddings.load(embeddings)
-    table = similar_images(found, row_of(found, image), n)
+    table = similar_images(found, find_row(found, image), n)
     kept = [name for name in ("view_position", "sex", "age", "source") if name in table]
     names = [name for name in table.columns if table[name].dtype == float and name not in ("similarity", "age")]
     rows = [
@@ -59,12 +59,12 @@ def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFram
     return table
 
 
-def row_of(embeddings: Embeddings, image: str) -> int:
+def find_row(embeddings: Embeddings, image: str) -> int:
     """Position of an image by its path, or by its file name where that is unique.
 
     Example:
         >>> index = pd.DataFrame({"image": ["a/1.png", "b/2.png"], "patient_id": ["p", "q"]})
-        >>> row_of(Embeddings(np.eye(2), index), "2.png")
+        >>> find_row(Embeddings(np.eye(2), index), "2.png")
         1
     """
     names = embeddings.index["image"].astype(str)

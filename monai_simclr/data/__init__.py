@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_simclr.data.index import check_index as check_index
-    from monai_simclr.data.index import classes_of as classes_of
     from monai_simclr.data.index import combine_indexes as combine_indexes
-    from monai_simclr.data.index import findings_of as findings_of
+    from monai_simclr.data.index import finding_columns as finding_columns
+    from monai_simclr.data.index import image_classes as image_classes
     from monai_simclr.data.index import read_index as read_index
     from monai_simclr.data.index import records as records
     from monai_simclr.data.index import write_index as write_index

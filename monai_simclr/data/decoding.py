@@ -18,7 +18,7 @@ from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, Read
 from monai_simclr.data.reading import read_radiograph
 from monai_simclr.ops.resize import quantize
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.files import file_sha256
 
 
 class Record(NamedTuple):
@@ -69,7 +69,7 @@ def identity_of(path: str | Path) -> tuple[int, int]:
 def sha256_of_source(path: str | Path) -> str:
     """SHA-256 of a file, "" when it cannot be read."""
     try:
-        return sha256_of(path)
+        return file_sha256(path)
     except OSError:
         return ""
 

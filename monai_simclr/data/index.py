@@ -29,12 +29,12 @@ _TEXT = ("image", "patient_id", "study_id", "view_position", "sex", "split", *OP
 _SETTLED = {"view_position": view_column, "sex": sex_column, "age": age_column, "split": split_column}
 
 
-def findings_of(index: pd.DataFrame) -> tuple[str, ...]:
+def finding_columns(index: pd.DataFrame) -> tuple[str, ...]:
     """Names of the label columns: all that are neither in `COLUMNS` nor in `OPTIONAL`."""
     return tuple(name for name in index.columns if name not in {*COLUMNS, *OPTIONAL})
 
 
-def settle_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
+def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     """Give the same index with settled types, sound or not: what a source makes, and what the audit looks at.
 
     Words of another's hand become ours ("valid" is "val", "lateral" is "LL", "male" is "M", "060Y" is 60).
@@ -59,7 +59,7 @@ def settle_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     index[text] = index[text].astype(object).fillna("").astype(str)
     for name, settle in _SETTLED.items():
         index[name] = settle(index[name], file)
-    for name in findings_of(index):
+    for name in finding_columns(index):
         index[name] = label_column(index[name], file)
     return index
 
@@ -74,14 +74,14 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
         index: a table with `COLUMNS`, any of `OPTIONAL`, and one column a finding.
 
     Returns:
-        New table, as `settle_index` gives it.
+        New table, as `coerce_index` gives it.
 
     Raises:
         ValueError: if a column is missing, there are no rows, an image stands there twice, a patient is in two
             splits, a patient's id is empty, a finding's name would run as code in a config, or a label is out of
             range (names the column and the row).
     """
-    index = settle_index(index)
+    index = coerce_index(index)
     twice = index["image"][index["image"].duplicated()]
     if len(twice):
         raise ValueError(
@@ -93,7 +93,7 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
             f"{len(unknown)} rows have no patient_id, the first is row {unknown[0]}; give each patient an id, or each "
             "image one of its own and know that a split may then put one patient on both sides"
         )
-    check_no_code(findings_of(index))
+    check_no_code(finding_columns(index))
     leaks = patients_in_several_splits(index)
     if len(leaks):
         raise ValueError(
@@ -112,7 +112,7 @@ def patients_in_several_splits(index: pd.DataFrame) -> list[str]:
 
 def _check_smoothed(index: pd.DataFrame) -> None:
     scored = index["split"].isin(["val", "test"])
-    for name in findings_of(index):
+    for name in finding_columns(index):
         rows = np.flatnonzero(scored & (index[name] > 0) & (index[name] < 1))
         if len(rows):
             raise ValueError(
@@ -122,13 +122,13 @@ def _check_smoothed(index: pd.DataFrame) -> None:
             )
 
 
-def classes_of(index: pd.DataFrame) -> np.ndarray:
+def image_classes(index: pd.DataFrame) -> np.ndarray:
     """One class an image, for clusters: the only finding that is 1, "No Finding" when all are 0, "" otherwise.
 
     Returns:
         Text, shape ``(N,)``; "" stands for several findings, or an unknown label.
     """
-    findings = findings_of(index)
+    findings = finding_columns(index)
     if not findings:
         return np.full(len(index), "", dtype=object).astype(str)
     labels = index[list(findings)].to_numpy(dtype=float)
@@ -154,7 +154,9 @@ def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str,
     """
     unknown = [name for name in findings if name not in index]
     if unknown:
-        raise ValueError(f"the index has no labels for {unknown}; it has {list(findings_of(index))}; see --findings")
+        raise ValueError(
+            f"the index has no labels for {unknown}; it has {list(finding_columns(index))}; see --findings"
+        )
     patients = pd.factorize(index["patient_id"])[0]
     labels = index[list(findings)].to_numpy(dtype=float) if findings else None
     rows = []
@@ -181,7 +183,7 @@ def read_index(path: str | Path, check: bool = True) -> pd.DataFrame:
     """Read and check an index that `write_index` wrote, or anyone's CSV with its columns.
 
     Everything is read as text first, so that patient "00123" is not patient "123". Relative paths are taken from
-    the folder of the file. Words of another's hand are read as `settle_index` does.
+    the folder of the file. Words of another's hand are read as `coerce_index` does.
 
     Args:
         path: of the CSV file: UTF-8, or UTF-16 with a byte order mark.
@@ -204,7 +206,7 @@ def read_index(path: str | Path, check: bool = True) -> pd.DataFrame:
             raise ValueError(f"{place(int(empty[0]), path.name)}: the column 'image' is blank; remove the row")
         hold_odd_names([str(path)])
         table["image"] = [_absolute(path.parent, name) for name in table["image"]]
-    table = settle_index(table, path.name)
+    table = coerce_index(table, path.name)
     return check_index(table) if check else table
 
 

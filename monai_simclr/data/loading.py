@@ -25,12 +25,12 @@ from torch.utils.data.distributed import DistributedSampler
 
 from monai_simclr.data.index import records
 from monai_simclr.data.partners import Partners, SecondView
-from monai_simclr.data.radiograph import problem_of
+from monai_simclr.data.radiograph import describe_problem
 from monai_simclr.data.store import Store
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.runtime.distributed import rank, world_size
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS, SettingError
-from monai_simclr.runtime.names import bytes_of
+from monai_simclr.runtime.names import encode_name
 
 _DAMAGE = (ValueError, OSError, RuntimeError)
 """What a reader or a transform raises for one bad image."""
@@ -126,7 +126,7 @@ class StoreDataset(Dataset):
         for record in self.data:
             row = record["row"]
             name = Path(str(record["image"])).name
-            digest.update(bytes_of(f"{row},{name},{index['patient_id'].iat[row]},{index['split'].iat[row]};"))
+            digest.update(encode_name(f"{row},{name},{index['patient_id'].iat[row]},{index['split'].iat[row]};"))
         for record in self.data[:: max(1, len(self.data) // _SAMPLED)]:
             digest.update(np.ascontiguousarray(self.store.images[record["row"]]).tobytes())
         return f"{len(self.data)} images, {digest.hexdigest()[:12]}"
@@ -155,7 +155,7 @@ class StoreDataset(Dataset):
 
     def _another(self, epoch: int, damaged: int, error: Exception) -> Any:
         draws = keyed_state(self.seed, epoch, damaged, 1).randint(len(self.data), size=_TRIES)
-        damage = f"{self.data[damaged]['row']}: {problem_of(error)}"
+        damage = f"{self.data[damaged]['row']}: {describe_problem(error)}"
         for position in draws:
             try:
                 return {**self._item(epoch, int(position)), "damage": damage}

@@ -30,7 +30,7 @@ from monai_simclr.data.sources.rsna import read_rsna, recognise_rsna
 from monai_simclr.data.sources.table import read_table
 from monai_simclr.data.sources.vindr import read_vindr, recognise_vindr
 from monai_simclr.runtime.names import shown
-from monai_simclr.runtime.tables import header_of
+from monai_simclr.runtime.tables import read_csv_header
 
 logger = logging.getLogger("monai_simclr.data")
 
@@ -138,7 +138,7 @@ def _is_ours(file: Path) -> bool:
     """Whether a file called index.csv is an index, sound or not: another program's may lie beside its images."""
     if not file.is_file():
         return False
-    names = header_of(file)
+    names = read_csv_header(file)
     return not names or "image" in names or len(set(names) & set(COLUMNS)) > 2
 
 

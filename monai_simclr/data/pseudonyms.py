@@ -14,7 +14,7 @@ import pandas as pd
 
 from monai_simclr.data.store import Store
 from monai_simclr.runtime.files import write_atomically
-from monai_simclr.runtime.names import bytes_of
+from monai_simclr.runtime.names import encode_name
 from monai_simclr.runtime.tables import table_text
 
 
@@ -57,7 +57,7 @@ def keyed_hash(key: str, text: str) -> str:
         >>> keyed_hash("a key", "patient 1") == keyed_hash("another key", "patient 1")
         False
     """
-    return hmac.new(key.encode(), bytes_of(text), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(key.encode(), encode_name(text), hashlib.sha256).hexdigest()[:16]
 
 
 KEY_VARIABLE = "MONAI_SIMCLR_HASH_KEY"

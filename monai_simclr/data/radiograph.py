@@ -155,11 +155,11 @@ class RadiographMeta(TypedDict):
     crop: tuple[int, int, int, int]
 
 
-def meta_of(file_format: str) -> RadiographMeta:
+def init_meta(file_format: str) -> RadiographMeta:
     """Give the metadata of an image of which nothing is known but the format of its file.
 
     Example:
-        >>> meta_of("PNG")["spacing"]
+        >>> init_meta("PNG")["spacing"]
         (nan, nan)
     """
     return RadiographMeta(
@@ -190,7 +190,7 @@ def unopened(error: OSError) -> str:
     return f"cannot be opened ({type(error).__name__})"
 
 
-def problem_of(error: BaseException) -> str:
+def describe_problem(error: BaseException) -> str:
     """The reader's own sentence without a path, wherever in the chain of causes it is."""
     cause: BaseException | None = error
     while cause is not None:

@@ -64,7 +64,7 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
             size = os.fstat(file.fileno()).st_size
             if size > settings.max_bytes:
                 raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
-            image, meta = _READERS[format_of(path, file)](path, file, settings)
+            image, meta = _READERS[detect_format(path, file)](path, file, settings)
     except OSError as error:
         raise RadiographError(path, unopened(error)) from error
     low, high = image.min(), image.max()
@@ -77,7 +77,7 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
     return _cropped(image, meta, settings), meta
 
 
-def format_of(path: Path, file: BinaryIO) -> str:
+def detect_format(path: Path, file: BinaryIO) -> str:
     """Say what an open file is by its first bytes: "DICOM", "picture" (PNG, JPEG, TIFF) or "NIfTI".
 
     Raises:

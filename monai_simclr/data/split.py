@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import check_index, findings_of
+from monai_simclr.data.index import check_index, finding_columns
 
 _AHEAD = 64
 """Patients of an order among whom the next one is chosen, at most; a tenth of a small archive."""
@@ -67,7 +67,7 @@ def label_fraction(
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"label_fraction must be greater than 0 and at most 1, got {fraction}")
-    names = list(findings_of(index) if findings is None else findings)
+    names = list(finding_columns(index) if findings is None else findings)
     train = index[index["split"] == "train"]
     if not len(train) or not names:
         raise ValueError(f"the index has {len(train)} train rows and the findings {names}; labels of both are needed")

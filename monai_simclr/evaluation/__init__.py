@@ -12,9 +12,9 @@ from monai_simclr.evaluation.clusterers import choose_k as choose_k
 from monai_simclr.evaluation.clusterers import fit_clusters as fit_clusters
 from monai_simclr.evaluation.clustering import ClusterReport as ClusterReport
 from monai_simclr.evaluation.clustering import evaluate_clusters as evaluate_clusters
-from monai_simclr.evaluation.confounders import beside_floor as beside_floor
-from monai_simclr.evaluation.confounders import confounder_floor as confounder_floor
-from monai_simclr.evaluation.confounders import floor_scores as floor_scores
+from monai_simclr.evaluation.confounders import baseline_scores as baseline_scores
+from monai_simclr.evaluation.confounders import compare_to_baseline as compare_to_baseline
+from monai_simclr.evaluation.confounders import confounder_baseline as confounder_baseline
 from monai_simclr.evaluation.delong import delong_interval as delong_interval
 from monai_simclr.evaluation.delong import delong_test as delong_test
 from monai_simclr.evaluation.embeddings import Embeddings as Embeddings
@@ -45,7 +45,7 @@ from monai_simclr.evaluation.probe import Probe as Probe
 from monai_simclr.evaluation.probe import probe_classes as probe_classes
 from monai_simclr.evaluation.probe import probe_findings as probe_findings
 from monai_simclr.evaluation.probe import probe_scores as probe_scores
-from monai_simclr.evaluation.scorecard import score_card as score_card
+from monai_simclr.evaluation.scorecard import score_table as score_table
 from monai_simclr.evaluation.scores import score_findings as score_findings
 from monai_simclr.evaluation.selection import select_images as select_images
 from monai_simclr.evaluation.subgroups import score_subgroups as score_subgroups

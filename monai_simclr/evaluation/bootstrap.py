@@ -29,7 +29,7 @@ class Interval(NamedTuple):
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def interval_of(
+def bootstrap_interval(
     value: float, resamples: np.ndarray, level: float = 0.95, recenter: bool = False, units: int | None = None
 ) -> Interval:
     """Percentile interval (Efron 1979) of a value from its bootstrap resamples; NaN resamples are left out.
@@ -45,9 +45,9 @@ def interval_of(
             American Statistician 2015, section 4.6). None for no widening.
 
     Example:
-        >>> interval_of(0.5, np.linspace(0, 1, 101), level=0.9)
+        >>> bootstrap_interval(0.5, np.linspace(0, 1, 101), level=0.9)
         Interval(value=0.5, low=0.05, high=0.95)
-        >>> interval_of(0.5, np.linspace(0, 1, 101), level=0.9, units=10)
+        >>> bootstrap_interval(0.5, np.linspace(0, 1, 101), level=0.9, units=10)
         Interval(value=0.5, low=0.026663, high=0.973337)
     """
     known = resamples[np.isfinite(resamples)]
@@ -132,7 +132,7 @@ def patient_bootstrap(
     codes, counts = patient_counts(patients, n, seed)
     positions = np.arange(len(codes))
     resamples = np.array([statistic(np.repeat(positions, row[codes])) for row in counts], dtype=float)
-    return interval_of(float(statistic(positions)), resamples, level, units=counts.shape[1])
+    return bootstrap_interval(float(statistic(positions)), resamples, level, units=counts.shape[1])
 
 
 def auroc_with_interval(
@@ -162,7 +162,7 @@ def auroc_with_interval(
     codes, counts = patient_counts(patients, n, seed)
     ranking = Ranking(labels, scores, codes)
     value = ranking.areas(np.ones((1, counts.shape[1])))[0][0]
-    return interval_of(value, ranking.areas(counts)[0], units=patients_of_smaller_class(labels, codes))
+    return bootstrap_interval(value, ranking.areas(counts)[0], units=patients_of_smaller_class(labels, codes))
 
 
 def patients_of_smaller_class(labels: np.ndarray, codes: np.ndarray) -> int:

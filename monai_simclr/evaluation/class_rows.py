@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_counts, permute_over_patients
+from monai_simclr.evaluation.bootstrap import bootstrap_interval, p_value, patient_counts, permute_over_patients
 from monai_simclr.evaluation.embeddings import Embeddings
 
 ENCODER = "encoder"
@@ -101,7 +101,7 @@ def accuracy_rows(
     for name, features in {ENCODER: embeddings.features, **references}.items():
         answers = answer(np.asarray(features, dtype=np.float32).reshape(len(embeddings), -1))
         hits = (answers == right).astype(float)
-        interval = interval_of(float(hits.mean()), weights @ hits / weights.sum(axis=1), units=counts.shape[1])
+        interval = bootstrap_interval(float(hits.mean()), weights @ hits / weights.sum(axis=1), units=counts.shape[1])
         null = np.array([(answers == chance).mean() for chance in permuted])
         low, high = np.quantile(null, [0.025, 0.975])
         beside = {"majority": majority, "null_low": float(low), "null_high": float(high)}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation.agreement import MEASURES, agreement, contingency, many_to_one, one_to_one
-from monai_simclr.evaluation.bootstrap import interval_of, p_value, patient_counts, permute_over_patients
+from monai_simclr.evaluation.bootstrap import bootstrap_interval, p_value, patient_counts, permute_over_patients
 from monai_simclr.evaluation.class_rows import ENCODER, class_rows
 from monai_simclr.evaluation.clusterers import METHODS, reduce_features, silhouette
 from monai_simclr.evaluation.embeddings import Embeddings
@@ -97,13 +97,13 @@ def evaluate_clusters(
     embeddings: Embeddings,
     references: Mapping[str, np.ndarray],
     classes: np.ndarray,
-    k: Sequence[int],
+    n_clusters: Sequence[int],
     seed: int = 0,
     n_bootstrap: int = 1000,
     n_permutations: int = 200,
     *,
     method: str = "kmeans",
-    seeds: int = 1,
+    n_seeds: int = 1,
 ) -> ClusterReport:
     """Cluster, name the clusters on train patients, and score the names on test patients, with what to compare beside.
 
@@ -118,12 +118,12 @@ def evaluate_clusters(
         embeddings: index with `patient_id` and `split`.
         references: name -> features of the same rows, ``(N, D)``: raw pixels, a random encoder.
         classes: the class of every row as text, shape ``(N,)``; "" has none: clustered, not scored (and counted).
-        k: numbers of clusters.
+        n_clusters: numbers of clusters.
         seed: of everything random.
         n_bootstrap: resamples of test patients.
         n_permutations: of the null.
         method: a key of `clusterers.METHODS`.
-        seeds: fits with seed, seed + 1, ...; all but the first only for the spread of the values.
+        n_seeds: fits with seed, seed + 1, ...; all but the first only for the spread of the values.
 
     Raises:
         ValueError: if lengths differ, there is no such method, a patient is in train and test, or train or test has no
@@ -146,14 +146,14 @@ def evaluate_clusters(
     records: list[dict] = []
     for name, features in {ENCODER: embeddings.features, **references}.items():
         reduced = reduce_features(features, rows.fit, seed)
-        for count in dict.fromkeys(k):
+        for count in dict.fromkeys(n_clusters):
             if not 1 <= count <= rows.fit.sum():
                 raise ValueError(f"{count} clusters cannot be fitted on {rows.fit.sum()} train rows")
-            found = [METHODS[method](reduced, rows.fit, count, seed + i, 10) for i in range(seeds)]
+            found = [METHODS[method](reduced, rows.fit, count, seed + i, 10) for i in range(n_seeds)]
             if name == ENCODER:
                 clusters[count] = found[0]
             scored = _score(found[0], rows, count, seed, n_bootstrap, n_permutations)
-            spread = np.std([_value(each, rows, count) for each in found], axis=0, ddof=1) if seeds > 1 else None
+            spread = np.std([_value(each, rows, count) for each in found], axis=0, ddof=1) if n_seeds > 1 else None
             about = {"features": name, "k": count}
             records += [
                 {**about, **row, "seed_sd": float("nan") if spread is None else float(spread[i])}
@@ -202,7 +202,7 @@ def _score(clusters: np.ndarray, rows: _Rows, k: int, seed: int, n_bootstrap: in
     majority = _majority(rows)
     scored = []
     for i, measure in enumerate(MEASURES):
-        interval = interval_of(
+        interval = bootstrap_interval(
             value[i], drawn[:, i], recenter=not measure.endswith(("one", "balanced_acc")), units=counts.shape[1]
         )
         low, high = np.quantile(null[:, i], [0.025, 0.975])
@@ -222,7 +222,7 @@ def _silhouette(reduced: np.ndarray, clusters: np.ndarray, rows: _Rows, seed: in
     positions = positions.astype(int)
     codes, counts = patient_counts(rows.patients[positions], n_bootstrap, seed)
     weights = counts[:, codes].astype(float)
-    interval = interval_of(float(values.mean()), weights @ values / weights.sum(axis=1), units=counts.shape[1])
+    interval = bootstrap_interval(float(values.mean()), weights @ values / weights.sum(axis=1), units=counts.shape[1])
     few, generator, null = positions[:500], np.random.default_rng(seed), []
     for _ in range(20):
         shuffled = clusters.copy()

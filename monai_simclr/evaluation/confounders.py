@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts
+from monai_simclr.evaluation.bootstrap import bootstrap_interval, patient_counts
 from monai_simclr.evaluation.predictions import Predictions, certain_labels
 from monai_simclr.evaluation.ranking import Ranking
 from monai_simclr.evaluation.scores import MACRO, mean_of_known, score_findings
@@ -18,13 +18,13 @@ _FEWEST = 2
 """Patients with a finding, and without it, below which a floor says nothing: one patient is ranked, not a finding."""
 
 
-def confounder_floor(
+def confounder_baseline(
     index: pd.DataFrame, findings: Sequence[str], n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """What a model reaches that never sees the image: view position, age and sex alone.
 
-    An image model that does not beat this floor may have learned the acquisition and not the finding; `beside_floor`
-    tests that.
+    An image model that does not beat this floor may have learned the acquisition and not the finding;
+    `compare_to_baseline` tests that.
 
     Args:
         index: with `patient_id, view_position, sex, age, split` and the findings.
@@ -39,7 +39,7 @@ def confounder_floor(
     Raises:
         ValueError: if there are no train or no test rows.
     """
-    scores = floor_scores(index, findings)
+    scores = baseline_scores(index, findings)
     test = index[index["split"] == "test"]
     labels, patients = test[list(findings)].to_numpy(dtype=float), test["patient_id"].to_numpy(dtype=str)
     reasons = [_reason(labels[:, k], scores[:, k], patients) for k in range(len(findings))]
@@ -48,7 +48,7 @@ def confounder_floor(
     return table.assign(reason=[mine or given for mine, given in zip([*reasons, ""], table["reason"], strict=True)])
 
 
-def floor_scores(index: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
+def baseline_scores(index: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
     """Logits of every test row from view position, age and sex: shape ``(N_test, K)``.
 
     A logistic regression on one-hot view position and sex, age and its square (missing age: its own column), fitted on
@@ -73,12 +73,12 @@ def floor_scores(index: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
     return scores
 
 
-def beside_floor(model: Predictions, floor: np.ndarray, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
+def compare_to_baseline(model: Predictions, floor: np.ndarray, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """The model's AUROC, the floor's, and the paired difference over the same resamples of patients.
 
     Args:
         model: of the test images.
-        floor: scores of the same images from `floor_scores`, shape ``(N, K)``; a column of NaN is no floor.
+        floor: scores of the same images from `baseline_scores`, shape ``(N, K)``; a column of NaN is no floor.
         n_bootstrap: resamples of patients.
         seed: of the resampling.
 
@@ -90,7 +90,7 @@ def beside_floor(model: Predictions, floor: np.ndarray, n_bootstrap: int = 1000,
     Example:
         >>> labels = np.tile([[0.0], [1.0]], (20, 1))
         >>> given = Predictions(labels, labels, np.arange(40), ["Mass"])
-        >>> beside_floor(given, np.zeros((40, 1)), 50)[["model", "floor", "difference"]].to_numpy().tolist()
+        >>> compare_to_baseline(given, np.zeros((40, 1)), 50)[["model", "floor", "difference"]].to_numpy().tolist()
         [[1.0, 0.5, 0.5], [1.0, 0.5, 0.5]]
     """
     codes, counts = patient_counts(model.patients, n_bootstrap, seed)
@@ -112,7 +112,7 @@ def beside_floor(model: Predictions, floor: np.ndarray, n_bootstrap: int = 1000,
 
 def _beside(name: str, model: np.ndarray, floor: np.ndarray, reason: str) -> dict:
     difference = model - floor
-    found = interval_of(difference[0], difference[1:])
+    found = bootstrap_interval(difference[0], difference[1:])
     return {
         "finding": name,
         "model": model[0],

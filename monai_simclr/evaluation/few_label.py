@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts
+from monai_simclr.evaluation.bootstrap import bootstrap_interval, patient_counts
 from monai_simclr.evaluation.multiple import holm
 from monai_simclr.evaluation.scores import macro_auroc_resamples
 
@@ -137,11 +137,11 @@ def _compare(mine: np.ndarray, other: np.ndarray, patients: int, seed: int) -> d
     gaps = mine - other
     mean, gap = mine.mean(axis=0), gaps.mean(axis=0)
     several = len(mine) > 1  # the spread of one draw is unknown, not 0
-    own = interval_of(mean[0], mean[1:], units=patients)
-    paired = interval_of(gap[0], gap[1:], units=patients)
+    own = bootstrap_interval(mean[0], mean[1:], units=patients)
+    paired = bootstrap_interval(gap[0], gap[1:], units=patients)
     picks = np.random.default_rng(seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
     both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
-    with_draws = interval_of(gap[0], both if several else both * np.nan, units=len(gaps))
+    with_draws = bootstrap_interval(gap[0], both if several else both * np.nan, units=len(gaps))
     return {
         "mean": own.value,
         "mean_low": own.low,
@@ -170,9 +170,9 @@ def _check(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
     arms = sorted({key[1] for key in keys})
     if reference not in arms:
         raise ValueError(f"no arm is called {reference!r}; the arms are {arms}")
-    lonely = [key for key in keys if (key[0], reference, key[2]) not in keys]
-    if lonely:
-        raise ValueError(f"run {lonely[0]} has no partner of arm {reference!r}: arms are paired by fraction and draw")
+    unpaired = [key for key in keys if (key[0], reference, key[2]) not in keys]
+    if unpaired:
+        raise ValueError(f"run {unpaired[0]} has no partner of arm {reference!r}: arms are paired by fraction and draw")
     for key, run in zip(keys, runs, strict=True):
         same = np.array_equal(run["labels"], runs[0]["labels"], equal_nan=True)
         if not same or not np.array_equal(run["patients"], runs[0]["patients"]):

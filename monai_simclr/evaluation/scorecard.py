@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, patients_of_smaller_class
+from monai_simclr.evaluation.bootstrap import bootstrap_interval, patient_counts, patients_of_smaller_class
 from monai_simclr.evaluation.calibration import BINS, equal_mass_bins, fit_recalibration, fit_temperature, is_at_bound
 from monai_simclr.evaluation.predictions import Predictions, sigmoid
 from monai_simclr.evaluation.ranking import Ranking
@@ -27,7 +27,7 @@ SCORES: tuple[str, ...] = (
     *_CALIBRATION,
     *(name + _SCALED for name in _CALIBRATION),
 )
-"""The scores of `score_card`, in its order."""
+"""The scores of `score_table`, in its order."""
 
 _ROWS = 64
 """Resamples turned into float64 at once."""
@@ -36,7 +36,7 @@ _Part = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
 """Columns ``(N, m)`` to sum over images, and what turns sums ``(n, m)`` into scores ``(n, s)``."""
 
 
-def score_card(
+def score_table(
     test: Predictions, validation: Predictions | None = None, n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """All scores of all findings at the test patients.
@@ -66,7 +66,7 @@ def score_card(
         >>> rng = np.random.default_rng(0)
         >>> labels = rng.integers(2, size=(80, 1)).astype(float)
         >>> made = Predictions(labels, 2 * labels - 1 + rng.normal(size=(80, 1)), np.arange(80), ["Mass"])
-        >>> card = score_card(made.where(np.arange(40)), made.where(np.arange(40, 80)), n_bootstrap=50)
+        >>> card = score_table(made.where(np.arange(40)), made.where(np.arange(40, 80)), n_bootstrap=50)
         >>> card.set_index(["finding", "score"]).loc[("Mass", "AUROC"), ["value", "low", "high"]].round(2).tolist()
         [0.8, 0.63, 0.89]
     """
@@ -189,7 +189,7 @@ def _rows(about: dict, values: np.ndarray, thresholds: dict[str, float], units: 
     """Rows of one finding: values ``(1 + n, 14)``, the data as they are first."""
     rows = []
     for i, name in enumerate(SCORES):
-        interval = interval_of(values[0, i], values[1:, i], units=units)
+        interval = bootstrap_interval(values[0, i], values[1:, i], units=units)
         if name.startswith("ECE"):
             value, low, high = interval
             interval = interval._replace(low=max(0.0, 2 * value - high), high=max(value, 2 * value - low))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, patients_of_smaller_class
+from monai_simclr.evaluation.bootstrap import bootstrap_interval, patient_counts, patients_of_smaller_class
 from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.evaluation.ranking import Ranking
 
@@ -23,7 +23,7 @@ def score_findings(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score every finding on the images whose label is known. `score_card` has all other scores.
+    """Score every finding on the images whose label is known. `score_table` has all other scores.
 
     Args:
         labels: 1, 0 or NaN (unknown), shape ``(N, K)``.
@@ -117,7 +117,7 @@ def _areas(given: Predictions, k: int, codes: np.ndarray, counts: np.ndarray) ->
 
 
 def _intervals(auroc: np.ndarray, auprc: np.ndarray, units: int) -> dict:
-    area, precision = (interval_of(values[0], values[1:], units=units) for values in (auroc, auprc))
+    area, precision = (bootstrap_interval(values[0], values[1:], units=units) for values in (auroc, auprc))
     return {
         "auroc": area.value,
         "low": area.low,

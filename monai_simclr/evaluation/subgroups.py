@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation.bootstrap import interval_of, patient_counts, patients_of_smaller_class
+from monai_simclr.evaluation.bootstrap import bootstrap_interval, patient_counts, patients_of_smaller_class
 from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.evaluation.ranking import Ranking
 
 _AGES = ((0, 40, "under 40"), (40, 60, "40 to 59"), (60, np.inf, "60 and over"))
 
 
-def groups_of(index: pd.DataFrame) -> dict[str, np.ndarray]:
+def demographic_groups(index: pd.DataFrame) -> dict[str, np.ndarray]:
     """For each of sex, age, view position and source that the index has: the group of every row, "" unknown.
 
     Example:
-        >>> {name: list(map(str, groups)) for name, groups in groups_of(pd.DataFrame({"age": [30.0, np.nan]})).items()}
-        {'age': ['under 40', '']}
+        >>> list(map(str, demographic_groups(pd.DataFrame({"age": [30.0, np.nan]}))["age"]))
+        ['under 40', '']
     """
     found: dict[str, np.ndarray] = {}
     for name in ("sex", "age", "view_position", "source"):
@@ -68,7 +68,7 @@ def score_subgroups(
     counts = np.vstack([np.ones((1, counts.shape[1]), dtype=counts.dtype), counts])
     at = np.full(len(test.findings), np.nan) if thresholds is None else np.asarray(thresholds, dtype=float)
     rows: list[dict] = []
-    for by, groups in groups_of(index).items():
+    for by, groups in demographic_groups(index).items():
         for k in range(len(test.findings)):
             rows += list(_of_finding(test, k, by, groups, at[k], codes, counts))
     return pd.DataFrame(rows)
@@ -85,7 +85,7 @@ def _of_finding(
         few = patients_of_smaller_class(labels, codes[rows])
         if few >= 10:
             areas[str(group)] = area
-        found = interval_of(area[0], area[1:], units=few)
+        found = bootstrap_interval(area[0], area[1:], units=few)
         yield {
             "finding": test.findings[k],
             "by": by,
@@ -102,7 +102,7 @@ def _of_finding(
     if len(areas) > 1:
         best, *_, worst = sorted(areas, key=lambda name: -areas[name][0])
         gap = areas[best] - areas[worst]
-        found = interval_of(gap[0], gap[1:], units=counts.shape[1])
+        found = bootstrap_interval(gap[0], gap[1:], units=counts.shape[1])
         yield {
             "finding": test.findings[k],
             "by": by,

@@ -1,27 +1,27 @@
 """Ignite handlers: what happens around a run, not in it."""
 
 from monai_simclr.handlers.checkpoint import Checkpoint as Checkpoint
-from monai_simclr.handlers.damage import DamagedImages as DamagedImages
+from monai_simclr.handlers.damage import SkipUnreadable as SkipUnreadable
 from monai_simclr.handlers.group import HandlerGroup as HandlerGroup
-from monai_simclr.handlers.guard import ClipGradients as ClipGradients
-from monai_simclr.handlers.guard import KeyedNoise as KeyedNoise
-from monai_simclr.handlers.guard import StopOnNonFinite as StopOnNonFinite
+from monai_simclr.handlers.guard import ClipGradNorm as ClipGradNorm
+from monai_simclr.handlers.guard import SeedEachStep as SeedEachStep
+from monai_simclr.handlers.guard import TerminateOnNonFinite as TerminateOnNonFinite
 from monai_simclr.handlers.monitor import ContrastiveMonitor as ContrastiveMonitor
 from monai_simclr.handlers.probe import LinearProbe as LinearProbe
 from monai_simclr.handlers.progress import Progress as Progress
-from monai_simclr.handlers.scores import KeepBest as KeepBest
+from monai_simclr.handlers.scores import EarlyStopping as EarlyStopping
 from monai_simclr.handlers.scores import MeanAUROC as MeanAUROC
 
 __all__ = [
     "Checkpoint",
-    "ClipGradients",
+    "ClipGradNorm",
     "ContrastiveMonitor",
-    "DamagedImages",
+    "EarlyStopping",
     "HandlerGroup",
-    "KeepBest",
-    "KeyedNoise",
     "LinearProbe",
     "MeanAUROC",
     "Progress",
-    "StopOnNonFinite",
+    "SeedEachStep",
+    "SkipUnreadable",
+    "TerminateOnNonFinite",
 ]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from monai_simclr.handlers.progress import raise_after_all
 from monai_simclr.runtime.artefacts import reading
 from monai_simclr.runtime.checkpoints import newest_checkpoint, save_checkpoint
-from monai_simclr.runtime.distributed import answers, is_first, world_size
+from monai_simclr.runtime.distributed import all_gather_int, is_main_process, world_size
 from monai_simclr.runtime.files import lacks_space, writing
 from monai_simclr.runtime.signals import StopSignals
 
@@ -96,7 +96,7 @@ class Checkpoint:
         every_epochs: save after so many epochs, and after the last.
         every_minutes: save in the middle of an epoch when the last one was so long ago.
         every_iterations: save after so many iterations; 0 for not.
-        keep: how many checkpoints stay.
+        n_saved: how many checkpoints are kept.
 
     Raises:
         FileExistsError: at the start, if the folder holds another run (names each difference).
@@ -113,9 +113,9 @@ class Checkpoint:
         every_epochs: int = 1,
         every_minutes: float = 10.0,
         every_iterations: int = 0,
-        keep: int = 3,
+        n_saved: int = 3,
     ) -> None:
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.n_saved = Path(folder), n_saved
         self.objects = {name: _bare(one) for name, one in objects.items()}
         self.identity = {name: str(value) for name, value in {**identity, "world_size": world_size()}.items()}
         self.every_epochs, self.every_minutes, self.every_iterations = every_epochs, every_minutes, every_iterations
@@ -146,7 +146,7 @@ class Checkpoint:
                 self._take_up(state, engine)
             done = engine.state.iteration
             logger.info(f"going on from {path}: {_where(engine)}")
-        everywhere = answers(done)
+        everywhere = all_gather_int(done)
         if len(set(everywhere)) > 1:
             raise ValueError(
                 f"the ranks would go on from different iterations, {everywhere}; is {self.folder} on a disk that all "
@@ -156,7 +156,7 @@ class Checkpoint:
     def save(self, engine: Engine, iteration: int | None = None) -> Path | None:
         """Save now, on the first rank; nothing happens when this iteration is saved already."""
         iteration = engine.state.iteration if iteration is None else iteration
-        if iteration == self._saved or not is_first():
+        if iteration == self._saved or not is_main_process():
             return None
         state = {
             "format": _FORMAT,
@@ -168,7 +168,7 @@ class Checkpoint:
         }
         file = io.BytesIO()
         torch.save(state, file)
-        path = save_checkpoint(self.folder, iteration, file.getvalue(), self.keep)
+        path = save_checkpoint(self.folder, iteration, file.getvalue(), self.n_saved)
         self._saved, self._saved_at = iteration, time.monotonic()
         return path
 
@@ -222,7 +222,7 @@ class Checkpoint:
 
     def _asked_to_stop(self) -> int:
         """The signal that any rank got, 0 for none."""
-        return max(answers(self._signals.received))
+        return max(all_gather_int(self._signals.received))
 
     def _stop(self, engine: Engine, asked: int) -> None:
         self._signals.leave(asked, f"saved in {self.folder} at {_where(engine)}; run the same command to go on")

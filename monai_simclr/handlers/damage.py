@@ -7,28 +7,28 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from monai_simclr.runtime.distributed import is_first, rank
+from monai_simclr.runtime.distributed import is_main_process, rank
 from monai_simclr.runtime.tables import write_rows
 
 logger = logging.getLogger("monai_simclr.training")
 
 
-class DamagedImages:
+class SkipUnreadable:
     """Keep a list of the images that `StoreDataset` had to replace, in a file, and stop when they are too many.
 
     Args:
         path: CSV file, `row` and `reason`, written when the first damaged image is met. Every rank lists its own.
         images: how many there are.
-        most: share of them that may be damaged.
+        max_share: share of them that may be unreadable.
 
     Raises:
         ValueError: when more are (says how many, and why the first).
     """
 
-    def __init__(self, path: str | Path, images: int, most: float = 0.05) -> None:
+    def __init__(self, path: str | Path, images: int, max_share: float = 0.05) -> None:
         path = Path(path)
-        self.path = path if is_first() else path.with_suffix(f".rank{rank()}{path.suffix}")
-        self.images, self.most = images, most
+        self.path = path if is_main_process() else path.with_suffix(f".rank{rank()}{path.suffix}")
+        self.images, self.max_share = images, max_share
         self.found: dict[int, str] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -55,8 +55,8 @@ class DamagedImages:
         self._write()
         first, why = next(iter(self.found.items()))
         sentence = f"{len(self.found)} of {self.images} images could not be used, the first is row {first}: {why}"
-        if len(self.found) > self.most * self.images:
-            raise ValueError(f"{sentence}; more than {self.most:.0%} are damaged; see {self.path}")
+        if len(self.found) > self.max_share * self.images:
+            raise ValueError(f"{sentence}; more than {self.max_share:.0%} are damaged; see {self.path}")
         logger.warning(f"{sentence}; others are drawn in their place; see {self.path}")
 
     def _write(self) -> None:

@@ -13,13 +13,13 @@ from monai.engines.utils import CommonKeys, IterationEvents
 from torch import Tensor
 
 from monai_simclr.handlers.progress import batch_output
-from monai_simclr.runtime.distributed import answers, is_first, rank
+from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank
 from monai_simclr.runtime.files import write_json
 
 _NAMED = 20
 
 
-class StopOnNonFinite:
+class TerminateOnNonFinite:
     """Stop before the optimizer steps when projections, loss or gradients are not finite, so that no weight is spoilt.
 
     Every rank stops, whichever has the bad batch. With a gradient scaler (float16) gradients are left to the scaler,
@@ -43,7 +43,7 @@ class StopOnNonFinite:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check_gradients)
 
     def _check_outputs(self, engine: Engine) -> None:
-        sound = answers(int(torch.isfinite(batch_output(engine)[CommonKeys.PRED].detach()).all()))
+        sound = all_gather_int(int(torch.isfinite(batch_output(engine)[CommonKeys.PRED].detach()).all()))
         if not all(sound):
             ranks = [number for number, fine in enumerate(sound) if not fine]
             self._stop(engine, "the projections are not finite" + (f" on the ranks {ranks}" if len(sound) > 1 else ""))
@@ -51,7 +51,7 @@ class StopOnNonFinite:
     def _check_gradients(self, engine: Engine) -> None:
         loss = batch_output(engine)[CommonKeys.LOSS].detach().float().mean()
         scaled = getattr(engine, "scaler", None) is not None
-        length = loss if scaled else gradient_length(engine.network)  # type: ignore[attr-defined]
+        length = loss if scaled else grad_norm(engine.network)  # type: ignore[attr-defined]
         value, slope = torch.stack([loss, length.to(loss.device)]).tolist()  # one wait for the device, not two
         if not math.isfinite(value):
             self._stop(engine, f"the loss is {value}")
@@ -62,7 +62,7 @@ class StopOnNonFinite:
         state, rows = engine.state, _rows(engine)
         rate = engine.optimizer.param_groups[0]["lr"]  # type: ignore[attr-defined]
         if self.report is not None:
-            name = Path(self.report) if is_first() else Path(self.report).with_suffix(f".rank{rank()}.json")
+            name = Path(self.report) if is_main_process() else Path(self.report).with_suffix(f".rank{rank()}.json")
             write_json(name, {"what": what, "iteration": state.iteration, "learning_rate": rate, "rows": rows})
         saved = self.save(engine) if self.save is not None else ""
         which = "" if rows is None else f" of the rows {rows[:_NAMED]}" + (" and more" if len(rows) > _NAMED else "")
@@ -72,20 +72,20 @@ class StopOnNonFinite:
         )
 
 
-class ClipGradients:
-    """Shorten the gradient of all parameters together to a length (Pascanu et al. 2013).
+class ClipGradNorm:
+    """Clip the norm of the gradient of all parameters together (Pascanu et al. 2013).
 
     Args:
-        length: the longest that is left alone, above 0.
+        max_norm: norms up to this one are left alone; above 0.
 
     Raises:
-        ValueError: if `length` is not above 0.
+        ValueError: if `max_norm` is not above 0.
     """
 
-    def __init__(self, length: float) -> None:
-        if not length > 0:
-            raise ValueError(f"the length must be above 0, got {length}; leave the handler out to clip nothing")
-        self.length = length
+    def __init__(self, max_norm: float) -> None:
+        if not max_norm > 0:
+            raise ValueError(f"max_norm must be above 0, got {max_norm}; leave the handler out to disable clipping")
+        self.max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
@@ -95,10 +95,10 @@ class ClipGradients:
         scaler: Any = getattr(engine, "scaler", None)
         if scaler is not None:
             scaler.unscale_(engine.optimizer)  # type: ignore[attr-defined]
-        torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.length)  # type: ignore[attr-defined]
+        torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_norm)  # type: ignore[attr-defined]
 
 
-class KeyedNoise:
+class SeedEachStep:
     """Seed torch before every step with (seed, iteration, rank): dropout and the like do not depend on what was before.
 
     Args:
@@ -132,7 +132,7 @@ def step_seed(seed: int, iteration: int, of_rank: int) -> int:
     return mixed
 
 
-def gradient_length(network: torch.nn.Module) -> Tensor:
+def grad_norm(network: torch.nn.Module) -> Tensor:
     """Length of the gradient of all parameters together, on their device; 0 when there is none."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.handlers.scores import mean_auroc
-from monai_simclr.runtime.distributed import is_first
+from monai_simclr.runtime.distributed import is_main_process
 
 logger = logging.getLogger("monai_simclr.training")
 
@@ -59,7 +59,7 @@ class LinearProbe:
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer, before what shows its numbers."""
-        if self.every and all(len(rows) for rows in self.rows) and is_first():
+        if self.every and all(len(rows) for rows in self.rows) and is_main_process():
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
 
     def state_dict(self) -> dict[str, Any]:

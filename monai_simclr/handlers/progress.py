@@ -13,7 +13,7 @@ from monai.engines.utils import CommonKeys
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from monai_simclr.runtime.distributed import is_first, world_size
+from monai_simclr.runtime.distributed import is_main_process, world_size
 
 logger = logging.getLogger("monai_simclr.training")
 
@@ -75,7 +75,7 @@ class Progress:
         self._started = self._asked = time.perf_counter()
 
     def _start(self, engine: Engine) -> None:
-        if not (sys.stderr.isatty() and is_first()):
+        if not (sys.stderr.isatty() and is_main_process()):
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Bar(*columns, TextColumn("loss {task.fields[loss]}"))

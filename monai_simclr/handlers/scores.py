@@ -24,7 +24,7 @@ class MeanAUROC(EpochMetric):
         super().__init__(mean_auroc, output_transform=_scores_and_labels, check_compute_fn=False)
 
 
-class KeepBest:
+class EarlyStopping:
     """Early stopping: keep the weights that did best on validation patients, and stop when nothing gets better.
 
     Attach it to the trainer after its `ValidationHandler`. Weights of equal score: the earlier ones. Where validation

@@ -2,14 +2,14 @@
 
 from monai_simclr.inference.calibrated import Calibratedd as Calibratedd
 from monai_simclr.inference.calibrated import postprocessing as postprocessing
-from monai_simclr.inference.card import ClassifierCard as ClassifierCard
-from monai_simclr.inference.card import Operating as Operating
-from monai_simclr.inference.card import read_card as read_card
-from monai_simclr.inference.card import write_card as write_card
+from monai_simclr.inference.card import InferenceConfig as InferenceConfig
+from monai_simclr.inference.card import OperatingPoint as OperatingPoint
+from monai_simclr.inference.card import read_inference_config as read_inference_config
+from monai_simclr.inference.card import write_inference_config as write_inference_config
 from monai_simclr.inference.inputs import InferenceDataset as InferenceDataset
 from monai_simclr.inference.inputs import list_radiographs as list_radiographs
 from monai_simclr.inference.journal import Journal as Journal
 from monai_simclr.inference.predict import predict as predict
 from monai_simclr.inference.tables import write_tables as write_tables
-from monai_simclr.inference.writer import Keep as Keep
+from monai_simclr.inference.writer import OutputOptions as OutputOptions
 from monai_simclr.inference.writer import PredictionWriter as PredictionWriter

@@ -12,7 +12,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
-from monai_simclr.inference.card import read_card
+from monai_simclr.inference.card import read_inference_config
 from monai_simclr.runtime.artefacts import reading
 
 _BELOW_ONE = 1 - 2**-24
@@ -82,7 +82,7 @@ def postprocessing(findings: Sequence[str], operating: str | None, ckpt_path: st
             for one in found.values():
                 one["temperature"] = float(one["temperature"])
     elif Path(ckpt_path).is_file():
-        card = read_card(ckpt_path)
+        card = read_inference_config(ckpt_path)
         found = {
             name: {"temperature": one.temperature, "threshold_logit": one.threshold}
             for name, one in card.operating.items()

@@ -18,7 +18,7 @@ from monai_simclr.evaluation import Novelty
 from monai_simclr.evaluation.calibration import is_at_bound
 from monai_simclr.evaluation.predictions import sigmoid
 from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading, write_sealed_json, write_tensor_file
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.files import file_sha256
 from monai_simclr.runtime.metrics import package_versions
 
 logger = logging.getLogger("monai_simclr")
@@ -31,7 +31,7 @@ _PARTS = ("findings", "preprocessing", "operating", "novelty")
 
 
 @dataclass(frozen=True)
-class Operating:
+class OperatingPoint:
     """How the logits of one finding become a probability and a decision; fixed on validation patients.
 
     Attributes:
@@ -67,20 +67,20 @@ class Operating:
 
 
 @dataclass(frozen=True)
-class ClassifierCard:
+class InferenceConfig:
     """What stands in ``models/classifier.json`` beside ``models/model.pt``, and the novelty beside that.
 
     Attributes:
         findings: names of the K logits.
         preprocessing: settings of the steps from file to network input; they are part of the model.
-        operating: one `Operating` a finding.
+        operating: one `OperatingPoint` a finding.
         novelty: distance from the training images.
         model_sha256: checksum of the weights that this belongs to.
     """
 
     findings: Sequence[str]
     preprocessing: Mapping[str, Any]
-    operating: Mapping[str, Operating]
+    operating: Mapping[str, OperatingPoint]
     novelty: Novelty
     model_sha256: str = ""
 
@@ -133,17 +133,17 @@ class ClassifierCard:
         ]
 
 
-def hash_of(settings: Mapping[str, Any]) -> str:
+def hash_settings(settings: Mapping[str, Any]) -> str:
     """SHA-256 of settings, whatever the order of their keys.
 
     Example:
-        >>> hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1})
+        >>> hash_settings({"a": 1, "b": 2}) == hash_settings({"b": 2, "a": 1})
         True
     """
     return hashlib.sha256(_plain(settings).encode()).hexdigest()
 
 
-def write_card(card: ClassifierCard, model_path: str | Path) -> Path:
+def write_inference_config(card: InferenceConfig, model_path: str | Path) -> Path:
     """Write a card beside the weights that it belongs to: the novelty first, the JSON with the checksums last.
 
     Args:
@@ -156,13 +156,13 @@ def write_card(card: ClassifierCard, model_path: str | Path) -> Path:
     folder = Path(model_path).parent
     novelty = folder / "novelty.safetensors"
     arrays = {name: np.ascontiguousarray(value) for name, value in _arrays(card.novelty).items()}
-    write_tensor_file(novelty, safetensors.numpy.save(arrays, metadata={"made_for": sha256_of(model_path)}))
+    write_tensor_file(novelty, safetensors.numpy.save(arrays, metadata={"made_for": file_sha256(model_path)}))
     numbers = {key: value for key, value in asdict(card.novelty).items() if not isinstance(value, np.ndarray)}
     content = {
         "format": _FORMAT,
-        "model_sha256": sha256_of(model_path),
-        "novelty_sha256": sha256_of(novelty),
-        "preprocessing_sha256": hash_of(card.preprocessing),
+        "model_sha256": file_sha256(model_path),
+        "novelty_sha256": file_sha256(novelty),
+        "preprocessing_sha256": hash_settings(card.preprocessing),
         "findings": list(card.findings),
         "preprocessing": dict(card.preprocessing),
         "operating": {name: asdict(one) for name, one in card.operating.items()},
@@ -174,7 +174,7 @@ def write_card(card: ClassifierCard, model_path: str | Path) -> Path:
     return path
 
 
-def read_card(model_path: str | Path) -> ClassifierCard:
+def read_inference_config(model_path: str | Path) -> InferenceConfig:
     """The card of a classifier.
 
     Raises:
@@ -195,24 +195,24 @@ def read_card(model_path: str | Path) -> ClassifierCard:
         content = _of_this_format(content, path)
     novelty = path.parent / "novelty.safetensors"
     for file, name in ((model, "model_sha256"), (novelty, "novelty_sha256")):
-        if not file.is_file() or sha256_of(file) != content[name]:
+        if not file.is_file() or file_sha256(file) != content[name]:
             raise ValueError(f"{file} is not the file that {path.name} was written for; restore both, or train again")
     with reading(novelty, "the novelty of a classifier", _REMEDY):
         arrays = safetensors.numpy.load(read_tensor_file(novelty, "the novelty of a classifier", _REMEDY)[1])
     with reading(path, _WHAT, _REMEDY):
-        card = ClassifierCard(
+        card = InferenceConfig(
             findings=content["findings"],
             preprocessing=content["preprocessing"],
-            operating={name: Operating(**one) for name, one in content["operating"].items()},
+            operating={name: OperatingPoint(**one) for name, one in content["operating"].items()},
             novelty=Novelty(**{**arrays, **content["novelty"]}),
         )
         _check(card)
-        if "preprocessing_sha256" in content and content["preprocessing_sha256"] != hash_of(card.preprocessing):
+        if "preprocessing_sha256" in content and content["preprocessing_sha256"] != hash_settings(card.preprocessing):
             raise ValueError("its preprocessing does not fit its checksum, so it was altered")
     return replace(card, model_sha256=content["model_sha256"])
 
 
-def _check(card: ClassifierCard) -> None:
+def _check(card: InferenceConfig) -> None:
     """Raise `ValueError` if the parts of a card do not go together, or cannot be."""
     names = card.findings
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):

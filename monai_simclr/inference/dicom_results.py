@@ -21,8 +21,8 @@ import pydicom
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from monai_simclr.inference.card import ClassifierCard
-from monai_simclr.inference.dicom_source import source_of
+from monai_simclr.inference.card import InferenceConfig
+from monai_simclr.inference.dicom_source import source_dataset
 from monai_simclr.runtime.files import write_atomically
 
 _NAME = "monai-simclr"
@@ -44,7 +44,7 @@ _CODES = {
 _ORDINARY = re.compile(r"[A-Z][a-z]*(?:[ _][A-Z][a-z]*)*")
 
 
-def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: ClassifierCard) -> pydicom.Dataset:
+def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: InferenceConfig) -> pydicom.Dataset:
     """A Comprehensive SR of one radiograph (PS3.3 A.35.3; content by TID 1500 of PS3.16).
 
     Args:
@@ -59,7 +59,7 @@ def report(radiograph: pydicom.Dataset, row: Mapping[str, Any], card: Classifier
     Raises:
         ValueError: if the row has no predictions, only a reason, or the radiograph has no UID (`HeaderError`).
     """
-    sr, source = _highdicom().sr, source_of(radiograph)
+    sr, source = _highdicom().sr, source_dataset(radiograph)
     if row["reason"]:
         raise ValueError(f"there is nothing to report, the file was refused: {row['reason']}")
     device = sr.DeviceObserverIdentifyingAttributes(uid=generate_uid(), name=_NAME, manufacturer_name=_NAME)
@@ -109,7 +109,7 @@ def capture(radiograph: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset
     Raises:
         HeaderError: if the radiograph has no UID.
     """
-    source, now = source_of(radiograph), datetime.datetime.now()
+    source, now = source_dataset(radiograph), datetime.datetime.now()
     reference, made = pydicom.Dataset(), pydicom.Dataset()
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
         setattr(reference, f"Referenced{keyword}", source.pop(keyword).value)
@@ -151,14 +151,14 @@ def check_installed() -> None:
     _highdicom()
 
 
-def code_of(name: str) -> str:
+def lookup_code(name: str) -> str:
     """The code of a finding in our own scheme: one code, one meaning.
 
     An ordinary name (words with a capital first) is written in capitals; any other has a checksum behind it, so that
     no two names share a code: not those that differ in case, in a sign, or behind the 16th character.
 
     Example:
-        >>> code_of("Pneumonia"), code_of("Pleural_Thickening"), code_of("COVID-19")
+        >>> lookup_code("Pneumonia"), lookup_code("Pleural_Thickening"), lookup_code("COVID-19")
         ('PNEUMONIA', 'PLEURAL_THICKENING', 'COVID_19-CAF96D0A')
     """
     plain = re.sub(r"\W", "_", name.upper())
@@ -176,7 +176,7 @@ def _with_pixels(made: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset:
     return made
 
 
-def _evaluations(sr: Any, card: ClassifierCard, name: str, decision: int | None) -> list[Any]:
+def _evaluations(sr: Any, card: InferenceConfig, name: str, decision: int | None) -> list[Any]:
     if decision is None:
         return []
     percent = f"{100 * card.operating[name].specificity:.6g}"
@@ -187,7 +187,7 @@ def _evaluations(sr: Any, card: ClassifierCard, name: str, decision: int | None)
 def _coded(sr: Any, name: str) -> Any:
     """A concept whose meaning is the name, with spaces for underscores: both spellings have one code."""
     ordinary = _ORDINARY.fullmatch(name)
-    return _CODES.get(name) or sr.CodedConcept(code_of(name), _SCHEME, name.replace("_", " ") if ordinary else name)
+    return _CODES.get(name) or sr.CodedConcept(lookup_code(name), _SCHEME, name.replace("_", " ") if ordinary else name)
 
 
 def _highdicom() -> Any:

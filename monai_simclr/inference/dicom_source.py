@@ -14,7 +14,7 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.uid import generate_uid
 
-from monai_simclr.data.formats.dicom_tags import name_of
+from monai_simclr.data.formats.dicom_tags import keyword_name
 
 _DATE = re.compile(r"(\d{4})(\.?)(\d{2})\2(\d{2})")  # with dots as ACR-NEMA wrote them (PS3.5 6.2, note to DA)
 _TIME = re.compile(r"([01]\d|2[0-3])(?:(:?)[0-5]\d(?:\2[0-5]\d(?:\.\d{1,6})?)?)?")
@@ -28,7 +28,7 @@ class HeaderError(ValueError):
         self.problem = problem
 
 
-def source_of(radiograph: pydicom.Dataset) -> pydicom.Dataset:
+def source_dataset(radiograph: pydicom.Dataset) -> pydicom.Dataset:
     """The identity of a radiograph, valid for a result that belongs to its study.
 
     Args:
@@ -48,7 +48,7 @@ def source_of(radiograph: pydicom.Dataset) -> pydicom.Dataset:
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
         uid = _plain(radiograph, keyword) or _plain(meta, f"MediaStorage{keyword}")
         if not uid:
-            raise HeaderError(f"{name_of(keyword)} is missing, so that nothing could refer to the image")
+            raise HeaderError(f"{keyword_name(keyword)} is missing, so that nothing could refer to the image")
         setattr(made, keyword, uid)
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         derived = generate_uid(entropy_srcs=[made.SOPInstanceUID, keyword])

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.dicom_tags import text
 from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.data.listing import list_files, say_left_out
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.data.radiograph import RadiographError, problem_of
+from monai_simclr.data.radiograph import RadiographError, describe_problem
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.ops import chest_scores
 from monai_simclr.runtime.names import shown
@@ -63,7 +63,7 @@ class InferenceDataset(Dataset):
         try:
             image: Tensor = torch.as_tensor(self.transform({"image": path})["image"])
         except self.errors as error:
-            return {**item, "image": torch.zeros(1, self.size, self.size), "reason": problem_of(error)}
+            return {**item, "image": torch.zeros(1, self.size, self.size), "reason": describe_problem(error)}
         return {**item, "image": image, "chest": bool(chest_scores(image[None])[0] >= 0)}
 
 
@@ -76,7 +76,7 @@ def identity_of(path: str | Path, key: str) -> dict[str, str]:
 
     Returns:
         `file_hash`, `stamp`, `patient_hash`, `study_hash`, `sop_instance_hash`, `view_position` as in an index, and
-        `flags`: "lateral" and "not a chest" as `exam_of` finds them in the header, joined by ";".
+        `flags`: "lateral" and "not a chest" as `read_exam` finds them in the header, joined by ";".
     """
     about = {"file_hash": keyed_hash(key, str(Path(path).absolute())), "stamp": "", **dict.fromkeys(_HASHED, "")}
     about |= {"view_position": "", "flags": ""}
@@ -90,7 +90,7 @@ def identity_of(path: str | Path, key: str) -> dict[str, str]:
 
 def _said(header: pydicom.Dataset, key: str) -> dict[str, str]:
     names = {name: text(header, tag) for name, tag in _HASHED.items()}
-    patient, exam = names["patient_hash"], exam_of(header)
+    patient, exam = names["patient_hash"], read_exam(header)
     names["patient_hash"] = f"{text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
     flags = ["lateral"] if exam.view.beam == "lateral" else []
     flags += ["not a chest"] if exam.part == "other" else []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.runtime.files import writing
-from monai_simclr.runtime.locks import take
+from monai_simclr.runtime.locks import try_lock
 
 logger = logging.getLogger("monai_simclr")
 
@@ -63,7 +63,7 @@ class Journal:
             raise DamagedFileError(self.path, f"cannot be read as {_WHAT}: it is a folder", _REMEDY)
         with writing(self.path):
             self._file = open(self.path, "a+b")  # noqa: SIM115 (held, with its lock, for as long as the journal is)
-        if not take(self._file.fileno()):
+        if not try_lock(self._file.fileno()):
             self._file.close()
             raise FileExistsError(
                 f"another process is writing predictions to {self.folder}; wait for it, or pass another --output_dir"

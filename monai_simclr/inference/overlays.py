@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from monai_simclr.ops.resize import unfit
+from monai_simclr.ops.resize import undo_pad_resize
 from monai_simclr.runtime.files import write_atomically
 
 _LONGEST, _OPACITY = 1024, 0.45
@@ -64,7 +64,7 @@ def overlay(network: nn.Module, image: Tensor, finding: int, pixels: np.ndarray)
     Returns:
         uint8 ``(H, W, 3)``, red, green, blue.
     """
-    heat = unfit(_grad_cam(network, image[None].detach().float(), finding), pixels.shape)
+    heat = undo_pad_resize(_grad_cam(network, image[None].detach().float(), finding), pixels.shape)
     color = cv2.cvtColor(
         cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from monai_simclr.data import read_radiograph
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.inference.card import ClassifierCard
+from monai_simclr.inference.card import InferenceConfig
 from monai_simclr.inference.dicom_results import capture, check_installed, encoded, report
 from monai_simclr.inference.overlays import overlay, write_overlay
 from monai_simclr.networks import FindingClassifier
@@ -39,7 +39,7 @@ class RowPictures:
     """
 
     def __init__(
-        self, card: ClassifierCard, network: FindingClassifier, folder: Path, overlays: bool, dicom: bool
+        self, card: InferenceConfig, network: FindingClassifier, folder: Path, overlays: bool, dicom: bool
     ) -> None:
         self.card, self.network, self.folder, self.overlays, self.dicom = card, network, folder, overlays, dicom
         if dicom:
@@ -81,7 +81,7 @@ class RowPictures:
         return made if picture is None else {**made, "sc": encoded(capture(source, picture))}
 
 
-def leading_finding(row: Mapping[str, Any], card: ClassifierCard) -> int | None:
+def leading_finding(row: Mapping[str, Any], card: InferenceConfig) -> int | None:
     """Number of the positive finding that is furthest above its threshold in log-odds, None when there is none."""
     above = {
         k: (logit - threshold) / card.operating[card.findings[k]].temperature

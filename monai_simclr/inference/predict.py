@@ -14,7 +14,7 @@ from monai.bundle import create_workflow
 
 from monai_simclr.data.pseudonyms import hash_key, keyed_hash
 from monai_simclr.inference.inputs import list_radiographs
-from monai_simclr.runtime.exit_codes import root_of
+from monai_simclr.runtime.exit_codes import root_cause
 from monai_simclr.runtime.tables import unescaped_text
 
 
@@ -30,7 +30,7 @@ def predict(
         bundle: folder of the bundle, with ``models/model.pt`` and its card, which ``configs/train.json`` leaves.
         output_dir: folder for the tables; what is in there already is not predicted again; a temporary one when
             left out.
-        overrides: of the config: ``num_workers=4``, ``keep={"overlays": True}``.
+        overrides: of the config: ``num_workers=4``, ``outputs={"overlays": True}``.
 
     Returns:
         One row a path, in the order of `paths`, whatever else is in `output_dir`: columns as in ``predictions.csv``,
@@ -60,7 +60,7 @@ def predict(
             "dataset_dir": str(folder) if folder else [str(Path(path).absolute()) for path in given],
             "output_dir": str(Path(output_dir or temporary).absolute()),
             "num_workers": 0,
-            **{f"keep#{name}": value for name, value in {"paths": True, **overrides.pop("keep", {})}.items()},
+            **{f"outputs#{name}": value for name, value in {"paths": True, **overrides.pop("outputs", {})}.items()},
             **overrides,
         }
         _run(config, settings)
@@ -89,9 +89,9 @@ def _run(config: Path, settings: dict[str, Any]) -> None:
             workflow.run()
             workflow.finalize()
     except RuntimeError as error:
-        if root_of(error) is error:
+        if root_cause(error) is error:
             raise
-        raise root_of(error) from error
+        raise root_cause(error) from error
 
 
 def _rows(output_dir: Path, given: Sequence[str | Path]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.inference.card import ClassifierCard, hash_of
+from monai_simclr.inference.card import InferenceConfig, hash_settings
 from monai_simclr.inference.writer import unpacked
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.names import unescape
@@ -19,7 +19,7 @@ from monai_simclr.runtime.tables import write_rows
 _ABOUT = ("file_hash", "patient_hash", "study_hash", "sop_instance_hash")
 
 
-def write_tables(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, folder: str | Path) -> list[Path]:
+def write_tables(rows: Sequence[Mapping[str, Any]], card: InferenceConfig, folder: str | Path) -> list[Path]:
     """Write ``predictions.csv`` and ``predictions.json``, and ``embeddings.npz`` when the rows have features.
 
     Args:
@@ -41,7 +41,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, folder
     return made
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) -> Path:
+def _csv(rows: Sequence[Mapping[str, Any]], card: InferenceConfig, path: Path) -> Path:
     paths = ["path"] if any("path" in row for row in rows) else []
     columns = [*_ABOUT, *paths, "view_position", "flags", "novelty"]
     for name in card.findings:
@@ -51,7 +51,7 @@ def _csv(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) ->
     return write_rows(path, columns, ([line.get(name, "") for name in columns] for line in lines))
 
 
-def _shown(row: Mapping[str, Any], card: ClassifierCard) -> dict[str, Any]:
+def _shown(row: Mapping[str, Any], card: InferenceConfig) -> dict[str, Any]:
     """What stands for every finding; nothing at all for a file without predictions.
 
     Probability and threshold are rounded for display; the logits are written in full, and decided on.
@@ -70,10 +70,10 @@ def _shown(row: Mapping[str, Any], card: ClassifierCard) -> dict[str, Any]:
     return cells
 
 
-def _json(rows: Sequence[Mapping[str, Any]], card: ClassifierCard, path: Path) -> Path:
+def _json(rows: Sequence[Mapping[str, Any]], card: InferenceConfig, path: Path) -> Path:
     content = {
         "model_sha256": card.model_sha256,
-        "preprocessing_sha256": hash_of(card.preprocessing),
+        "preprocessing_sha256": hash_settings(card.preprocessing),
         "findings": {
             name: {**vars(card.operating[name]), "threshold_probability": threshold}
             for name, threshold in zip(card.findings, card.threshold_probabilities(), strict=True)

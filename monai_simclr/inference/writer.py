@@ -16,7 +16,7 @@ from monai.engines.utils import CommonKeys
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from monai_simclr.inference.card import ClassifierCard
+from monai_simclr.inference.card import InferenceConfig
 from monai_simclr.inference.journal import Journal
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier
@@ -30,7 +30,7 @@ _NOT_A_NUMBER = "the network gave numbers that are not finite"
 
 
 @dataclass(frozen=True)
-class Keep:
+class OutputOptions:
     """What goes into a row beside the predictions.
 
     Attributes:
@@ -50,7 +50,7 @@ class Keep:
 class PredictionWriter:
     """Turn every batch of an evaluator into rows of a journal.
 
-    Decisions are taken on logits (`ClassifierCard.decisions`); the probabilities of a row are rounded, for people.
+    Decisions are taken on logits (`InferenceConfig.decisions`); the probabilities of a row are rounded, for people.
 
     A row has a decision for a finding only if nothing speaks against it: the file was read, its header says neither
     lateral nor another body part, and its embedding is not further from the training images than the card's threshold.
@@ -68,11 +68,11 @@ class PredictionWriter:
 
     def __init__(
         self,
-        card: ClassifierCard,
+        card: InferenceConfig,
         network: FindingClassifier,
         journal: Journal,
         data: Sequence[Mapping[str, Any]],
-        keep: Keep = Keep(),
+        keep: OutputOptions = OutputOptions(),
         watching: bool = False,
     ) -> None:
         self.card, self.network, self.journal, self.data, self.keep = card, network, journal, data, keep

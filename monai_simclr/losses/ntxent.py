@@ -39,7 +39,7 @@ def nt_xent(
     Args:
         projections: float, shape ``(V*N, D)``, views stacked; any scale, they are normalized here.
         group_ids: int, shape ``(V*N,)``: the patient, study or label of each row, the same for the views of one image;
-            with `gather`, an id means the same in all processes.
+            with `collect_runs`, an id means the same in all processes.
         temperature: above 0.
         patient_ids: int, shape ``(V*N,)``, for when `group_ids` are something else: images of one patient stay out of
             each other's denominator, unless they are positives.

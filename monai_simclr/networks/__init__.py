@@ -5,11 +5,11 @@ The architecture is written here and nowhere else; which one a bundle uses stand
 
 from monai_simclr.networks.encoders import ENCODERS as ENCODERS
 from monai_simclr.networks.encoders import encoder as encoder
-from monai_simclr.networks.encoders import vector_length as vector_length
+from monai_simclr.networks.encoders import feature_dim as feature_dim
 from monai_simclr.networks.heads import FindingClassifier as FindingClassifier
 from monai_simclr.networks.heads import ProjectionHead as ProjectionHead
 from monai_simclr.networks.heads import SimCLR as SimCLR
-from monai_simclr.networks.pretrained import start_from as start_from
+from monai_simclr.networks.pretrained import load_pretrained as load_pretrained
 from monai_simclr.networks.stages import fewest_images as fewest_images
 from monai_simclr.networks.stages import freeze_stages as freeze_stages
 from monai_simclr.networks.stages import stages as stages
@@ -28,15 +28,15 @@ __all__ = [
     "SimCLR",
     "encoder",
     "encoder_header",
+    "feature_dim",
     "fewest_images",
     "freeze_stages",
     "load_classifier",
     "load_encoder",
+    "load_pretrained",
     "patients_seen",
     "read_weights",
     "save_classifier",
     "save_encoder",
     "stages",
-    "start_from",
-    "vector_length",
 ]

@@ -66,7 +66,7 @@ def encoder(name: str = "resnet18", width: float = 1.0, norm: Norm = "batch") ->
     return net
 
 
-def vector_length(network: nn.Module) -> int:
+def feature_dim(network: nn.Module) -> int:
     """The length D of the vectors ``(B, D)`` that a module makes of images.
 
     It is the module's `out_features`, or else what comes out for images of zeros of two sizes.
@@ -75,7 +75,7 @@ def vector_length(network: nn.Module) -> int:
         ValueError: if what comes out is no vector, or one whose length hangs on the size of the image.
 
     Example:
-        >>> vector_length(nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        >>> feature_dim(nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
         6
     """
     length = getattr(network, "out_features", None)

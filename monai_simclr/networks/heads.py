@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_simclr.networks.chunks import has_batch_statistics, in_chunks
-from monai_simclr.networks.encoders import vector_length
+from monai_simclr.networks.encoders import feature_dim
 
 HeadNorm = Literal["batch", "layer"]
 """How the projection head normalizes: over the batch as in the paper, or within every row."""
@@ -51,7 +51,7 @@ class SimCLR(nn.Module):
     pass. See `in_chunks` for what is exact: everything, unless there are batch statistics; those are a chunk's then.
 
     Args:
-        encoder: any module that maps images to vectors, see `vector_length`.
+        encoder: any module that maps images to vectors, see `feature_dim`.
         hidden: width of the head's hidden layer; 0 means the encoder's.
         out_features: P, 128 in the paper.
         norm: of the head, see `ProjectionHead`.
@@ -80,7 +80,7 @@ class SimCLR(nn.Module):
         if chunk_size < 0 or chunk_size == 1:
             raise ValueError(f"chunk_size must be at least 2 images, or 0 for all at once, got {chunk_size}")
         self.encoder = encoder
-        self.head = ProjectionHead(vector_length(encoder), hidden, out_features, norm)
+        self.head = ProjectionHead(feature_dim(encoder), hidden, out_features, norm)
         self.chunk_size = chunk_size
         if chunk_size and has_batch_statistics(self):
             logger.warning(
@@ -102,7 +102,7 @@ class FindingClassifier(nn.Module):
     """Images ``(B, 1, H, W)`` to one logit a finding ``(B, K)``; the findings' names travel inside the state dict.
 
     Args:
-        encoder: any module that maps images to vectors, see `vector_length`.
+        encoder: any module that maps images to vectors, see `feature_dim`.
         findings: K names, in the order of the output.
         frozen: keep the encoder as it is, batch statistics included, and train the last layer only.
 
@@ -117,15 +117,15 @@ class FindingClassifier(nn.Module):
         torch.Size([4, 2])
     """
 
-    def __init__(self, encoder: nn.Module, findings: Sequence[str], frozen: bool = False) -> None:
+    def __init__(self, encoder: nn.Module, findings: Sequence[str], freeze_encoder: bool = False) -> None:
         super().__init__()
         if not findings:
             raise ValueError("a classifier needs at least one finding, got none; see `findings` in metadata.json")
         self.encoder = encoder
         self.findings = tuple(findings)
-        self.frozen = frozen
-        self.classifier = nn.Linear(vector_length(encoder), len(self.findings))
-        encoder.requires_grad_(not frozen)
+        self.freeze_encoder = freeze_encoder
+        self.classifier = nn.Linear(feature_dim(encoder), len(self.findings))
+        encoder.requires_grad_(not freeze_encoder)
 
     def forward(self, images: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -136,7 +136,7 @@ class FindingClassifier(nn.Module):
     def train(self, mode: bool = True) -> FindingClassifier:
         """Training mode; a frozen encoder stays in evaluation mode, or its batch statistics would move."""
         super().train(mode)
-        if self.frozen:
+        if self.freeze_encoder:
             self.encoder.eval()
         return self
 

@@ -30,7 +30,7 @@ _NUMBERED = re.compile(
 )
 
 
-def start_from(network: nn.Module, weights: Mapping[str, object] | str | Path) -> nn.Module:
+def load_pretrained(network: nn.Module, weights: Mapping[str, object] | str | Path) -> nn.Module:
     """Put the weights that others have trained into an encoder, in place.
 
     The file may be of torchvision, torchxrayvision or timm, or a checkpoint of a self-supervised method: lightly,
@@ -58,7 +58,7 @@ def start_from(network: nn.Module, weights: Mapping[str, object] | str | Path) -
         >>> from monai_simclr.networks import encoder
         >>> gray = encoder("resnet18", width=0.125)
         >>> rgb = {**gray.state_dict(), "conv1.weight": torch.ones(8, 3, 7, 7), "fc.bias": torch.zeros(1000)}
-        >>> start_from(gray, rgb).conv1.weight[0, 0, 0, 0].item()
+        >>> load_pretrained(gray, rgb).conv1.weight[0, 0, 0, 0].item()
         3.0
     """
     given = _read(weights) if isinstance(weights, str | Path) else weights

@@ -31,12 +31,12 @@ def stages(encoder: nn.Module) -> list[list[nn.Module]]:
     return [front, *rest] if front else rest
 
 
-def freeze_stages(network: FindingClassifier, trained_stages: int | None) -> FindingClassifier:
+def freeze_stages(network: FindingClassifier, n_trainable_stages: int | None) -> FindingClassifier:
     """Train the last stages of the encoder only; the others keep their weights and their batch statistics.
 
     Args:
         network: the classifier.
-        trained_stages: how many of the encoder's stages train, counted from the features; None for all, 0 for none.
+        n_trainable_stages: how many of the encoder's stages train, counted from the features; None for all, 0 for none.
 
     Raises:
         ValueError: if the encoder has fewer stages.
@@ -48,13 +48,13 @@ def freeze_stages(network: FindingClassifier, trained_stages: int | None) -> Fin
         (0, True)
     """
     parts = stages(network.encoder)
-    if trained_stages is None:
+    if n_trainable_stages is None:
         return network
-    if not 0 <= trained_stages <= len(parts):
+    if not 0 <= n_trainable_stages <= len(parts):
         raise ValueError(
-            f"trained_stages is {trained_stages}, but the encoder has {len(parts)} stages; None trains all"
+            f"n_trainable_stages is {n_trainable_stages}, but the encoder has {len(parts)} stages; None trains all"
         )
-    for part in parts[: len(parts) - trained_stages]:
+    for part in parts[: len(parts) - n_trainable_stages]:
         for module in part:
             module.requires_grad_(False)
             # MONAI's trainer puts the whole network into training mode at every step; batch statistics would move

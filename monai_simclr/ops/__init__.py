@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from monai_simclr.ops.lungs import coverage as coverage
     from monai_simclr.ops.lungs import locate_lungs as locate_lungs
     from monai_simclr.ops.lungs import widened as widened
-    from monai_simclr.ops.resize import fit as fit
+    from monai_simclr.ops.resize import pad_resize as pad_resize
     from monai_simclr.ops.resize import quantize as quantize
-    from monai_simclr.ops.stored import finish as finish
+    from monai_simclr.ops.stored import to_network_input as to_network_input
     from monai_simclr.ops.views import make_views as make_views
     from monai_simclr.ops.views import view_matrices as view_matrices
 else:

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
-from monai_simclr.ops.lungs import LEAST_FIT, planes_of
+from monai_simclr.ops.lungs import LEAST_FIT, to_planes
 
 _WHOLE, _MARGIN = np.array([0.0, 0.0, 1.0, 1.0]), 0.2
 
@@ -99,4 +99,4 @@ def chest_scores(images: Tensor) -> np.ndarray:
         >>> chest_scores(torch.rand(1, 1, 64, 64)) >= 0
         array([False])
     """
-    return np.array([ChestCheck.shipped().score(plane) for plane in planes_of(images)], dtype=np.float64)
+    return np.array([ChestCheck.shipped().score(plane) for plane in to_planes(images)], dtype=np.float64)

@@ -67,12 +67,12 @@ def locate_lungs(images: Tensor) -> LocatedLungs:
         >>> locate_lungs(torch.zeros(1, 1, 64, 64)).confidence
         array([0.])
     """
-    found = [_locate(plane) for plane in planes_of(images)]
+    found = [_locate(plane) for plane in to_planes(images)]
     boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
     return LocatedLungs(boxes, np.array([fit for _, fit in found], dtype=np.float64))
 
 
-def planes_of(images: Tensor) -> np.ndarray:
+def to_planes(images: Tensor) -> np.ndarray:
     """The first channels of a batch ``(B, C, H, W)`` as float32 ``(B, H, W)`` on the CPU; refuses any other rank."""
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"images must have shape (B, C, H, W), none of C, H, W 0, got {tuple(images.shape)}")

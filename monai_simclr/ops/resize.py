@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 
-def fit(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
+def pad_resize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
     """Pad an image to a square with zeros and resize it, so that its shape fits and its aspect ratio stays.
 
     Args:
@@ -22,7 +22,7 @@ def fit(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
         ValueError: if `pixels` is no such array or `size` is less than 1.
 
     Example:
-        >>> fit(np.full((2, 4), 9, dtype=np.uint8), 4)
+        >>> pad_resize(np.full((2, 4), 9, dtype=np.uint8), 4)
         array([[0, 0, 0, 0],
                [9, 9, 9, 9],
                [9, 9, 9, 9],
@@ -39,18 +39,18 @@ def fit(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
     return cv2.resize(square, (size, size), interpolation=how)
 
 
-def unfit(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Bring a square map back onto the image that `fit` made the square of.
+def undo_pad_resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Bring a square map back onto the image that `pad_resize` made the square of.
 
     Args:
         pixels: shape ``(S, S)``, float32 or uint8.
         shape: (H, W) of the image.
 
     Returns:
-        New array, shape `shape`, linearly interpolated; what `fit` had added is cut off.
+        New array, shape `shape`, linearly interpolated; what `pad_resize` had added is cut off.
 
     Example:
-        >>> unfit(np.arange(16, dtype=np.float32).reshape(4, 4), (2, 4))
+        >>> undo_pad_resize(np.arange(16, dtype=np.float32).reshape(4, 4), (2, 4))
         array([[ 4.,  5.,  6.,  7.],
                [ 8.,  9., 10., 11.]], dtype=float32)
     """
@@ -77,7 +77,7 @@ def quantize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
     Args:
         pixels: shape ``(H, W)``, float32 in [0, 1].
         size: pixels along each side of the result.
-        squash: see `fit`.
+        squash: see `pad_resize`.
 
     Returns:
         uint8, shape ``(size, size)``.
@@ -95,4 +95,4 @@ def quantize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
         raise ValueError(
             f"a canonical image has values in [0, 1], got {low:g} to {high:g}; read it with RadiographReader"
         )
-    return np.rint(fit(np.asarray(pixels, dtype=np.float32), size, squash) * 255).astype(np.uint8)
+    return np.rint(pad_resize(np.asarray(pixels, dtype=np.float32), size, squash) * 255).astype(np.uint8)

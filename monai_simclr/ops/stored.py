@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_simclr.ops.resize import fit
+from monai_simclr.ops.resize import pad_resize
 
 
-def finish(images: Tensor, size: int) -> Tensor:
+def to_network_input(images: Tensor, size: int) -> Tensor:
     """Resize stored images to what a network sees, float32 in [0, 1].
 
     Args:
@@ -24,7 +24,7 @@ def finish(images: Tensor, size: int) -> Tensor:
         ValueError: if `images` is no such batch.
 
     Example:
-        >>> finish(torch.full((1, 1, 8, 8), 51, dtype=torch.uint8), 7)[0, 0, 0, :2]
+        >>> to_network_input(torch.full((1, 1, 8, 8), 51, dtype=torch.uint8), 7)[0, 0, 0, :2]
         tensor([0.2000, 0.2000])
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3]:
@@ -32,5 +32,5 @@ def finish(images: Tensor, size: int) -> Tensor:
     pixels = images.cpu().numpy()
     resized = np.empty((len(pixels), 1, size, size), dtype=np.uint8)
     for image, target in zip(pixels, resized, strict=True):
-        target[0] = fit(image[0], size)
+        target[0] = pad_resize(image[0], size)
     return torch.from_numpy(resized).to(images.device).to(torch.float32) / 255

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_simclr.report.label_curve import write_label_curve as write_label_curve
-    from monai_simclr.report.material import Material as Material
-    from monai_simclr.report.material import gather as gather
+    from monai_simclr.report.material import ReportData as ReportData
+    from monai_simclr.report.material import collect_runs as collect_runs
     from monai_simclr.report.page import write_report as write_report
 else:
     from monai_simclr.runtime.lazy import lazy_exports

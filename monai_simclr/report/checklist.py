@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from monai_simclr.report.html import Table
-from monai_simclr.report.material import Material
+from monai_simclr.report.material import ReportData
 
 _YOURS = "to be written by you"
 
 
-def claim_checklist(material: Material) -> Table:
+def claim_checklist(material: ReportData) -> Table:
     """Topics of CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 2024) in our words, and what is known."""
     metrics = material.metrics
     first: dict[str, Any] = next((dict(content) for content in metrics.values()), {})
@@ -45,7 +45,7 @@ def claim_checklist(material: Material) -> Table:
     return Table("checklist after CLAIM 2024", ["topic", "in these runs"], [list(row) for row in rows])
 
 
-def partitions(material: Material) -> Table | None:
+def partitions(material: ReportData) -> Table | None:
     """Who is in which split: images, patients, age, sex, view, and positives of every finding in images (patients)."""
     if material.embeddings is None or "split" not in material.embeddings.index:
         return None

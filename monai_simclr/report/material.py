@@ -19,7 +19,7 @@ _AGAIN = "run the command that writes it again, or leave its folder out"
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportData:
     """Everything a report can show; what is not there has a section that says so.
 
     Attributes:
@@ -29,7 +29,7 @@ class Material:
         thumbnails: of the same images, uint8 ``(N, h, w)``.
         history: one mapping an epoch of pretraining.
         study: rows of `compare_arms`.
-        card: the table of `score_card`.
+        card: the table of `score_table`.
         subgroups: the table of `score_subgroups`.
         test: predictions on test patients, and `val` on validation patients.
         commands: that made the results.
@@ -59,7 +59,7 @@ class Material:
                 )
 
 
-def gather(runs: Sequence[str | Path], store: str | Path | None = None) -> Material:
+def collect_runs(runs: Sequence[str | Path], store: str | Path | None = None) -> ReportData:
     """Read what runs of the bundle and studies have left.
 
     Args:
@@ -84,7 +84,7 @@ def gather(runs: Sequence[str | Path], store: str | Path | None = None) -> Mater
     if found.get("embeddings") is not None:
         cluster_folder = next(folder for folder in folders if (folder / "embeddings.npz").is_file())
         found["thumbnails"] = _thumbnails(cluster_folder, found["embeddings"], store)
-    return Material(**found)
+    return ReportData(**found)
 
 
 def _runs_in(folder: Path) -> list[Path]:

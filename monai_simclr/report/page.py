@@ -9,12 +9,12 @@ from monai_simclr.report.checklist import claim_checklist, partitions
 from monai_simclr.report.figures import as_source, training_curve
 from monai_simclr.report.html import page_template
 from monai_simclr.report.label_curve import label_curve
-from monai_simclr.report.material import Material
+from monai_simclr.report.material import ReportData
 from monai_simclr.report.tables import results_tables, version_table
 from monai_simclr.runtime.files import write_text
 
 
-def write_report(path: str | Path, *, title: str, notice: str, material: Material) -> Path:
+def write_report(path: str | Path, *, title: str, notice: str, material: ReportData) -> Path:
     """Write the report, whole or not at all. A section without its material says so.
 
     The maps, clusters and contact sheets are of test images where the index has any, of all images otherwise. Contact
@@ -24,7 +24,7 @@ def write_report(path: str | Path, *, title: str, notice: str, material: Materia
         path: of the HTML file.
         title: of the page.
         notice: a banner ("phantoms: says nothing about patients"); "" for none.
-        material: what it shows, from `gather` or put together by hand.
+        material: what it shows, from `collect_runs` or put together by hand.
 
     Returns:
         The path.
@@ -57,7 +57,7 @@ def write_report(path: str | Path, *, title: str, notice: str, material: Materia
     return Path(path)
 
 
-def _gains(material: Material) -> list[str]:
+def _gains(material: ReportData) -> list[str]:
     """What a study gains where labels are few, a sentence an arm; findings by themselves are in its table."""
     rows = material.metrics.get("study", {}).get("values", {}).get("few_label_gain", [])
     return [row["sentence"] for row in rows if row["finding"] == "macro mean"]

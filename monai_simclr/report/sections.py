@@ -11,10 +11,10 @@ from monai_simclr.data.findings import NO_FINDING
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.evaluation.calibration import fit_temperature, reliability
 from monai_simclr.evaluation.predictions import certain_labels, sigmoid
-from monai_simclr.evaluation.subgroups import groups_of
+from monai_simclr.evaluation.subgroups import demographic_groups
 from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, reliability_diagrams
 from monai_simclr.report.html import Table
-from monai_simclr.report.material import Material
+from monai_simclr.report.material import ReportData
 
 _NO_FINDINGS = {
     "image",
@@ -32,7 +32,7 @@ _SHEET = 6
 Figure = dict[str, str]
 
 
-def runs_table(material: Material) -> Table:
+def runs_table(material: ReportData) -> Table:
     """What was run, on which patients."""
     rows = []
     for name, content in material.metrics.items():
@@ -74,7 +74,7 @@ def maps(embeddings: Embeddings) -> list[Figure]:
         return []
     placed, places = place_on_map(embeddings.features[rows])
     index = embeddings.index.iloc[rows[placed]]
-    groups = {"finding": classes(index), **groups_of(index)}
+    groups = {"finding": classes(index), **demographic_groups(index)}
     figures = []
     for name, values in groups.items():
         if len(set(values) - {""}) < 2 and name != "finding":
@@ -85,7 +85,7 @@ def maps(embeddings: Embeddings) -> list[Figure]:
     return figures
 
 
-def cross_table(material: Material) -> list[Table]:
+def cross_table(material: ReportData) -> list[Table]:
     """Test images by cluster and class."""
     if material.clusters is None or material.embeddings is None:
         return []
@@ -98,7 +98,7 @@ def cross_table(material: Material) -> list[Table]:
     return [Table("images by cluster and class", ["cluster", *map(str, table.columns)], cells)]
 
 
-def sheets(material: Material) -> list[Figure]:
+def sheets(material: ReportData) -> list[Figure]:
     """Of every cluster, the images nearest to its mean and those farthest from it."""
     embeddings, clusters, thumbnails = material.embeddings, material.clusters, material.thumbnails
     if embeddings is None or clusters is None or thumbnails is None:
@@ -164,7 +164,7 @@ def subgroup_table(groups: pd.DataFrame | None, most: int = 200) -> list[Table]:
     return [Table("subgroups, at the threshold of 90 % specificity on validation", columns, rows)]
 
 
-def confounder_tables(material: Material) -> list[Table]:
+def confounder_tables(material: ReportData) -> list[Table]:
     """What the clusters follow, and the model beside view, age and sex alone."""
     tables = []
     alignment = {
@@ -176,7 +176,7 @@ def confounder_tables(material: Material) -> list[Table]:
         rows = [[name, row["kind"], f"{row['ami']:.3f}", str(row["n"])] for name, row in alignment.items()]
         tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
     for name, content in material.metrics.items():
-        floor = (content.get("baselines") or {}).get("confounder_floor") or []
+        floor = (content.get("baselines") or {}).get("confounder_baseline") or []
         if floor and "difference" in floor[0]:
             cells = [
                 [
@@ -192,7 +192,7 @@ def confounder_tables(material: Material) -> list[Table]:
     return tables
 
 
-def reliability_figure(material: Material) -> Figure | None:
+def reliability_figure(material: ReportData) -> Figure | None:
     """Reliability diagrams of the findings with both labels, before and after temperature scaling."""
     test, val = material.test, material.val
     if test is None:

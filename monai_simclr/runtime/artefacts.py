@@ -97,11 +97,11 @@ def _essence(error: BaseException) -> str:
     return (text[:300] or type(error).__name__).rstrip(".;")
 
 
-def checksum_of(parts: Sequence[bytes | memoryview]) -> str:
+def checksum(parts: Sequence[bytes | memoryview]) -> str:
     """Checksum of some bytes, and of where each part ends.
 
     Example:
-        >>> checksum_of([b"ab", b"c"]) == checksum_of([b"a", b"bc"])
+        >>> checksum([b"ab", b"c"]) == checksum([b"a", b"bc"])
         False
     """
     digest = hashlib.sha256()
@@ -119,7 +119,7 @@ def sealed(content: Mapping[str, Any], default: Callable[[Any], Any] | None = No
         {'b': 1.5, 'a': [None]}
     """
     plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False, default=default))
-    return {**plain, CHECKSUM: checksum_of([_canonical(plain)])}
+    return {**plain, CHECKSUM: checksum([_canonical(plain)])}
 
 
 def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
         if renamed:
             raise ValueError(f"its checksum is called {renamed[0]!r}, so it was altered")
         return plain
-    if given != checksum_of([_canonical(plain)]):
+    if given != checksum([_canonical(plain)]):
         raise ValueError("its content does not fit its checksum, so it was altered")
     return plain
 
@@ -216,7 +216,7 @@ def _is_checksum(name: str) -> bool:
 
 def _sum_of_members(archive: zipfile.ZipFile) -> str:
     names = sorted(name for name in archive.namelist() if not _is_checksum(name))
-    return checksum_of([part for name in names for part in (name.encode(), archive.read(name))])
+    return checksum([part for name in names for part in (name.encode(), archive.read(name))])
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -251,7 +251,7 @@ def write_tensor_file(path: str | Path, content: bytes) -> None:
     """
     header, data = _split(content)
     about = dict(sorted(header.pop("__metadata__", {}).items()))
-    about[CHECKSUM] = checksum_of([_canonical([about, header]), data])
+    about[CHECKSUM] = checksum([_canonical([about, header]), data])
     text = json.dumps({"__metadata__": about, **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     write_bytes(path, len(text).to_bytes(8, "little") + text + data)
@@ -269,7 +269,7 @@ def read_tensor_file(path: str | Path, what: str, remedy: str) -> tuple[dict[str
         header, data = _split(content)
         about: dict[str, str] = header.pop("__metadata__", {})
         given = about.pop(CHECKSUM, None)
-        if given is not None and given != checksum_of([_canonical([about, header]), data]):
+        if given is not None and given != checksum([_canonical([about, header]), data]):
             raise ValueError("its content does not fit its checksum, so it was altered")
         if any(_SUM.fullmatch(str(value)) for value in about.values()):
             raise ValueError("its checksum has another name, so it was altered")

@@ -20,20 +20,20 @@ logger = logging.getLogger("monai_simclr.training")
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.pt")
 
 
-def save_checkpoint(folder: str | Path, iteration: int, content: bytes, keep: int = 3) -> Path:
+def save_checkpoint(folder: str | Path, iteration: int, content: bytes, n_saved: int = 3) -> Path:
     """Write a checkpoint, whole or not at all, then delete all but the newest.
 
     Args:
         folder: where the checkpoints of one run are, and which no other run writes to; made when it is missing.
         iteration: how many iterations are done.
         content: the bytes of the file.
-        keep: how many checkpoints stay, at least 2: the one before a bad one must be there.
+        n_saved: how many checkpoints are kept, at least 2: the one before a bad one must be there.
 
     Returns:
         Path of the file.
 
     Raises:
-        ValueError: if `keep` is less than 2.
+        ValueError: if `n_saved` is less than 2.
         OSError: if the disk is full or fails; the checkpoints that were there are whole, and named if space is lacking.
 
     Example:
@@ -44,8 +44,10 @@ def save_checkpoint(folder: str | Path, iteration: int, content: bytes, keep: in
         >>> newest_checkpoint(folder)[1]
         b'weights'
     """
-    if keep < 2:
-        raise ValueError(f"keep must be at least 2, got {keep}; the checkpoint before a damaged one must be there")
+    if n_saved < 2:
+        raise ValueError(
+            f"n_saved must be at least 2, got {n_saved}; the checkpoint before a damaged one must be there"
+        )
     folder = Path(folder)
     path = folder / f"{iteration:010d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     for stale in folder.glob(".*.pt.*.part"):  # what a kill in the middle of a save left
@@ -56,7 +58,7 @@ def save_checkpoint(folder: str | Path, iteration: int, content: bytes, keep: in
         if error.errno not in FULL:
             raise
         raise NoSpaceError(error.errno, _no_space(folder, len(content))) from error
-    for old in _in_order(folder)[keep:]:
+    for old in _in_order(folder)[n_saved:]:
         old.unlink(missing_ok=True)
     return path
 

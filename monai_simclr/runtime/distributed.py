@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from monai_simclr.runtime.exit_codes import last_line
+from monai_simclr.runtime.exit_codes import format_error
 from monai_simclr.runtime.files import write_json
 
 
@@ -26,11 +26,11 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes and speaks.
 
     Example:
-        >>> is_first()
+        >>> is_main_process()
         True
     """
     return rank() == 0
@@ -46,13 +46,13 @@ def even_batch(batch_size: int, images: int) -> int:
     return batch_size if images >= batch_size else max(images // world_size(), 1) * world_size()
 
 
-def answers(number: int) -> list[int]:
+def all_gather_int(number: int) -> list[int]:
     """The number that each rank gives, in the order of the ranks; every rank must ask at the same point.
 
     It goes through the CPU (gloo), also where gradients go through NCCL, so that no GPU is waited for.
 
     Example:
-        >>> answers(3)
+        >>> all_gather_int(3)
         [3]
     """
     if world_size() == 1:
@@ -88,7 +88,7 @@ logger = logging.getLogger("monai_simclr")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def join_ranks(device: torch.device | str, minutes: float = 30.0) -> None:
+def init_distributed(device: torch.device | str, minutes: float = 30.0) -> None:
     """Join the processes that torchrun started: nccl on GPUs, gloo on CPUs. Only the first one speaks from then on.
 
     Args:
@@ -101,11 +101,11 @@ def join_ranks(device: torch.device | str, minutes: float = 30.0) -> None:
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, timeout=timedelta(minutes=minutes))
-    if not is_first():
+    if not is_main_process():
         logging.getLogger("monai_simclr").setLevel(logging.ERROR)
 
 
-def part_ranks() -> None:
+def destroy_distributed() -> None:
     """Leave the other processes in good order: together, and when gloo's own thread has nothing left to clean up.
 
     That thread drops the gradients' last Python objects, for which it needs the interpreter; a process that takes the
@@ -136,4 +136,4 @@ def record_failure(error: BaseException) -> None:
     """Tell torchrun what happened, so that its summary names the rank that failed first, with its sentence."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        write_json(path, {"message": last_line(error), "timestamp": str(int(time.time()))})
+        write_json(path, {"message": format_error(error), "timestamp": str(int(time.time()))})

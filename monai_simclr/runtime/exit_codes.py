@@ -84,7 +84,7 @@ _OTHER_VERSION = (
 )
 
 
-def root_of(error: BaseException) -> BaseException:
+def root_cause(error: BaseException) -> BaseException:
     """The error behind the `RuntimeError` that MONAI's config parser wraps around everything.
 
     Example:
@@ -94,7 +94,7 @@ def root_of(error: BaseException) -> BaseException:
         ...     except ValueError as inner:
         ...         raise RuntimeError("Failed to evaluate ConfigExpression") from inner
         ... except RuntimeError as wrapped:
-        ...     root_of(wrapped)
+        ...     root_cause(wrapped)
         ValueError("no image is in the split 'test'")
     """
     while type(error) is RuntimeError and error.__cause__ is not None:
@@ -111,7 +111,7 @@ def exit_code(error: BaseException) -> int:
         >>> exit_code(RuntimeError("gloo/transport/tcp/pair.cc:547: Connection closed by peer"))
         6
     """
-    root = root_of(error)
+    root = root_cause(error)
     if _remedy(root) or (isinstance(error, Exception) and lacks_space(error)):
         return 6
     if isinstance(root, OSError) and root.errno == errno.EROFS:
@@ -123,13 +123,13 @@ def exit_code(error: BaseException) -> int:
     return next((code for kind, code in EXIT_CODES if isinstance(root, kind)), 1)
 
 
-def last_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """What stands last on stderr, on one line: the error's sentence, or that it is a bug of ours.
 
     Example:
-        >>> last_line(ValueError("the index has no rows"))
+        >>> format_error(ValueError("the index has no rows"))
         'ValueError: the index has no rows'
-        >>> last_line(KeyboardInterrupt())
+        >>> format_error(KeyboardInterrupt())
         'stopped by Ctrl-C; run the same command again'
     """
     return shown(_sentence(error))
@@ -137,8 +137,8 @@ def last_line(error: BaseException) -> str:
 
 def _sentence(error: BaseException) -> str:
     if _is_of_another_version(error):
-        return f"{type(root_of(error)).__name__}: {str(root_of(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
-    error = root_of(error)
+        return f"{type(root_cause(error)).__name__}: {str(root_cause(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
+    error = root_cause(error)
     if isinstance(error, KeyboardInterrupt | Preempted | Stopped):
         return str(error) or _stopped_by("Ctrl-C", "")
     if _is_unknown_key(error):
@@ -167,7 +167,7 @@ def _is_unknown_key(error: BaseException) -> bool:
 
 def _is_of_another_version(error: BaseException) -> bool:
     """Whether a config names a part, or an argument of a part, that is not there (MONAI's own words)."""
-    root = root_of(error)
+    root = root_cause(error)
     if isinstance(root, ModuleNotFoundError):
         return "Cannot locate class or function path" in str(root)
     asked, _, named = str(root).partition("got an unexpected keyword argument ")

@@ -244,7 +244,7 @@ def _check_regular(path: str | Path, mode: int) -> None:
         raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
 
 
-def sha256_of(path: str | Path) -> str:
+def file_sha256(path: str | Path) -> str:
     """SHA-256 of a regular file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open_regular(path) as file:

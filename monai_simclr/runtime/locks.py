@@ -17,7 +17,7 @@ LOCK_FILE = ".lock"
 _held: dict[Path, int] = {}
 
 
-def take(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
     """Lock an open file for this process, by `flock`; closing the file gives it back.
 
     Where there are no locks (Windows, some network file systems) a warning says so, and nothing is locked.
@@ -101,7 +101,7 @@ def _opened(path: Path, refusal: Callable[[str], str]) -> int:
     """Open and lock a file, and write into it who holds it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not take(handle):
+        if not try_lock(handle):
             holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
             os.close(handle)
             raise FileExistsError(refusal(holder))

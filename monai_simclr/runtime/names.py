@@ -77,7 +77,7 @@ def escape_what_an_encoding_lacks() -> str:
     return "monai_simclr.runtime.names"
 
 
-def bytes_of(text: str) -> bytes:
+def encode_name(text: str) -> bytes:
     """UTF-8 of any text, for checksums: a name that is not UTF-8 has one too."""
     return text.encode("utf-8", "surrogatepass")
 

@@ -152,7 +152,7 @@ def hold_odd_names(names: Iterable[str]) -> None:
         pd.set_option("mode.string_storage", "python")
 
 
-def header_of(path: str | Path) -> list[str]:
+def read_csv_header(path: str | Path) -> list[str]:
     """Names of a CSV file's columns, stripped; none of what is no such file, whatever it is."""
     path = Path(path)
     try:

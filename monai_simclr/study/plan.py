@@ -46,8 +46,8 @@ class Study:
         arms: of `ARMS`, or names of `encoders`.
         encoders: name -> file of an encoder to fine-tune (ours, or a bare state dict .pt), beside the bundle's own.
         iterations: steps of every fine-tuning, whatever its fraction.
-        training: other overrides of ``train.json`` (learning_rate, batch_size, trained_stages, ...), for all arms, or
-            for one arm with its name before the key: ``finetuned:layer_decay``.
+        training: other overrides of ``train.json`` (learning_rate, batch_size, n_trainable_stages, ...), for all arms,
+            or for one arm with its name before the key: ``finetuned:layer_decay``.
         reference: the arm that the others are compared with.
 
     Raises:
@@ -94,7 +94,7 @@ class Study:
         Example:
             >>> settings = {"learning_rate": 0.001, "finetuned:learning_rate": 0.0003}
             >>> study = Study(Path("b"), Path("d"), Path("o"), training=settings)
-            >>> study.training_of("scratch"), study.training_of("finetuned")
+            >>> study.training_settings("scratch"), study.training_settings("finetuned")
             ({'learning_rate': 0.001}, {'learning_rate': 0.0003})
         """
         own = {key.partition(":")[2]: value for key, value in self.training.items() if key.startswith(f"{arm}:")}

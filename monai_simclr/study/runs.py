@@ -25,11 +25,11 @@ from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings, probe_scores
 from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.runtime.artefacts import DamagedFileError, write_arrays, write_sealed_json
-from monai_simclr.runtime.files import sha256_of, writing
+from monai_simclr.runtime.files import file_sha256, writing
 from monai_simclr.runtime.tables import table_text
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
-from monai_simclr.workflows import check_workflow, config_identity, need_archive, open_archive
+from monai_simclr.workflows import check_store, check_workflow, config_identity, get_store
 from monai_simclr.workflows.bundle import read_metadata, run_bundle
 from monai_simclr.workflows.seen import check_encoder
 
@@ -39,7 +39,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class _Ground:
+class StudyContext:
     """What all runs of a study stand on: the bundle's facts, the archive, and what the settings hash to."""
 
     study: Study
@@ -66,7 +66,7 @@ class _Ground:
             "findings": self.findings,
             "iterations": None if run.frozen else self.study.iterations,
             "training": {} if run.frozen else self.study.training_of(run.arm),
-            "encoder_sha256": path and sha256_of(path),
+            "encoder_sha256": path and file_sha256(path),
             "network": self.metadata["encoder"],
             "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
             "config": {} if run.frozen else self.config,
@@ -126,14 +126,14 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
     return summarize(study, int(train), skipped)
 
 
-def _ground(study: Study) -> _Ground:
+def _ground(study: Study) -> StudyContext:
     metadata, config = read_metadata(study.bundle), _checked_config(study)
     shape = metadata["network_data_format"]
     size = int(shape["inputs"]["image"]["spatial_shape"][0])
-    store = open_archive(study.dataset_dir, study.bundle / metadata["files"]["store"], size)
+    store = get_store(study.dataset_dir, study.bundle / metadata["files"]["store"], size)
     findings = list(shape["outputs"]["pred"]["channel_def"].values())
-    need_archive(store, findings)
-    return _Ground(study, metadata, store, findings, size, config)
+    check_store(store, findings)
+    return StudyContext(study, metadata, store, findings, size, config)
 
 
 def _checked_config(study: Study) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _checked_config(study: Study) -> dict[str, Any]:
     return config_identity(ConfigWorkflow(str(path), logging_file=False).parser)
 
 
-def _labelled_rows(ground: _Ground, run: PlannedRun, skipped: dict[float, str]) -> np.ndarray | None:
+def _labelled_rows(ground: StudyContext, run: PlannedRun, skipped: dict[float, str]) -> np.ndarray | None:
     try:
         return label_fraction(ground.store.index, run.fraction, run.draw, ground.findings)
     except ValueError as error:
@@ -156,7 +156,7 @@ def _labelled_rows(ground: _Ground, run: PlannedRun, skipped: dict[float, str]) 
         return None
 
 
-def _is_whole(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> bool:
+def _is_whole(ground: StudyContext, run: PlannedRun, rows: np.ndarray) -> bool:
     folder = run.folder(ground.study.output_dir)
     if not (folder / "settings.json").is_file() or not (folder / "scores.npz").is_file():
         return False
@@ -184,7 +184,7 @@ def _flat(settings: dict[str, Any], where: str = "") -> dict[str, Any]:
     return found
 
 
-def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_patients: bool) -> None:
+def _finetune(ground: StudyContext, run: PlannedRun, rows: np.ndarray, allow_seen_patients: bool) -> None:
     study, folder = ground.study, run.folder(ground.study.output_dir)
     training = study.training_of(run.arm)
     steps = max(1, len(rows) // min(len(rows), int(training.get("batch_size", _BATCH))))
@@ -218,7 +218,7 @@ def _finetune(ground: _Ground, run: PlannedRun, rows: np.ndarray, allow_seen_pat
     model.unlink()  # a study leaves scores, not a hundred models
 
 
-def _probe(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> None:
+def _probe(ground: StudyContext, run: PlannedRun, rows: np.ndarray) -> None:
     embeddings = _embeddings(ground, run)
     scores, test = probe_scores(embeddings, ground.findings, rows)[:2]
     index = embeddings.index.iloc[test]
@@ -234,12 +234,12 @@ def _probe(ground: _Ground, run: PlannedRun, rows: np.ndarray) -> None:
     )
 
 
-def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
+def _embeddings(ground: StudyContext, run: PlannedRun) -> Embeddings:
     """Of the whole archive, made once; random weights are other ones for every draw."""
     if run.arm == "frozen":
         path = ground.encoder_of(run.arm)
         assert path is not None
-        name, make = f"frozen_{sha256_of(path)[:12]}", functools.partial(load_encoder, path)
+        name, make = f"frozen_{file_sha256(path)[:12]}", functools.partial(load_encoder, path)
     else:
         name, make = f"random{run.draw}", functools.partial(_random_encoder, ground.metadata["encoder"], run.draw)
     file = ground.study.output_dir / "embeddings" / f"{name}_{ground.size}.npz"
@@ -249,7 +249,9 @@ def _embeddings(ground: _Ground, run: PlannedRun) -> Embeddings:
         if isinstance(error, DamagedFileError):
             logger.warning(f"{error.path} {error.problem}; it is made again")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        features = embed(make(), ground.store.images, functools.partial(recipes.finish, size=ground.size), device)
+        features = embed(
+            make(), ground.store.images, functools.partial(recipes.to_network_input, size=ground.size), device
+        )
         found = Embeddings(features, index_for_outputs(ground.store), {"encoder": name})
         found.save(file)
     if len(found) != len(ground.store.index):

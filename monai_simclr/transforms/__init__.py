@@ -1,9 +1,9 @@
 """Transforms for radiographs that drop into any MONAI pipeline."""
 
 from monai_simclr.transforms.array import CLAHE as CLAHE
-from monai_simclr.transforms.array import FinishedImage as FinishedImage
 from monai_simclr.transforms.array import RandCLAHE as RandCLAHE
-from monai_simclr.transforms.array import StoredImage as StoredImage
+from monai_simclr.transforms.array import ToNetworkInput as ToNetworkInput
+from monai_simclr.transforms.array import ToStored as ToStored
 from monai_simclr.transforms.base import Operation as Operation
 from monai_simclr.transforms.base import RandOperation as RandOperation
 from monai_simclr.transforms.dictionary import CLAHED as CLAHED
@@ -36,7 +36,7 @@ from monai_simclr.transforms.dictionary import StoredImageDict as StoredImageDic
 from monai_simclr.transforms.dictionary import WindowD as WindowD
 from monai_simclr.transforms.dictionary import Windowd as Windowd
 from monai_simclr.transforms.dictionary import WindowDict as WindowDict
-from monai_simclr.transforms.dictionary import over_keys as over_keys
+from monai_simclr.transforms.dictionary import make_dict_transform as make_dict_transform
 from monai_simclr.transforms.multiview import MultiView as MultiView
 from monai_simclr.transforms.multiview import MultiViewD as MultiViewD
 from monai_simclr.transforms.multiview import MultiViewd as MultiViewd

@@ -68,14 +68,14 @@ class RandCLAHE(RandOperation):
         return ops.clahe(images, params["clip_limit"], self.tile_grid)
 
 
-class StoredImage(Operation):
+class ToStored(Operation):
     """Turn a canonical image into what the image store holds: a square of `size` pixels in 256 gray levels.
 
     Args:
         size: pixels along each side, see `recipes.stored_size`.
 
     Example:
-        >>> StoredImage(4)(torch.ones(1, 6, 8)).shape
+        >>> ToStored(4)(torch.ones(1, 6, 8)).shape
         torch.Size([1, 4, 4])
     """
 
@@ -89,14 +89,14 @@ class StoredImage(Operation):
         return stored.view(*images.shape[:2], self.size, self.size).to(images.device)
 
 
-class FinishedImage(Operation):
+class ToNetworkInput(Operation):
     """Turn a stored image into what a network sees: `size` pixels, float32 in [0, 1].
 
     Args:
         size: pixels along each side.
 
     Example:
-        >>> float(FinishedImage(7)(torch.full((1, 8, 8), 255, dtype=torch.uint8)).max())
+        >>> float(ToNetworkInput(7)(torch.full((1, 8, 8), 255, dtype=torch.uint8)).max())
         1.0
     """
 
@@ -104,7 +104,7 @@ class FinishedImage(Operation):
         self.size = _check_size(size)
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
-        """See `ops.finish`."""
+        """See `ops.to_network_input`."""
         return ops.finish(images, self.size)
 
 

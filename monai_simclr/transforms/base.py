@@ -103,7 +103,7 @@ class RandOperation(RandomizableTransform, BatchTransform):
     """A random transform, made of two functions: `draw` random parameters, `apply` them.
 
     Subclasses write these two. Everything else follows by rule: one image (`__call__`), a whole batch in which every
-    image has its own parameters (`batch`), and the dictionary form (`over_keys`). Only ``self.R`` is random.
+    image has its own parameters (`batch`), and the dictionary form (`make_dict_transform`). Only ``self.R`` is random.
 
     Args:
         prob: probability that an image is transformed, in [0, 1].

@@ -15,7 +15,7 @@ from monai.transforms.transform import LazyTransform, MapTransform, Randomizable
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.transforms import array, spatial, views, window
 from monai_simclr.transforms.base import Operation, RandOperation
-from monai_simclr.transforms.lung_source import FromLungs, as_image
+from monai_simclr.transforms.lung_source import LungBoxMixin, as_image
 
 
 class _OverKeys(MapTransform):
@@ -126,7 +126,7 @@ class _RandomFromLungsOverKeys(_FromLungsOverKeys, _RandomLazyOverKeys):
     pass
 
 
-def over_keys(array_class: type[Transform]) -> type[Any]:
+def make_dict_transform(array_class: type[Transform]) -> type[Any]:
     """Make the dictionary form of an array transform.
 
     The result has the name of `array_class` and a ``d``, and its parameters and defaults, with `keys` before them and
@@ -140,7 +140,7 @@ def over_keys(array_class: type[Transform]) -> type[Any]:
 
     Example:
         >>> import torch
-        >>> Finishedd = over_keys(array.FinishedImage)
+        >>> Finishedd = make_dict_transform(array.ToNetworkInput)
         >>> sorted(Finishedd(keys="image", size=7)({"image": torch.zeros(1, 8, 8, dtype=torch.uint8), "id": 7}))
         ['id', 'image']
     """
@@ -148,7 +148,7 @@ def over_keys(array_class: type[Transform]) -> type[Any]:
     base = {(False, False): _OverKeys, (False, True): _RandomOverKeys, (True, False): _LazyOverKeys}.get(
         (lazy, random), _RandomLazyOverKeys
     )
-    if issubclass(array_class, FromLungs):
+    if issubclass(array_class, LungBoxMixin):
         base = _RandomFromLungsOverKeys if random else _FromLungsOverKeys
     namespace = {
         "__module__": __name__,
@@ -171,15 +171,15 @@ def _signature(array_class: type) -> inspect.Signature:
     return inspect.Signature([keys, *own, allow])
 
 
-CLAHEd = CLAHED = CLAHEDict = over_keys(array.CLAHE)
-RandCLAHEd = RandCLAHED = RandCLAHEDict = over_keys(array.RandCLAHE)
-Windowd = WindowD = WindowDict = over_keys(window.Window)
-RandWindowd = RandWindowD = RandWindowDict = over_keys(window.RandWindow)
-StoredImaged = StoredImageD = StoredImageDict = over_keys(array.StoredImage)
-FinishedImaged = FinishedImageD = FinishedImageDict = over_keys(array.FinishedImage)
-RandMildRotated = RandMildRotateD = RandMildRotateDict = over_keys(spatial.RandMildRotate)
-LungCropd = LungCropD = LungCropDict = over_keys(spatial.LungCrop)
-RandLungPreservingCropd = RandLungPreservingCropD = RandLungPreservingCropDict = over_keys(
+CLAHEd = CLAHED = CLAHEDict = make_dict_transform(array.CLAHE)
+RandCLAHEd = RandCLAHED = RandCLAHEDict = make_dict_transform(array.RandCLAHE)
+Windowd = WindowD = WindowDict = make_dict_transform(window.Window)
+RandWindowd = RandWindowD = RandWindowDict = make_dict_transform(window.RandWindow)
+StoredImaged = StoredImageD = StoredImageDict = make_dict_transform(array.ToStored)
+FinishedImaged = FinishedImageD = FinishedImageDict = make_dict_transform(array.ToNetworkInput)
+RandMildRotated = RandMildRotateD = RandMildRotateDict = make_dict_transform(spatial.RandMildRotate)
+LungCropd = LungCropD = LungCropDict = make_dict_transform(spatial.LungCrop)
+RandLungPreservingCropd = RandLungPreservingCropD = RandLungPreservingCropDict = make_dict_transform(
     spatial.RandLungPreservingCrop
 )
-RandRadiographViewd = RandRadiographViewD = RandRadiographViewDict = over_keys(views.RandRadiographView)
+RandRadiographViewd = RandRadiographViewD = RandRadiographViewDict = make_dict_transform(views.RandRadiographView)

@@ -27,7 +27,7 @@ class FoundLungs(NamedTuple):
     """"given", "localizer", "located" or "prior"."""
 
 
-class FromLungs:
+class LungBoxMixin:
     """What crops share that need to know where the lungs are.
 
     The box comes from the first of these that has one: a box or mask that is given; the localizer; the built-in

@@ -16,7 +16,7 @@ from torch import Tensor
 from monai_simclr import ops
 from monai_simclr.transforms.base import check_prob, check_range, plain_layout
 from monai_simclr.transforms.crops import draw_crops
-from monai_simclr.transforms.lung_source import FoundLungs, FromLungs, LungSource, as_image, spatial_size
+from monai_simclr.transforms.lung_source import FoundLungs, LungBoxMixin, LungSource, as_image, spatial_size
 
 
 class RandMildRotate(RandRotate):
@@ -53,7 +53,7 @@ class RandMildRotate(RandRotate):
         return super().__call__(plain_layout(img), *args, **kwargs)
 
 
-class LungCrop(FromLungs, Crop):
+class LungCrop(LungBoxMixin, Crop):
     """Crop to the lungs with a margin, which takes away much of what tells hospitals apart.
 
     A crop of MONAI's: lazy and invertible as that is. It never cuts into the lungs' box. Where MONAI tracks metadata,
@@ -84,7 +84,7 @@ class LungCrop(FromLungs, Crop):
         self, margin: float = 0.05, lungs: LungSource = "located", lungs_key: str | None = None, lazy: bool = False
     ) -> None:
         Crop.__init__(self, lazy)
-        FromLungs.__init__(self, lungs, lungs_key)
+        LungBoxMixin.__init__(self, lungs, lungs_key)
         if not 0 <= margin <= 1:
             raise ValueError(f"margin must be in [0, 1], got {margin}")
         self.margin = margin
@@ -99,7 +99,7 @@ class LungCrop(FromLungs, Crop):
         return _noted(super().__call__(tensor, slices, lazy), kept, found.source)
 
 
-class RandLungPreservingCrop(FromLungs, Randomizable, Crop):
+class RandLungPreservingCrop(LungBoxMixin, Randomizable, Crop):
     """Crop at random, as another collimation would, and never lose the lungs.
 
     A crop of MONAI's: lazy and invertible as that is. Of `max_tries` drawn crops the first that keeps enough of the
@@ -139,7 +139,7 @@ class RandLungPreservingCrop(FromLungs, Randomizable, Crop):
         lazy: bool = False,
     ) -> None:
         Crop.__init__(self, lazy)
-        FromLungs.__init__(self, lungs, lungs_key)
+        LungBoxMixin.__init__(self, lungs, lungs_key)
         if max_tries < 1:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
         self.scale = check_range("scale", scale, 1e-3, 1.0)

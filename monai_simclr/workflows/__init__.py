@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from monai_simclr.workflows.archive import find_archive as find_archive
+    from monai_simclr.workflows.archive import check_store as check_store
+    from monai_simclr.workflows.archive import find_store as find_store
+    from monai_simclr.workflows.archive import get_store as get_store
     from monai_simclr.workflows.archive import labelled_rows as labelled_rows
-    from monai_simclr.workflows.archive import need_archive as need_archive
-    from monai_simclr.workflows.archive import open_archive as open_archive
+    from monai_simclr.workflows.classifying import LoadEncoder as LoadEncoder
     from monai_simclr.workflows.classifying import Scoring as Scoring
-    from monai_simclr.workflows.classifying import StartFromEncoder as StartFromEncoder
     from monai_simclr.workflows.classifying import evaluate as evaluate
     from monai_simclr.workflows.classifying import finish_training as finish_training
     from monai_simclr.workflows.clustering import Clustering as Clustering
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.pretraining import probe as probe
     from monai_simclr.workflows.run import RecordConfig as RecordConfig
     from monai_simclr.workflows.run import Run as Run
-    from monai_simclr.workflows.run import begin as begin
-    from monai_simclr.workflows.run import end_with_sentences as end_with_sentences
+    from monai_simclr.workflows.run import install_excepthook as install_excepthook
+    from monai_simclr.workflows.run import start_run as start_run
     from monai_simclr.workflows.settings import check_settings as check_settings
     from monai_simclr.workflows.settings import check_workflow as check_workflow
 else:

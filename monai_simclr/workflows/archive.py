@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, findings_of, label_fraction, store_of
+from monai_simclr.data import Store, finding_columns, label_fraction, store_of
 from monai_simclr.data.store import absent_store
-from monai_simclr.runtime.names import bytes_of
+from monai_simclr.runtime.names import encode_name
 
 logger = logging.getLogger("monai_simclr")
 
 
-def open_archive(dataset_dir: str | Path, store_dir: str | Path, size: int, workers: int = 2) -> Store:
+def get_store(dataset_dir: str | Path, store_dir: str | Path, size: int, workers: int = 2) -> Store:
     """The image store of an archive: opened when it is there and fits, built otherwise.
 
     Args:
@@ -29,27 +29,27 @@ def open_archive(dataset_dir: str | Path, store_dir: str | Path, size: int, work
     """
     root = Path(dataset_dir).resolve()
     stored = recipes.stored_size(size)
-    name = f"{root.name}-{stored}-{hashlib.sha256(bytes_of(str(root))).hexdigest()[:8]}"
+    name = f"{root.name}-{stored}-{hashlib.sha256(encode_name(str(root))).hexdigest()[:8]}"
     return store_of(root, Path(store_dir) / name, stored, workers=workers)
 
 
-def find_archive(dataset_dir: str | Path, store_dir: str | Path, size: int, workers: int = 2) -> Store:
-    """`open_archive`, or an absent store where there is no folder, or an empty one.
+def find_store(dataset_dir: str | Path, store_dir: str | Path, size: int, workers: int = 2) -> Store:
+    """`get_store`, or an absent store where there is no folder, or an empty one.
 
     MONAI and its apps build a bundle's parts to look at them (`check_properties` of MONAI's `ConfigWorkflow`), also
-    where no data is. Every ``run`` begins with `need_archive`, and batches of an absent store raise its sentence, so a
+    where no data is. Every ``run`` begins with `check_store`, and batches of an absent store raise its sentence, so a
     run without data is an error all the same. What is wrong with an archive that is there is raised here.
     """
     root = Path(dataset_dir)
     try:
-        return open_archive(root, store_dir, size, workers)
+        return get_store(root, store_dir, size, workers)
     except FileNotFoundError as error:
         if root.exists() and (root.is_file() or any(root.iterdir())):
             raise
         return absent_store(recipes.stored_size(size), str(error))
 
 
-def need_archive(store: Store, findings: Sequence[str] = (), allow_missing: bool = False) -> None:
+def check_store(store: Store, findings: Sequence[str] = (), allow_missing: bool = False) -> None:
     """Begin a run: the archive must be there, and its labels those of the bundle.
 
     Args:
@@ -59,12 +59,12 @@ def need_archive(store: Store, findings: Sequence[str] = (), allow_missing: bool
             than the one with the labels.
 
     Raises:
-        FileNotFoundError: if it is not there (the sentence of `open_archive`).
+        FileNotFoundError: if it is not there (the sentence of `get_store`).
         ValueError: if it has labels, and lacks a finding (names each, and the nearest that it has).
     """
     if store.absent:
         raise FileNotFoundError(store.absent)
-    there = findings_of(store.index)
+    there = finding_columns(store.index)
     missing = [name for name in findings if name not in there]
     if not there or not missing:
         return

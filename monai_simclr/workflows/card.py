@@ -15,16 +15,16 @@ from monai_simclr.engines import embed
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.evaluation.calibration import fit_temperature, is_at_bound
 from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds
-from monai_simclr.inference import ClassifierCard, Operating
+from monai_simclr.inference import InferenceConfig, OperatingPoint
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.workflows.run import Run
 
 logger = logging.getLogger("monai_simclr")
 
 
-def classifier_card(
+def make_inference_config(
     run: Run, network: FindingClassifier, store: Store, specificity: float = 0.9, false_alarm: float = 0.05
-) -> ClassifierCard:
+) -> InferenceConfig:
     """Fix everything that inference needs beside the weights.
 
     Args:
@@ -42,14 +42,14 @@ def classifier_card(
     train, held_out = (np.flatnonzero((store.index["split"] == name).to_numpy()) for name in ("train", "val"))
     if not len(held_out):
         raise ValueError("thresholds are fixed on validation patients, and the index has none; see split_by_patient()")
-    finish = functools.partial(recipes.finish, size=run.size)
+    finish = functools.partial(recipes.to_network_input, size=run.size)
     familiar, features = (embed(network.encoder, store.images[rows], finish, run.device) for rows in (train, held_out))
     with torch.no_grad():
         logits = network.classifier(torch.from_numpy(features).to(run.device)).float().cpu().numpy()
     labels = store.index[list(network.findings)].to_numpy(dtype=float)[held_out]
     operating = {name: _operating(labels[:, k], logits[:, k], specificity) for k, name in enumerate(network.findings)}
     _report_bounds(operating)
-    return ClassifierCard(
+    return InferenceConfig(
         findings=list(network.findings),
         preprocessing=recipes.settings(run.size),
         operating=operating,
@@ -57,27 +57,27 @@ def classifier_card(
     )
 
 
-def _operating(labels: np.ndarray, logits: np.ndarray, specificity: float) -> Operating:
+def _operating(labels: np.ndarray, logits: np.ndarray, specificity: float) -> OperatingPoint:
     known = np.isfinite(labels)
     labels, logits = labels[known], logits[known]
     n, positives = len(labels), int(labels.sum())
     if not 0 < positives < n:
-        return Operating(1.0, None, specificity, {}, n, positives)
+        return OperatingPoint(1.0, None, specificity, {}, n, positives)
     which = OPERATING_POINTS.index(f"sensitivity at {specificity:.0%} specificity")
     threshold = float(choose_thresholds(labels, logits)[which])
     temperature = fit_temperature(labels, logits)
     bound = is_at_bound(temperature)
     if not np.isfinite(threshold):
-        return Operating(temperature, None, specificity, {}, n, positives, bound)
+        return OperatingPoint(temperature, None, specificity, {}, n, positives, bound)
     called = logits >= threshold
     achieved = {
         "specificity": float(1 - called[labels == 0].mean()),
         "sensitivity": float(called[labels == 1].mean()),
     }
-    return Operating(temperature, threshold, specificity, achieved, n, positives, bound)
+    return OperatingPoint(temperature, threshold, specificity, achieved, n, positives, bound)
 
 
-def _report_bounds(operating: Mapping[str, Operating]) -> None:
+def _report_bounds(operating: Mapping[str, OperatingPoint]) -> None:
     """Say where calibration failed: the logits of validation images do not go with their labels."""
     for name, one in operating.items():
         if one.temperature_at_bound:

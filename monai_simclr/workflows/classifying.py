@@ -20,20 +20,20 @@ from monai_simclr.data.pseudonyms import hash_patients
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
     Predictions,
-    beside_floor,
+    baseline_scores,
     certain_labels,
-    floor_scores,
-    score_card,
+    compare_to_baseline,
     score_findings,
     score_subgroups,
+    score_table,
 )
-from monai_simclr.inference import write_card
+from monai_simclr.inference import write_inference_config
 from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, read_weights, save_classifier
 from monai_simclr.runtime.artefacts import write_arrays
-from monai_simclr.runtime.distributed import is_first
+from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.metrics import closing_line, print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
-from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.card import make_inference_config
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
 
@@ -55,7 +55,7 @@ class Scoring:
     allow_seen_patients: bool = False
 
 
-class StartFromEncoder:
+class LoadEncoder:
     """Put a pretrained encoder into a classifier when its trainer starts for the first time.
 
     A handler, as MONAI's `CheckpointLoader` is, so that whoever runs the trainer gets the encoder, and building the
@@ -118,12 +118,12 @@ def finish_training(
         scoring: how it is scored.
         settings: what was asked for (label fraction, draw, arm, encoder_path), for ``metrics.json``.
     """
-    if not is_first():
+    if not is_main_process():
         return
     save_classifier(path, network)
     labelled = store.index["patient_id"].iloc[rows]
     used = np.r_[labelled.to_numpy(), store.index.loc[store.index["split"] == "val", "patient_id"].to_numpy()]
-    write_card(classifier_card(run, network, store), path)
+    write_inference_config(make_inference_config(run, network, store), path)
     record_patients(path, used, settings.get("encoder_path"))
     n = {"labelled_images": len(rows), "labelled_patients": int(labelled.nunique())}
     made = _score(run, network, store, scoring, command="train", n=n, settings=settings)
@@ -169,7 +169,7 @@ def _score(
     val = _predict(run, network, store, "val")[0] if scoring.split != "val" else None
     _save_scores(run.path("scores.npz"), store, test, val)
     table = score_findings(test.labels, test.scores, test.patients, test.findings, scoring.n_bootstrap, run.seed)
-    card = score_card(test, val if val is not None and len(val) else None, scoring.n_bootstrap, run.seed)
+    card = score_table(test, val if val is not None and len(val) else None, scoring.n_bootstrap, run.seed)
     first = card[card["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
     groups = score_subgroups(test, index, first.reindex(list(test.findings)).to_numpy(), scoring.n_bootstrap, run.seed)
     for name, made in {"scores.csv": card, "subgroups.csv": groups}.items():
@@ -184,7 +184,7 @@ def _score(
         split=scoring.split,
         seed=run.seed,
         n={"images": len(test), "patients": len(set(test.patients)), **n},
-        baselines={"chance": 0.5, "confounder_floor": floor},
+        baselines={"chance": 0.5, "confounder_baseline": floor},
     )
 
 
@@ -194,7 +194,7 @@ def _predict(run: Run, network: FindingClassifier, store: Store, split: str) -> 
     if not len(chosen) and split != "val":
         raise ValueError(f"no image is in the split {split!r}; the index has {sorted(set(store.index['split']))}")
     index = store.index.iloc[chosen].reset_index(drop=True)
-    finish = functools.partial(recipes.finish, size=run.size)
+    finish = functools.partial(recipes.to_network_input, size=run.size)
     logits = (
         embed(network, store.images[chosen], finish, run.device)
         if len(chosen)
@@ -217,6 +217,6 @@ def _floor(store: Store, test: Predictions, scoring: Scoring, seed: int) -> list
     """The model beside view, age and sex alone, where the split is the one that the floor is fitted for."""
     if scoring.split != "test":
         return []
-    floor = floor_scores(store.index, test.findings)
-    rows = beside_floor(test, floor, scoring.n_bootstrap, seed).to_dict("records")
+    floor = baseline_scores(store.index, test.findings)
+    rows = compare_to_baseline(test, floor, scoring.n_bootstrap, seed).to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in rows]

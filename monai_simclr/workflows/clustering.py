@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, classes_of
+from monai_simclr.data import Store, image_classes
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import (
@@ -54,17 +54,18 @@ class Clustering:
 
     Attributes:
         findings: columns of the index.
-        k: numbers of clusters beside the number of classes; "auto" adds the one that `choose_k` picks without labels.
+        n_clusters: numbers of clusters beside the number of classes; "auto" adds the one that `choose_k` picks without
+            labels.
         method: a key of `clusterers.METHODS`.
-        seeds: fits whose spread is given.
+        n_seeds: fits whose spread is given.
         n_bootstrap: resamples of test patients.
         allow_seen_patients: state that patients whom pretraining saw may be scored.
     """
 
     findings: Sequence[str]
-    k: Sequence[int | str] = ("auto",)
+    n_clusters: Sequence[int | str] = ("auto",)
     method: str = "kmeans"
-    seeds: int = 5
+    n_seeds: int = 5
     n_bootstrap: int = 1000
     allow_seen_patients: bool = False
 
@@ -89,7 +90,7 @@ def cluster(
     """
     test = (store.index["split"] == "test").to_numpy()
     seen = check_encoder(encoder_path, store.index["patient_id"].to_numpy()[test], how.allow_seen_patients)
-    finish = functools.partial(recipes.finish, size=run.size)
+    finish = functools.partial(recipes.to_network_input, size=run.size)
     made = Embeddings(embed(encoder, store.images, finish, run.device), store.index, {"size": str(run.size)})
     shown = index_for_outputs(store)
     Embeddings(made.features, shown, made.source).save(run.path("embeddings.npz"))
@@ -111,12 +112,14 @@ def _judged(
     run: Run, made: Embeddings, references: Mapping[str, np.ndarray], how: Clustering, shown: pd.DataFrame
 ) -> tuple[dict[str, Any], list[str], dict[str, int]]:
     """Values for metrics.json, lines for the log, counts; tables are written to the run's folder."""
-    seed, n_bootstrap, classes = run.seed, how.n_bootstrap, classes_of(made.index)
+    seed, n_bootstrap, classes = run.seed, how.n_bootstrap, image_classes(made.index)
     train, test = ((made.index["split"] == name).to_numpy() for name in ("train", "test"))
     best, curve = choose_k(made.features, train, _CANDIDATES, how.method)
     named = len(set(classes[classes != ""]))
-    counts = list(dict.fromkeys([named, *(best if k == "auto" else int(k) for k in how.k)]))
-    report = evaluate_clusters(made, references, classes, counts, seed, n_bootstrap, method=how.method, seeds=how.seeds)
+    counts = list(dict.fromkeys([named, *(best if k == "auto" else int(k) for k in how.n_clusters)]))
+    report = evaluate_clusters(
+        made, references, classes, counts, seed, n_bootstrap, method=how.method, n_seeds=how.n_seeds
+    )
     most, index = report.clusters[max(counts)], made.index[test].reset_index(drop=True)
     alignment = align_clusters(most[test], index, how.findings)
     probe = probe_classes(made, references, classes, n_bootstrap, seed=seed)
@@ -168,7 +171,10 @@ def _prevalence(made: Embeddings, most: np.ndarray, how: Clustering, k: int, see
 
 def _pixels(images: np.ndarray, side: int = 32) -> np.ndarray:
     """The floor: images as they are, averaged to 32 x 32 and flattened."""
-    small = [recipes.finish(torch.from_numpy(np.array(image))[None, None], side).numpy().ravel() for image in images]
+    small = [
+        recipes.to_network_input(torch.from_numpy(np.array(image))[None, None], side).numpy().ravel()
+        for image in images
+    ]
     return np.stack(small)
 
 

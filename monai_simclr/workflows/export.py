@@ -18,7 +18,7 @@ from torch import nn
 
 from monai_simclr import recipes
 from monai_simclr.data.findings import check_finding_names
-from monai_simclr.inference import ClassifierCard, InferenceDataset, list_radiographs, read_card
+from monai_simclr.inference import InferenceConfig, InferenceDataset, list_radiographs, read_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, load_classifier
 from monai_simclr.runtime.files import write_atomically, write_bytes, write_json, writing
 from monai_simclr.workflows.bundle import read_metadata
@@ -30,7 +30,7 @@ _CALIBRATION = 128
 """Radiographs that the ranges of int8 are measured on, at the most."""
 
 
-def trained_classifier(bundle: str | Path) -> tuple[FindingClassifier, ClassifierCard, int]:
+def trained_classifier(bundle: str | Path) -> tuple[FindingClassifier, InferenceConfig, int]:
     """The classifier of a bundle, its card, and the side of its images in pixels.
 
     The network is built by our own factory from the plain values of metadata.json: a config of somebody else's bundle
@@ -48,14 +48,14 @@ def trained_classifier(bundle: str | Path) -> tuple[FindingClassifier, Classifie
     norm, model = metadata["encoder"].get("norm", "batch"), Path(metadata["files"]["model"])
     check_finding_names(findings)
     path = folder / model
-    card = read_card(path)
+    card = read_inference_config(path)
     return load_classifier(FindingClassifier(encoder(name, width, norm), findings), path), card, size
 
 
 def export_onnx(bundle: str | Path, path: str | Path) -> Path:
     """Write the classifier as ONNX: ``image`` float32 (N, 1, S, S) in [0, 1] to ``pred``, logits (N, K); N is free.
 
-    The file's metadata hold, as JSON, what `metadata_of` gives: findings, preprocessing, temperatures and thresholds.
+    The file's metadata hold, as JSON, what `onnx_metadata` gives: findings, preprocessing, temperatures and thresholds.
     Decide with ``logit >= threshold_logit``.
 
     Args:
@@ -75,7 +75,7 @@ def export_onnx(bundle: str | Path, path: str | Path) -> Path:
         verbose=False,
     )
     assert program is not None
-    return _write_onnx(program.model_proto, metadata_of(card), path)
+    return _write_onnx(program.model_proto, onnx_metadata(card), path)
 
 
 def export_int8(bundle: str | Path, path: str | Path, radiographs: str | Path) -> Path:
@@ -113,12 +113,12 @@ def export_int8(bundle: str | Path, path: str | Path, radiographs: str | Path) -
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        return _write_onnx(onnx.load(small), {**metadata_of(card), "precision": "int8"}, path)
+        return _write_onnx(onnx.load(small), {**onnx_metadata(card), "precision": "int8"}, path)
 
 
 def export_torchscript(bundle: str | Path, path: str | Path) -> Path:
     """Write the classifier as TorchScript, with the bundle's configs inside as `monai.bundle ckpt_export` puts them,
-    and what `metadata_of` gives in the metadata.
+    and what `onnx_metadata` gives in the metadata.
 
     MONAI Deploy looks for the configs in a folder of the archive that has the file's name without its ending, and goes
     on without them where there is none: do not rename the file, export it again.
@@ -149,7 +149,7 @@ def export_torchscript(bundle: str | Path, path: str | Path) -> Path:
 
 
 def export_folder(bundle: str | Path, folder: str | Path) -> Path:
-    """Write the folder that MONAI Deploy runs as a bundle: ``models/model.ts``, and configs with `metadata_of` inside.
+    """Write the folder that MONAI Deploy runs as a bundle: ``models/model.ts``, configs with `onnx_metadata` inside.
 
     Args:
         bundle: folder of a bundle with a trained classifier.
@@ -173,7 +173,7 @@ def export_folder(bundle: str | Path, folder: str | Path) -> Path:
     return folder
 
 
-def metadata_of(card: ClassifierCard) -> dict[str, str]:
+def onnx_metadata(card: InferenceConfig) -> dict[str, str]:
     """What travels inside an exported file, as text: findings, preprocessing, operating points, the checksum."""
     operating: dict[str, Any] = {
         name: {
@@ -206,8 +206,8 @@ def _inference_config(bundle: str | Path) -> str:
     return (Path(bundle) / name).read_text(encoding="utf-8")
 
 
-def _metadata(bundle: str | Path, card: ClassifierCard) -> dict[str, Any]:
-    return {**read_metadata(bundle), **metadata_of(card)}
+def _metadata(bundle: str | Path, card: InferenceConfig) -> dict[str, Any]:
+    return {**read_metadata(bundle), **onnx_metadata(card)}
 
 
 def _write_onnx(model: Any, metadata: Mapping[str, str], path: str | Path) -> Path:

@@ -16,16 +16,9 @@ CANNOT_MATTER = frozenset(
     {
         *("bundle_root", "dataset_dir", "output_dir", "store_dir", "encoder_path", "ckpt_path"),  # where things are
         *("folder", "report", "path", "log_dir"),
-        *(
-            "device",
-            "local_rank",
-            "num_workers",
-            "workers",
-            "inference_batch",
-            "watch",
-        ),  # what computes, how much at once
-        *("save_minutes", "keep", "every_minutes", "every_epochs", "every_iterations"),  # checkpoints
-        *("probe_every", "max_damaged"),  # what is looked at meanwhile, and when a run gives up
+        *("device", "local_rank", "num_workers", "workers", "inference_batch", "watch"),  # what computes, and how
+        *("checkpoint_minutes", "n_saved", "every_minutes", "every_epochs", "every_iterations"),  # checkpoints
+        *("probe_interval", "max_unreadable"),  # what is looked at meanwhile, and when a run gives up
         "_desc_",
     }
 )
@@ -40,7 +33,7 @@ OBSERVERS = frozenset(
         "monai.handlers.MLFlowHandler",
         "monai.handlers.StatsHandler",
         "monai.handlers.TensorBoardStatsHandler",
-        "monai_simclr.workflows.need_archive",
+        "monai_simclr.workflows.check_store",
         "monai_simclr.workflows.probe",
     }
 )

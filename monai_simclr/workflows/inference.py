@@ -18,18 +18,18 @@ from monai_simclr import recipes
 from monai_simclr.data.loading import leave_signals
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.inference import (
-    ClassifierCard,
+    InferenceConfig,
     InferenceDataset,
     Journal,
-    Keep,
+    OutputOptions,
     PredictionWriter,
-    read_card,
+    read_inference_config,
     write_tables,
 )
-from monai_simclr.inference.card import hash_of
+from monai_simclr.inference.card import hash_settings
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
-from monai_simclr.runtime.distributed import answers, is_first, rank, world_size
+from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank, world_size
 from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
@@ -57,7 +57,7 @@ def infer(
     path: str | Path,
     evaluator: SupervisedEvaluator,
     dataset_dir: str | Path | Sequence[str | Path],
-    keep: Keep,
+    keep: OutputOptions,
     watch: float = 0.0,
 ) -> None:
     """Predict every file that has no row yet, and write the tables.
@@ -78,12 +78,12 @@ def infer(
         FileExistsError: if another process writes to the same output folder.
         Preempted: on SIGTERM and SIGUSR1, after the batch that is going on; `KeyboardInterrupt` likewise on Ctrl-C.
     """
-    card = read_card(path)
+    card = read_inference_config(path)
     card.check_preprocessing(recipes.settings(run.size))
     # ranks have files of their own and must never wait for each other's batches, as DistributedDataParallel would
     evaluator.network = getattr(evaluator.network, "module", evaluator.network)
     network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
-    operating = hash_of({name: vars(one) for name, one in card.operating.items()})
+    operating = hash_settings({name: vars(one) for name, one in card.operating.items()})
     identity = {
         "model": card.model_sha256,
         "operating": operating,
@@ -106,7 +106,7 @@ def infer(
             if dataset.data:
                 evaluator.state.epoch_length = len(batches)
                 _run(evaluator, journal, len(dataset.data), signals)
-            if not watch or any(answers(len(dataset.data))):  # all ranks finish, or none: they meet there
+            if not watch or any(all_gather_int(len(dataset.data))):  # all ranks finish, or none: they meet there
                 _finish(run, card, journal)
     except (KeyboardInterrupt, Preempted):
         if world_size() == 1:  # other ranks may not have been asked, and their rows are in their journals
@@ -126,8 +126,8 @@ def _config() -> dict[str, Any]:
 
 def _key(folder: str | Path) -> str:
     """The key of the folder's hashes; the first rank makes it before the others look, or each would make its own."""
-    key = hash_key(folder) if is_first() else ""
-    answers(0)  # they wait for each other
+    key = hash_key(folder) if is_main_process() else ""
+    all_gather_int(0)  # they wait for each other
     return key or hash_key(folder)
 
 
@@ -156,7 +156,7 @@ def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int, signals: 
         progress(seen - first, total, refused)
         _leave_if_asked(signals)
 
-    with shown_progress(_WORDING) if is_first() else nullcontext(_nothing) as progress:
+    with shown_progress(_WORDING) if is_main_process() else nullcontext(_nothing) as progress:
         show()
         # the writer was attached before, so its rows of the batch are there
         with evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: show()):
@@ -167,11 +167,11 @@ def _nothing(done: int, total: int, refused: int) -> None:
     pass
 
 
-def _finish(run: Run, card: ClassifierCard, journal: Journal) -> None:
+def _finish(run: Run, card: InferenceConfig, journal: Journal) -> None:
     """Write the tables and the counts, and say where they are (on the first rank, when all are there)."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-    if not is_first():
+    if not is_main_process():
         return
     rows = journal.all_rows()
     refused, flagged = (sum(row["probabilities"] is None for row in rows), sum(bool(row["flags"]) for row in rows))

@@ -29,8 +29,22 @@ _PROPERTIES = frozenset(
 _TRACKING = frozenset(map(str, DEFAULT_MLFLOW_SETTINGS["configs"]))  # type: ignore[call-overload]
 """Top-level keys that ``--tracking`` adds."""
 
-_FOR_OVERLAYS = frozenset({"before_ranks_meet"})
+_FOR_OVERLAYS = frozenset({"before_distributed"})
 """Keys that only an overlay (``multi_gpu.json``) reads."""
+
+RENAMED = {
+    "before_ranks_meet": "before_distributed",
+    "frozen": "freeze_encoder",
+    "gradient_length": "max_grad_norm",
+    "k": "n_clusters",
+    "keep": "n_saved",
+    "max_damaged": "max_unreadable",
+    "probe_every": "probe_interval",
+    "save_minutes": "checkpoint_minutes",
+    "seeds": "n_seeds",
+    "trained_stages": "n_trainable_stages",
+}
+"""Settings of 0.1 that have another name since 0.2 (inference's `keep` is `outputs`)."""
 
 _OUT_OF_DATE = (
     "; if the bundle was copied from another version, make a new one with monai-simclr bundle and move the old one's "
@@ -79,7 +93,7 @@ def shown(key: str) -> str:
     return key.replace(SEP, "#")
 
 
-def target_of(node: Mapping[str, Any], parser: ConfigParser) -> Callable[..., Any] | None:
+def resolve_target(node: Mapping[str, Any], parser: ConfigParser) -> Callable[..., Any] | None:
     """The callable of a component; None where it is not there, which MONAI says when it is built."""
     if not isinstance(node["_target_"], str):
         return node["_target_"]
@@ -174,7 +188,7 @@ def _wrong_arguments(node: Any, where: str, parser: ConfigParser) -> Iterator[st
 
 
 def _not_taken(node: Mapping[str, Any], where: str, parser: ConfigParser) -> Iterator[str]:
-    target = target_of(node, parser)
+    target = resolve_target(node, parser)
     try:
         taken = inspect.signature(target).parameters if target is not None else None
     except (TypeError, ValueError):  # some of C have none
@@ -189,6 +203,10 @@ def _not_taken(node: Mapping[str, Any], where: str, parser: ConfigParser) -> Ite
 
 def _nearest(key: str, candidates: list[str], where: str) -> str:
     lower = {name.lower(): name for name in candidates if not name.startswith("_")}
+    now = RENAMED.get(str(key), "")
+    now = "outputs" if key == "keep" and "outputs" in candidates else now
+    if now in candidates:
+        return f"; it is called {shown(_join(where, now))!r} since version 0.2"
     found = difflib.get_close_matches(str(key).lower(), list(lower), 1, 0.6)
     if found:
         return f"; the nearest is {shown(_join(where, lower[found[0]]))!r}"

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, StoreDataset, findings_of
+from monai_simclr.data import Store, StoreDataset, finding_columns
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.engines import embed
 from monai_simclr.handlers import LinearProbe
 from monai_simclr.networks import SimCLR, save_encoder
-from monai_simclr.runtime.distributed import is_first
+from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
@@ -31,7 +31,7 @@ logger = logging.getLogger("monai_simclr")
 
 def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe:
     """A linear probe of the encoder while it trains, on all findings that the archive has labels for."""
-    finish = functools.partial(recipes.finish, size=run.size)
+    finish = functools.partial(recipes.to_network_input, size=run.size)
 
     def features(rows: np.ndarray) -> np.ndarray:
         was_training = encoder.training
@@ -39,7 +39,7 @@ def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe
         encoder.train(was_training)
         return made
 
-    return LinearProbe(features, store.index, findings_of(store.index), every)
+    return LinearProbe(features, store.index, finding_columns(store.index), every)
 
 
 def finish_pretraining(
@@ -52,7 +52,7 @@ def finish_pretraining(
     monitor: Sequence[Mapping[str, float]],
 ) -> None:
     """Leave the encoder with what it is and whom it saw, the metrics, and a closing line (on the first rank)."""
-    if not is_first():
+    if not is_main_process():
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}

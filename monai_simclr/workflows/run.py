@@ -16,8 +16,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_simclr.handlers.checkpoint import check_same
-from monai_simclr.runtime.distributed import is_first, rank, record_failure, world_size
-from monai_simclr.runtime.exit_codes import exit_code, last_line, stop_at_once
+from monai_simclr.runtime.distributed import is_main_process, rank, record_failure, world_size
+from monai_simclr.runtime.exit_codes import exit_code, format_error, stop_at_once
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.locks import lock_folder, unlock_folder
 from monai_simclr.runtime.names import escape_what_an_encoding_lacks
@@ -56,7 +56,7 @@ class Run:
         return Path(self.output_dir) / name
 
 
-def end_with_sentences() -> None:
+def install_excepthook() -> None:
     """Let errors, SIGTERM and SIGUSR1 end `python -m monai.bundle` in a sentence and a code; a config's first step.
 
     Nothing is done in a Python session of somebody else.
@@ -69,7 +69,7 @@ def end_with_sentences() -> None:
         logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us
 
 
-def begin(run: Run) -> None:
+def start_run(run: Run) -> None:
     """Start a bundle command: hold its folder and keep its executed config.
 
     It is the first step of ``run`` and not of ``initialize``, so that who only looks at a bundle (`monai.bundle.load`,
@@ -86,7 +86,7 @@ def begin(run: Run) -> None:
     workflow = running_workflow()
     if workflow is None:
         return
-    if is_first():
+    if is_main_process():
         lock_folder(run.output_dir)
         weakref.finalize(workflow, unlock_folder, run.output_dir)
     parser, checkpoints = workflow.parser, run.path("checkpoints")
@@ -95,7 +95,7 @@ def begin(run: Run) -> None:
     if checkpoints.exists() and _CHECKPOINT in parser:
         if parser.get(_IDENTITY) == "monai_simclr.workflows.run_identity":
             check_same(checkpoints, config_identity(parser))
-    elif is_first():
+    elif is_main_process():
         write_json(run.path("config.json"), parser.config, default=str)
 
 
@@ -115,7 +115,7 @@ class RecordConfig:
 
     def __call__(self, engine: Engine) -> None:
         workflow = running_workflow()
-        if workflow is not None and is_first():
+        if workflow is not None and is_main_process():
             write_json(self.run.path("config.json"), workflow.parser.config, default=str)
 
 
@@ -125,7 +125,7 @@ def _end_with_a_sentence(kind: type[BaseException], error: BaseException, trace:
         traceback.print_exception(kind, error, trace)
     record_failure(error)
     who = f"rank {rank()}: " if world_size() > 1 else ""
-    print(who + last_line(error), file=sys.stderr, flush=True)
+    print(who + format_error(error), file=sys.stderr, flush=True)
     if world_size() > 1:
         sys.stdout.flush()
         os._exit(exit_code(error))  # the other ranks may be gone, and leaving in good order would wait for them

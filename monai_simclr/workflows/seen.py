@@ -12,7 +12,7 @@ import numpy as np
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import encoder_header, patients_seen
 from monai_simclr.runtime.artefacts import read_json, reading, write_sealed_json
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.files import file_sha256
 
 logger = logging.getLogger("monai_simclr")
 
@@ -66,7 +66,7 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
         trained_on: patients whose labels were used, validation included.
         encoder_path: the pretrained encoder it started from, None for scratch.
     """
-    key = patients_key(sha256_of(path))
+    key = patients_key(file_sha256(path))
     seen = sorted(keyed_hash(key, str(patient)) for patient in np.unique(trained_on))
     content: dict[str, Mapping] = {"fine-tuning": {"key": key, "seen": seen}}
     if encoder_path is not None and Path(encoder_path).suffix == ".safetensors":

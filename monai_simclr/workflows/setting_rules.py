@@ -12,11 +12,11 @@ import torch
 from monai_simclr.data.findings import check_finding_names
 from monai_simclr.data.partners import SecondView
 from monai_simclr.evaluation.clusterers import METHODS
-from monai_simclr.inference import Keep
+from monai_simclr.inference import OutputOptions
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
 
-Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "words", "device", "findings", "keep"]
+Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "words", "device", "findings", "outputs"]
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,21 @@ def _choice(*words: str) -> Rule:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _PATH),
-    **dict.fromkeys(("compile", "pretrained", "frozen", "allow_seen_patients", "allow_missing_findings"), _TRUTH),
-    **dict.fromkeys(("num_workers", "chunk_size", "probe_every", "draw", "patience", "local_rank"), _COUNT),
-    **dict.fromkeys(("max_epochs", "batch_size", "val_interval", "seeds", "inference_batch"), _ONE_OR_MORE),
+    **dict.fromkeys(
+        ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings"), _TRUTH
+    ),
+    **dict.fromkeys(("num_workers", "chunk_size", "probe_interval", "draw", "patience", "local_rank"), _COUNT),
+    **dict.fromkeys(("max_epochs", "batch_size", "val_interval", "n_seeds", "inference_batch"), _ONE_OR_MORE),
     **dict.fromkeys(("learning_rate", "temperature", "_meta_::encoder::width"), _POSITIVE),
-    **dict.fromkeys(("gradient_length", "save_minutes", "watch", "_meta_::defaults::weight_decay"), Rule("number")),
+    **dict.fromkeys(("max_grad_norm", "checkpoint_minutes", "watch", "_meta_::defaults::weight_decay"), Rule("number")),
     "dataset_dir": Rule("paths"),
-    "max_damaged": Rule("number", 0, 1),
+    "max_unreadable": Rule("number", 0, 1),
     "label_fraction": _FACTOR,
     "layer_decay": _FACTOR,
     "seed": Rule("whole", 0, 2**32 - 1),
     "size": Rule("whole", 32),
     "n_bootstrap": Rule("whole", 1),
-    "trained_stages": Rule("whole", optional=True),
+    "n_trainable_stages": Rule("whole", optional=True),
     "scaling": _choice("none", "sqrt", "linear"),
     "optimizer_name": _choice("adamw", "lars", "sgd"),
     "strength": _choice(*get_args(Strength)),
@@ -80,21 +82,22 @@ RULES: dict[str, Rule] = {
     "_meta_::encoder::name": _choice(*ENCODERS),
     "_meta_::encoder::norm": _choice("batch", "group"),
     "splits": Rule("list", choices=_SPLITS),
-    "k": Rule("list", 2, choices=("auto",)),
+    "n_clusters": Rule("list", 2, choices=("auto",)),
     "findings": Rule("findings"),
     "device": Rule("device"),
-    "keep": Rule("keep"),
+    "n_saved": _ONE_OR_MORE,
+    "outputs": Rule("outputs"),
 }
 """The rule of every setting that stands at the top of a config, and of what configs take from metadata.json."""
 
 
-def problem_of(value: Any, rule: Rule) -> str:
+def describe_problem(value: Any, rule: Rule) -> str:
     """What is wrong with a value, as "must be ..."; "" when nothing is.
 
     Example:
-        >>> problem_of("eight", Rule("whole", 1))
+        >>> describe_problem("eight", Rule("whole", 1))
         'must be a whole number of at least 1'
-        >>> problem_of(0.1, Rule("number", 0, 1, above=True))
+        >>> describe_problem(0.1, Rule("number", 0, 1, above=True))
         ''
     """
     if value is None and rule.optional:
@@ -177,12 +180,11 @@ def _findings(value: Any, rule: Rule) -> str:
     return ""
 
 
-def _keep(value: Any, rule: Rule) -> str:
-    """Pretraining keeps checkpoints, inference what stands in `Keep`; the config's own part decides which."""
-    if isinstance(value, Keep):
-        wrong = [name for name, one in vars(value).items() if not isinstance(one, bool)]
-        return f"must be True or False for {', '.join(wrong)}" if wrong else ""
-    return _number(value, Rule("whole", 1))
+def _outputs(value: Any, rule: Rule) -> str:
+    if not isinstance(value, OutputOptions):
+        return "has parts, each True or False: --outputs#overlays True"
+    wrong = [name for name, option in vars(value).items() if not isinstance(option, bool)]
+    return f"must be True or False for {', '.join(wrong)}" if wrong else ""
 
 
 _CHECKS = {
@@ -196,5 +198,5 @@ _CHECKS = {
     "words": _words,
     "device": _device,
     "findings": _findings,
-    "keep": _keep,
+    "outputs": _outputs,
 }

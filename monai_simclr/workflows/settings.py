@@ -11,14 +11,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_simclr.inference import Keep
-from monai_simclr.runtime.exit_codes import SettingError, root_of
-from monai_simclr.workflows.keys import SEP, check_keys, shown, target_of
-from monai_simclr.workflows.setting_rules import RULES, Rule, problem_of
+from monai_simclr.runtime.exit_codes import SettingError, root_cause
+from monai_simclr.workflows.keys import SEP, check_keys, resolve_target, shown
+from monai_simclr.workflows.setting_rules import RULES, Rule, describe_problem
 
 
 def check_settings() -> None:
-    """Refuse settings that do not exist or cannot be: a config's first step after `end_with_sentences`.
+    """Refuse settings that do not exist or cannot be: a config's first step after `install_excepthook`.
 
     Without a bundle run around it, as when an app takes single parts of a config, nothing is checked.
 
@@ -83,10 +82,8 @@ def _wrong_values(parser: ConfigParser) -> Iterator[str]:
         try:
             value = parser.get_parsed_content(key)
         except Exception as error:
-            raise SettingError(f"{shown(key)} is {given!r}, which fails: {root_of(error)}") from error
-        problem = problem_of(value, rule)
-        if key == "keep" and "watch" in parser and not isinstance(value, Keep):
-            problem = "has parts, each True or False: --keep#overlays True"
+            raise SettingError(f"{shown(key)} is {given!r}, which fails: {root_cause(error)}") from error
+        problem = describe_problem(value, rule)
         if problem:
             yield f"{shown(key)} {problem}, got {value!r}"
 
@@ -96,12 +93,12 @@ def _wrong_arguments(parser: ConfigParser) -> Iterator[str]:
     for where, node in _components(parser.config, ""):
         if not str(node["_target_"]).startswith("monai_simclr."):
             continue
-        kinds = _annotations(target_of(node, parser))
+        kinds = _annotations(resolve_target(node, parser))
         for name, value in node.items():
             rule = _rule_of(kinds.get(name))
             if rule is None or (isinstance(value, str) and value[:1] in ("@", "$")):
                 continue
-            if isinstance(value, bool | int | float | str) and (problem := problem_of(value, rule)):
+            if isinstance(value, bool | int | float | str) and (problem := describe_problem(value, rule)):
                 yield f"{shown(where)}#{name} {problem}, got {value!r}"
 
 

@@ -19,7 +19,7 @@ from monai_simclr.audit import run_audit
 from monai_simclr.cli.app import app
 from monai_simclr.data import check_index, open_index, write_index
 from monai_simclr.data.findings import NIH14
-from monai_simclr.data.index import settle_index
+from monai_simclr.data.index import coerce_index
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
 
@@ -39,7 +39,7 @@ def _archive(folder, splits=("train", "train", "test", "test"), patients=("p-ann
             "Mass": [1.0, 0, 0, 1],
         }
     )
-    write_index(settle_index(index), folder / "index.csv")
+    write_index(coerce_index(index), folder / "index.csv")
     return folder
 
 
@@ -162,7 +162,7 @@ def _all_sets(cxr, path):
                 **labels,
             }
         )
-    index = settle_index(pd.DataFrame(rows))
+    index = coerce_index(pd.DataFrame(rows))
     write_index(index, path)
     return index
 

@@ -10,7 +10,7 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
-from monai_simclr.runtime.exit_codes import exit_code, root_of
+from monai_simclr.runtime.exit_codes import exit_code, root_cause
 from monai_simclr.workflows import config_identity
 from monai_simclr.workflows.bundle import copy_bundle
 
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 FREE: dict[str, Any] = {
     "num_workers": 3,
-    "save_minutes": 1,
-    "keep": 9,
+    "checkpoint_minutes": 1,
+    "n_saved": 9,
     "output_dir": "/x",
     "dataset_dir": "/y",
     "store_dir": "/z",
     "encoder_path": "/e",
     "device": "cpu",
-    "probe_every": 1,
-    "max_damaged": 0.5,
+    "probe_interval": 1,
+    "max_unreadable": 0.5,
     "findings": ["Mass"],
     "allow_missing_findings": True,
     "train#checkpoint#every_iterations": 3,
@@ -49,7 +49,7 @@ def _workflow(bundle: Path, **given: Any) -> ConfigWorkflow:
         "max_epochs": 1,
         "batch_size": 32,
         "precision": "float32",
-        "probe_every": 0,
+        "probe_interval": 0,
     }
     workflow = ConfigWorkflow(str(bundle / "configs/pretrain.json"), logging_file=False, **{**settings, **given})
     workflow.initialize()
@@ -101,9 +101,9 @@ def test_whatever_is_computed_with_is_part_of_a_run(bundle: Path, given: dict, c
 def _refusal(bundle: Path, **given: Any) -> str:
     with pytest.raises(RuntimeError) as caught:
         _workflow(bundle, **given).run()
-    assert isinstance(root_of(caught.value), FileExistsError)
+    assert isinstance(root_cause(caught.value), FileExistsError)
     assert exit_code(caught.value) == 4
-    return str(root_of(caught.value))
+    return str(root_cause(caught.value))
 
 
 def test_a_run_goes_on_with_its_own_settings_only_and_its_config_is_what_ran(bundle: Path, tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_run_goes_on_with_its_own_settings_only_and_its_config_is_what_ran(bun
     assert "learning_rate was 0.001, is 0.5" in refusal
     assert "scheduler#warmup_iterations was $len(@train::dataloader), is 7" in refusal
     assert config.read_bytes() == first, "a refused command leaves the config of what ran"
-    _workflow(bundle, **output, save_minutes=3).run()
-    assert json.loads(config.read_text())["save_minutes"] == 3, "a run that goes on keeps what it goes on with"
+    _workflow(bundle, **output, checkpoint_minutes=3).run()
+    assert json.loads(config.read_text())["checkpoint_minutes"] == 3, "a run that goes on keeps what it goes on with"
 
 
 def test_other_settings_are_refused_before_the_archive_is_decoded_again(bundle: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from monai_simclr.data.store import Store, absent_store
 from monai_simclr.networks import ENCODERS
 from monai_simclr.runtime.exit_codes import SettingError, exit_code
 from monai_simclr.workflows import bundle as bundling
-from monai_simclr.workflows import need_archive
+from monai_simclr.workflows import check_store
 from monai_simclr.workflows.bundle import copy_bundle
 
 
@@ -105,16 +105,16 @@ def _store(*findings: str) -> Store:
 
 
 def test_an_archive_whose_labels_are_others_than_the_bundles_is_refused_before_training() -> None:
-    need_archive(_store("Mass", "Edema"), ["Mass"])
-    need_archive(_store(), ["Mass"])
+    check_store(_store("Mass", "Edema"), ["Mass"])
+    check_store(_store(), ["Mass"])
     said = r"no labels for Pneumothroax \(the nearest is Pneumothorax\); it has Pneumothorax"
     with pytest.raises(ValueError, match=said):
-        need_archive(_store("Pneumothorax"), ["Pneumothroax"])
+        check_store(_store("Pneumothorax"), ["Pneumothroax"])
     with pytest.raises(FileNotFoundError, match="no folder"):
-        need_archive(absent_store(8, "there is no folder data"), ["Mass"])
+        check_store(absent_store(8, "there is no folder data"), ["Mass"])
 
 
 def test_an_archive_of_other_labels_can_be_pretrained_on_when_that_is_stated(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "monai_simclr"):
-        need_archive(_store("Edema"), ["Mass"], allow_missing=True)
+        check_store(_store("Edema"), ["Mass"], allow_missing=True)
     assert "the archive has no labels for Mass; it has Edema" in caplog.text

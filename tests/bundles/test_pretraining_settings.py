@@ -14,8 +14,8 @@ from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import FindingClassifier, encoder, encoder_header, load_encoder, save_classifier
-from monai_simclr.runtime.exit_codes import exit_code, last_line
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.exit_codes import exit_code, format_error
+from monai_simclr.runtime.files import file_sha256
 from monai_simclr.workflows.bundle import copy_bundle
 from monai_simclr.workflows.seen import record_patients
 
@@ -72,7 +72,7 @@ def test_equal_runs_leave_encoders_of_equal_checksums(bundle: Path) -> None:
     sums = set()
     for output in ("equal", "equal_again"):
         _pretrained(bundle, output)
-        sums.add(sha256_of(bundle / "models" / f"{output}.safetensors"))
+        sums.add(file_sha256(bundle / "models" / f"{output}.safetensors"))
     assert len(sums) == 1
     _pretrained(bundle, "other", seed=1)
     keys = {encoder_header(bundle / "models" / f"{name}.safetensors")["patients_key"] for name in ("equal", "other")}
@@ -85,7 +85,7 @@ def test_equal_classifiers_are_equal_files_with_equal_records_of_their_patients(
         torch.manual_seed(seed // 2)
         path = save_classifier(tmp_path / f"{name}.pt", FindingClassifier(encoder("resnet10", 0.125), ["Mass"]))
         record = record_patients(path, np.array(["p1", "p2"]), None)
-        contents.add((sha256_of(path), record.read_text()))
+        contents.add((file_sha256(path), record.read_text()))
     assert len(contents) == 2
     assert len({record for _, record in contents}) == 2
 
@@ -102,7 +102,7 @@ def test_a_batch_of_one_image_is_refused_before_any_work_with_the_way_out(bundle
     with pytest.raises(RuntimeError) as failure:
         _ = _workflow(bundle, name, "alone", **settings).trainer
     assert exit_code(failure.value) == 2
-    assert "pass --batch_size 2 or more, or fine-tune with --norm group" in last_line(failure.value)
+    assert "pass --batch_size 2 or more, or fine-tune with --norm group" in format_error(failure.value)
 
 
 def test_cached_gradients_leave_the_weights_of_the_whole_batch(bundle: Path) -> None:
@@ -186,5 +186,5 @@ def test_an_unknown_second_view_or_stratum_is_refused(bundle: Path) -> None:
     ):
         with pytest.raises(Exception) as caught:  # noqa: PT011 (MONAI wraps it)
             _workflow(bundle, "pretrain", "refused", **settings)
-        assert said in last_line(caught.value)
+        assert said in format_error(caught.value)
         assert exit_code(caught.value) == 2

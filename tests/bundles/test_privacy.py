@@ -106,7 +106,7 @@ def _run_everything(folder: Path) -> Path:
     (folder / "new").mkdir()
     for path in sorted((folder / "archive").glob("*.dcm"))[:60]:  # enough for a positive one
         (folder / "new" / path.name).write_bytes(path.read_bytes())
-    keep = {"keep#embeddings": True, "keep#overlays": True}
+    keep = {"outputs#embeddings": True, "outputs#overlays": True}
     run_bundle(bundle, "inference", **{**shared, "dataset_dir": str(folder / "new"), **keep})
     said = CliRunner().invoke(app, ["report", str(bundle / "output"), "-o", str(bundle / "report.html")])
     assert said.exit_code == 0, said.output

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigWorkflow, create_workflow
 
-from monai_simclr.runtime.exit_codes import SettingError, exit_code, last_line, root_of
+from monai_simclr.runtime.exit_codes import SettingError, exit_code, format_error, root_cause
 from monai_simclr.workflows.bundle import copy_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,10 +38,10 @@ def _made(bundle: Path, names: list[str], by_hand: bool = False, **given: Any) -
 def _refusal(bundle: Path, names: list[str], by_hand: bool = False, **given: Any) -> str:
     with pytest.raises((RuntimeError, SettingError)) as caught:
         _made(bundle, names, by_hand, **given)
-    assert isinstance(root_of(caught.value), SettingError), last_line(caught.value)
+    assert isinstance(root_cause(caught.value), SettingError), format_error(caught.value)
     assert exit_code(caught.value) == 2
-    assert "bug of ours" not in last_line(caught.value)
-    return str(root_of(caught.value))
+    assert "bug of ours" not in format_error(caught.value)
+    return str(root_cause(caught.value))
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -77,7 +77,12 @@ def test_what_we_ship_passes_also_with_monais_own_arguments(
             ["the config has no 'temprature', which @temprature refers to; the nearest is 'temperature'"],
         ),
         (["pretrain"], {"train#trainer#network": "$@network_deff.eval()"}, ["the nearest is 'network_def'"]),
-        (["inference"], {"keep#overlay": True}, ["the nearest is 'keep#overlays'"]),
+        (["inference"], {"outputs#overlay": True}, ["the nearest is 'outputs#overlays'"]),
+        (["pretrain"], {"gradient_length": 1.0}, ["it is called 'max_grad_norm' since version 0.2"]),
+        (["pretrain"], {"keep": 3}, ["it is called 'n_saved' since version 0.2"]),
+        (["train"], {"frozen": True}, ["it is called 'freeze_encoder' since version 0.2"]),
+        (["cluster"], {"k": [6]}, ["it is called 'n_clusters' since version 0.2"]),
+        (["inference"], {"keep#overlays": True}, ["it is called 'outputs' since version 0.2"]),
         (["pretrain"], {"_meta_#encoder#nmae": "resnet18"}, ["the nearest is '_meta_#encoder#name'"]),
         (["pretrain"], {"train#handlers#0#reprt": "x"}, ["the nearest is 'train#handlers#0#report'"]),
         (
@@ -132,10 +137,10 @@ def test_overrides_that_something_reads_pass_and_what_they_replace_stays_known(
         ("pretrain", "output_dir", 7, "output_dir must be a path"),
         ("pretrain", "output_dir", "", "output_dir must be a path"),
         ("pretrain", "compile", "yes", "compile must be True or False, got 'yes'"),
-        ("pretrain", "keep", 0, "keep must be a whole number of at least 1"),
+        ("pretrain", "n_saved", 0, "n_saved must be a whole number of at least 1"),
         ("pretrain", "strength", "strong", "one of mild, default, moco_cxr, simclr, phantom, got 'strong'"),
         ("pretrain", "precision", "bf16", "one of bfloat16, float32, float16, got 'bf16'"),
-        ("pretrain", "max_damaged", 5, "at most 1, got 5"),
+        ("pretrain", "max_unreadable", 5, "at most 1, got 5"),
         ("pretrain", "seed", -1, "seed must be a whole number of at least 0"),
         ("pretrain", "size", "big", "size must be a whole number of at least 32, got 'big'"),
         ("pretrain", "temperature", "$1 / 0", "temperature is '$1 / 0', which fails: division by zero"),
@@ -144,24 +149,29 @@ def test_overrides_that_something_reads_pass_and_what_they_replace_stays_known(
         ("pretrain", "_meta_#encoder#name", "resnet81", "got 'resnet81'"),
         ("pretrain", "_meta_#defaults#weight_decay", -1, "_meta_#defaults#weight_decay must be a number"),
         ("pretrain", "train#loss#same_group", "negativ", "train#loss#same_group must be one of"),
-        ("pretrain", "train#checkpoint#keep", "three", "train#checkpoint#keep must be a whole number"),
+        ("pretrain", "train#checkpoint#n_saved", "three", "train#checkpoint#n_saved must be a whole number"),
         ("pretrain", "run_id", "val", "write lists with brackets"),
-        ("cluster", "k", 6, "k must be a list of whole numbers of at least 2 and 'auto', with its brackets: \"[6]\""),
-        ("cluster", "k", "auto", "with its brackets: \"['auto']\""),
-        ("cluster", "k", [6, 6], "each once, got [6, 6]"),
-        ("cluster", "k", [True], "each once, got [True]"),
+        (
+            "cluster",
+            "n_clusters",
+            6,
+            "n_clusters must be a list of whole numbers of at least 2 and 'auto', with its brackets: \"[6]\"",
+        ),
+        ("cluster", "n_clusters", "auto", "with its brackets: \"['auto']\""),
+        ("cluster", "n_clusters", [6, 6], "each once, got [6, 6]"),
+        ("cluster", "n_clusters", [True], "each once, got [True]"),
         ("cluster", "method", "kmeens", "one of kmeans,"),
         ("train", "findings", "Effusion", "findings must be a list of names, with its brackets: \"['Effusion']\""),
         ("train", "findings", ["Mass", "Mass"], "the finding 'Mass' is named twice"),
         ("train", "findings", [3], "got 3"),
         ("train", "label_fraction", 10, "label_fraction must be a number above 0 and at most 1, got 10"),
         ("train", "label_fraction", 0, "above 0"),
-        ("train", "trained_stages", 1.5, "or null, got 1.5"),
-        ("train", "frozen", 1, "frozen must be True or False, got 1"),
+        ("train", "n_trainable_stages", 1.5, "or null, got 1.5"),
+        ("train", "freeze_encoder", 1, "freeze_encoder must be True or False, got 1"),
         ("train", "n_bootstrap", "many", "n_bootstrap must be a whole number"),
-        ("inference", "keep#overlays", "yes", "keep#overlays must be True or False, got 'yes'"),
-        ("inference", "keep", {"overlays": True}, "--keep#overlays True"),
-        ("inference", "keep", 3, "--keep#overlays True"),
+        ("inference", "outputs#overlays", "yes", "outputs#overlays must be True or False, got 'yes'"),
+        ("inference", "outputs", {"overlays": True}, "--outputs#overlays True"),
+        ("inference", "outputs", 3, "--outputs#overlays True"),
         ("inference", "watch", -1, "watch must be a number of at least 0"),
         ("inference", "dataset_dir", ["a", 3], "a list of paths"),
         ("inference", "num_workers", -1, "num_workers must be a whole number of at least 0"),
@@ -233,4 +243,6 @@ def test_the_same_key_through_a_command_of_ours_is_a_sentence(bundle: Path) -> N
     with pytest.raises(KeyError) as caught:
         _made(bundle, ["pretrain"], **{"train#lossx#temperature": 0.1})
     assert exit_code(caught.value) == 2
-    assert last_line(caught.value) == "SettingError: the config has no part 'lossx'; by 'lossx', did you mean 'loss'?"
+    assert (
+        format_error(caught.value) == "SettingError: the config has no part 'lossx'; by 'lossx', did you mean 'loss'?"
+    )

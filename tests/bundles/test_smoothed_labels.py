@@ -31,7 +31,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = copy_bundle(folder / "bundle", FINDINGS, size=32, encoder="resnet10", width=0.125)
     given = {"dataset_dir": str(folder / "phantoms" / "smoothed.csv"), "num_workers": 0, "precision": "float32"}
     small = {"max_epochs": 1, "batch_size": 16}
-    run_bundle(bundle, "pretrain", **given, **small, probe_every=1)
+    run_bundle(bundle, "pretrain", **given, **small, probe_interval=1)
     run_bundle(bundle, "cluster", n_bootstrap=10, **{k: v for k, v in given.items() if k != "precision"})
     few = {"label_fraction": 1.0, "n_bootstrap": 10}
     for balance in ("class_weights", "balanced_sampling"):
@@ -85,5 +85,5 @@ def test_every_command_runs_and_counts_plain_labels_only(done):
         assert metrics["cluster"]["values"]["probe of findings"][name]["auroc"] is not None
     errors = pd.read_csv(output / "cluster" / "label_errors.csv")
     assert set(errors["label"]) <= {0.0, 1.0}
-    floor = {row["finding"]: row for row in metrics["train"]["baselines"]["confounder_floor"]}
+    floor = {row["finding"]: row for row in metrics["train"]["baselines"]["confounder_baseline"]}
     assert all(floor[name]["floor"] != 0.5 for name in FINDINGS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_simclr.workflows import find_archive
+from monai_simclr.workflows import find_store
 from monai_simclr.workflows.bundle import copy_bundle
 
 KINDS = [("train", "pretrain"), ("train", "train"), ("infer", "inference")]
@@ -74,7 +74,7 @@ def test_a_run_without_data_ends_with_3_and_the_sentence(bundle: Path, config: s
 
 def test_an_archive_that_is_there_and_nothing_that_we_know_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    assert "is empty; pass --dataset_dir" in find_archive(tmp_path / "data", tmp_path / "cache", 56).absent
+    assert "is empty; pass --dataset_dir" in find_store(tmp_path / "data", tmp_path / "cache", 56).absent
     (tmp_path / "data" / "notes.txt").write_text("nothing")
     with pytest.raises(FileNotFoundError, match=r"holds no index\.csv"):
-        find_archive(tmp_path / "data", tmp_path / "cache", 56)
+        find_store(tmp_path / "data", tmp_path / "cache", 56)

@@ -16,10 +16,10 @@ from monai_simclr.audit.run import run_audit
 from monai_simclr.data import build_store, open_index, store_of
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled
-from monai_simclr.inference import InferenceDataset, Keep, write_card
+from monai_simclr.inference import InferenceDataset, OutputOptions, write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.card import make_inference_config
 
 SIZE = 48
 
@@ -56,7 +56,7 @@ def _infer(folder, archive):
     )
     network = _network().eval()
     model = save_classifier(folder / "model.pt", network)
-    write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), model)
+    write_inference_config(make_inference_config(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), model)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         network=_network(),
@@ -64,7 +64,7 @@ def _infer(folder, archive):
         decollate=False,
         val_data_loader=DataLoader(InferenceDataset([], recipes.preprocessing(SIZE), SIZE), batch_size=16),
     )
-    infer(Run(str(folder / "out"), SIZE, 0, torch.device("cpu")), model, evaluator, archive, Keep())
+    infer(Run(str(folder / "out"), SIZE, 0, torch.device("cpu")), model, evaluator, archive, OutputOptions())
     return list(csv.DictReader((folder / "out" / "predictions.csv").read_text(encoding="utf-8").splitlines()))
 
 

@@ -24,7 +24,7 @@ from monai_simclr.audit.header import header_facts
 from monai_simclr.audit.look import look_at
 from monai_simclr.audit.scan import scan
 from monai_simclr.data import RadiographError, ReaderSettings, open_index, read_radiograph
-from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.sources.dicom_tree import holds_dicom, read_dicom_tree
 from monai_simclr.inference.inputs import InferenceDataset, identity_of
@@ -151,7 +151,7 @@ def test_every_code_of_a_view_in_the_standard_is_what_its_meaning_says():
             (code, (meaning, _)), *_ = concepts[scheme][name].items()
             data = Dataset()
             data.ViewCodeSequence = [code_item(code, scheme, "")]
-            found = exam_of(data).view.beam
+            found = read_exam(data).view.beam
             if "oblique" in meaning:
                 assert found in ("oblique", ""), meaning
             elif meaning.split()[-1] in words:

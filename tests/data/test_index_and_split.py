@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from monai_simclr.data import (
     check_index,
-    classes_of,
     combine_indexes,
-    findings_of,
+    finding_columns,
+    image_classes,
     label_fraction,
     open_index,
     read_index,
@@ -63,7 +63,7 @@ def test_a_smoothed_label_is_for_train_rows_only():
 
 def test_a_smoothed_label_is_no_class():
     index = check_index(_index(("a", "b", "c"), Mass=[0.7, 1, 0], Edema=[0.3, 0, 0]))
-    assert classes_of(index).tolist() == ["", "Mass", "No Finding"]
+    assert image_classes(index).tolist() == ["", "Mass", "No Finding"]
 
 
 def test_a_row_without_a_patient_is_refused_with_its_row():
@@ -78,7 +78,7 @@ def test_archives_are_joined_with_their_names_before_the_patients_and_unknown_la
     assert whole["patient_id"].tolist() == ["one:a", "one:a", "one:b", "two:a", "two:a", "two:b"]
     assert whole["source"].tolist() == ["one"] * 3 + ["two"] * 3
     assert whole["Mass"].isna().tolist() == [False] * 3 + [True] * 3
-    assert findings_of(whole) == ("Mass", "Edema")
+    assert finding_columns(whole) == ("Mass", "Edema")
 
 
 def test_archives_of_the_same_patients_show_who_is_in_two_splits():
@@ -99,8 +99,8 @@ def test_an_empty_index_is_refused():
 
 def test_a_class_is_the_only_finding_or_none_or_unknown():
     index = check_index(_index(("a", "b", "c", "d"), Mass=[1, 0, 1, np.nan], Edema=[0, 0, 1, 0]))
-    assert classes_of(index).tolist() == ["Mass", "No Finding", "", ""]
-    assert findings_of(index) == ("Mass", "Edema")
+    assert image_classes(index).tolist() == ["Mass", "No Finding", "", ""]
+    assert finding_columns(index) == ("Mass", "Edema")
 
 
 def test_an_index_comes_back_as_it_went_with_leading_zeros_and_the_class_none(tmp_path):

@@ -21,7 +21,7 @@ from monai_simclr.data.phantoms import (
     FINDINGS,
     Phantom,
     draw_phantom,
-    images_of,
+    n_films_of_patient,
     phantom_to_dicom,
     write_dicom_phantoms,
     write_nih_phantoms,
@@ -168,7 +168,7 @@ def test_the_nih_table_has_the_publishers_columns_and_describes_every_image(nih:
     published = pd.read_csv(nih_metadata / "Data_Entry_2017_v2020.csv.gz", nrows=5)
     assert list(table.columns) == list(published.columns)
     assert sorted(table["Image Index"]) == sorted(path.name for path in (nih / "images").iterdir())
-    assert len(table) == 3 + sum(images_of(patient) for patient in range(1, 25))
+    assert len(table) == 3 + sum(n_films_of_patient(patient) for patient in range(1, 25))
     for row in table.itertuples(index=False):
         phantom = draw_phantom(row[3], row[2], 64)
         told = (phantom.finding, phantom.age, phantom.sex, phantom.view_position)
@@ -208,7 +208,7 @@ def test_three_bad_files_are_bad_in_three_ways_and_are_listed(nih: Path) -> None
 def test_progress_counts_every_sound_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_nih_phantoms(tmp_path / "new", 2, size=64, progress=lambda done, total: seen.append((done, total)))
-    total = images_of(1) + images_of(2)
+    total = n_films_of_patient(1) + n_films_of_patient(2)
     assert seen == [(done, total) for done in range(1, total + 1)]
 
 
@@ -233,7 +233,7 @@ def test_dicom_folder_alternates_and_its_headers_describe_the_phantoms(tmp_path:
     folder = write_dicom_phantoms(tmp_path, 3, size=64)
     paths = sorted(folder.rglob("*.dcm"))
     read = [pydicom.dcmread(path) for path in paths]
-    assert len(read) == sum(images_of(patient) for patient in (1, 2, 3))
+    assert len(read) == sum(n_films_of_patient(patient) for patient in (1, 2, 3))
     assert [d.PhotometricInterpretation[-1] for d in read] == [str(1 + k % 2) for k in range(len(read))]
     assert len({d.SOPInstanceUID for d in read}) == len({d.StudyInstanceUID for d in read}) == len(read)
     for path, dataset in zip(paths, read, strict=True):

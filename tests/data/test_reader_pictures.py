@@ -16,7 +16,7 @@ from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 RAMP = np.kron(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4, np.ones((4, 4), np.uint8))
 
 
-def problem_of(path):
+def describe_problem(path):
     with pytest.raises(RadiographError) as error:
         read_radiograph(path)
     return error.value.problem
@@ -51,7 +51,7 @@ def test_equal_channels_are_gray_in_full_depth(tmp_path, dtype, suffix):
 
 def test_colour_is_refused(tmp_path):
     Image.fromarray(np.stack([RAMP, RAMP, RAMP // 2], axis=2)).save(tmp_path / "rgb.png")
-    assert problem_of(tmp_path / "rgb.png") == (
+    assert describe_problem(tmp_path / "rgb.png") == (
         "is a colour picture (its channels differ by 126 of 255); a radiograph is gray"
     )
 
@@ -111,7 +111,7 @@ def test_kinds_of_pixels_that_are_no_gray_are_refused_by_name(tmp_path, mode, na
     colour = Image.fromarray(RAMP).convert("RGB")
     shown = {"CMYK": colour.convert("CMYK"), "LAB": Image.new("LAB", (32, 32))}.get(mode)
     (shown or Image.fromarray(RAMP).convert(mode)).save(tmp_path / name)
-    assert problem_of(tmp_path / name) == f"has pixels of the kind {mode!r}; 8 or 16 bits of gray are needed"
+    assert describe_problem(tmp_path / name) == f"has pixels of the kind {mode!r}; 8 or 16 bits of gray are needed"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
@@ -121,15 +121,15 @@ def test_a_cut_picture_is_refused_even_where_somebody_told_pillow_to_put_up_with
     Image.fromarray(picture(8)).save(path, **({"compression": "tiff_lzw"} if suffix == "tif" else {}))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    assert "damaged" in problem_of(path)
+    assert "damaged" in describe_problem(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_several_pages_are_refused(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(RAMP)])
-    assert problem_of(tmp_path / "a.tif") == "has 2 pictures in it; a radiograph has one"
+    assert describe_problem(tmp_path / "a.tif") == "has 2 pictures in it; a radiograph has one"
     Image.fromarray(RAMP).save(tmp_path / "a.png", save_all=True, append_images=[Image.fromarray(RAMP // 2)])
-    assert problem_of(tmp_path / "a.png") == "has 2 pictures in it; a radiograph has one"
+    assert describe_problem(tmp_path / "a.png") == "has 2 pictures in it; a radiograph has one"
 
 
 def _nifti(path, array, affine=None, change=None):
@@ -211,11 +211,11 @@ def test_what_monai_saves_of_a_radiograph_is_read_back_the_same(tmp_path):
     ],
 )
 def test_what_is_no_plane_of_numbers_is_refused(tmp_path, array, words):
-    assert words in problem_of(_nifti(tmp_path / "a.nii", array))
+    assert words in describe_problem(_nifti(tmp_path / "a.nii", array))
 
 
 def test_a_cut_nifti_is_refused_compressed_or_not(tmp_path):
     for name in ("a.nii", "a.nii.gz"):
         path = _nifti(tmp_path / name, picture(16))
         path.write_bytes(path.read_bytes()[:-600])
-        assert "is truncated" in problem_of(path)
+        assert "is truncated" in describe_problem(path)

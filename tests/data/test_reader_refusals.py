@@ -22,7 +22,7 @@ from monai_simclr.data.formats.codestream import jpeg2000_frame, jpeg_frame
 CT_CLASS = str(uid.CTImageStorage)
 
 
-def problem_of(path, **settings):
+def describe_problem(path, **settings):
     with pytest.raises(RadiographError) as error:
         read_radiograph(path, ReaderSettings(**settings))
     assert str(error.value) == f"{path.name}: {error.value.problem}"
@@ -58,7 +58,7 @@ def problem_of(path, **settings):
     ],
 )
 def test_what_is_no_radiograph_is_refused_by_its_tag(tmp_path, attributes, words):
-    assert words in problem_of(write_dicom(tmp_path / "a.dcm", picture(12), **attributes))
+    assert words in describe_problem(write_dicom(tmp_path / "a.dcm", picture(12), **attributes))
 
 
 @pytest.mark.parametrize("modality", ["OT", "", None])
@@ -68,25 +68,25 @@ def test_a_secondary_capture_of_no_other_modality_is_read(tmp_path, modality):
 
 def test_a_width_of_zero_that_was_asked_for_is_refused(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", picture(12), WindowCenter=5, WindowWidth=0)
-    assert problem_of(path, voi="index") == "(0028,1051) Window Width is 0, which shows nothing"
+    assert describe_problem(path, voi="index") == "(0028,1051) Window Width is 0, which shows nothing"
 
 
 def test_padding_everywhere_and_one_gray_everywhere_are_refused(tmp_path):
     flat = write_dicom(tmp_path / "a.dcm", np.full((48, 40), 7, np.uint16))
-    assert problem_of(flat) == "has the value 7 in every pixel; a radiograph has contrast"
+    assert describe_problem(flat) == "has the value 7 in every pixel; a radiograph has contrast"
     data = make_dicom(picture(12), PixelPaddingValue=0)
     data.add_new(0x00280121, "US", 4095)
     data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
-    assert problem_of(tmp_path / "b.dcm") == "(0028,0120) Pixel Padding Value is everywhere; there is no picture"
+    assert describe_problem(tmp_path / "b.dcm") == "(0028,0120) Pixel Padding Value is everywhere; there is no picture"
     Image.new("L", (32, 32), 7).save(tmp_path / "flat.png")
-    assert problem_of(tmp_path / "flat.png") == "has the value 7 in every pixel; a radiograph has contrast"
+    assert describe_problem(tmp_path / "flat.png") == "has the value 7 in every pixel; a radiograph has contrast"
 
 
 def test_float_pixels_are_refused(tmp_path):
     data = make_dicom(picture(12), PixelData=None)
     data.add_new(0x7FE00008, "OF", picture(12).astype("<f4").tobytes())
     data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    assert "has pixels of fractions" in problem_of(tmp_path / "a.dcm")
+    assert "has pixels of fractions" in describe_problem(tmp_path / "a.dcm")
 
 
 def test_the_content_decides_and_not_the_name(tmp_path):
@@ -95,13 +95,13 @@ def test_the_content_decides_and_not_the_name(tmp_path):
     assert read_radiograph(tmp_path / "png.dcm")[1]["format"] == "PNG"
     assert read_radiograph(write_dicom(tmp_path / "dicom.png", picture(12)))[1]["format"] == "DICOM"
     (tmp_path / "text.png").write_text("hello")
-    assert problem_of(tmp_path / "text.png") == (
+    assert describe_problem(tmp_path / "text.png") == (
         "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name"
     )
     (tmp_path / "empty.dcm").touch()
-    assert problem_of(tmp_path / "empty.dcm") == "is empty"
+    assert describe_problem(tmp_path / "empty.dcm") == "is empty"
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"hello" * 200))
-    assert "is a gzip file, and what is in it is not NIfTI" in problem_of(tmp_path / "a.gz")
+    assert "is a gzip file, and what is in it is not NIfTI" in describe_problem(tmp_path / "a.gz")
 
 
 def test_a_dicom_whose_preamble_is_a_tiff_header_is_a_dicom(tmp_path):
@@ -125,19 +125,19 @@ def test_absurd_sizes_are_refused_before_anything_is_decoded(tmp_path, monkeypat
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr(dicom_pixels, "get_decoder", lambda syntax: pytest.fail("decoded"))
     bomb = write_dicom(tmp_path / "a.dcm", picture(12), Rows=65535, Columns=65535)
-    assert problem_of(bomb) == "has 65535 x 65535 pixels by its header, more than max_pixels=64000000"
+    assert describe_problem(bomb) == "has 65535 x 65535 pixels by its header, more than max_pixels=64000000"
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 9000, 8000, 8, 0, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(b"\0" * 99)))
-    assert problem_of(tmp_path / "a.png") == "has 8000 x 9000 pixels by its header, more than max_pixels=64000000"
+    assert describe_problem(tmp_path / "a.png") == "has 8000 x 9000 pixels by its header, more than max_pixels=64000000"
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0))
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(b"\0" * 99)))
-    assert problem_of(tmp_path / "b.png") == "is larger than any radiograph"
+    assert describe_problem(tmp_path / "b.png") == "is larger than any radiograph"
 
 
 def test_the_limits_can_be_set(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", picture(12))
-    assert "more than max_pixels=1919" in problem_of(path, max_pixels=1919)
-    assert problem_of(path, max_bytes=1000) == f"has {path.stat().st_size} bytes, more than max_bytes=1000"
+    assert "more than max_pixels=1919" in describe_problem(path, max_pixels=1919)
+    assert describe_problem(path, max_bytes=1000) == f"has {path.stat().st_size} bytes, more than max_bytes=1000"
     read_radiograph(path, ReaderSettings(max_pixels=1920))
 
 
@@ -151,12 +151,12 @@ def test_what_inflates_beyond_the_limit_is_refused_while_it_is_small(tmp_path):
     deflated = bomb.compress(head + private + bytes(50_000_000)) + bomb.flush()
     (tmp_path / "b.dcm").write_bytes(content[:start] + deflated)
     assert (tmp_path / "b.dcm").stat().st_size < 60_000
-    assert problem_of(tmp_path / "b.dcm", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
+    assert describe_problem(tmp_path / "b.dcm", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
     (tmp_path / "c.dcm").write_bytes(content[:-20])
-    assert problem_of(tmp_path / "c.dcm") == "is truncated: the deflated data set has no end"
+    assert describe_problem(tmp_path / "c.dcm") == "is truncated: the deflated data set has no end"
     nifti = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(50_000_000)
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti))
-    assert problem_of(tmp_path / "a.nii.gz", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
+    assert describe_problem(tmp_path / "a.nii.gz", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
 
 
 def _with_frame(path, change):
@@ -180,7 +180,7 @@ def test_a_codestream_that_is_not_what_the_header_says_is_never_given_to_a_decod
     data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     decoder = dicom_pixels.get_decoder(syntax)
     monkeypatch.setattr(type(decoder), "as_array", lambda *args, **options: pytest.fail("decoded"))
-    assert problem_of(tmp_path / "a.dcm") == (
+    assert describe_problem(tmp_path / "a.dcm") == (
         "has damaged pixels: the codestream is 48 x 40 with 1 samples a pixel, the header speaks of 47 x 40 with 1"
     )
 
@@ -189,7 +189,7 @@ def test_a_codestream_that_is_not_what_the_header_says_is_never_given_to_a_decod
 def test_a_codestream_without_its_end_is_truncated(tmp_path, syntax):
     write_syntax(tmp_path / "a.dcm", syntax)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame[: len(frame) // 2])
-    assert problem_of(path).endswith("is truncated: it has no end marker FFD9")
+    assert describe_problem(path).endswith("is truncated: it has no end marker FFD9")
 
 
 @pytest.mark.parametrize("syntax", [*COMPRESSED, uid.RLELossless], ids=lambda syntax: syntax.keyword)
@@ -197,21 +197,21 @@ def test_a_cut_compressed_file_is_truncated(tmp_path, syntax):
     write_syntax(tmp_path / "a.dcm", syntax)
     path = tmp_path / "a.dcm"
     path.write_bytes(path.read_bytes()[:-300])
-    assert problem_of(path) == "is truncated: its pixel data have no end"
+    assert describe_problem(path) == "is truncated: its pixel data have no end"
 
 
 def test_run_lengths_that_end_early_are_refused_and_long_ones_never_expand(tmp_path):
     write_syntax(tmp_path / "a.dcm", uid.RLELossless)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame[:-200])
-    assert "the RLE frame is truncated" in problem_of(path)
+    assert "the RLE frame is truncated" in describe_problem(path)
     path = _with_frame(path, lambda frame: frame[:64] + b"\x81\x00" * 10_000_000)  # 1.3 GB in pydicom's decoder
-    assert problem_of(path) == "has the value 0 in every pixel; a radiograph has contrast"
+    assert describe_problem(path) == "has the value 0 in every pixel; a radiograph has contrast"
     few = write_dicom(tmp_path / "b.dcm", picture(12))
     data = pydicom.dcmread(few)
     data.compress(uid.RLELossless, generate_instance_uid=False)
     data.Rows, data.Columns = 8000, 8000
     data.save_as(few, enforce_file_format=True)
-    assert problem_of(few).startswith("is truncated: its pixel data can hold")
+    assert describe_problem(few).startswith("is truncated: its pixel data can hold")
 
 
 def test_a_box_of_length_zero_does_not_hang():
@@ -245,7 +245,7 @@ def test_more_tiles_than_there_can_be_are_refused(tmp_path):
 def test_twelve_bit_jpeg_says_that_no_free_decoder_reads_it(tmp_path):
     write_syntax(tmp_path / "a.dcm", uid.JPEGExtended12Bit)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c"))
-    assert "JPEG Extended (Process 2 and 4) (1.2.840.10008.1.2.4.51) with 12 bits" in problem_of(path)
+    assert "JPEG Extended (Process 2 and 4) (1.2.840.10008.1.2.4.51) with 12 bits" in describe_problem(path)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_missing_decoder_is_named_with_the_line_that_installs_it(tmp_path, mon
     data.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
     data["PixelData"].is_undefined_length = True
     data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    assert problem_of(tmp_path / "a.dcm") == (
+    assert describe_problem(tmp_path / "a.dcm") == (
         f"(0002,0010) Transfer Syntax UID is {syntax.name} ({syntax}), whose decoder is not installed; "
         'pip install "monai-simclr[dicom]"'
     )
@@ -277,7 +277,7 @@ def test_a_video_syntax_is_refused_by_name(tmp_path):
     data.PixelData = encapsulate([b"1234"])
     data["PixelData"].is_undefined_length = True
     data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    assert "which is not read; decompress it first" in problem_of(tmp_path / "a.dcm")
+    assert "which is not read; decompress it first" in describe_problem(tmp_path / "a.dcm")
 
 
 @pytest.mark.parametrize(
@@ -298,8 +298,8 @@ def test_a_damaged_value_is_refused_by_its_tag_and_never_repeated(tmp_path, tag,
     if words is None:
         read_radiograph(tmp_path / "a.dcm")
     else:
-        assert words in problem_of(tmp_path / "a.dcm")
-        assert "Jane" not in problem_of(tmp_path / "a.dcm")
+        assert words in describe_problem(tmp_path / "a.dcm")
+        assert "Jane" not in describe_problem(tmp_path / "a.dcm")
 
 
 def test_a_damaged_class_is_refused_and_not_raised_in_pydicoms_words(tmp_path):
@@ -312,20 +312,20 @@ def test_a_damaged_class_is_refused_and_not_raised_in_pydicoms_words(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"\x08\0\x16\0UI", b"\x08\0\x16\0QQ"))
     read_radiograph(path)  # the class is in the file meta information, too
     path.write_bytes(path.read_bytes().replace(b"\x02\0\x02\0UI", b"\x02\0\x02\0QQ"))
-    assert "(0008,0060) Modality is 'OT'" in problem_of(path)
+    assert "(0008,0060) Modality is 'OT'" in describe_problem(path)
 
 
 def test_damaged_files_make_no_library_talk(tmp_path, caplog, recwarn):
     write_syntax(tmp_path / "a.dcm", uid.JPEG2000)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame[:200] + bytes(len(frame) - 202) + frame[-2:])
-    assert "has damaged pixels" in problem_of(path)
+    assert "has damaged pixels" in describe_problem(path)
     data = make_dicom(picture(12))
     data.add_new(0x00185101, "CS", "lower case and far too long for a code string")
     data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
     caplog.clear()
     recwarn.clear()
     read_radiograph(tmp_path / "b.dcm")
-    assert problem_of(path)
+    assert describe_problem(path)
     assert not caplog.records
     assert not list(recwarn)
 
@@ -338,7 +338,7 @@ def test_a_damaged_table_is_refused(tmp_path, entries, bits, words):
     item = pydicom.Dataset()
     item.add_new(0x00283002, "US", [4096, 0, bits])
     item.add_new(0x00283006, "US", list(range(entries)))
-    assert words in problem_of(write_dicom(tmp_path / "a.dcm", picture(12), VOILUTSequence=[item]))
+    assert words in describe_problem(write_dicom(tmp_path / "a.dcm", picture(12), VOILUTSequence=[item]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from monai_simclr.data import open_index
 from monai_simclr.data.findings import CHEXPERT14
 from monai_simclr.data.index import check_index
 from monai_simclr.data.sources.chexpert import read_chexpert
-from monai_simclr.data.sources.identity import hold_out
+from monai_simclr.data.sources.identity import split_test_patients
 from monai_simclr.data.sources.mimic import read_mimic
 from monai_simclr.data.sources.padchest import read_padchest
 from monai_simclr.data.sources.rsna import read_rsna
@@ -22,7 +22,7 @@ CHEXPERT = (
     "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"
     "Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices\n"
 )
-TRAIN = "train" if not hold_out(["patient00001"])[0] else "val"
+TRAIN = "train" if not split_test_patients(["patient00001"])[0] else "val"
 
 
 def _chexpert(folder, test=False):
@@ -85,7 +85,7 @@ def test_chexpert_blanks_are_negative_or_unknown_and_no_finding_says_no(tmp_path
 
 
 def test_smoothed_labels_never_reach_chexperts_held_out_rows(tmp_path):
-    held = next(f"patient{n:05d}" for n in range(1, 1000) if hold_out([f"patient{n:05d}"])[0])
+    held = next(f"patient{n:05d}" for n in range(1, 1000) if split_test_patients([f"patient{n:05d}"])[0])
     (tmp_path / "train.csv").write_text(
         CHEXPERT + f"x/train/{held}/study1/view1_frontal.jpg,Male,50,Frontal,AP,,,-1.0,,,,,,,,,,,\n"
     )
@@ -263,7 +263,7 @@ def test_vindr_counts_votes_and_says_that_it_names_no_patient(tmp_path, caplog):
     ("uncertain", "value"), [("ignore", np.nan), ("zeros", 0.0), ("ones", 1.0), ("smoothed", 1 / 3)]
 )
 def test_a_finding_that_too_few_readers_saw_goes_by_the_policy(tmp_path, uncertain, value):
-    name = next(f"{n:04x}" for n in range(100) if not hold_out([f"{n:04x}"])[0])
+    name = next(f"{n:04x}" for n in range(100) if not split_test_patients([f"{n:04x}"])[0])
     index = check_index(read_vindr(_vindr(tmp_path, name), uncertain=uncertain))
     assert index["split"].iloc[0] == "train"
     np.testing.assert_equal(index["Aortic enlargement"].iloc[0], value)

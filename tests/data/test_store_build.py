@@ -18,8 +18,8 @@ from monai_simclr.data import ReaderSettings, StoreOptions, build_store, open_in
 from monai_simclr.data.decoding import decode
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.store import build
-from monai_simclr.ops.resize import fit
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.ops.resize import pad_resize
+from monai_simclr.runtime.files import file_sha256
 
 VERSIONS = build.versions()
 
@@ -48,7 +48,7 @@ def _build(archive, folder, size=32, most=0.2, **options):
 
 
 def _files(folder):
-    return {path.name: sha256_of(path) for path in folder.iterdir()}
+    return {path.name: file_sha256(path) for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -106,7 +106,7 @@ def test_a_store_says_what_it_was_made_of_and_with(archive, tmp_path):
     sources = pd.read_csv(tmp_path / "s" / "sources.csv").set_index("image")
     for place, path in enumerate(store.index["image"]):
         row = sources.loc[path]
-        assert row["sha256"] == sha256_of(path)
+        assert row["sha256"] == file_sha256(path)
         assert (row["bytes"], row["modified"]) == (os.stat(path).st_size, os.stat(path).st_mtime_ns)
         assert row["pixels"] == zlib.crc32(store.images[place])
 
@@ -117,7 +117,7 @@ def test_images_are_padded_to_a_square_unless_squashing_is_asked_for(tmp_path):
     cv2.imwrite(str(tmp_path / "a" / "p1.png"), pixels)
     padded, squashed = (_build(tmp_path / "a", tmp_path / name, 20, squash=name == "y") for name in "xy")
     float_pixels = pixels.astype(np.float32) / np.float32(255)
-    np.testing.assert_array_equal(padded.images[0], np.rint(fit(float_pixels, 20) * 255))
+    np.testing.assert_array_equal(padded.images[0], np.rint(pad_resize(float_pixels, 20) * 255))
     assert (padded.images[0][:6] == 0).all()
     assert (padded.images[0][14:] == 0).all()
     oracle = pixels.astype(float).reshape(20, 2, 20, 5).mean((1, 3))
@@ -232,7 +232,7 @@ def test_other_settings_are_refused_by_name_and_the_old_store_stays(archive, tmp
 
 
 def _files_only(folder):
-    return {path.name: sha256_of(path) for path in folder.iterdir() if path.is_file()}
+    return {path.name: file_sha256(path) for path in folder.iterdir() if path.is_file()}
 
 
 def test_images_of_two_versions_of_a_decoder_are_never_mixed(archive, tmp_path, monkeypatch):

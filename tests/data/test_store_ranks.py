@@ -12,7 +12,7 @@ import pytest
 from monai_simclr.data import StoreOptions, build_store, open_index, open_store
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.store import pool
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.files import file_sha256
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def whole(archive):
 
 
 def _files(folder):
-    return {path.name: sha256_of(path) for path in folder.iterdir()}
+    return {path.name: file_sha256(path) for path in folder.iterdir()}
 
 
 def _rank(archive, folder, rank, world, *more):

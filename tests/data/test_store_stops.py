@@ -19,7 +19,7 @@ from monai_simclr.data import StoreOptions, build_store, open_index, open_store,
 from monai_simclr.data.decoding import PixelFile
 from monai_simclr.data.phantoms import draw_phantom, write_nih_phantoms
 from monai_simclr.data.store.journal import Journal
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.files import file_sha256
 
 COMMAND = [sys.executable, "-m", "monai_simclr", "store"]
 
@@ -38,7 +38,7 @@ def whole(archive):
 
 
 def _files(folder):
-    return {path.name: sha256_of(path) for path in folder.iterdir()}
+    return {path.name: file_sha256(path) for path in folder.iterdir()}
 
 
 def _start(archive, folder, workers=2, **environment):

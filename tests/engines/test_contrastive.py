@@ -8,7 +8,7 @@ from torch import nn
 
 from monai_simclr.engines import AutocastInferer, ContrastiveTrainer, PrepareLabelled, PrepareTwoViews, embed
 from monai_simclr.engines.precision import _warn_of_slow_bfloat16
-from monai_simclr.handlers import ContrastiveMonitor, Progress, StopOnNonFinite
+from monai_simclr.handlers import ContrastiveMonitor, Progress, TerminateOnNonFinite
 from monai_simclr.losses import NTXentLoss
 
 
@@ -96,7 +96,7 @@ def test_a_nan_loss_stops_before_the_step_and_names_the_rows():
         FloatingPointError,
         match=r"the loss is nan at iteration 1 \(epoch 1\), at the learning rate 0.01, on a batch of the rows \[0, 1",
     ):
-        _trainer(network, _batch(), loss=_Nan(), handlers=[StopOnNonFinite(), Progress()]).run()
+        _trainer(network, _batch(), loss=_Nan(), handlers=[TerminateOnNonFinite(), Progress()]).run()
     assert all(torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))
 
 

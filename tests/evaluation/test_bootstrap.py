@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_simclr.evaluation.bootstrap import (
     auroc_with_interval,
-    interval_of,
+    bootstrap_interval,
     p_value,
     patient_bootstrap,
     patient_counts,
@@ -37,7 +37,7 @@ def test_the_fast_interval_equals_the_general_one():
     labels, scores, patients = _data(1)
     slow = patient_bootstrap(patients, lambda rows: roc_auc_score(labels[rows], scores[rows]), n=100, seed=3)
     codes, counts = patient_counts(patients, 100, 3)
-    fast = interval_of(slow.value, Ranking(labels, scores, codes).areas(counts)[0], units=40)
+    fast = bootstrap_interval(slow.value, Ranking(labels, scores, codes).areas(counts)[0], units=40)
     np.testing.assert_allclose(fast, slow, atol=1e-9)
     assert auroc_with_interval(labels, scores, patients, n=100, seed=3).value == pytest.approx(slow.value)
 
@@ -87,10 +87,10 @@ def test_the_permutation_null_is_uniform_with_patients_of_unequal_size():
 
 def test_few_patients_widen_an_interval_as_students_t_does_and_one_has_none():
     drawn = np.random.default_rng(0).normal(size=100_000)
-    wide, plain = interval_of(0.0, drawn, units=10), interval_of(0.0, drawn)
+    wide, plain = bootstrap_interval(0.0, drawn, units=10), bootstrap_interval(0.0, drawn)
     assert plain.high == pytest.approx(1.96, abs=0.03)
     assert wide.high == pytest.approx(2.262 * np.sqrt(10 / 9), abs=0.06)
-    assert np.isnan(interval_of(0.0, drawn, units=1).low)
+    assert np.isnan(bootstrap_interval(0.0, drawn, units=1).low)
 
 
 def test_labels_of_a_patient_stay_together_under_permutation():

@@ -71,7 +71,7 @@ def test_k_is_chosen_without_labels_and_the_curve_is_shown(features):
 def report(features):
     index = pd.DataFrame({"patient_id": [f"p{i // 2}" for i in range(180)], "split": np.where(TRAIN, "train", "test")})
     noisy = np.where(np.random.default_rng(5).random(180) < 0.3, "other", np.array(["a", "b", "c"])[KIND])
-    return evaluate_clusters(Embeddings(features, index), {}, noisy, [4], 0, 100, 60, seeds=3), noisy
+    return evaluate_clusters(Embeddings(features, index), {}, noisy, [4], 0, 100, 60, n_seeds=3), noisy
 
 
 def test_every_measure_has_an_interval_a_null_and_a_p_value(report):

@@ -10,12 +10,12 @@ from monai_simclr.evaluation import (
     Embeddings,
     Predictions,
     align_clusters,
-    beside_floor,
+    baseline_scores,
     compare_arms,
-    confounder_floor,
+    compare_to_baseline,
+    confounder_baseline,
     enrich,
     find_label_errors,
-    floor_scores,
     knn,
     knn_findings,
     knn_predict,
@@ -72,7 +72,7 @@ def test_an_accuracy_stands_beside_its_floors(embeddings, classify):
 
 
 def test_the_confounder_floor_sees_a_finding_that_follows_the_view(embeddings):
-    table = confounder_floor(embeddings.index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
+    table = confounder_baseline(embeddings.index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
     assert table["auroc"]["Mass"] == 1
     assert table["auroc"]["Edema"] < 0.75
 
@@ -83,14 +83,14 @@ def test_a_floor_that_one_patient_makes_is_not_stated(embeddings, split, label):
     rows = index["split"] == split
     index.loc[rows, "Edema"] = 1.0 - label
     index.loc[index[rows].index[:2], "Edema"] = float(label)  # two images of one patient
-    table = confounder_floor(index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
+    table = confounder_baseline(index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
     want = {1: "have the finding", 0: "lack the finding"}[label] if split == "test" else "have the finding, or lack it"
     assert table["reason"]["Edema"] == f"fewer than 2 {split} patients {want}"
     assert np.isnan(table.loc["Edema", ["auroc", "low", "auprc"]].astype(float)).all()
     assert table["auroc"]["macro mean"] == table["auroc"]["Mass"] == 1
     test = index[index["split"] == "test"]
     model = Predictions(test[["Mass", "Edema"]], np.eye(2)[np.arange(80) % 2], test["patient_id"], ["Mass", "Edema"])
-    beside = beside_floor(model, floor_scores(index, ["Mass", "Edema"]), 20).set_index("finding")
+    beside = compare_to_baseline(model, baseline_scores(index, ["Mass", "Edema"]), 20).set_index("finding")
     assert beside["reason"]["Edema"] == table["reason"]["Edema"]
     assert np.isnan(beside.loc["Edema", ["floor", "difference", "low"]].astype(float)).all()
     assert beside["model"]["macro mean"] == beside["model"]["Mass"]  # over the findings that have a floor
@@ -103,7 +103,7 @@ def test_smoothed_labels_leave_floor_probe_and_neighbours_as_they_are_without_th
     soft.loc[:29, "Mass"] = 0.7
     unknown.loc[:29, "Mass"] = np.nan
     for score in (
-        lambda index: floor_scores(index, ["Mass", "Edema"]),
+        lambda index: baseline_scores(index, ["Mass", "Edema"]),
         lambda index: probe_scores(Embeddings(embeddings.features, index), ["Mass", "Edema"])[0],
         lambda index: knn_findings(Embeddings(embeddings.features, index), ["Mass"], n_bootstrap=5)["auroc"],
         lambda index: prevalence_auroc(np.arange(240) % 5, index, ["Mass"], n_bootstrap=5)["auroc"],

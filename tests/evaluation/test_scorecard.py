@@ -9,7 +9,14 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from monai_simclr.evaluation import Predictions, beside_floor, delong_interval, delong_test, score_card, score_subgroups
+from monai_simclr.evaluation import (
+    Predictions,
+    compare_to_baseline,
+    delong_interval,
+    delong_test,
+    score_subgroups,
+    score_table,
+)
 from monai_simclr.evaluation.bootstrap import patient_counts, patients_of_smaller_class
 from monai_simclr.evaluation.calibration import fit_recalibration, fit_temperature, reliability
 from monai_simclr.evaluation.predictions import sigmoid
@@ -35,7 +42,7 @@ def pair() -> tuple[Predictions, Predictions]:
 
 @pytest.fixture(scope="module")
 def card(pair) -> pd.DataFrame:
-    return score_card(*pair, n_bootstrap=200).set_index(["finding", "score"])
+    return score_table(*pair, n_bootstrap=200).set_index(["finding", "score"])
 
 
 def test_scores_equal_scikit_learn_at_thresholds_of_validation(pair, card):
@@ -113,7 +120,7 @@ def test_a_resample_of_slope_and_ece_is_that_of_the_repeated_images(pair):
 
 
 def test_without_validation_labels_only_what_needs_them_is_unknown(pair):
-    card = score_card(pair[0], None, n_bootstrap=20).set_index(["finding", "score"])["value"]
+    card = score_table(pair[0], None, n_bootstrap=20).set_index(["finding", "score"])["value"]
     assert np.isfinite(card["Mass", "AUROC"])
     assert np.isfinite(card["Mass", "ECE"])
     assert np.isnan(card["Mass", "F1"])
@@ -122,7 +129,7 @@ def test_without_validation_labels_only_what_needs_them_is_unknown(pair):
 
 def test_a_patient_in_validation_and_test_is_refused(pair):
     with pytest.raises(ValueError, match="in validation and in test, the first is"):
-        score_card(pair[0], pair[0], n_bootstrap=5)
+        score_table(pair[0], pair[0], n_bootstrap=5)
 
 
 def _coverage(sets: int, patients: int) -> dict[str, float]:
@@ -203,6 +210,6 @@ def test_a_model_that_only_knows_the_view_does_not_beat_its_floor():
     view = rng.integers(2, size=300).astype(float)
     y = (rng.random(300) < 0.2 + 0.5 * view).astype(float)
     only_view = Predictions(y[:, None], (view + 1e-3 * rng.normal(size=300))[:, None], np.arange(300), ["Mass"])
-    row = beside_floor(only_view, view[:, None], n_bootstrap=200).iloc[0]
+    row = compare_to_baseline(only_view, view[:, None], n_bootstrap=200).iloc[0]
     assert row["low"] < 0 < row["high"]
     assert row["floor"] > 0.6

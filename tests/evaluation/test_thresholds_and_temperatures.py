@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 
-from monai_simclr.evaluation import Embeddings, Predictions, score_card, score_findings
+from monai_simclr.evaluation import Embeddings, Predictions, score_findings, score_table
 from monai_simclr.evaluation.calibration import TEMPERATURES, fit_temperature, is_at_bound
 from monai_simclr.evaluation.label_errors import find_label_errors
 from monai_simclr.evaluation.neighbors import similar_images
@@ -101,7 +101,7 @@ def test_a_model_that_is_sure_of_the_wrong_thing_is_reported_at_the_bound():
     found = fit_temperature(labels, wrong)
     assert is_at_bound(found)
     assert found == pytest.approx(TEMPERATURES[1], rel=0.01)
-    card = score_card(
+    card = score_table(
         Predictions(labels[:1000, None], wrong[:1000, None], np.arange(1000), ["Mass"]),
         Predictions(labels[1000:, None], wrong[1000:, None], np.arange(1000, 3000), ["Mass"]),
         n_bootstrap=5,

@@ -17,15 +17,15 @@ from torch import nn
 
 from monai_simclr.engines import ContrastiveTrainer
 from monai_simclr.handlers import (
-    ClipGradients,
+    ClipGradNorm,
     ContrastiveMonitor,
-    DamagedImages,
-    KeyedNoise,
     LinearProbe,
     Progress,
-    StopOnNonFinite,
+    SeedEachStep,
+    SkipUnreadable,
+    TerminateOnNonFinite,
 )
-from monai_simclr.handlers.guard import gradient_length
+from monai_simclr.handlers.guard import grad_norm
 from monai_simclr.handlers.monitor import effective_rank, neighbors, spread
 from monai_simclr.losses import NTXentLoss
 
@@ -268,7 +268,7 @@ def _damaged(engine: Engine) -> None:
 
 
 def test_damaged_images_are_counted_listed_and_said(tmp_path: Path, caplog):
-    handler = DamagedImages(tmp_path / "damaged.csv", images=100, most=0.05)
+    handler = SkipUnreadable(tmp_path / "damaged.csv", images=100, max_share=0.05)
     trainer = ContrastiveTrainer(
         torch.device("cpu"), 1, [_batch()] * 3, _network(), torch.optim.SGD(_network().parameters(), 0.1), NTXentLoss()
     )
@@ -281,7 +281,7 @@ def test_damaged_images_are_counted_listed_and_said(tmp_path: Path, caplog):
 
 
 def test_too_many_damaged_images_end_the_run(tmp_path: Path):
-    handler = DamagedImages(tmp_path / "damaged.csv", images=100, most=0.015)
+    handler = SkipUnreadable(tmp_path / "damaged.csv", images=100, max_share=0.015)
     trainer = ContrastiveTrainer(
         torch.device("cpu"), 1, [_batch()] * 3, _network(), torch.optim.SGD(_network().parameters(), 0.1), NTXentLoss()
     )
@@ -300,9 +300,9 @@ def test_gradients_are_shortened_to_the_length_and_no_further():
             from monai.engines.utils import IterationEvents
 
             read = IterationEvents.BACKWARD_COMPLETED
-            engine.add_event_handler(read, lambda engine: lengths.append(float(gradient_length(network))))
+            engine.add_event_handler(read, lambda engine: lengths.append(float(grad_norm(network))))
 
-    _run(network, [_Read(), ClipGradients(0.01), _Read(), ClipGradients(100.0), _Read()], epochs=1)
+    _run(network, [_Read(), ClipGradNorm(0.01), _Read(), ClipGradNorm(100.0), _Read()], epochs=1)
     before, clipped, untouched = lengths[:3]
     assert before > 0.01
     assert clipped == pytest.approx(0.01, rel=1e-3)
@@ -310,8 +310,8 @@ def test_gradients_are_shortened_to_the_length_and_no_further():
 
 
 def test_clipping_to_nothing_is_refused():
-    with pytest.raises(ValueError, match="the length must be above 0, got 0"):
-        ClipGradients(0)
+    with pytest.raises(ValueError, match="max_norm must be above 0, got 0"):
+        ClipGradNorm(0)
 
 
 class _InfiniteSlope(torch.autograd.Function):
@@ -335,7 +335,7 @@ def test_gradients_that_are_not_finite_stop_the_run_before_they_spoil_a_weight()
     network = _network()
     before = [parameter.clone() for parameter in network.parameters()]
     with pytest.raises(FloatingPointError, match="the gradients are not finite at iteration 1"):
-        _run(network, [StopOnNonFinite()], loss=_Sly())
+        _run(network, [TerminateOnNonFinite()], loss=_Sly())
     assert all(torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))
 
 
@@ -354,7 +354,7 @@ def test_the_noise_of_a_step_is_a_function_of_seed_and_iteration():
             _network(),
             torch.optim.SGD(_network().parameters(), 0.1),
             NTXentLoss(),
-            train_handlers=[KeyedNoise(7)],
+            train_handlers=[SeedEachStep(7)],
         )
         trainer.add_event_handler(Events.ITERATION_STARTED, draw)
         trainer.run()

@@ -9,11 +9,11 @@ import torch
 from monai_simclr import recipes
 from monai_simclr.data import store_of
 from monai_simclr.data.phantoms import write_nih_phantoms
-from monai_simclr.inference import write_card
+from monai_simclr.inference import write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.card import make_inference_config
 
 FINDINGS, SIZE = ["Cardiomegaly", "Effusion"], 48
 
@@ -28,5 +28,5 @@ def small_bundle(folder: Path, patients: int, scale: float = 1.0) -> Path:
     with torch.no_grad():
         network.classifier.weight.mul_(scale)
     path = save_classifier(bundle / "models" / "model.pt", network)
-    write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
+    write_inference_config(make_inference_config(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
     return bundle

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from monai_simclr import recipes
 from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.engines import PrepareLabelled
-from monai_simclr.inference import InferenceDataset, Keep, read_card, write_card
+from monai_simclr.inference import InferenceDataset, OutputOptions, read_inference_config, write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.workflows import Run, infer
 
@@ -28,9 +28,9 @@ PATIENTS = 24
 def model(tmp_path_factory):
     """A classifier with random weights whose novelty calls nothing far: the weakest encoder that there can be."""
     path = small_bundle(tmp_path_factory.mktemp("weak"), patients=40) / "models" / "model.pt"
-    card = read_card(path)
+    card = read_inference_config(path)
     blind = {name: replace(one, threshold=0.0) for name, one in card.operating.items()}
-    write_card(replace(card, operating=blind, novelty=replace(card.novelty, threshold=1e9)), path)
+    write_inference_config(replace(card, operating=blind, novelty=replace(card.novelty, threshold=1e9)), path)
     return path
 
 
@@ -49,7 +49,7 @@ def predicted(model, folder, output, **keep):
         prepare_batch=PrepareLabelled(),
         decollate=False,
     )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep))
+    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, OutputOptions(**keep))
     return list(csv.DictReader((output / "predictions.csv").read_text(encoding="utf-8").splitlines()))
 
 
@@ -93,12 +93,12 @@ def test_what_is_no_upright_chest_gets_a_flag_and_no_decision(kind, model, chest
 
 
 def test_where_another_flag_stands_the_check_says_nothing_more(model, chests, tmp_path):
-    card = read_card(model)
+    card = read_inference_config(model)
     (tmp_path / "model").mkdir()
     for file in model.parent.iterdir():
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
     path = tmp_path / "model" / model.name
-    write_card(replace(card, novelty=replace(card.novelty, threshold=1e-9)), path)
+    write_inference_config(replace(card, novelty=replace(card.novelty, threshold=1e-9)), path)
     rows = rows_of(path, [np.rot90(chests[0])], tmp_path)
     assert [row["flags"] for row in rows] == ["unlike the training images"]
 

@@ -21,11 +21,11 @@ from monai_simclr import recipes
 from monai_simclr.data import store_of
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.data.pseudonyms import KEY_VARIABLE
-from monai_simclr.inference import write_card
+from monai_simclr.inference import write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.card import make_inference_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-to" / "at-scale.md"
@@ -110,7 +110,7 @@ def test_the_pods_of_an_indexed_job_share_the_files_and_the_key(tmp_path):
     store = store_of(write_nih_phantoms(tmp_path / "nih", 60, size=64), tmp_path / "store", recipes.stored_size(48), 0)
     network = FindingClassifier(encoder("resnet10", width=0.125), ["Effusion"]).eval()
     path = save_classifier(bundle / "models" / "model.pt", network)
-    write_card(classifier_card(Run(str(tmp_path), 48, 0, torch.device("cpu")), network, store), path)
+    write_inference_config(make_inference_config(Run(str(tmp_path), 48, 0, torch.device("cpu")), network, store), path)
     dicom = write_dicom_phantoms(tmp_path / "dicom", n_patients=6, size=64)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -13,7 +13,13 @@ from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.inference import ClassifierCard, Journal, Operating, read_card, write_card
+from monai_simclr.inference import (
+    InferenceConfig,
+    Journal,
+    OperatingPoint,
+    read_inference_config,
+    write_inference_config,
+)
 from monai_simclr.inference.writer import packed, unpacked
 
 SETTINGS = {"size": 56, "reader": {"window": "auto", "limits": (1, 2)}}
@@ -22,19 +28,22 @@ SETTINGS = {"size": 56, "reader": {"window": "auto", "limits": (1, 2)}}
 def _card(**changes):
     rng = np.random.default_rng(0)
     novelty = fit_novelty(rng.normal(size=(60, 6)), rng.normal(size=(30, 6)))
-    operating = {"Mass": Operating(2.0, 1.0, 0.9, {"specificity": 0.9}, 30, 5), "Edema": Operating(1.0, None, 0.9)}
+    operating = {
+        "Mass": OperatingPoint(2.0, 1.0, 0.9, {"specificity": 0.9}, 30, 5),
+        "Edema": OperatingPoint(1.0, None, 0.9),
+    }
     values = {"findings": ["Mass", "Edema"], "preprocessing": SETTINGS, "operating": operating, "novelty": novelty}
-    return ClassifierCard(**{**values, **changes})
+    return InferenceConfig(**{**values, **changes})
 
 
 def _written(folder):
     (folder / "model.pt").write_bytes(b"weights")
-    write_card(_card(), folder / "model.pt")
+    write_inference_config(_card(), folder / "model.pt")
     return folder / "model.pt"
 
 
 def test_a_card_comes_back_as_it_was_written(tmp_path):
-    found, made = read_card(_written(tmp_path)), _card()
+    found, made = read_inference_config(_written(tmp_path)), _card()
     assert found.findings == made.findings
     assert found.operating == made.operating
     np.testing.assert_array_equal(found.novelty.components, made.novelty.components)
@@ -63,13 +72,13 @@ def test_a_card_of_other_files_is_refused(tmp_path, name):
     model = _written(tmp_path)
     (tmp_path / name).write_bytes(b"other")
     with pytest.raises(ValueError, match=rf"{name} is not the file that classifier.json was written for"):
-        read_card(model)
+        read_inference_config(model)
 
 
 def test_a_classifier_without_a_card_says_what_makes_one(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     with pytest.raises(FileNotFoundError, match=r"no classifier.json beside model.pt.*run configs/train.json again"):
-        read_card(tmp_path / "model.pt")
+        read_inference_config(tmp_path / "model.pt")
 
 
 def test_the_distance_is_that_of_probabilistic_pca():

@@ -20,14 +20,14 @@ from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, PrepareLabelled, embed
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import (
-    ClassifierCard,
+    InferenceConfig,
     InferenceDataset,
     Journal,
-    Keep,
-    Operating,
+    OperatingPoint,
+    OutputOptions,
     PredictionWriter,
-    read_card,
-    write_card,
+    read_inference_config,
+    write_inference_config,
 )
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing
 from monai_simclr.inference.pictures import leading_finding
@@ -35,15 +35,15 @@ from monai_simclr.inference.tables import write_tables
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.artefacts import unsealed, write_sealed_json
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import _operating, classifier_card
-from monai_simclr.workflows.export import metadata_of
+from monai_simclr.workflows.card import _operating, make_inference_config
+from monai_simclr.workflows.export import onnx_metadata
 
 SIZE = 48
 
 
-def _card(**operating: Operating) -> ClassifierCard:
+def _card(**operating: OperatingPoint) -> InferenceConfig:
     rng = np.random.default_rng(0)
-    return ClassifierCard(
+    return InferenceConfig(
         list(operating), {}, operating, fit_novelty(rng.normal(size=(60, 4)), rng.normal(size=(30, 4)))
     )
 
@@ -55,7 +55,7 @@ class _Four(nn.Module):
         return torch.zeros(len(images), 4)
 
 
-def _rows(card: ClassifierCard, logits: torch.Tensor, folder) -> list[dict]:
+def _rows(card: InferenceConfig, logits: torch.Tensor, folder) -> list[dict]:
     """What the writer makes of a batch with these logits."""
     n = len(logits)
     network = SimpleNamespace(encoder=_Four())
@@ -98,7 +98,7 @@ def test_validation_images_are_decided_as_when_the_threshold_was_fixed_in_200_of
 @pytest.mark.parametrize("offset", [-5000.0, -40.0, 0.0, 40.0, 5000.0])
 def test_saturated_probabilities_change_no_decision_in_any_output(tmp_path, offset, temperature):
     logits = torch.tensor([[offset - 1], [offset - 1e-3], [offset], [offset + 1]])
-    card = _card(Mass=Operating(temperature, offset, 0.9))
+    card = _card(Mass=OperatingPoint(temperature, offset, 0.9))
     rows = _rows(card, logits, tmp_path)
     expected = [int(logit >= offset) for logit in logits[:, 0].tolist()]
     assert [row["decisions"][0] for row in rows] == expected
@@ -106,7 +106,7 @@ def test_saturated_probabilities_change_no_decision_in_any_output(tmp_path, offs
     shown = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
     assert [int(row["Mass decision"]) for row in shown] == expected
     assert [int(float(row["Mass logit"]) >= float(row["Mass threshold logit"])) for row in shown] == expected
-    exported = metadata_of(card)["operating"]
+    exported = onnx_metadata(card)["operating"]
     made = postprocessing(["Mass"], exported, "no.pt")({"pred": logits})
     assert made["pred_decision"][:, 0].tolist() == expected
     assert bool((made["pred"] < 1).all())
@@ -115,14 +115,14 @@ def test_saturated_probabilities_change_no_decision_in_any_output(tmp_path, offs
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_logits_of_every_precision_are_decided_as_numbers(tmp_path, kind):
     logits = torch.tensor([[-1.5078125], [-1.5], [-1.4921875]]).to(kind)  # neighbours in bfloat16
-    card = _card(Mass=Operating(1.0, -1.5, 0.9))
+    card = _card(Mass=OperatingPoint(1.0, -1.5, 0.9))
     assert [row["decisions"] for row in _rows(card, logits, tmp_path)] == [[0], [1], [1]]
     made = Calibratedd("pred", [1.0], [-1.5])({"pred": logits})
     assert made["pred_decision"][:, 0].tolist() == [0, 1, 1]
 
 
 def test_a_logit_that_is_no_number_is_never_called_negative(tmp_path):
-    card = _card(Mass=Operating(1.0, -1.0, 0.9), Edema=Operating(1.0, None, 0.9))
+    card = _card(Mass=OperatingPoint(1.0, -1.0, 0.9), Edema=OperatingPoint(1.0, None, 0.9))
     logits = torch.tensor([[0.0, 0.0], [float("nan"), 0.0], [0.0, float("inf")]])
     rows = _rows(card, logits, tmp_path)
     assert [row["decisions"] for row in rows] == [[1, None], [None, None], [None, None]]
@@ -137,7 +137,7 @@ def test_a_logit_that_is_no_number_is_never_called_negative(tmp_path):
 
 
 def test_the_leading_finding_is_found_where_all_probabilities_are_1():
-    card = _card(Mass=Operating(1.0, 50.0, 0.9), Edema=Operating(2.0, 50.0, 0.9))
+    card = _card(Mass=OperatingPoint(1.0, 50.0, 0.9), Edema=OperatingPoint(2.0, 50.0, 0.9))
     row = {"reason": "", "logits": [60.0, 66.0], "probabilities": [1.0, 1.0], "decisions": [1, 1]}
     assert leading_finding(row, card) == 0
     assert leading_finding({**row, "logits": [60.0, 74.0]}, card) == 1
@@ -160,15 +160,17 @@ def test_an_easy_finding_in_120_pictures_keeps_the_promised_specificity(pictures
     network = FindingClassifier(encoder("resnet10", width=0.125), ["Easy"]).eval()
 
     def logits_of() -> np.ndarray:
-        return embed(network, store.images, lambda batch: recipes.finish(batch, size=SIZE))[:, 0]
+        return embed(network, store.images, lambda batch: recipes.to_network_input(batch, size=SIZE))[:, 0]
 
     with torch.no_grad():  # positives above 0, negatives below: separated, and most thresholds far below 0
         network.classifier.weight.mul_(scale / logits_of().std())
         network.classifier.bias.sub_(float(np.quantile(logits_of(), 0.8)))
     store.index["Easy"] = (logits_of() > 0).astype(float)
     path = save_classifier(tmp_path / "model.pt", network)
-    write_card(classifier_card(Run(str(tmp_path), SIZE, 0, torch.device("cpu")), network, store), path)
-    one = read_card(path).operating["Easy"]
+    write_inference_config(
+        make_inference_config(Run(str(tmp_path), SIZE, 0, torch.device("cpu")), network, store), path
+    )
+    one = read_inference_config(path).operating["Easy"]
     assert not one.temperature_at_bound
     rows = _inferred(path, network, store.index["image"][90:], tmp_path / "out")
     assert [row["reason"] for row in rows] == [""] * 30
@@ -194,7 +196,7 @@ def _inferred(path, network, files, output) -> list[dict]:
         prepare_batch=PrepareLabelled(),
         decollate=False,
     )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), path, evaluator, list(files), Keep())
+    infer(Run(str(output), SIZE, 0, torch.device("cpu")), path, evaluator, list(files), OutputOptions())
     return json.loads((output / "predictions.json").read_text())["rows"]
 
 
@@ -213,7 +215,9 @@ def test_the_last_layer_is_not_rounded_to_bfloat16_under_autocast():
 
 def _written(folder):
     (folder / "model.pt").write_bytes(b"weights")
-    write_card(_card(Mass=Operating(2.0, 1.0, 0.9), Edema=Operating(0.0102, -3.0, 0.9)), folder / "model.pt")
+    write_inference_config(
+        _card(Mass=OperatingPoint(2.0, 1.0, 0.9), Edema=OperatingPoint(0.0102, -3.0, 0.9)), folder / "model.pt"
+    )
     return folder / "classifier.json"
 
 
@@ -224,7 +228,7 @@ def test_a_card_of_the_earlier_format_is_brought_over_and_says_what_is_not_to_be
     for one in content["operating"].values():
         del one["temperature_at_bound"]
     path.write_text(json.dumps(content))
-    card = read_card(tmp_path / "model.pt")
+    card = read_inference_config(tmp_path / "model.pt")
     assert card.thresholds() == [1.0, -3.0]
     assert [card.operating[name].temperature_at_bound for name in ("Mass", "Edema")] == [False, True]
     assert "is of an earlier version: decisions are right" in caplog.text
@@ -236,7 +240,7 @@ def test_a_card_of_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_
     content = unsealed(json.loads(path.read_text()))
     write_sealed_json(path, {**content, "format": 3, "versions": {"monai-simclr": "9.1"}})
     with pytest.raises(ValueError, match=r"classifier.json has format 3, and this version reads formats 1 and 2.*9\.1"):
-        read_card(tmp_path / "model.pt")
+        read_inference_config(tmp_path / "model.pt")
 
 
 def test_a_temperature_at_its_bound_is_said_when_the_card_is_made(caplog):
@@ -252,7 +256,7 @@ def test_a_temperature_at_its_bound_is_said_when_the_card_is_made(caplog):
 
 
 def test_rows_of_the_earlier_form_are_made_anew(tmp_path):
-    assert "logits" in _rows(_card(Mass=Operating(1.0, 0.0, 0.9)), torch.zeros(1, 1), tmp_path)[0]
+    assert "logits" in _rows(_card(Mass=OperatingPoint(1.0, 0.0, 0.9)), torch.zeros(1, 1), tmp_path)[0]
     old = Journal(tmp_path, {"model": "a", "rows": 2})
     assert old.rows == []
     old.close()

@@ -22,7 +22,7 @@ from small_bundle import FINDINGS, SIZE, small_bundle
 
 from monai_simclr import recipes
 from monai_simclr.data.phantoms import write_dicom_phantoms
-from monai_simclr.inference import predict, read_card
+from monai_simclr.inference import predict, read_inference_config
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing
 from monai_simclr.transforms.in_memory import canonical
 from monai_simclr.workflows.export import export_folder, export_torchscript
@@ -162,7 +162,7 @@ def test_calibration_comes_from_the_metadata_or_the_card_or_is_an_error(bundle, 
     logits = torch.tensor([4.0, -1.0])
     made = postprocessing(FINDINGS, said, tmp_path / "no.pt")({"pred": logits})["pred"]
     np.testing.assert_allclose(made, torch.sigmoid(logits / 2))
-    card = read_card(bundle / "models" / "model.pt")
+    card = read_inference_config(bundle / "models" / "model.pt")
     made = postprocessing(FINDINGS, None, bundle / "models" / "model.pt")({"pred": logits})["pred"]
     np.testing.assert_allclose(made, card.probabilities(logits.numpy()[None])[0], atol=1e-6)
     with pytest.raises(FileNotFoundError, match="say how the logits are calibrated; export the bundle with"):

@@ -17,9 +17,9 @@ import torch
 
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.inference import ClassifierCard, Operating
-from monai_simclr.inference.dicom_results import code_of
-from monai_simclr.inference.dicom_source import HeaderError, source_of
+from monai_simclr.inference import InferenceConfig, OperatingPoint
+from monai_simclr.inference.dicom_results import lookup_code
+from monai_simclr.inference.dicom_source import HeaderError, source_dataset
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder
 
@@ -35,7 +35,7 @@ JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
 def card():
     rng = np.random.default_rng(0)
     novelty = fit_novelty(rng.normal(size=(60, 6)), rng.normal(size=(30, 6)))
-    return ClassifierCard(NAMES, {}, {name: Operating(1.0, 0.0, 0.9) for name in NAMES}, novelty, "abc")
+    return InferenceConfig(NAMES, {}, {name: OperatingPoint(1.0, 0.0, 0.9) for name in NAMES}, novelty, "abc")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_what_is_valid_is_kept_and_what_is_not_is_empty(phantom):
     header = copy.deepcopy(phantom)
     header.PatientBirthDate, header.StudyDate, header.PatientSex = "1940.01.31", "19951301", "F"
     header.PatientID, header.AccessionNumber = "A-7", "x" * 17
-    found = source_of(header)
+    found = source_dataset(header)
     assert (found.PatientBirthDate, found.StudyDate, found.PatientSex) == ("19400131", "", "F")
     assert (found.PatientID, found.AccessionNumber) == ("A-7", "")
     assert found.StudyInstanceUID == phantom.StudyInstanceUID
@@ -169,7 +169,7 @@ def test_both_results_of_an_image_without_a_study_share_one(phantom, row, card):
 
 def test_an_image_that_nothing_can_refer_to_is_refused_by_its_tag():
     with pytest.raises(HeaderError, match=r"\(0008,0018\) SOP Instance UID is missing, so that nothing could refer"):
-        source_of(_dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.1"))
+        source_dataset(_dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.1"))
 
 
 def test_the_capture_says_what_the_source_says_of_orientation_loss_and_burned_in_text(phantom, row, card):
@@ -227,14 +227,14 @@ def test_one_code_has_one_meaning_and_long_ones_are_long_code_values(phantom, ro
     ],
 )
 def test_no_two_names_share_a_code(names):
-    assert len({code_of(name) for name in names}) == len(names)
+    assert len({lookup_code(name) for name in names}) == len(names)
 
 
 def test_decisions_at_two_specificities_have_two_codes(phantom, row, card):
     codes = set()
     for specificity in (0.9, 0.95):
-        operating = {name: Operating(1.0, 0.0, specificity) for name in NAMES}
-        text = str(made_of(phantom, row, ClassifierCard(NAMES, {}, operating, card.novelty, "a"))["sr"])
+        operating = {name: OperatingPoint(1.0, 0.0, specificity) for name in NAMES}
+        text = str(made_of(phantom, row, InferenceConfig(NAMES, {}, operating, card.novelty, "a"))["sr"])
         (code,) = {line.split("'")[1] for line in text.splitlines() if "'DECISION" in line}
         codes.add(code)
         assert f"Decision at {100 * specificity:g}% specificity" in text

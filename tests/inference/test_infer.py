@@ -22,7 +22,7 @@ from monai_simclr.data import RadiographError, store_of
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.inference import InferenceDataset, Journal, Keep, list_radiographs, write_card
+from monai_simclr.inference import InferenceDataset, Journal, OutputOptions, list_radiographs, write_inference_config
 from monai_simclr.inference.inputs import identity_of
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.exit_codes import Preempted
@@ -30,7 +30,7 @@ from monai_simclr.runtime.names import unescape
 from monai_simclr.runtime.signals import StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import classifier_card
+from monai_simclr.workflows.card import make_inference_config
 from monai_simclr.workflows.inference import _looks
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
@@ -50,7 +50,7 @@ def model(tmp_path_factory):
     store = store_of(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
     network = _network().eval()
     path = save_classifier(folder / "model.pt", network)
-    write_card(classifier_card(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
+    write_inference_config(make_inference_config(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
     return path
 
 
@@ -68,7 +68,7 @@ def _infer(model, folder, output, **keep):
         prepare_batch=PrepareLabelled(),
         decollate=False,
     )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep))
+    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, OutputOptions(**keep))
     return list(csv.DictReader((output / "predictions.csv").read_text().splitlines()))
 
 
@@ -194,7 +194,7 @@ def test_another_size_than_in_training_is_refused(model, dicom, tmp_path):
         device=torch.device("cpu"), val_data_loader=DataLoader(InferenceDataset([], dict, 64)), network=_network()
     )
     with pytest.raises(ValueError, match="size is 64 now and was 48"):
-        infer(Run(str(tmp_path), 64, 0, torch.device("cpu")), model, evaluator, dicom, Keep())
+        infer(Run(str(tmp_path), 64, 0, torch.device("cpu")), model, evaluator, dicom, OutputOptions())
 
 
 def test_a_view_that_could_be_a_name_is_not_repeated(dicom):

@@ -14,11 +14,11 @@ from torch import nn
 
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.inference import ClassifierCard, Operating
+from monai_simclr.inference import InferenceConfig, OperatingPoint
 from monai_simclr.inference.overlays import last_map, overlay, write_overlay
 from monai_simclr.inference.pictures import leading_finding
 from monai_simclr.networks import FindingClassifier, encoder
-from monai_simclr.ops.resize import fit, unfit
+from monai_simclr.ops.resize import pad_resize, undo_pad_resize
 
 highdicom = pytest.importorskip("highdicom", reason="DICOM results need highdicom, from the extra [dicom]")
 
@@ -26,9 +26,9 @@ highdicom = pytest.importorskip("highdicom", reason="DICOM results need highdico
 @pytest.fixture(scope="module")
 def card():
     rng = np.random.default_rng(0)
-    operating = {"Effusion": Operating(1.0, 0.0, 0.9), "Pneumonia": Operating(1.0, None, 0.9)}
+    operating = {"Effusion": OperatingPoint(1.0, 0.0, 0.9), "Pneumonia": OperatingPoint(1.0, None, 0.9)}
     novelty = fit_novelty(rng.normal(size=(60, 6)), rng.normal(size=(30, 6)))
-    return ClassifierCard(["Effusion", "Pneumonia"], {}, operating, novelty, "abc")
+    return InferenceConfig(["Effusion", "Pneumonia"], {}, operating, novelty, "abc")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def _dcmtk(program, path):
 def test_a_map_comes_back_to_where_it_was(shape):
     pixels = np.zeros(shape, np.float32)
     pixels[shape[0] // 4 : shape[0] // 4 + 8, shape[1] // 2 : shape[1] // 2 + 8] = 1
-    back = unfit(fit(pixels, 64), shape)
+    back = undo_pad_resize(pad_resize(pixels, 64), shape)
     assert back.shape == shape
     np.testing.assert_allclose(back, pixels, atol=1e-6)
 

@@ -20,7 +20,7 @@ from monai_simclr import recipes
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.data.pseudonyms import KEY_VARIABLE, keyed_hash
 from monai_simclr.engines import PrepareLabelled
-from monai_simclr.inference import InferenceDataset, Keep, list_radiographs
+from monai_simclr.inference import InferenceDataset, OutputOptions, list_radiographs
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.inference.writer import unpacked
 from monai_simclr.networks import FindingClassifier, encoder
@@ -54,7 +54,7 @@ def _infer(model, folder, output, watch=0.0, **keep):
         network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS),
         decollate=False,
     )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, Keep(**keep), watch)
+    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, OutputOptions(**keep), watch)
     return evaluator
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_simclr.losses import NTXentLoss
-from monai_simclr.runtime.distributed import part_ranks
+from monai_simclr.runtime.distributed import destroy_distributed
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch with gloo")
 
@@ -61,7 +61,7 @@ def train_on_a_rank(rank: int, folder: str) -> None:
         loss = step(model, share, settings)
         results.append((loss, [p.grad.clone() for p in model.parameters()]))
     torch.save(results, Path(folder) / f"{rank}.pt")
-    part_ranks()
+    destroy_distributed()
 
 
 def refuse_on_a_rank(rank: int, folder: str) -> None:
@@ -75,7 +75,7 @@ def refuse_on_a_rank(rank: int, folder: str) -> None:
             NTXentLoss()(projections, groups)
         said.append(str(refusal.value))
     (Path(folder) / f"{rank}.txt").write_text("\n".join(said))
-    part_ranks()
+    destroy_distributed()
 
 
 def test_two_processes_are_one_process_with_the_whole_batch(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from monai_simclr.networks import (
     SimCLR,
     encoder,
     encoder_header,
+    feature_dim,
     load_classifier,
     load_encoder,
     save_classifier,
     save_encoder,
-    vector_length,
 )
 from monai_simclr.networks.chunks import has_batch_statistics
 
@@ -47,7 +47,7 @@ def test_any_module_that_makes_vectors_is_an_encoder():
     pooled = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.AdaptiveAvgPool2d(1))
     network = torch.nn.Sequential(pooled, torch.nn.Flatten()).train()
     network[0][1].eval()
-    assert vector_length(network) == 6
+    assert feature_dim(network) == 6
     assert (network.training, network[0][0].training, network[0][1].training) == (True, True, False)
     assert network[0][1].num_batches_tracked == 0
     assert SimCLR(network)(torch.rand(2, 1, 32, 32)).shape == (2, 128)
@@ -133,7 +133,7 @@ def test_a_classifier_of_another_encoder_is_refused(tmp_path):
 
 
 def test_a_frozen_encoder_keeps_its_statistics_in_training():
-    net = FindingClassifier(encoder("resnet10", 0.125), ["Mass"], frozen=True).train()
+    net = FindingClassifier(encoder("resnet10", 0.125), ["Mass"], freeze_encoder=True).train()
     before = {key: value.clone() for key, value in net.encoder.state_dict().items()}
     net(torch.rand(4, 1, 64, 64)).sum().backward()
     assert all(torch.equal(value, before[key]) for key, value in net.encoder.state_dict().items())

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_simclr.losses import NTXentLoss, nt_xent
 from monai_simclr.networks import SimCLR, encoder
-from monai_simclr.runtime.distributed import part_ranks
+from monai_simclr.runtime.distributed import destroy_distributed
 
 IDS = torch.arange(5).repeat(2)
 
@@ -168,7 +168,7 @@ def _train_on_a_rank(rank: int, folder: str) -> None:
         NTXentLoss()(network(views.reshape(-1, 1, 32, 32)), ids).backward()
         gradients.append([p.grad.clone() for p in network.parameters()])
     torch.save(gradients, Path(folder) / f"{rank}.pt")
-    part_ranks()
+    destroy_distributed()
 
 
 def test_two_processes_cache_as_one(tmp_path: Path) -> None:

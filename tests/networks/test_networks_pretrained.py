@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monai_simclr.networks import encoder, start_from
+from monai_simclr.networks import encoder, load_pretrained
 
 RESNETS = {"resnet18": (2, [2, 2, 2, 2]), "resnet50": (3, [3, 4, 6, 3])}
 
@@ -72,7 +72,7 @@ def _stem(state):
 def test_an_encoder_takes_torchvisions_weights_and_answers_gray_as_three_equal_channels_would(name):
     torch.manual_seed(0)
     state = torchvision_densenet() if name == "densenet121" else torchvision_resnet(name)
-    net = start_from(encoder(name), state).eval()
+    net = load_pretrained(encoder(name), state).eval()
     stem = net.conv1 if name != "densenet121" else net.features.conv0
     gray = torch.rand(2, 1, 64, 64)
     want = torch.conv2d(gray.repeat(1, 3, 1, 1), _stem(state), stride=2, padding=3)
@@ -85,16 +85,18 @@ def test_an_encoder_takes_torchvisions_weights_and_answers_gray_as_three_equal_c
 
 def test_torchxrayvisions_names_are_understood():
     resnet = {f"model.{name}": value for name, value in torchvision_resnet("resnet50", channels=1).items()}
-    net = start_from(encoder("resnet50"), {**resnet, "op_threshs": torch.rand(18)})
+    net = load_pretrained(encoder("resnet50"), {**resnet, "op_threshs": torch.rand(18)})
     assert torch.equal(net.conv1.weight, resnet["model.conv1.weight"])
     dense = torchvision_densenet(channels=1)
-    net = start_from(encoder("densenet121"), {**dense, "op_threshs": torch.rand(18), "classifier.bias": torch.rand(18)})
+    net = load_pretrained(
+        encoder("densenet121"), {**dense, "op_threshs": torch.rand(18), "classifier.bias": torch.rand(18)}
+    )
     assert torch.equal(net.features.conv0.weight, dense["features.conv0.weight"])
 
 
 def test_the_dotted_names_of_torchvisions_oldest_files_are_understood():
     old = torchvision_densenet(dotted=True)
-    net = start_from(encoder("densenet121"), old)
+    net = load_pretrained(encoder("densenet121"), old)
     last = net.state_dict()["features.denseblock4.denselayer16.layers.conv2.weight"]
     assert torch.equal(last, old["features.denseblock4.denselayer16.conv.2.weight"])
 
@@ -104,16 +106,16 @@ def test_files_from_torch_and_safetensors_are_read(tmp_path):
     torch.save({"state_dict": state}, tmp_path / "a.pth")
     save_file(state, tmp_path / "a.safetensors")
     for name in ("a.pth", "a.safetensors"):
-        net = start_from(encoder("resnet18"), tmp_path / name)
+        net = load_pretrained(encoder("resnet18"), tmp_path / name)
         assert torch.equal(net.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
     torch.save(torch.rand(3), tmp_path / "b.pth")
     with pytest.raises(ValueError, match=r"b\.pth holds a Tensor, not a state dict; save model\.state_dict\(\)"):
-        start_from(encoder("resnet18"), tmp_path / "b.pth")
+        load_pretrained(encoder("resnet18"), tmp_path / "b.pth")
 
 
 def test_counts_of_batches_may_be_missing_as_in_old_files():
     state = {name: v for name, v in torchvision_resnet("resnet18").items() if "num_batches" not in name}
-    assert start_from(encoder("resnet18"), state).bn1.num_batches_tracked == 0
+    assert load_pretrained(encoder("resnet18"), state).bn1.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_weights_of_another_architecture_are_refused(name, change, message):
     net = encoder(name)
     before = net.conv1.weight.clone()
     with pytest.raises(ValueError, match=message):
-        start_from(net, {key: value for key, value in state.items() if value is not None})
+        load_pretrained(net, {key: value for key, value in state.items() if value is not None})
     assert torch.equal(net.conv1.weight, before)
 
 
@@ -141,7 +143,7 @@ def test_the_features_are_torchvisions_own(name):
     made_up = torchvision_densenet() if name == "densenet121" else torchvision_resnet(name)
     names = {key: value.shape for key, value in theirs.state_dict().items() if key != "classifier.bias"}
     assert {key: value.shape for key, value in made_up.items()} == names
-    net = start_from(encoder(name), theirs.state_dict()).eval()
+    net = load_pretrained(encoder(name), theirs.state_dict()).eval()
     setattr(theirs, "classifier" if name == "densenet121" else "fc", torch.nn.Identity())
     gray = torch.rand(2, 1, 64, 64)
     torch.testing.assert_close(net(gray), theirs.eval()(gray.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
@@ -207,7 +209,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_encoder_is_found_in_the_checkpoints_of_others(form, tmp_path):
     torch.save(FORMS[form], tmp_path / "theirs.pth")
-    net = start_from(encoder("resnet18"), tmp_path / "theirs.pth")
+    net = load_pretrained(encoder("resnet18"), tmp_path / "theirs.pth")
     want = {**_RESNET, "conv1.weight": _RESNET["conv1.weight"].sum(1, keepdim=True)}
     for name, value in net.state_dict().items():
         assert torch.equal(value, want[name]), name
@@ -216,10 +218,10 @@ def test_the_encoder_is_found_in_the_checkpoints_of_others(form, tmp_path):
 def test_a_deeper_network_of_the_same_family_is_refused_in_every_form():
     deeper = {**_RESNET, **_conv("layer1.2.conv1", 64, 64, 3)}
     with pytest.raises(ValueError, match=r"1 have no place, the first is 'layer1\.2\.conv1\.weight'"):
-        start_from(encoder("resnet18"), {"state_dict": _below("module.encoder_q.", deeper)})
+        load_pretrained(encoder("resnet18"), {"state_dict": _below("module.encoder_q.", deeper)})
 
 
 def test_a_file_that_needs_code_to_be_read_is_refused_with_what_to_do(tmp_path):
     torch.save({"state_dict": _RESNET, "hyper_parameters": torch.nn.Linear(1, 1)}, tmp_path / "whole.ckpt")
     with pytest.raises(ValueError, match=r"whole\.ckpt holds more than weights.*pass model\.state_dict\(\)"):
-        start_from(encoder("resnet18"), tmp_path / "whole.ckpt")
+        load_pretrained(encoder("resnet18"), tmp_path / "whole.ckpt")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_simclr.evaluation import Embeddings, Predictions, score_card, score_subgroups
-from monai_simclr.report import Material, gather, write_report
+from monai_simclr.evaluation import Embeddings, Predictions, score_subgroups, score_table
+from monai_simclr.report import ReportData, collect_runs, write_report
 from monai_simclr.runtime.metrics import write_metrics
 
 EVIL = "<script>alert('x')</script>"
@@ -64,7 +64,7 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def material() -> Material:
+def material() -> ReportData:
     rng = np.random.default_rng(0)
     n = 120
     mass = rng.integers(2, size=n).astype(float)
@@ -89,16 +89,16 @@ def material() -> Material:
     ]
     metrics = {
         "cluster": {"values": {"alignment": alignment}, "seed": 0, "n": {"images": 80, "seen_patients": 0}},
-        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_floor": floor}, "n": {}},
+        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_baseline": floor}, "n": {}},
     }
-    return Material(
+    return ReportData(
         metrics=metrics,
         embeddings=Embeddings(rng.normal(size=(n, 4)), index),
         clusters=np.arange(n) % 2,
         thumbnails=rng.integers(255, size=(n, 8, 8), dtype=np.uint8),
         history=[{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
         study=study,
-        card=score_card(test, val, n_bootstrap=50),
+        card=score_table(test, val, n_bootstrap=50),
         subgroups=score_subgroups(test, index.iloc[40:], n_bootstrap=50),
         test=test,
         val=val,
@@ -139,7 +139,7 @@ def test_the_map_is_switched_by_labelled_radio_buttons_and_links_lead_to_section
 
 
 def test_an_empty_report_says_what_is_missing(tmp_path):
-    text = write_report(tmp_path / "r.html", title="t", notice="", material=Material()).read_text()
+    text = write_report(tmp_path / "r.html", title="t", notice="", material=ReportData()).read_text()
     assert _Page(text).sections == SECTIONS
     assert "No training history was given." in text
     assert "No scores of a classifier were given." in text
@@ -148,19 +148,19 @@ def test_an_empty_report_says_what_is_missing(tmp_path):
 
 def test_clusters_of_other_images_are_refused():
     with pytest.raises(ValueError, match="3 clusters do not go with 0 embeddings"):
-        Material(clusters=np.zeros(3))
+        ReportData(clusters=np.zeros(3))
 
 
 def test_runs_are_gathered_from_a_folder_of_runs(tmp_path):
     write_metrics(tmp_path / "pretrain", {"loss": 1.0}, command="pretrain", split="train", seed=0, n={"images": 4})
     (tmp_path / "pretrain" / "history.json").write_text('[{"epoch": 1, "loss": 2.0}]')
     (tmp_path / "pretrain" / "config.json").write_text(json.dumps({"max_epochs": 3, "device": "$torch.device('cpu')"}))
-    found = gather([tmp_path])
+    found = collect_runs([tmp_path])
     assert list(found.metrics) == ["pretrain"]
     assert found.history == [{"epoch": 1, "loss": 2.0}]
     assert found.commands == ['python -m monai.bundle run --config_file "configs/pretrain.json" --max_epochs 3']
     with pytest.raises(FileNotFoundError, match=r"has no metrics.json, nor has a folder in it"):
-        gather([tmp_path / "nothing"])
+        collect_runs([tmp_path / "nothing"])
 
 
 def _browser() -> str:

@@ -24,12 +24,12 @@ def _content(number: int) -> bytes:
 def _save_for_ever(folder: Path, first: int) -> None:
     number = first
     while True:
-        save_checkpoint(folder, number, _content(number), keep=2)
+        save_checkpoint(folder, number, _content(number), n_saved=2)
         number += 1
 
 
 def test_two_hundred_kills_inside_a_save_lose_nothing(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, 0, _content(0), keep=2)
+    save_checkpoint(tmp_path, 0, _content(0), n_saved=2)
     last, inside = 0, 0
     for number in range(KILLS):
         child = os.fork()
@@ -57,7 +57,7 @@ def test_what_kills_left_is_cleaned_up_by_the_next_save(tmp_path: Path) -> None:
 
 def test_the_newest_stay_and_older_ones_go(tmp_path: Path) -> None:
     for number in (5, 10, 15, 20):
-        save_checkpoint(tmp_path, number, _content(number), keep=3)
+        save_checkpoint(tmp_path, number, _content(number), n_saved=3)
     assert sorted(int(path.name[:10]) for path in tmp_path.iterdir()) == [10, 15, 20]
 
 
@@ -90,7 +90,7 @@ def test_an_empty_or_missing_folder_is_a_new_run(tmp_path: Path) -> None:
 def test_strangers_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.pt").write_bytes(b"mine")
     for number in range(4):
-        save_checkpoint(tmp_path, number, b"x", keep=2)
+        save_checkpoint(tmp_path, number, b"x", n_saved=2)
     assert (tmp_path / "notes.pt").read_bytes() == b"mine"
 
 
@@ -110,5 +110,5 @@ def test_a_full_disk_ends_in_a_sentence_and_the_last_checkpoint_stays(tmp_path: 
 
 
 def test_one_checkpoint_is_not_enough(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="keep must be at least 2, got 1"):
-        save_checkpoint(tmp_path, 1, b"", keep=1)
+    with pytest.raises(ValueError, match="n_saved must be at least 2, got 1"):
+        save_checkpoint(tmp_path, 1, b"", n_saved=1)

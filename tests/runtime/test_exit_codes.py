@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch.utils.data import DataLoader, Dataset
 
-from monai_simclr.runtime.exit_codes import STOP_SIGNALS, Preempted, Stopped, exit_code, last_line, stoppable
+from monai_simclr.runtime.exit_codes import STOP_SIGNALS, Preempted, Stopped, exit_code, format_error, stoppable
 
 
 class _Dies(Dataset):
@@ -42,15 +42,15 @@ def _error_of(dataset: Dataset) -> BaseException:
 def test_a_killed_worker_is_a_lack_of_something_and_says_what_to_lower():
     error = _error_of(_Dies())
     assert exit_code(error) == 6
-    assert last_line(error).startswith("RuntimeError: DataLoader worker (pid")
-    assert last_line(error).endswith("killed, most often for lack of memory; lower num_workers or batch_size")
-    assert "\n" not in last_line(error)
+    assert format_error(error).startswith("RuntimeError: DataLoader worker (pid")
+    assert format_error(error).endswith("killed, most often for lack of memory; lower num_workers or batch_size")
+    assert "\n" not in format_error(error)
 
 
 def test_what_a_worker_raises_is_its_own_sentence_without_its_traceback():
     error = _error_of(_Refuses())
     assert exit_code(error) == 3
-    assert last_line(error) == "ValueError: row 2: no pixels; decode it again"
+    assert format_error(error) == "ValueError: row 2: no pixels; decode it again"
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_a_bundle_of_another_version_is_no_bug_and_says_how_to_get_a_new_one(par
             "trainer"
         )
     assert exit_code(caught.value) == 3
-    assert word in last_line(caught.value)
-    assert "make a new one with monai-simclr bundle, and move the old one's models there" in last_line(caught.value)
+    assert word in format_error(caught.value)
+    assert "make a new one with monai-simclr bundle, and move the old one's models there" in format_error(caught.value)
 
 
 def test_a_wrong_keyword_inside_our_code_stays_a_bug_of_ours():
@@ -77,7 +77,7 @@ def test_a_wrong_keyword_inside_our_code_stays_a_bug_of_ours():
     with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
         ConfigParser({"a": {"_target_": build, "loss": 3}}).get_parsed_content("a")
     assert exit_code(caught.value) == 1
-    assert last_line(caught.value).endswith("please report it with the traceback")
+    assert format_error(caught.value).endswith("please report it with the traceback")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_wrong_keyword_inside_our_code_stays_a_bug_of_ours():
 )
 def test_every_kind_of_error_has_its_code(error: BaseException, code: int, sentence: str):
     assert exit_code(error) == code
-    assert sentence in last_line(error)
+    assert sentence in format_error(error)
     wrapped = RuntimeError("Failed to evaluate ConfigExpression")
     wrapped.__cause__ = error
     assert exit_code(wrapped) == code

@@ -16,7 +16,7 @@ from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.networks import encoder, save_encoder
-from monai_simclr.report import gather, write_report
+from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.metrics import read_metrics
 from monai_simclr.study import Study, run_study, runs, summarize
@@ -81,7 +81,9 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     sentence = metrics["values"]["few_label_gain"][0]["sentence"]
     assert sentence.startswith("frozen minus random_frozen, macro mean, mean over 5, 10 % of the patients: ")
     assert sentence in capsys.readouterr().out
-    page = write_report(study.output_dir / "report.html", title="few", notice="", material=gather([study.output_dir]))
+    page = write_report(
+        study.output_dir / "report.html", title="few", notice="", material=collect_runs([study.output_dir])
+    )
     assert f"<p>{sentence}.</p>" in page.read_text()
     once = read_metrics(
         summarize(

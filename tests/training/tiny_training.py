@@ -26,11 +26,11 @@ from torch import nn
 
 from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader
 from monai_simclr.engines import ContrastiveTrainer, PrepareTwoViews
-from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, KeyedNoise, Progress, StopOnNonFinite
+from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, Progress, SeedEachStep, TerminateOnNonFinite
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import views
-from monai_simclr.runtime.exit_codes import exit_code, last_line
+from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.transforms import MultiViewd
 from monai_simclr.transforms.drawing import DrawViewsd
 
@@ -99,7 +99,7 @@ def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[Cont
     }
     identity = {"dataset": dataset.fingerprint, "batch_size": setting.batch, "seed": 3, **setting.identity}
     checkpoint = Checkpoint(setting.folder / "checkpoints", objects, identity, every_iterations=4)
-    guard = StopOnNonFinite(setting.folder / "nonfinite.json", checkpoint.save_before_step)
+    guard = TerminateOnNonFinite(setting.folder / "nonfinite.json", checkpoint.save_before_step)
     made = ContrastiveTrainer(
         torch.device("cpu"),
         EPOCHS,
@@ -112,7 +112,7 @@ def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[Cont
         train_handlers=[
             checkpoint,
             guard,
-            KeyedNoise(3),
+            SeedEachStep(3),
             LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
             monitor,
             progress,
@@ -161,7 +161,7 @@ def _run(setting: Setting, rank: int) -> None:
         (setting.folder / f"rank{rank}.sum").write_text(checksum(checkpoint))
         (setting.folder / f"rank{rank}.parameters").write_text(parameters(checkpoint))
     except BaseException as error:
-        os.write(2, f"{last_line(error)}\n".encode())
+        os.write(2, f"{format_error(error)}\n".encode())
         os._exit(exit_code(error))
     os._exit(0)
 

@@ -15,8 +15,8 @@ from monai_simclr import transforms
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "CLAHE": {},
     "Window": {"center": 0.5, "width": 0.8},
-    "StoredImage": {"size": 32},
-    "FinishedImage": {"size": 32},
+    "ToStored": {"size": 32},
+    "ToNetworkInput": {"size": 32},
     "RandCLAHE": {"prob": 0.5},
     "RandWindow": {"prob": 0.5},
     "RandRadiographView": {"size": 32},
@@ -29,8 +29,8 @@ BATCHED = tuple(name for name in ARGUMENTS if name not in SPATIAL)
 RANDOM = tuple(name for name in ARGUMENTS if name.startswith("Rand"))
 GATED = ("RandCLAHE", "RandWindow", "RandMildRotate")
 DTYPES = ("uint8", "uint16", "float32", "float64")
-TAKES = {"StoredImage": ("float32", "float64"), "FinishedImage": ("uint8",)}
-GIVES = {"StoredImage": "uint8", "FinishedImage": "float32", "RandMildRotate": "float32"}
+TAKES = {"ToStored": ("float32", "float64"), "ToNetworkInput": ("uint8",)}
+GIVES = {"ToStored": "uint8", "ToNetworkInput": "float32", "RandMildRotate": "float32"}
 
 
 def makes(name: str, dtype: str) -> str:
@@ -46,7 +46,7 @@ def takes(name: str, dtype: str) -> bool:
 
 def dtype_of(name: str) -> str:
     """A dtype that a transform takes."""
-    return "uint8" if name == "FinishedImage" else "float32"
+    return "uint8" if name == "ToNetworkInput" else "float32"
 
 
 def public() -> set[str]:

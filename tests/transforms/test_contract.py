@@ -68,7 +68,7 @@ def test_dictionary_is_array_and_keys_share_one_draw(name, kind):
 @every
 def test_two_channels_are_treated_alike_or_refused(name):
     image = pixels(family.dtype_of(name), channels=1)[0].repeat(2, 0)
-    if name in ("FinishedImage", "RandRadiographView"):
+    if name in ("ToNetworkInput", "RandRadiographView"):
         with pytest.raises(ValueError, match=r"\(B, 1, "):
             array(name)(image)
     else:
@@ -155,7 +155,7 @@ def test_the_layout_in_memory_changes_nothing(name, dtype):
 @pytest.mark.parametrize("name", BATCHED)
 def test_the_layout_of_a_batch_changes_nothing(name):
     dtype = family.dtype_of(name)
-    channels = 1 if name in ("FinishedImage", "RandRadiographView") else 2
+    channels = 1 if name in ("ToNetworkInput", "RandRadiographView") else 2
     for layout, images in family.layouts(pixels(dtype, channels=channels)).items():
         want = array(name, dtype).batch(family.copy_of(images))
         assert torch.equal(array(name, dtype).batch(images), want), layout

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from sklearn.metrics import roc_auc_score
 
 from monai_simclr.data.loading import BalancedSampler
-from monai_simclr.handlers import KeepBest, MeanAUROC
+from monai_simclr.handlers import EarlyStopping, MeanAUROC
 from monai_simclr.losses.labels import pos_weight
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.networks.stages import freeze_stages, stages
@@ -53,7 +53,7 @@ def test_a_training_step_moves_the_trained_stages_only_batch_statistics_included
 
 
 def test_more_stages_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="trained_stages is 9, but the encoder has 5 stages"):
+    with pytest.raises(ValueError, match="n_trainable_stages is 9, but the encoder has 5 stages"):
         freeze_stages(_network(), 9)
 
 
@@ -95,7 +95,7 @@ def test_balanced_sampling_shows_a_rare_finding_as_often_as_others_and_is_a_func
     assert list(sampler) == list(sampler)
 
 
-def _train(scores: list[float], patience: int) -> tuple[Engine, KeepBest, torch.nn.Linear]:
+def _train(scores: list[float], patience: int) -> tuple[Engine, EarlyStopping, torch.nn.Linear]:
     network = torch.nn.Linear(1, 1, bias=False)
     waiting = iter(scores)
 
@@ -103,7 +103,7 @@ def _train(scores: list[float], patience: int) -> tuple[Engine, KeepBest, torch.
         engine.state.metrics["val_mean_auroc"] = next(waiting)
 
     validator, trainer = Engine(validate), Engine(lambda engine, batch: None)
-    best = KeepBest(validator, network, patience)
+    best = EarlyStopping(validator, network, patience)
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _(engine):

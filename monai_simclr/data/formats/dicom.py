@@ -7,14 +7,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import open_dicom
-from monai_simclr.data.formats.dicom_geometry import orientation_of, spacing_of
+from monai_simclr.data.formats.dicom_geometry import read_orientation, read_spacing
 from monai_simclr.data.formats.dicom_gray import gray_table
 from monai_simclr.data.formats.dicom_header import check_header
 from monai_simclr.data.formats.dicom_pixels import decode_pixels
 from monai_simclr.data.formats.orientation import turned
-from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, meta_of
+from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, init_meta
 
 
 def read_dicom(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
@@ -34,10 +34,10 @@ def read_dicom(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np
     if stored.min() == stored.max():
         raise RadiographError(path, f"has the value {stored.flat[0]} in every pixel; a radiograph has contrast")
     table = gray_table(path, header, layout, stored, settings)
-    orientation = orientation_of(header.data) if settings.patient_orientation else ""
-    spacing, source = spacing_of(path, header.data)
-    meta = meta_of("DICOM")
-    meta["view_position"] = exam_of(header.data).view.position
+    orientation = read_orientation(header.data) if settings.patient_orientation else ""
+    spacing, source = read_spacing(path, header.data)
+    meta = init_meta("DICOM")
+    meta["view_position"] = read_exam(header.data).view.position
     meta["photometric_interpretation"] = layout.photometric_interpretation
     meta["inverted"], meta["voi"], meta["window"] = table.inverted, table.voi, table.window
     meta["orientation"], meta["spacing_source"] = orientation, source

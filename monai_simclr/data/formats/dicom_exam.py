@@ -121,7 +121,7 @@ class Exam(NamedTuple):
     part: str
 
 
-def exam_of(data: pydicom.Dataset) -> Exam:
+def read_exam(data: pydicom.Dataset) -> Exam:
     """Find view and body part in a header; damaged attributes count as missing.
 
     The view is that of (0018,5101) View Position, else of (0054,0220) View Code Sequence, else (0020,0020) Patient
@@ -132,7 +132,7 @@ def exam_of(data: pydicom.Dataset) -> Exam:
     Example:
         >>> data = pydicom.Dataset()
         >>> data.SeriesDescription, data.StudyDescription = "Tórax lateral", "CHEST (PA AND LAT)"
-        >>> exam_of(data)
+        >>> read_exam(data)
         Exam(view=View(position='LL', beam='lateral'), by_words=True, part='chest')
     """
     descriptions = [" ".join(texts(data, keyword)) for keyword in _DESCRIPTIONS]

@@ -15,7 +15,7 @@ from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from monai_simclr.data.formats.dicom_exam import EXAM_TAGS
 from monai_simclr.data.formats.dicom_stream import Budget, InflatedStream, MeteredStream
-from monai_simclr.data.formats.dicom_tags import name_of, text
+from monai_simclr.data.formats.dicom_tags import keyword_name, text
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError
 from monai_simclr.runtime.files import open_regular
 
@@ -145,10 +145,10 @@ def _file_meta(path: Path, stream: MeteredStream) -> tuple[UID, pydicom.Dataset]
     except Exception as error:  # as above
         raise RadiographError(path, "has a damaged File Meta Information (PS3.10 section 7.1)") from error
     if not uid:
-        raise RadiographError(path, f"has no {name_of('TransferSyntaxUID')}, so how it is encoded is unknown")
+        raise RadiographError(path, f"has no {keyword_name('TransferSyntaxUID')}, so how it is encoded is unknown")
     syntax = UID(uid)
     if syntax not in AllTransferSyntaxes:
-        raise RadiographError(path, f"{name_of('TransferSyntaxUID')} is none of the DICOM standard")
+        raise RadiographError(path, f"{keyword_name('TransferSyntaxUID')} is none of the DICOM standard")
     if syntax == DeflatedExplicitVRLittleEndian and group_length > 0:  # what is deflated can look like one more of them
         stream.seek(start + 12 + group_length)  # the group length itself, and what it counts
     return syntax, meta

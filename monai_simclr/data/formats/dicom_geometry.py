@@ -14,7 +14,7 @@ SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _UP_OR_DOWN, _SIDEWAYS = "HF", "LRAP"
 
 
-def orientation_of(data: pydicom.Dataset) -> str:
+def read_orientation(data: pydicom.Dataset) -> str:
     """Say what makes an image canonical, by its Patient Orientation (PS3.3 C.7.6.1.1.1): rows, then columns, point to.
 
     Canonical is "L\\F" for frontal images: along a row to the patient's left, down to the feet. A lateral image (to A
@@ -26,7 +26,7 @@ def orientation_of(data: pydicom.Dataset) -> str:
     Example:
         >>> data = pydicom.Dataset()
         >>> data.PatientOrientation = ["R", "H"]
-        >>> orientation_of(data)
+        >>> read_orientation(data)
         'flipped mirrored'
     """
     said = texts(data, "PatientOrientation")
@@ -41,20 +41,20 @@ def orientation_of(data: pydicom.Dataset) -> str:
     return " ".join([*steps, *(["flipped"] if down == "H" else []), *(["mirrored"] if along_row == "R" else [])])
 
 
-def spacing_of(path: Path, data: pydicom.Dataset) -> tuple[tuple[float, float], str]:
+def read_spacing(path: Path, data: pydicom.Dataset) -> tuple[tuple[float, float], str]:
     """Give the distance between rows and between columns in millimeters, as stored, and the attribute it is from.
 
     Pixel Spacing, else Imager Pixel Spacing (at the detector, PS3.3 C.8.11.4), else Nominal Scanned Pixel Spacing
     (of a film, C.8.6.1). What is not two finite numbers above 0 is as good as missing.
     """
     for keyword in SPACINGS:
-        found = steps_of(path, data, keyword)
+        found = read_steps(path, data, keyword)
         if len(found) == 2 and all(math.isfinite(value) and value > 0 for value in found):
             return (found[0], found[1]), keyword
     return UNKNOWN, ""
 
 
-def steps_of(path: Path, data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+def read_steps(path: Path, data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
     """Give the numbers of a spacing, none where they are not numbers. "0,143" is 0.143: some writers follow their
     country and not PS3.5 section 6.2, and no spacing is in the thousands.
     """

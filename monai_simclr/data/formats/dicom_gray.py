@@ -15,7 +15,7 @@ import pydicom
 from monai_simclr.data.formats.dicom_file import DicomHeader
 from monai_simclr.data.formats.dicom_header import PixelLayout, is_for_processing
 from monai_simclr.data.formats.dicom_luts import lookup_table
-from monai_simclr.data.formats.dicom_tags import code, items, name_of, number, numbers, whole
+from monai_simclr.data.formats.dicom_tags import code, items, keyword_name, number, numbers, whole
 from monai_simclr.data.formats.dicom_voi import Shown, ValueRange, show_values
 from monai_simclr.data.formats.scaling import histogram, look_up, patterns, percentile_range, spread
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError, ReaderSettings
@@ -92,7 +92,7 @@ def _counts_outside(path: Path, stored: np.ndarray, padding: np.ndarray) -> np.n
     counts = histogram(stored)
     counts[padding] = 0
     if not counts.any():
-        raise RadiographError(path, f"{name_of('PixelPaddingValue')} is everywhere; there is no picture")
+        raise RadiographError(path, f"{keyword_name('PixelPaddingValue')} is everywhere; there is no picture")
     return counts
 
 
@@ -107,10 +107,10 @@ def _modality(
         return table(inputs), ValueRange(0.0, table.top)
     slope, intercept = number(path, data, "RescaleSlope", 1.0), number(path, data, "RescaleIntercept", 0.0)
     if slope == 0:
-        raise RadiographError(path, f"{name_of('RescaleSlope')} is 0, which makes every pixel the same")
+        raise RadiographError(path, f"{keyword_name('RescaleSlope')} is 0, which makes every pixel the same")
     ends = [value * slope + intercept for value in layout.stored_range]
     if not np.isfinite([*ends, ends[1] - ends[0]]).all() or ends[0] == ends[1]:
-        raise RadiographError(path, f"{name_of('RescaleSlope')} and Intercept lead to values that are no numbers")
+        raise RadiographError(path, f"{keyword_name('RescaleSlope')} and Intercept lead to values that are no numbers")
     return inputs * slope + intercept, ValueRange(min(ends), max(ends))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 
 from monai_simclr.data.formats.dicom_file import DicomHeader
-from monai_simclr.data.formats.dicom_tags import code, name_of, numbers, texts, whole
+from monai_simclr.data.formats.dicom_tags import code, keyword_name, numbers, texts, whole
 from monai_simclr.data.radiograph import RadiographError, ReaderSettings, check_pixels, check_shape
 
 _MODALITIES = ("CR", "DX", "RG", "PX")
@@ -55,7 +55,9 @@ def check_header(path: Path, header: DicomHeader, settings: ReaderSettings) -> P
     _check_one_gray_frame(path, data)
     rows, columns = whole(path, data, "Rows"), whole(path, data, "Columns")
     if rows < 1 or columns < 1:
-        raise RadiographError(path, f"has no pixels: {name_of('Rows')} is {rows} and {name_of('Columns')} is {columns}")
+        raise RadiographError(
+            path, f"has no pixels: {keyword_name('Rows')} is {rows} and {keyword_name('Columns')} is {columns}"
+        )
     check_pixels(path, rows, columns, settings)
     layout = _layout(path, data, rows, columns)
     check_shape(path, rows, columns, settings)
@@ -84,13 +86,13 @@ def _check_kind(path: Path, data: pydicom.Dataset, settings: ReaderSettings) -> 
     if not is_radiograph(data):
         raise RadiographError(
             path,
-            f"{name_of('Modality')} is {code(data, 'Modality')!r}; a radiograph (CR, DX, RG, PX, "
+            f"{keyword_name('Modality')} is {code(data, 'Modality')!r}; a radiograph (CR, DX, RG, PX, "
             "or a Secondary Capture of no other modality) is needed",
         )
     if is_for_processing(data) and not settings.render_for_processing:
         raise RadiographError(
             path,
-            f"{name_of('PresentationIntentType')} is FOR PROCESSING: raw detector values, not shown to people; "
+            f"{keyword_name('PresentationIntentType')} is FOR PROCESSING: raw detector values, not shown to people; "
             "look for the FOR PRESENTATION image, or set render_for_processing",
         )
 
@@ -98,39 +100,40 @@ def _check_kind(path: Path, data: pydicom.Dataset, settings: ReaderSettings) -> 
 def _check_one_gray_frame(path: Path, data: pydicom.Dataset) -> None:
     frames, samples = whole(path, data, "NumberOfFrames", 1), whole(path, data, "SamplesPerPixel", 1)
     if frames not in (0, 1):  # some writers count the further ones
-        raise RadiographError(path, f"{name_of('NumberOfFrames')} is {frames}; a radiograph has one")
+        raise RadiographError(path, f"{keyword_name('NumberOfFrames')} is {frames}; a radiograph has one")
     if samples != 1:
         raise RadiographError(
-            path, f"{name_of('SamplesPerPixel')} is {samples}: a colour picture; a radiograph is gray"
+            path, f"{keyword_name('SamplesPerPixel')} is {samples}: a colour picture; a radiograph is gray"
         )
     photometric = code(data, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2") and numbers(path, data, "Rows"):
         raise RadiographError(
-            path, f"{name_of('PhotometricInterpretation')} is {photometric!r}; MONOCHROME1 or MONOCHROME2 is needed"
+            path,
+            f"{keyword_name('PhotometricInterpretation')} is {photometric!r}; MONOCHROME1 or MONOCHROME2 is needed",
         )
 
 
 def _layout(path: Path, data: pydicom.Dataset, rows: int, columns: int) -> PixelLayout:
     for keyword in ("BitsAllocated", "BitsStored", "PixelRepresentation"):
         if not numbers(path, data, keyword):
-            raise RadiographError(path, f"{name_of(keyword)} is missing, so the pixels have no meaning")
+            raise RadiographError(path, f"{keyword_name(keyword)} is missing, so the pixels have no meaning")
     allocated, stored = whole(path, data, "BitsAllocated"), whole(path, data, "BitsStored")
     if allocated not in (8, 16) or not 8 <= stored <= allocated:
         raise RadiographError(
             path,
-            f"{name_of('BitsAllocated')} is {allocated} and {name_of('BitsStored')} is {stored}; "
+            f"{keyword_name('BitsAllocated')} is {allocated} and {keyword_name('BitsStored')} is {stored}; "
             "8 to 16 bits in 8 or 16 are read",
         )
     high = whole(path, data, "HighBit", stored - 1)
     if high != stored - 1:
         raise RadiographError(
             path,
-            f"{name_of('HighBit')} is {high}, not one less than {name_of('BitsStored')}={stored} "
+            f"{keyword_name('HighBit')} is {high}, not one less than {keyword_name('BitsStored')}={stored} "
             "(PS3.5 section 8.1.1), so it is unknown which bits are the pixel",
         )
     signed = whole(path, data, "PixelRepresentation")
     if signed not in (0, 1):
-        raise RadiographError(path, f"{name_of('PixelRepresentation')} is {signed}; 0 or 1 is needed")
+        raise RadiographError(path, f"{keyword_name('PixelRepresentation')} is {signed}; 0 or 1 is needed")
     return PixelLayout(rows, columns, allocated, stored, bool(signed), code(data, "PhotometricInterpretation"))
 
 

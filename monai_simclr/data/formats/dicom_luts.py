@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from monai_simclr.data.formats.dicom_tags import name_of, numbers
+from monai_simclr.data.formats.dicom_tags import keyword_name, numbers
 from monai_simclr.data.radiograph import RadiographError
 
 
@@ -49,11 +49,11 @@ def lookup_table(path: Path, item: pydicom.Dataset, signed_input: bool, little_e
     """
     descriptor = numbers(path, item, "LUTDescriptor")
     if len(descriptor) != 3 or not np.isfinite(descriptor).all():
-        raise RadiographError(path, f"{name_of('LUTDescriptor')} is not three numbers")
+        raise RadiographError(path, f"{keyword_name('LUTDescriptor')} is not three numbers")
     length, first, bits = (int(value) for value in descriptor)
     length %= 65536  # 65535 may be written as -1, and 0 means 65536
     if not 8 <= bits <= 16:
-        raise RadiographError(path, f"{name_of('LUTDescriptor')} speaks of {bits} bits; 8 to 16 are possible")
+        raise RadiographError(path, f"{keyword_name('LUTDescriptor')} speaks of {bits} bits; 8 to 16 are possible")
     entries = _entries(path, item, length or 65536, bits, little_endian)
     # some writers say 8 bits and store 12: then what is stored counts
     top = max(2.0**bits - 1, 2.0 ** int(entries.max()).bit_length() - 1)
@@ -68,13 +68,13 @@ def _entries(path: Path, item: pydicom.Dataset, length: int, bits: int, little_e
         content = value if isinstance(value, bytes) else (np.asarray(value, np.int64) % 65536).astype("<u2").tobytes()
         order = "<" if little_endian or not isinstance(value, bytes) else ">"
     except Exception as error:  # a raw value is converted when it is first looked at, and damaged ones in many ways
-        raise RadiographError(path, f"{name_of('LUTData')} is damaged") from error
+        raise RadiographError(path, f"{keyword_name('LUTData')} is damaged") from error
     if len(content) >= 2 * length:
         return np.frombuffer(content, f"{order}u2", length).astype(np.float64)
     if bits == 8 and len(content) >= length:  # two entries in a word
         return np.frombuffer(content, np.uint8, length).astype(np.float64)
     raise RadiographError(
-        path, f"{name_of('LUTData')} has {len(content)} bytes, too few for the {length} entries of its descriptor"
+        path, f"{keyword_name('LUTData')} has {len(content)} bytes, too few for the {length} entries of its descriptor"
     )
 
 

@@ -16,7 +16,7 @@ from monai_simclr.data.formats.codestream import Frame, jpeg2000_frame, jpeg_fra
 from monai_simclr.data.formats.dicom_file import DicomHeader
 from monai_simclr.data.formats.dicom_header import PixelLayout
 from monai_simclr.data.formats.dicom_stream import InflatedStream
-from monai_simclr.data.formats.dicom_tags import code, name_of
+from monai_simclr.data.formats.dicom_tags import code, keyword_name
 from monai_simclr.data.formats.rle import decode_rle
 from monai_simclr.data.radiograph import RadiographError
 
@@ -106,7 +106,7 @@ def _read_element(path: Path, header: DicomHeader, n_bytes: int) -> tuple[bytes,
     start = stream.read(6)
     stream.seek(-len(start), 1)
     if len(start) < 6:
-        raise RadiographError(path, f"has no pixels ({name_of('Modality')} is {code(header.data, 'Modality')!r})")
+        raise RadiographError(path, f"has no pixels ({keyword_name('Modality')} is {code(header.data, 'Modality')!r})")
     # an implicit length is even, so its first byte is never the "O" of OB and OW
     implicit = start[4:5] != b"O" and header.syntax.is_implicit_VR
     try:
@@ -118,7 +118,9 @@ def _read_element(path: Path, header: DicomHeader, n_bytes: int) -> tuple[bytes,
     if isinstance(stream, InflatedStream):
         stream.finish()
     if element.tag != 0x7FE00010:
-        raise RadiographError(path, f"has pixels of fractions ({name_of('FloatPixelData')}); whole numbers are read")
+        raise RadiographError(
+            path, f"has pixels of fractions ({keyword_name('FloatPixelData')}); whole numbers are read"
+        )
     return bytes(element.value or b""), str(element.VR or "OW")
 
 
@@ -162,7 +164,8 @@ def _plugin(path: Path, syntax: UID) -> str:
     """The first of our decoders that is installed."""
     if syntax not in _PLUGINS:
         raise RadiographError(
-            path, f"{name_of('TransferSyntaxUID')} is {syntax.name} ({syntax}), which is not read; decompress it first"
+            path,
+            f"{keyword_name('TransferSyntaxUID')} is {syntax.name} ({syntax}), which is not read; decompress it first",
         )
     available = get_decoder(syntax).available_plugins
     for name in _PLUGINS[syntax]:
@@ -170,7 +173,7 @@ def _plugin(path: Path, syntax: UID) -> str:
             return name
     raise RadiographError(
         path,
-        f"{name_of('TransferSyntaxUID')} is {syntax.name} ({syntax}), whose decoder is not installed; "
+        f"{keyword_name('TransferSyntaxUID')} is {syntax.name} ({syntax}), whose decoder is not installed; "
         'pip install "monai-simclr[dicom]"',
     )
 
@@ -190,12 +193,12 @@ def _check_frame(path: Path, syntax: UID, layout: PixelLayout, found: Frame) -> 
     if syntax in _LOSSY and found.precision != 8:
         raise RadiographError(
             path,
-            f"{name_of('TransferSyntaxUID')} is {syntax.name} ({syntax}) with {found.precision} bits, which no free "
-            "decoder reads; decompress it first, for instance with dcmtk's dcmdjpeg",
+            f"{keyword_name('TransferSyntaxUID')} is {syntax.name} ({syntax}) with {found.precision} bits, which no "
+            "free decoder reads; decompress it first, for instance with dcmtk's dcmdjpeg",
         )
     if not 2 <= found.precision <= layout.bits_allocated:
         raise RadiographError(
             path,
-            f"has damaged pixels: the codestream has {found.precision} bits, {name_of('BitsAllocated')} is "
+            f"has damaged pixels: the codestream has {found.precision} bits, {keyword_name('BitsAllocated')} is "
             f"{layout.bits_allocated}",
         )

@@ -17,11 +17,11 @@ from monai_simclr.data.radiograph import RadiographError
 _CODE = re.compile(r"[A-Z0-9_. -]{0,16}")  # PS3.5 6.2: Code String, and UIDs of our own messages
 
 
-def name_of(keyword: str) -> str:
+def keyword_name(keyword: str) -> str:
     """Give the tag and name of an attribute.
 
     Example:
-        >>> name_of("BitsStored")
+        >>> keyword_name("BitsStored")
         '(0028,0101) Bits Stored'
     """
     tag = tag_for_keyword(keyword) or 0
@@ -39,7 +39,7 @@ def numbers(path: Path, data: pydicom.Dataset, keyword: str) -> tuple[float, ...
         found = [] if value is None or value == "" else value if _many(value) else [value]
         return tuple(math.nan if one is None or one == "" else float(one) for one in found)
     except Exception as error:  # pydicom converts a raw value when it is first looked at, and damaged ones in many ways
-        raise RadiographError(path, f"{name_of(keyword)} is no number") from error
+        raise RadiographError(path, f"{keyword_name(keyword)} is no number") from error
 
 
 def number(path: Path, data: pydicom.Dataset, keyword: str, default: float) -> float:
@@ -51,7 +51,7 @@ def number(path: Path, data: pydicom.Dataset, keyword: str, default: float) -> f
     found = numbers(path, data, keyword)
     value = found[0] if found else default
     if not math.isfinite(value):
-        raise RadiographError(path, f"{name_of(keyword)} is no finite number")
+        raise RadiographError(path, f"{keyword_name(keyword)} is no finite number")
     return value
 
 
@@ -63,7 +63,7 @@ def whole(path: Path, data: pydicom.Dataset, keyword: str, default: int = 0) -> 
     """
     value = number(path, data, keyword, default)
     if value != int(value):
-        raise RadiographError(path, f"{name_of(keyword)} is {value:g}; a whole number is needed")
+        raise RadiographError(path, f"{keyword_name(keyword)} is {value:g}; a whole number is needed")
     return int(value)
 
 
@@ -116,9 +116,9 @@ def items(path: Path, data: pydicom.Dataset, keyword: str) -> list[pydicom.Datas
         value = data.get(keyword)
         found = list(value) if value is not None else []
     except Exception as error:  # as in `numbers`
-        raise RadiographError(path, f"{name_of(keyword)} is damaged") from error
+        raise RadiographError(path, f"{keyword_name(keyword)} is damaged") from error
     if not all(isinstance(item, pydicom.Dataset) for item in found):
-        raise RadiographError(path, f"{name_of(keyword)} is no sequence of items")
+        raise RadiographError(path, f"{keyword_name(keyword)} is no sequence of items")
     return found
 
 

@@ -11,7 +11,7 @@ import pydicom
 
 from monai_simclr.data.formats.dicom_file import DicomHeader
 from monai_simclr.data.formats.dicom_luts import lookup_table, window_values
-from monai_simclr.data.formats.dicom_tags import items, name_of, numbers, texts
+from monai_simclr.data.formats.dicom_tags import items, keyword_name, numbers, texts
 from monai_simclr.data.formats.scaling import percentile_range, spread
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError, ReaderSettings
 
@@ -104,13 +104,13 @@ def _explained(path: Path, data: pydicom.Dataset, explanation: str) -> _Choice:
     raise RadiographError(
         path,
         f"has {len(windows)} windows and {len(tables)} VOI LUTs, none explained as {explanation!r} in "
-        f"{name_of('WindowCenterWidthExplanation')} or {name_of('LUTExplanation')}",
+        f"{keyword_name('WindowCenterWidthExplanation')} or {keyword_name('LUTExplanation')}",
     )
 
 
 def _checked(path: Path, data: pydicom.Dataset, window: tuple[float, float]) -> _Choice:
     if not _is_usable(path, data, window):
-        raise RadiographError(path, f"{name_of('WindowWidth')} is {window[1]:g}, which shows nothing")
+        raise RadiographError(path, f"{keyword_name('WindowWidth')} is {window[1]:g}, which shows nothing")
     return _Choice(window=window)
 
 
@@ -133,5 +133,5 @@ def _function(path: Path, data: pydicom.Dataset) -> str:
     said = texts(data, "VOILUTFunction")
     function = said[0] if said and said[0] else "LINEAR"
     if function not in _FUNCTIONS:
-        raise RadiographError(path, f"{name_of('VOILUTFunction')} is none of {', '.join(_FUNCTIONS)}")
+        raise RadiographError(path, f"{keyword_name('VOILUTFunction')} is none of {', '.join(_FUNCTIONS)}")
     return function

@@ -18,7 +18,7 @@ from monai_simclr.data.radiograph import (
     ReaderSettings,
     check_pixels,
     check_shape,
-    meta_of,
+    init_meta,
 )
 
 _GZIP = b"\x1f\x8b"
@@ -65,7 +65,7 @@ def read_nifti(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np
         raise RadiographError(path, "is damaged: its NIfTI pixels cannot be read") from error
     if not np.isfinite(values).all():
         raise RadiographError(path, "has pixels that are not finite")
-    meta = meta_of("NIfTI")
+    meta = init_meta("NIfTI")
     meta["orientation"] = _orientation(*(directions[axis] for axis in axes))
     spacing = tuple(float(zooms[axis]) * _UNITS.get(unit, 1.0) for axis in axes)
     if all(math.isfinite(value) and value > 0 for value in spacing):
@@ -144,7 +144,7 @@ def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, se
 
 
 def _orientation(first: str | None, second: str | None) -> str:
-    """What turns an array whose axes point to these directions upright; see `orientation_of` in `dicom_geometry`."""
+    """What turns an array whose axes point to these directions upright; see `read_orientation` in `dicom_geometry`."""
     columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
     along_row, down = (first, second) if columns_are_first else (second, first)
     steps = ["transposed"] if columns_are_first else []

@@ -19,7 +19,7 @@ from monai_simclr.data.radiograph import (
     ReaderSettings,
     check_pixels,
     check_shape,
-    meta_of,
+    init_meta,
 )
 
 _FORMATS = ("PNG", "JPEG", "TIFF")  # Pillow knows forty more, and every one of them is a parser to attack
@@ -52,7 +52,7 @@ def read_picture(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[
         orientation = _load(path, picture)
         deep = content if ";16" in depth and mode in _COLOUR else b""
         stored, top = _stored(path, picture, mode, deep)
-    meta = meta_of(str(picture.format))
+    meta = init_meta(str(picture.format))
     meta["orientation"], meta["inverted"] = orientation, _tag(picture, _PHOTOMETRIC, 1) == 0
     if stored.min() == stored.max():
         raise RadiographError(path, f"has the value {stored.flat[0]} in every pixel; a radiograph has contrast")

@@ -113,11 +113,11 @@ def _generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def images_of(patient: int, seed: int = 0) -> int:
+def n_films_of_patient(patient: int, seed: int = 0) -> int:
     """How many images, 1 to 4, a patient has in a written archive.
 
     Example:
-        >>> sorted({images_of(patient) for patient in range(100)})
+        >>> sorted({n_films_of_patient(patient) for patient in range(100)})
         [1, 2, 3, 4]
     """
     return int(_generator(seed, 4, patient).integers(1, 5))

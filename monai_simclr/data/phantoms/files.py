@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from monai_simclr.data.findings import NO_FINDING
-from monai_simclr.data.phantoms.draw import FINDINGS, Phantom, draw_phantom, images_of
+from monai_simclr.data.phantoms.draw import FINDINGS, Phantom, draw_phantom, n_films_of_patient
 from monai_simclr.runtime.files import write_atomically, write_text, writing
 
 _NIH_HEADER = (
@@ -70,7 +70,7 @@ def write_nih_phantoms(
     folder = _fresh(folder, "images", *(["lung_masks"] if lung_masks else []))
     rows: list[str] = []
     classes: dict[int, str] = {}
-    total = sum(images_of(patient, seed) for patient in range(1, n_patients + 1))
+    total = sum(n_films_of_patient(patient, seed) for patient in range(1, n_patients + 1))
     for phantom in _phantoms(n_patients, size, seed):
         name = f"{phantom.patient:08d}_{phantom.follow_up:03d}.png"
         _write_png(folder / "images" / name, _quantized(phantom))
@@ -152,7 +152,7 @@ def phantom_to_dicom(phantom: Phantom, photometric: str = "MONOCHROME2", seed: i
 
 def _phantoms(n_patients: int, size: int, seed: int) -> Iterator[Phantom]:
     for patient in range(1, n_patients + 1):
-        for follow_up in range(images_of(patient, seed)):
+        for follow_up in range(n_films_of_patient(patient, seed)):
             yield draw_phantom(patient, follow_up, size, seed)
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from monai_simclr.data.columns import place as row_of
 from monai_simclr.data.findings import CHEXPERT14, canonical_finding
-from monai_simclr.data.index import settle_index
-from monai_simclr.data.sources.identity import hold_out
+from monai_simclr.data.index import coerce_index
+from monai_simclr.data.sources.identity import split_test_patients
 from monai_simclr.data.sources.tables import find_table, read_text_table
 from monai_simclr.data.sources.uncertain import plain_labels
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
-from monai_simclr.runtime.tables import header_of
+from monai_simclr.runtime.tables import read_csv_header
 
 logger = logging.getLogger("monai_simclr.data")
 
@@ -29,7 +29,7 @@ def recognise_chexpert(folder: Path) -> str:
     if train is None:
         return ""
     wanted = {"Path", "Frontal/Lateral", *_LABELS}
-    return "its train.csv has CheXpert's columns" if wanted <= set(header_of(train)) else ""
+    return "its train.csv has CheXpert's columns" if wanted <= set(read_csv_header(train)) else ""
 
 
 def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "zeros") -> pd.DataFrame:
@@ -71,7 +71,7 @@ def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "z
     labels = table[[name for name in table.columns if canonical_finding(name) in CHEXPERT14]]
     labels = plain_labels(labels.rename(columns=canonical_finding), split == "train", uncertain, blank)
     logger.info(f"CheXpert: uncertain labels are read as {uncertain!r}, blanks (not mentioned) as {blank!r}")
-    return settle_index(pd.concat([index, labels], axis=1))
+    return coerce_index(pd.concat([index, labels], axis=1))
 
 
 def _part(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -101,5 +101,5 @@ def _splits(place: pd.DataFrame, has_test: bool) -> np.ndarray:
     if has_test:
         return np.where(part == "valid", "val", part)
     logger.info("CheXpert: no test table, so valid.csv is the test split, and one train patient in eight is val")
-    held_out = np.array(hold_out(place[1]))
+    held_out = np.array(split_test_patients(place[1]))
     return np.where(part == "valid", "test", np.where(held_out, "val", "train"))

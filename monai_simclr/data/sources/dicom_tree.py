@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import pydicom
 
-from monai_simclr.data.formats.dicom_exam import exam_of
+from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.dicom_header import is_radiograph
 from monai_simclr.data.formats.dicom_tags import code, text
 from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.index import settle_index
+from monai_simclr.data.index import coerce_index
 from monai_simclr.data.listing import list_files, say_left_out, second_copies
 from monai_simclr.data.radiograph import RadiographError, unopened
 from monai_simclr.data.sources.identity import patients_by_name
@@ -78,7 +78,7 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
     index = pd.DataFrame(rows)
     index["patient_id"] = _patients(index, Path(folder), patient_pattern)
     index["sex"], index["age"] = sexes(index["sex"]), ages(index["age"])
-    index = settle_index(index)
+    index = coerce_index(index)
     index.attrs["left_out"] = listing.counts()
     return index
 
@@ -116,7 +116,7 @@ def _facts(path: Path, header: pydicom.Dataset) -> dict[str, Any] | str:
         "image": str(path.absolute()),
         "patient_id": f"{issuer}:{patient}" if issuer and patient else patient,
         "study_id": text(header, "StudyInstanceUID"),
-        "view_position": exam_of(header).view.position,
+        "view_position": read_exam(header).view.position,
         "sex": text(header, "PatientSex"),
         "age": text(header, "PatientAge"),
         "split": "",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.findings import NO_FINDING, canonical_finding
-from monai_simclr.data.index import settle_index
+from monai_simclr.data.index import coerce_index
 from monai_simclr.data.listing import Listing, list_files, say_left_out, second_copies
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.wording import SPLIT_WORDS
@@ -131,7 +131,7 @@ def _paths_to_index(folder: Path, pattern: str) -> tuple[pd.DataFrame, Listing]:
 
 
 def _settled(index: pd.DataFrame, found: Listing) -> pd.DataFrame:
-    index = settle_index(index)
+    index = coerce_index(index)
     index.attrs["left_out"] = found.counts()
     return index
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from monai_simclr.runtime.names import bytes_of, shown
+from monai_simclr.runtime.names import encode_name, shown
 
 logger = logging.getLogger("monai_simclr.data")
 
@@ -53,11 +53,11 @@ def _first_group(search: re.Pattern[str], name: str) -> str:
     return match[1]
 
 
-def hold_out(patients: Iterable[str]) -> list[bool]:
+def split_test_patients(patients: Iterable[str]) -> list[bool]:
     """Which patients of a training list are for validation: one in eight, by a hash of the id, the same for ever."""
     return [_is_held_out(patient) for patient in patients]
 
 
 @cache
 def _is_held_out(patient: str) -> bool:
-    return int(hashlib.sha256(bytes_of(patient)).hexdigest()[:8], 16) / 2**32 < _VAL_SHARE
+    return int(hashlib.sha256(encode_name(patient)).hexdigest()[:8], 16) / 2**32 < _VAL_SHARE

@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from monai_simclr.data.findings import NIH14
-from monai_simclr.data.index import settle_index
+from monai_simclr.data.index import coerce_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.runtime.files import writing
 
@@ -81,7 +81,7 @@ def read_medmnist(path: str | Path, patient_pattern: str = "", folder: str | Pat
         }
     )
     index[list(_FINDINGS[kind])] = values
-    return settle_index(index)
+    return coerce_index(index)
 
 
 def _file(path: Path) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.findings import CHEXPERT14, canonical_finding
-from monai_simclr.data.index import settle_index
+from monai_simclr.data.index import coerce_index
 from monai_simclr.data.sources.tables import find_table, read_text_table
 from monai_simclr.data.sources.uncertain import check_choice, plain_labels
 from monai_simclr.data.sources.wording import view_positions
@@ -77,7 +77,7 @@ def read_mimic(
     labels.loc[(images["labelled"] != "yes").to_numpy()] = np.nan
     logger.info(f"MIMIC-CXR-JPG: labels of {labeler}, uncertain read as {uncertain!r}, blanks as {blank!r}")
     logger.warning("MIMIC-CXR-JPG files are histogram-equalised: do not mix them with images rendered from DICOM")
-    return settle_index(pd.concat([index, labels], axis=1))
+    return coerce_index(pd.concat([index, labels], axis=1))
 
 
 def _table(folder: str | Path, kind: str, needed: list[str], key: list[str]) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.findings import NIH14, canonical_finding, parse_findings
-from monai_simclr.data.index import settle_index
-from monai_simclr.data.sources.identity import hold_out
+from monai_simclr.data.index import coerce_index
+from monai_simclr.data.sources.identity import split_test_patients
 from monai_simclr.data.sources.tables import base_name, find_table, locate, read_text_table
 from monai_simclr.data.sources.wording import ages, sexes, view_positions
 from monai_simclr.runtime.names import shown
@@ -60,7 +60,7 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
         }
     )
     index[list(NIH14)] = _labels(path, table["Finding Labels"])
-    return settle_index(index)
+    return coerce_index(index)
 
 
 def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def _splits(folder: Path, table: pd.DataFrame) -> np.ndarray:
     lists = {name: _list(folder, name) for name in ("train_val", "test")}
     if not any(lists.values()):
         return np.full(len(table), "")
-    held_out, names = hold_out(table["Patient ID"]), table["Image Index"].map(base_name)
+    held_out, names = split_test_patients(table["Patient ID"]), table["Image Index"].map(base_name)
     in_test, in_train = names.isin(lists["test"]), names.isin(lists["train_val"])
     if not (in_test | in_train).any():
         raise ValueError(

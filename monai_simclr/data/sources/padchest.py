@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import settle_index
+from monai_simclr.data.index import coerce_index
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.data.sources.uncertain import check_choice
 from monai_simclr.data.sources.wording import sexes, view_positions
@@ -109,7 +109,7 @@ def read_padchest(folder: str | Path, findings: Sequence[str] = (), labeler: str
     if labeler == "physician":
         index.loc[_column(table, "MethodLabel").str.lower() != "physician", names] = np.nan
     _say(table)
-    index = settle_index(index)
+    index = coerce_index(index)
     index.attrs["left_out"] = {"rib views (COSTAL)": int(ribs.sum())} if ribs.any() else {}
     return index
 

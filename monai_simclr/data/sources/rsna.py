@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import settle_index
+from monai_simclr.data.index import coerce_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.runtime.tables import read_text
@@ -62,7 +62,7 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     mapping = Path(folder) / _MAPPING
     found = mapping.is_file() and not patient_pattern
     patients = _nih_patients(mapping, names) if found else patients_by_name(names, patient_pattern, "RSNA pneumonia")
-    return settle_index(
+    return coerce_index(
         pd.DataFrame(
             {
                 "image": locate([Path(folder) / "stage_2_train_images"], pd.Series(names), (".dcm", ".png", ".jpg")),

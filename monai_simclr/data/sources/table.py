@@ -10,7 +10,7 @@ import pandas as pd
 
 from monai_simclr.data.columns import place
 from monai_simclr.data.findings import NO_FINDING, canonical_finding
-from monai_simclr.data.index import COLUMNS, OPTIONAL, settle_index
+from monai_simclr.data.index import COLUMNS, OPTIONAL, coerce_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import read_text_table
 
@@ -60,9 +60,9 @@ def read_table(
         if name in columns:
             index[name] = table[columns[name]]
     if "labels" in columns:
-        return settle_index(pd.concat([index, _joined(table[columns["labels"]], findings)], axis=1), path.name)
+        return coerce_index(pd.concat([index, _joined(table[columns["labels"]], findings)], axis=1), path.name)
     labels = [_labels(path, table[name]).rename(canonical_finding(name)) for name in by_columns]
-    return settle_index(pd.concat([index, *labels], axis=1), path.name)
+    return coerce_index(pd.concat([index, *labels], axis=1), path.name)
 
 
 def _labels(path: Path, column: pd.Series) -> pd.Series:

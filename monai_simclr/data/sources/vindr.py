@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.findings import NO_FINDING, canonical_finding
-from monai_simclr.data.index import settle_index
-from monai_simclr.data.sources.identity import hold_out, patients_by_name
+from monai_simclr.data.index import coerce_index
+from monai_simclr.data.sources.identity import patients_by_name, split_test_patients
 from monai_simclr.data.sources.tables import find_table, locate, read_text_table
 from monai_simclr.data.sources.uncertain import UNCERTAIN, check_choice
-from monai_simclr.runtime.tables import header_of
+from monai_simclr.runtime.tables import read_csv_header
 
 logger = logging.getLogger("monai_simclr.data")
 
@@ -27,7 +27,7 @@ def recognise_vindr(folder: Path) -> str:
     if table is not None:
         return f"it has {table.name}, so it is a VinDr-CXR folder of PhysioNet"
     train = find_table(folder, "train.csv")
-    if train is not None and set(_KAGGLE) <= set(header_of(train)):
+    if train is not None and set(_KAGGLE) <= set(read_csv_header(train)):
         return "its train.csv has readers and classes, so it is a VinDr-CXR folder of Kaggle"
     return ""
 
@@ -64,7 +64,9 @@ def read_vindr(
     parts = []
     for part, (seen, readers) in votes.items():
         patients = patients_by_name(list(seen.index), patient_pattern, f"VinDr-CXR ({part})")
-        split = np.where(hold_out(patients), "val", "train") if part == "train" else np.full(len(seen), "test")
+        split = (
+            np.where(split_test_patients(patients), "val", "train") if part == "train" else np.full(len(seen), "test")
+        )
         needed = min_votes if part == "train" else 1  # test rows are a consensus already
         labels = _labels(seen, readers, needed, uncertain, split == "train")
         rows = pd.DataFrame(
@@ -80,7 +82,7 @@ def read_vindr(
         )
         parts.append(pd.concat([rows, labels.reset_index(drop=True)], axis=1))
     logger.info(f"VinDr-CXR: a finding needs {min_votes} readers, one that fewer saw is read as {uncertain!r}")
-    return settle_index(pd.concat(parts, ignore_index=True))
+    return coerce_index(pd.concat(parts, ignore_index=True))
 
 
 _Votes = tuple[pd.DataFrame, pd.Series]

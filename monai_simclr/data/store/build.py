@@ -16,7 +16,7 @@ import pandas as pd
 
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
-from monai_simclr.data.store.earlier import Earlier
+from monai_simclr.data.store.earlier import PreviousStore
 from monai_simclr.data.store.join import await_change, await_shards, join, ledger_of, publish
 from monai_simclr.data.store.journal import Ledger
 from monai_simclr.data.store.opened import FORMAT, TABLES, Store, open_store, read_provenance
@@ -226,7 +226,7 @@ def _tidy(job: _Job) -> None:
 
 def _fits(job: _Job) -> bool:
     """Whether a whole store is there that this job would make again, byte for byte; reads no pixels."""
-    earlier = Earlier.at(job.folder)
+    earlier = PreviousStore.at(job.folder)
     if earlier is None or _other_settings(job, earlier.provenance) or not earlier.same_images(job.paths):
         return False
     if earlier.provenance["index"] != job.table or earlier.touched(job.paths):
@@ -283,12 +283,12 @@ def _await_rank_0(job: _Job) -> None:
         )
 
 
-def _earlier(job: _Job) -> Earlier | None:
+def _earlier(job: _Job) -> PreviousStore | None:
     """The whole store that is there, when its images may be kept; says what has changed since it was built."""
     made = read_provenance(job.folder)
     if made is None:
         return None
-    earlier = None if _other_settings(job, made) else Earlier.at(job.folder)
+    earlier = None if _other_settings(job, made) else PreviousStore.at(job.folder)
     changed = earlier.changed(job.paths) if earlier else []
     said = earlier.describe(job.paths, changed) if earlier else ""
     other = _other_settings(job, made) or _mixed(job, made)
@@ -306,7 +306,7 @@ def _refuse(job: _Job, what: str) -> None:
     logger.info(f"{what}; it is built again")
 
 
-def _fill(job: _Job, earlier: Earlier | None) -> Ledger:
+def _fill(job: _Job, earlier: PreviousStore | None) -> Ledger:
     """Decode what this rank's shard lacks."""
     shard, size, rows = job.shard, job.settings.size, job.shard.rows(len(job.index))
     _begin(job)
@@ -317,14 +317,14 @@ def _fill(job: _Job, earlier: Earlier | None) -> Ledger:
     if ledger.count:
         logger.info(f"going on in {job.folder}: {ledger.count:,} of {len(rows):,} images are decoded already")
 
-    def heed(now: Ledger) -> None:
+    def on_progress(now: Ledger) -> None:
         job.options.progress(now.count, len(rows), len(now.reasons))
         if len(now.reasons) > job.most * len(job.index):
             _check_rejected(job, now)
 
     if earlier is not None:
         left = [row for row in rows if not ledger.done[row - rows.start]]
-        shard.fill(ledger, earlier.hand_over(shard, job.paths, left, size), heed)
+        shard.fill(ledger, earlier.copy_unchanged(shard, job.paths, left, size), on_progress)
     tasks = [(row, job.paths[row]) for row in rows if not ledger.done[row - rows.start]]
     start = {
         "target": str(shard.path("images.npy")),
@@ -332,7 +332,7 @@ def _fill(job: _Job, earlier: Earlier | None) -> Ledger:
         "first": rows.start,
         "settings": job.settings.as_dict(),
     }
-    shard.fill(ledger, decoded(tasks, start, min(job.workers, len(tasks))), heed)
+    shard.fill(ledger, decoded(tasks, start, min(job.workers, len(tasks))), on_progress)
     write_text(shard.path("whole"), "")
     return ledger
 

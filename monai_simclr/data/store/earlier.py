@@ -20,7 +20,7 @@ from monai_simclr.runtime.tables import read_table
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousStore:
     """A whole store, held against an index.
 
     Attributes:
@@ -36,7 +36,7 @@ class Earlier:
     places: dict[str, int]
 
     @classmethod
-    def at(cls, folder: Path) -> Earlier | None:
+    def at(cls, folder: Path) -> PreviousStore | None:
         """The store at a folder; None where there is no whole one.
 
         Raises:
@@ -51,7 +51,7 @@ class Earlier:
             return cls._read(folder, provenance)
 
     @classmethod
-    def _read(cls, folder: Path, provenance: dict[str, Any]) -> Earlier:
+    def _read(cls, folder: Path, provenance: dict[str, Any]) -> PreviousStore:
         reasons = {line[0]: line[1] for line in _rows(folder / "rejected.csv", "image", "reason")}
         records: dict[str, Record] = {}
         places: dict[str, int] = {}
@@ -87,7 +87,7 @@ class Earlier:
         said = [f"{len(p)} {what} (the first is {shown(Path(p[0]).name)})" for what, p in groups.items() if p]
         return ", ".join(said) or ("" if self.same_images(paths) else "the same images in another order")
 
-    def hand_over(self, shard: Shard, paths: Sequence[str], rows: Iterable[int], size: int) -> Iterator[Record]:
+    def copy_unchanged(self, shard: Shard, paths: Sequence[str], rows: Iterable[int], size: int) -> Iterator[Record]:
         """Copy the pixels of unchanged images into a shard.
 
         Yields:

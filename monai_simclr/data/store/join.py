@@ -18,7 +18,7 @@ from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.data.store.opened import FORMAT, TABLES
 from monai_simclr.data.store.shard import Shard
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_sealed_json
-from monai_simclr.runtime.files import sha256_of, sync, write_atomically
+from monai_simclr.runtime.files import file_sha256, sync, write_atomically
 from monai_simclr.runtime.tables import write_rows
 
 logger = logging.getLogger("monai_simclr.data")
@@ -82,7 +82,7 @@ def join(index: pd.DataFrame, shards: list[Shard], ledger: Ledger, made: dict[st
         moves["images.npy"] = "images.npy"
         _copy_kept(shards, ledger, made["size"], building / "images.npy")
     write_tables(index, ledger, building)
-    sums = {target: sha256_of(building / source) for target, source in moves.items()}
+    sums = {target: file_sha256(building / source) for target, source in moves.items()}
     counts = {"images": int(ledger.kept.sum()), "rejected": int((~ledger.kept).sum())}
     write_sealed_json(building / "provenance.json", {"format": FORMAT, **made, **counts, "sha256": sums})
     write_sealed_json(building / "ready.json", moves)

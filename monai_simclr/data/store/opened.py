@@ -14,7 +14,7 @@ import pandas as pd
 
 from monai_simclr.data.index import COLUMNS, read_index
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading
-from monai_simclr.runtime.files import sha256_of
+from monai_simclr.runtime.files import file_sha256
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table
 
@@ -100,14 +100,14 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
             "it again"
         )
     for name in TABLES:
-        if not (folder / name).is_file() or sha256_of(folder / name) != provenance["sha256"][name]:
+        if not (folder / name).is_file() or file_sha256(folder / name) != provenance["sha256"][name]:
             raise _altered(folder / name, "was changed after the store was built")
     rejected = folder / "rejected.csv"
     with reading(rejected, "a table of a store", BUILD_AGAIN):
         table = read_table(rejected)
     store = Store(_checked_map(folder, provenance), read_index(folder / "index.csv"), table, provenance, folder)
     _check_images(store, folder, range(len(store.images)) if verify else _spread(len(store.images)))
-    if verify and sha256_of(folder / "images.npy") != provenance["sha256"]["images.npy"]:
+    if verify and file_sha256(folder / "images.npy") != provenance["sha256"]["images.npy"]:
         raise _altered(folder / "images.npy", "was changed after the store was built")
     return store
 

@@ -162,8 +162,8 @@ class _Pool:
             waiting.popleft()
         elif row in again:
             raise ChildProcessError(
-                f"a decoding process ended twice at {shown(path)} ({how}{process.last_words}); is there enough memory? "
-                f"Run the same command again, with fewer workers"
+                f"a decoding process ended twice at {shown(path)} ({how}{process.stderr_tail}); is there enough "
+                f"memory? Run the same command again, with fewer workers"
             )
         again.add(row)
 
@@ -173,7 +173,7 @@ class _Process:
 
     def __init__(self, start: dict[str, Any]) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        self.last_words = ""
+        self.stderr_tail = ""
         code = f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -215,7 +215,7 @@ class _Process:
         self.process.wait()
         self.errors.seek(0)
         said = [line for line in self.errors.read()[-4000:].decode(errors="replace").split("\n") if line.strip()]
-        self.last_words = f": {said[-1]}" if said else ""
+        self.stderr_tail = f": {said[-1]}" if said else ""
         self.errors.close()
 
     def ending(self) -> str:

@@ -123,7 +123,7 @@ class Shard:
         self,
         ledger: Ledger,
         records: Iterator[Record],
-        heed: Callable[[Ledger], None],
+        on_progress: Callable[[Ledger], None],
     ) -> None:
         """Take records in as they come: into the journal, into the ledger.
 
@@ -137,7 +137,7 @@ class Shard:
             for record in records:
                 journal.add(record)
                 ledger.add(record)
-                heed(ledger)
+                on_progress(ledger)
         finally:
             journal.close()
 
