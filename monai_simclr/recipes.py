@@ -12,7 +12,7 @@ from monai.transforms import Compose, LoadImaged, MapTransform
 
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS
 from monai_simclr.ops.stored import to_network_input as to_network_input
-from monai_simclr.transforms.dictionary import FinishedImaged, RandRadiographViewd, StoredImaged
+from monai_simclr.transforms.dictionary import RandRadiographViewd, ToNetworkInputd, ToStoredd
 from monai_simclr.transforms.in_memory import FromMemoryd, PlainImaged
 from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
 from monai_simclr.transforms.views import RandRadiographView
@@ -111,9 +111,9 @@ def augmentation(size: int = 224, keys: KeysCollection = "image") -> MapTransfor
 def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
     """Give the steps from files, or from arrays in memory where another runtime has read them, to what a network sees.
 
-    The same numbers, bit for bit, as decoding to the image store and `to_network_input` give: read as a canonical image, pad
-    to a square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`. Where MONAI Deploy takes out the
-    reading, arrays become canonical images instead, see `transforms.in_memory.canonical`.
+    The same numbers, bit for bit, as decoding to the image store and `to_network_input` give: read as a canonical
+    image, pad to a square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`. Where MONAI
+    Deploy takes out the reading, arrays become canonical images instead, see `transforms.in_memory.canonical`.
 
     Args:
         size: pixels along each side of the result.
@@ -139,8 +139,8 @@ def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
         [
             load,
             FromMemoryd(keys),
-            StoredImaged(keys, stored_size(size)),
-            FinishedImaged(keys, size),
+            ToStoredd(keys, stored_size(size)),
+            ToNetworkInputd(keys, size),
             PlainImaged(keys),
         ]
     )

@@ -71,7 +71,7 @@ def _defined(tree: ast.Module) -> list[tuple[str, str]]:
             found.append((node.name, "function"))
         elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_text(after):  # a constant with words below it
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            found.append((ast.unparse(target), "data"))
+            found += [(target.id, "data")] if isinstance(target, ast.Name) else []
         elif (
             isinstance(node, ast.Assign) and len(node.targets) > 1 and isinstance(node.value, ast.Call)
         ):  # Xd = XD = XDict = make_dict_transform(X)

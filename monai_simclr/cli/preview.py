@@ -144,7 +144,7 @@ def _boxed(pixels: np.ndarray, found: ops.LocatedLungs, size: int) -> np.ndarray
 
 
 def _tile(pixels: np.ndarray, size: int) -> np.ndarray:
-    return cv2.cvtColor(ops.fit(pixels, size), cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(ops.pad_resize(pixels, size), cv2.COLOR_GRAY2RGB)
 
 
 def _titles(titles: Sequence[str], size: int) -> np.ndarray:

@@ -62,7 +62,7 @@ class PredictionWriter:
         network: the classifier itself; its encoder's output is read with a hook.
         journal: where the rows go.
         data: the records that are predicted, in the order of ``"row"``.
-        keep: what else a row keeps.
+        outputs: what else a row keeps.
         watching: the folder is watched: a file that went away before it could be read gets no row.
     """
 
@@ -72,15 +72,15 @@ class PredictionWriter:
         network: FindingClassifier,
         journal: Journal,
         data: Sequence[Mapping[str, Any]],
-        keep: OutputOptions = OutputOptions(),
+        outputs: OutputOptions = OutputOptions(),
         watching: bool = False,
     ) -> None:
-        self.card, self.network, self.journal, self.data, self.keep = card, network, journal, data, keep
+        self.card, self.network, self.journal, self.data, self.outputs = card, network, journal, data, outputs
         self.watching = watching
         self._hook: RemovableHandle | None = None
         self._features: Tensor | None = None
-        wanted = keep.overlays or keep.dicom
-        self._pictures = RowPictures(card, network, journal.folder, keep.overlays, keep.dicom) if wanted else None
+        wanted = outputs.overlays or outputs.dicom
+        self._pictures = RowPictures(card, network, journal.folder, outputs.overlays, outputs.dicom) if wanted else None
 
     def attach(self, engine: Engine) -> None:
         """Register on an evaluator, for all of its runs: the encoder is listened to while one runs."""
@@ -107,9 +107,9 @@ class PredictionWriter:
             row |= self._results(row, logits[i])
             if not reason:
                 row["novelty"] = round(float(distances[i] / self.card.novelty.threshold), 4)
-            if self.keep.paths:
+            if self.outputs.paths:
                 row["path"] = escape(path)
-            if self.keep.embeddings and not reason:
+            if self.outputs.embeddings and not reason:
                 row["features"] = packed(features[i])
             if self._pictures is not None:
                 row["reason"] = self._pictures(row, output[CommonKeys.IMAGE][i], path) or reason

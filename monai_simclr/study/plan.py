@@ -88,7 +88,7 @@ class Study:
         if self.draws < 1 or self.iterations < 1:
             raise ValueError(f"draws and iterations must be at least 1, got {self.draws} and {self.iterations}")
 
-    def training_of(self, arm: str) -> dict[str, Any]:
+    def training_settings(self, arm: str) -> dict[str, Any]:
         """Overrides of ``train.json`` for one arm; what is its own goes before what is for all.
 
         Example:

@@ -65,7 +65,7 @@ class StudyContext:
             "size": self.size,
             "findings": self.findings,
             "iterations": None if run.frozen else self.study.iterations,
-            "training": {} if run.frozen else self.study.training_of(run.arm),
+            "training": {} if run.frozen else self.study.training_settings(run.arm),
             "encoder_sha256": path and file_sha256(path),
             "network": self.metadata["encoder"],
             "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
@@ -142,7 +142,7 @@ def _checked_config(study: Study) -> dict[str, Any]:
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it says that it leaves logging alone
     for arm in study.arms:
         if arm not in FROZEN:
-            check_workflow(ConfigWorkflow(str(path), logging_file=False, **study.training_of(arm)))
+            check_workflow(ConfigWorkflow(str(path), logging_file=False, **study.training_settings(arm)))
     return config_identity(ConfigWorkflow(str(path), logging_file=False).parser)
 
 
@@ -186,7 +186,7 @@ def _flat(settings: dict[str, Any], where: str = "") -> dict[str, Any]:
 
 def _finetune(ground: StudyContext, run: PlannedRun, rows: np.ndarray, allow_seen_patients: bool) -> None:
     study, folder = ground.study, run.folder(ground.study.output_dir)
-    training = study.training_of(run.arm)
+    training = study.training_settings(run.arm)
     steps = max(1, len(rows) // min(len(rows), int(training.get("batch_size", _BATCH))))
     epochs = math.ceil(study.iterations / steps)
     defaults = {

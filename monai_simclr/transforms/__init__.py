@@ -9,9 +9,6 @@ from monai_simclr.transforms.base import RandOperation as RandOperation
 from monai_simclr.transforms.dictionary import CLAHED as CLAHED
 from monai_simclr.transforms.dictionary import CLAHEd as CLAHEd
 from monai_simclr.transforms.dictionary import CLAHEDict as CLAHEDict
-from monai_simclr.transforms.dictionary import FinishedImageD as FinishedImageD
-from monai_simclr.transforms.dictionary import FinishedImaged as FinishedImaged
-from monai_simclr.transforms.dictionary import FinishedImageDict as FinishedImageDict
 from monai_simclr.transforms.dictionary import LungCropD as LungCropD
 from monai_simclr.transforms.dictionary import LungCropd as LungCropd
 from monai_simclr.transforms.dictionary import LungCropDict as LungCropDict
@@ -30,9 +27,12 @@ from monai_simclr.transforms.dictionary import RandRadiographViewDict as RandRad
 from monai_simclr.transforms.dictionary import RandWindowD as RandWindowD
 from monai_simclr.transforms.dictionary import RandWindowd as RandWindowd
 from monai_simclr.transforms.dictionary import RandWindowDict as RandWindowDict
-from monai_simclr.transforms.dictionary import StoredImageD as StoredImageD
-from monai_simclr.transforms.dictionary import StoredImaged as StoredImaged
-from monai_simclr.transforms.dictionary import StoredImageDict as StoredImageDict
+from monai_simclr.transforms.dictionary import ToNetworkInputD as ToNetworkInputD
+from monai_simclr.transforms.dictionary import ToNetworkInputd as ToNetworkInputd
+from monai_simclr.transforms.dictionary import ToNetworkInputDict as ToNetworkInputDict
+from monai_simclr.transforms.dictionary import ToStoredD as ToStoredD
+from monai_simclr.transforms.dictionary import ToStoredd as ToStoredd
+from monai_simclr.transforms.dictionary import ToStoredDict as ToStoredDict
 from monai_simclr.transforms.dictionary import WindowD as WindowD
 from monai_simclr.transforms.dictionary import Windowd as Windowd
 from monai_simclr.transforms.dictionary import WindowDict as WindowDict

@@ -105,7 +105,7 @@ class ToNetworkInput(Operation):
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.to_network_input`."""
-        return ops.finish(images, self.size)
+        return ops.to_network_input(images, self.size)
 
 
 def _check_grid(tile_grid: tuple[int, int]) -> tuple[int, int]:

@@ -57,7 +57,7 @@ def infer(
     path: str | Path,
     evaluator: SupervisedEvaluator,
     dataset_dir: str | Path | Sequence[str | Path],
-    keep: OutputOptions,
+    outputs: OutputOptions,
     watch: float = 0.0,
 ) -> None:
     """Predict every file that has no row yet, and write the tables.
@@ -69,7 +69,7 @@ def infer(
         path: the trained classifier; its card lies beside it.
         evaluator: runs the network over an `InferenceDataset`, which is filled here.
         dataset_dir: folder, or paths of files.
-        keep: what goes into a row beside the predictions.
+        outputs: what goes into a row beside the predictions.
         watch: seconds between two looks at the folder; 0 looks once.
 
     Raises:
@@ -87,7 +87,7 @@ def infer(
     identity = {
         "model": card.model_sha256,
         "operating": operating,
-        "keep": vars(keep),
+        "outputs": vars(outputs),
         "rows": _ROWS,
         "config": _config(),
         "chest_check": ChestCheck.shipped().checksum,
@@ -96,7 +96,7 @@ def infer(
     dataset = cast(InferenceDataset, batches.dataset)
     dataset.key = _key(run.output_dir)
     journal = Journal(run.output_dir, identity, rank())
-    PredictionWriter(card, network, journal, dataset.data, keep, watching=watch > 0).attach(evaluator)
+    PredictionWriter(card, network, journal, dataset.data, outputs, watching=watch > 0).attach(evaluator)
     arrivals = Arrivals(dataset_dir, journal.done, dataset.key, watch)
     signals = StopSignals()
     signals.catch()

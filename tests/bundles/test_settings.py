@@ -82,7 +82,7 @@ def test_what_we_ship_passes_also_with_monais_own_arguments(
         (["pretrain"], {"keep": 3}, ["it is called 'n_saved' since version 0.2"]),
         (["train"], {"frozen": True}, ["it is called 'freeze_encoder' since version 0.2"]),
         (["cluster"], {"k": [6]}, ["it is called 'n_clusters' since version 0.2"]),
-        (["inference"], {"keep#overlays": True}, ["it is called 'outputs' since version 0.2"]),
+        (["inference"], {"keep": {"overlays": True}}, ["it is called 'outputs' since version 0.2"]),
         (["pretrain"], {"_meta_#encoder#nmae": "resnet18"}, ["the nearest is '_meta_#encoder#name'"]),
         (["pretrain"], {"train#handlers#0#reprt": "x"}, ["the nearest is 'train#handlers#0#report'"]),
         (

@@ -11,7 +11,7 @@ from monai_simclr.data.loading import KeyedSampler, StoreDataset
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareTwoViews
 from monai_simclr.recipes import augmentation, views
-from monai_simclr.transforms import FinishedImaged, MultiViewd
+from monai_simclr.transforms import MultiViewd, ToNetworkInputd
 from monai_simclr.transforms.drawing import DrawViewsd
 
 
@@ -61,7 +61,7 @@ def transforms_of_batches():
         "views": MultiViewd("image", view),
         "draws": DrawViewsd("image", view),
         "augmentation": augmentation(48),
-        "finished": FinishedImaged("image", 48),
+        "finished": ToNetworkInputd("image", 48),
         "none": None,
     }
 

@@ -122,7 +122,7 @@ def test_warp_needs_a_matrix_for_each_image(images):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_fit_keeps_dtype_and_centers_the_image(dtype):
-    out = ops.fit(np.full((20, 40), 100, dtype=dtype), 10)
+    out = ops.pad_resize(np.full((20, 40), 100, dtype=dtype), 10)
     assert (out.dtype, out.shape) == (dtype, (10, 10))
     assert out[:2].max() == 0
     assert out[4:6].min() == 100

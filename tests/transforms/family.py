@@ -58,7 +58,7 @@ def public() -> set[str]:
         if inspect.isclass(kind)
         and issubclass(kind, Transform)
         and kind not in base
-        and not name.endswith(("d", "D", "Dict"))
+        and not issubclass(kind, MapTransform)
     }
 
 
