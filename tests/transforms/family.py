@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Randomizable, Transform
+from monai.transforms import MapTransform, Randomizable, Transform
 
 from monai_simclr import transforms
 
