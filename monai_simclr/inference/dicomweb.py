@@ -1,0 +1,158 @@
+"""DICOMweb: fetch the radiographs that a query finds (QIDO-RS, WADO-RS), store results (STOW-RS). PS3.18 section 10.
+
+Needs the extra ``pacs`` (dicomweb-client).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import pydicom
+
+from monai_simclr.runtime.files import write_atomically
+
+logger = logging.getLogger("monai_simclr")
+
+SCHEMES = ("dicomweb+https", "dicomweb+http")
+TOKEN, USER, PASSWORD = (f"MONAI_SIMCLR_DICOMWEB_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
+"""Environment variables of the credentials."""
+
+_PAGE = 100
+
+
+def is_dicomweb(address: object) -> bool:
+    """Whether an address is that of a DICOMweb service, ``dicomweb+https://HOST/PATH?QUERY``."""
+    return str(address).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+class Worklist:
+    """The radiographs that a query of a DICOMweb service finds, as files.
+
+    Args:
+        address: ``dicomweb+https://HOST/dicom-web?StudyDate=20260101-&ModalitiesInStudy=DX``; the query is that of a search
+            for studies (PS3.18 section 10.6), without one every study is asked for.
+        folder: where the files go, as ``STUDY/SOP_INSTANCE.dcm``; what is there already is not fetched again.
+        modalities: of the series that are fetched.
+
+    Credentials come from the environment: a bearer token (``MONAI_SIMCLR_DICOMWEB_TOKEN``), or user and password
+    (``MONAI_SIMCLR_DICOMWEB_USER``, ``MONAI_SIMCLR_DICOMWEB_PASSWORD``). The certificate of the service is verified.
+
+    Raises:
+        ModuleNotFoundError: without dicomweb-client.
+        ValueError: if the address holds a password, which every process list would show, or is not one of DICOMweb.
+    """
+
+    def __init__(self, address: str, folder: str | Path, modalities: tuple[str, ...] = ("CR", "DX")) -> None:
+        parts = urlsplit(address)
+        if not is_dicomweb(address) or not parts.hostname:
+            raise ValueError(f"an address of DICOMweb is dicomweb+https://HOST/PATH?QUERY, got {address!r}")
+        if parts.username or parts.password:
+            raise ValueError(f"no password in the address, where others can read it: set {TOKEN}, or {USER} and {PASSWORD}")
+        self.filters = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self.folder, self.modalities = Path(folder), modalities
+        self.address = urlunsplit((parts.scheme.removeprefix("dicomweb+"), parts.netloc, parts.path, "", ""))
+        self._client = _client(self.address)
+
+    def fetch(self) -> tuple[list[Path], int]:
+        """Fetch what is not there yet.
+
+        Returns:
+            Paths of all files of the worklist that are there, in order, and how many could not be fetched this time.
+
+        Raises:
+            ConnectionError: if the service cannot be reached, or refuses the query (says why).
+        """
+        paths, failed = [], 0
+        for study, series, instance in self._instances():
+            path = self.folder / study / f"{instance}.dcm"
+            if not path.is_file():
+                try:
+                    dataset = self._client.retrieve_instance(study, series, instance, media_types=_ANY_SYNTAX)
+                except Exception as error:  # HTTP errors, and whatever pydicom raises over what came
+                    logger.warning(f"an instance of {self.address} could not be fetched: {error}")
+                    failed += 1
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with write_atomically(path) as file:
+                    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+            paths.append(path)
+        return paths, failed
+
+    def _instances(self) -> Iterator[tuple[str, str, str]]:
+        """UIDs of study, series and instance."""
+        for study in self._search("search_for_studies", search_filters=self.filters):
+            uid = _value(study, "0020000D")
+            for series in self._search("search_for_series", uid):
+                if _value(series, "00080060") in self.modalities:
+                    number = _value(series, "0020000E")
+                    for instance in self._search("search_for_instances", uid, number):
+                        yield uid, number, _value(instance, "00080018")
+
+    def _search(self, name: str, *uids: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """All matches, page after page (PS3.18 section 8.3.4.4)."""
+        offset = 0
+        while True:
+            try:
+                page = getattr(self._client, name)(*uids, limit=_PAGE, offset=offset, **options)
+            except Exception as error:
+                raise ConnectionError(f"{self.address} does not answer the query: {error}") from error
+            yield from page
+            offset += len(page)
+            if len(page) < _PAGE:
+                return
+
+
+def store_results(address: str, paths: Iterable[str | Path]) -> list[Path]:
+    """Store DICOM files (reports, secondary captures) at a service, one request each.
+
+    Args:
+        address: as of `Worklist`; its query does not matter.
+        paths: DICOM files.
+
+    Returns:
+        Those that were stored; others are named in the log and can be tried again.
+    """
+    client, stored = _client(urlunsplit((*urlsplit(address.removeprefix("dicomweb+"))[:3], "", ""))), []
+    for path in map(Path, paths):
+        try:
+            answer = client.store_instances([pydicom.dcmread(path)])
+        except Exception as error:
+            logger.warning(f"{path.name} could not be stored at {client.base_url}: {error}")
+            continue
+        if "FailedSOPSequence" in answer and answer.FailedSOPSequence:
+            reason = answer.FailedSOPSequence[0].get("FailureReason", 0)
+            logger.warning(f"{client.base_url} refused {path.name} (failure reason 0x{reason:04X})")
+        else:
+            stored.append(path)
+    return stored
+
+
+_ANY_SYNTAX = (("application/dicom", "*"),)
+
+
+def _client(address: str) -> Any:
+    try:
+        from dicomweb_client.api import DICOMwebClient
+        from dicomweb_client.session_utils import create_session, create_session_from_user_pass
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "DICOMweb needs dicomweb-client: pip install 'monai-simclr[pacs]'", name=error.name
+        ) from error
+    if token := os.environ.get(TOKEN):
+        session = create_session()
+        session.headers["Authorization"] = f"Bearer {token}"
+    elif user := os.environ.get(USER):
+        session = create_session_from_user_pass(user, os.environ.get(PASSWORD, ""))
+    else:
+        session = create_session()
+    return DICOMwebClient(address, session=session)
+
+
+def _value(item: dict[str, Any], tag: str) -> str:
+    """The first value of an attribute in the DICOM JSON model (PS3.18 Annex F)."""
+    return str((item.get(tag, {}).get("Value") or [""])[0])
