@@ -52,7 +52,9 @@ class Worklist:
         if not is_dicomweb(address) or not parts.hostname:
             raise ValueError(f"an address of DICOMweb is dicomweb+https://HOST/PATH?QUERY, got {address!r}")
         if parts.username or parts.password:
-            raise ValueError(f"no password in the address, where others can read it: set {TOKEN}, or {USER} and {PASSWORD}")
+            raise ValueError(
+                f"no password in the address, where others can read it: set {TOKEN}, or {USER} and {PASSWORD}"
+            )
         self.filters = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.folder, self.modalities = Path(folder), modalities
         self.address = urlunsplit((parts.scheme.removeprefix("dicomweb+"), parts.netloc, parts.path, "", ""))

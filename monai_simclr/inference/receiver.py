@@ -143,12 +143,15 @@ class Receiver:
         length = self._length.get(id(event.assoc), 0) + len(event.data)
         self._length[id(event.assoc)] = length
         if length > self.max_bytes:
-            logger.warning(f"an instance of {_sender(event)} has more than {self.max_bytes:,} bytes; association aborted")
+            logger.warning(
+                f"an instance of {_sender(event)} has more than {self.max_bytes:,} bytes; association aborted"
+            )
             self.refused += 1
             event.assoc.abort()
 
     def _store(self, event: Event) -> int:
-        self._length[id(event.assoc)] = 0
+        if self._length.pop(id(event.assoc), 0) > self.max_bytes:  # the whole of it was on its way already
+            return OUT_OF_RESOURCES
         try:
             instance = str(event.request.AffectedSOPInstanceUID)  # type: ignore[union-attr]
             study = str(event.dataset[_STUDY].value)

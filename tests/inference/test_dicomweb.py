@@ -1,0 +1,96 @@
+"""DICOMweb against a real Orthanc: a worklist is fetched once, credentials come from the environment, results go back."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pydicom
+import pytest
+from inference.orthanc import Orthanc
+
+from monai_simclr.data.phantoms import write_dicom_phantoms
+from monai_simclr.inference.dicomweb import PASSWORD, TOKEN, USER, Worklist, is_dicomweb, store_results
+
+pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install 'monai-simclr[pacs]'")
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("dicom") / "phantoms"
+    write_dicom_phantoms(folder, n_patients=4, size=64)
+    return sorted(path for path in folder.rglob("*.dcm"))
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory, radiographs: list[Path]):
+    server = Orthanc(tmp_path_factory.mktemp("orthanc") / "server")
+    assert store_results(server.web, radiographs) == radiographs
+    yield server
+    server.stop()
+
+
+def read(path: Path) -> pydicom.Dataset:
+    return pydicom.dcmread(path)
+
+
+def test_a_worklist_is_every_radiograph_once_with_the_same_pixels(orthanc, radiographs, tmp_path):
+    paths, failed = Worklist(orthanc.web, tmp_path).fetch()
+    assert failed == 0
+    sent = {read(path).SOPInstanceUID: read(path).PixelData for path in radiographs}
+    assert {path.stem: read(path).PixelData for path in paths} == sent
+    changed = {path: path.stat().st_mtime_ns for path in paths}
+    again, _ = Worklist(orthanc.web, tmp_path).fetch()
+    assert {path: path.stat().st_mtime_ns for path in again} == changed
+
+
+def test_the_query_and_the_modality_choose(orthanc, radiographs, tmp_path):
+    patient = read(radiographs[0]).PatientID
+    of_patient = [path for path in radiographs if read(path).PatientID == patient]
+    paths, _ = Worklist(f"{orthanc.web}?PatientID={patient}", tmp_path / "one").fetch()
+    assert sorted(path.stem for path in paths) == sorted(read(path).SOPInstanceUID for path in of_patient)
+    assert Worklist(f"{orthanc.web}?PatientID=NOBODY", tmp_path / "none").fetch() == ([], 0)
+    assert Worklist(orthanc.web, tmp_path / "ct", modalities=("CT",)).fetch() == ([], 0)
+
+
+def test_more_matches_than_a_page_are_all_fetched(orthanc, radiographs, tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_simclr.inference.dicomweb._PAGE", 2)
+    paths, _ = Worklist(orthanc.web, tmp_path).fetch()
+    assert len({path.stem for path in paths}) == len(radiographs)
+
+
+def test_credentials_come_from_the_environment(tmp_path, radiographs, monkeypatch):
+    server = Orthanc(tmp_path / "server", users={"reader": "secret"})
+    try:
+        with pytest.raises(ConnectionError, match="401"):
+            Worklist(server.web, tmp_path / "in").fetch()
+        monkeypatch.setenv(USER, "reader")
+        monkeypatch.setenv(PASSWORD, "secret")
+        assert store_results(server.web, radiographs[:1]) == radiographs[:1]
+        assert len(Worklist(server.web, tmp_path / "in").fetch()[0]) == 1
+        monkeypatch.setenv(TOKEN, "a token goes first")
+        with pytest.raises(ConnectionError, match="401"):
+            Worklist(server.web, tmp_path / "in").fetch()
+    finally:
+        server.stop()
+
+
+def test_a_password_in_the_address_is_refused_without_repeating_it(tmp_path):
+    with pytest.raises(ValueError, match="no password in the address") as caught:
+        Worklist("dicomweb+https://reader:secret@host/dicom-web", tmp_path)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ValueError, match="got 'https://host/dicom-web'"):
+        Worklist("https://host/dicom-web", tmp_path)
+    assert is_dicomweb("dicomweb+https://host/dicom-web")
+    assert not is_dicomweb(Path("/archive"))
+
+
+def test_a_service_that_is_not_there_is_an_error_with_its_address(tmp_path):
+    with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9/dicom-web"):
+        Worklist("dicomweb+http://127.0.0.1:9/dicom-web", tmp_path).fetch()
+
+
+def test_what_cannot_be_stored_is_named_and_can_be_tried_again(tmp_path, radiographs, caplog):
+    with caplog.at_level(logging.WARNING, "monai_simclr"):
+        assert store_results("dicomweb+http://127.0.0.1:9/dicom-web", radiographs[:1]) == []
+    assert radiographs[0].name in caplog.text
