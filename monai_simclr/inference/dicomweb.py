@@ -34,8 +34,8 @@ class Worklist:
     """The radiographs that a query of a DICOMweb service finds, as files.
 
     Args:
-        address: ``dicomweb+https://HOST/dicom-web?StudyDate=20260101-&ModalitiesInStudy=DX``; the query is that of a search
-            for studies (PS3.18 section 10.6), without one every study is asked for.
+        address: ``dicomweb+https://HOST/dicom-web?StudyDate=20260101-&ModalitiesInStudy=DX``; the query is that of a
+            search for studies (PS3.18 section 10.6); without one, every study is asked for.
         folder: where the files go, as ``STUDY/SOP_INSTANCE.dcm``; what is there already is not fetched again.
         modalities: of the series that are fetched.
 

@@ -33,10 +33,10 @@ _STUDY = 0x0020000D
 class Receiver:
     """Receives instances by C-STORE and answers C-ECHO (PS3.4 Annexes A and B).
 
-    An instance is acknowledged when it is on the disk under its final name in ``receiving/STUDY``, so whatever happens
-    afterwards, nothing that a sender was told to be stored is lost. A study moves to ``incoming/STUDY`` when it has been
-    quiet; what arrives later moves after it. Instances of an earlier process that had not moved yet are moved by the
-    next one. An instance that is sent again replaces the earlier one.
+    An instance is acknowledged when it is on the disk under its final name in ``receiving/STUDY``, so nothing that a
+    sender was told to be stored is lost. A study moves to ``incoming/STUDY`` when it has been quiet; what arrives later
+    follows it. What an earlier process had not moved yet is moved by the next one. An instance that is sent again
+    replaces the earlier one.
 
     Args:
         folder: of ``receiving`` and ``incoming``, on one file system.
@@ -45,8 +45,8 @@ class Receiver:
         host: address to listen on.
         allowed: AE titles that may send; empty for all.
         quiet_seconds: time without a new instance after which a study is complete.
-        min_free_bytes: room that must stay on the disk; below it the status 0xA700 (out of resources) tells the sender to
-            keep the instance and try again.
+        min_free_bytes: room that must stay on the disk; below it the status 0xA700 (out of resources) tells the sender
+            to keep the instance and try again.
         max_bytes: longest instance; the association of a longer one is aborted.
         max_associations: senders at a time; more are rejected (local limit exceeded).
 

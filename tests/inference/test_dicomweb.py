@@ -1,4 +1,4 @@
-"""DICOMweb against a real Orthanc: a worklist is fetched once, credentials come from the environment, results go back."""
+"""DICOMweb against a real Orthanc: a worklist is fetched once, credentials come from the environment."""
 
 from __future__ import annotations
 
