@@ -144,10 +144,7 @@ def test_one_patient_id_for_a_whole_archive_is_noticed(tmp_path, caplog):
     for number in range(20):
         _dicom(tmp_path / str(number), PatientID="ANONYMOUS")
     read_dicom_tree(tmp_path)
-    assert (
-        "20 of 20 files have the same (0010,0020) Patient ID: was the archive anonymised with one id for all?"
-        in caplog.text
-    )
+    assert "20 of 20 files have the same (0010,0020) Patient ID: was the archive anonymised" in caplog.text
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path):
@@ -245,7 +242,7 @@ def test_a_csv_with_joined_labels_is_read(tmp_path):
     [
         ({"image": "f", "label": "l"}, r"unknown: \['label'\]"),
         ({"image": "g"}, r"t.csv lacks the columns \['g'\]; it has \['f', 'l', 's'\]"),
-        ({"image": "f", "split": "s"}, r"t.csv, row 2: the split 'holdout' in the column 's' is not one of"),
+        ({"image": "f", "split": "s"}, r"t.csv, row 2: the split 'holdout' in the column 'split' is not one of"),
     ],
 )
 def test_a_map_of_columns_that_does_not_fit_says_where(tmp_path, columns, message):
