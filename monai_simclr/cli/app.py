@@ -246,7 +246,7 @@ def report(
     """Write one page that shows what was run, on whom, how well, and what may have been learned instead."""
     from monai_simclr.report import collect_runs, write_report
 
-    made = write_report(output, title=title, notice=notice, material=collect_runs(runs, store))
+    made = write_report(output, title=title, notice=notice, data=collect_runs(runs, store))
     typer.echo(f"made {made}; it opens without a network; treat it as patient data")
 
 

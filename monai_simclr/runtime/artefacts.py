@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,14 @@ def checksum(parts: Sequence[bytes | memoryview]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def sealed(content: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Content for JSON with the checksum of its values, whatever the order of their keys.
 
     Example:
         >>> unsealed(sealed({"b": 1.5, "a": [None]}))
         {'b': 1.5, 'a': [None]}
     """
-    plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False, default=default))
+    plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
     return {**plain, CHECKSUM: checksum([_canonical(plain)])}
 
 
