@@ -11,7 +11,7 @@ import typer
 
 from monai_simclr._version import __version__
 from monai_simclr.runtime.exit_codes import Stopped, exit_code, format_error, stoppable
-from monai_simclr.runtime.names import escape_what_an_encoding_lacks
+from monai_simclr.runtime.names import register_escapes
 
 app = typer.Typer(
     help="Self-supervised learning on chest radiographs with MONAI. Research only, not for diagnosis.",
@@ -246,7 +246,7 @@ def report(
     """Write one page that shows what was run, on whom, how well, and what may have been learned instead."""
     from monai_simclr.report import collect_runs, write_report
 
-    made = write_report(output, title=title, notice=notice, material=collect_runs(runs, store))
+    made = write_report(output, title=title, notice=notice, data=collect_runs(runs, store))
     typer.echo(f"made {made}; it opens without a network; treat it as patient data")
 
 
@@ -326,7 +326,7 @@ def _show_log() -> None:
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
+        sys.stdout.reconfigure(errors=register_escapes())
     try:
         with stoppable():
             app()

@@ -119,7 +119,7 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
         commands=commands,
     )
     return write_report(
-        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, material=material
+        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, data=material
     )
 
 

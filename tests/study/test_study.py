@@ -81,9 +81,7 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     sentence = metrics["values"]["few_label_gain"][0]["sentence"]
     assert sentence.startswith("frozen minus random_frozen, macro mean, mean over 5, 10 % of the patients: ")
     assert sentence in capsys.readouterr().out
-    page = write_report(
-        study.output_dir / "report.html", title="few", notice="", material=collect_runs([study.output_dir])
-    )
+    page = write_report(study.output_dir / "report.html", title="few", notice="", data=collect_runs([study.output_dir]))
     assert f"<p>{sentence}.</p>" in page.read_text()
     once = read_metrics(
         summarize(
