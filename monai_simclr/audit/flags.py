@@ -1,4 +1,4 @@
-"""What a person should look at, row by row: one rule a flag, each with what it means and what to do."""
+"""Rules for what a person should look at, row by row, each with its meaning and what to do."""
 
 from __future__ import annotations
 
@@ -9,24 +9,20 @@ import numpy as np
 import pandas as pd
 
 LIKE_A_CHEST = 0.15
-"""Frontal score under which an image is unlike a frontal chest: 2 of 1,932 frontal radiographs are under it."""
-TURNED = -0.3
-"""Frontal score under which the polarity is likely wrong: 99.5 % of the same are, with their polarity turned."""
-_ROWS = 1000
+"""Frontal score below which an image is unlike a frontal chest: 2 of 1,932 frontal radiographs are below it."""
+INVERTED = -0.3
+"""Frontal score below which the polarity is likely wrong: 99.5 % of the same are, with their polarity inverted."""
+_MAX_ROWS = 1000
 
 
 class Flag(NamedTuple):
-    """A rule over the joined table of index and facts; `pixels` says that it needs `--pixels`."""
+    """A rule over the joined table of index and facts; with `pixels` it needs ``--pixels``."""
 
     key: str
     title: str
     remedy: str
     rule: Callable[[pd.DataFrame], Any]
     pixels: bool = False
-
-
-def _dicom(table: pd.DataFrame) -> pd.Series:
-    return table["format"] == "DICOM"
 
 
 FLAGS: tuple[Flag, ...] = (
@@ -39,34 +35,34 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "damaged",
         "the reader refuses the image",
-        "the store lists such files in rejected.csv and leaves them out",
+        "the store lists such files in rejected.csv and excludes them",
         lambda t: (t["damage"] != "") & (t["problem"] == ""),
         pixels=True,
     ),
     Flag(
         "not_a_chest",
-        "no chest by (0018,0015) Body Part Examined or a description",
-        "leave these rows out",
+        "not a chest by (0018,0015) Body Part Examined or a description",
+        "exclude these rows",
         lambda t: t["chest"] == "no",
     ),
     Flag(
         "polarity",
-        "looks like a chest with its polarity turned (or like no chest)",
+        "looks like a chest with its polarity inverted (or like another body part)",
         "look at them; a wrong MONOCHROME tag is the usual reason",
-        lambda t: t["frontal"] < TURNED,
+        lambda t: t["frontal"] < INVERTED,
         pixels=True,
     ),
     Flag(
         "unlike_a_chest",
         "does not look like a frontal chest radiograph",
         "look at them: laterals, other body parts, rotated or opaque images; the rule cannot tell which",
-        lambda t: (t["frontal"] >= TURNED) & (t["frontal"] < LIKE_A_CHEST),
+        lambda t: (t["frontal"] >= INVERTED) & (t["frontal"] < LIKE_A_CHEST),
         pixels=True,
     ),
     Flag(
         "lateral_among_frontals",
         "lateral by its header or a description, but not in the index",
-        "set view_position, or leave them out",
+        "set view_position, or exclude them",
         lambda t: (t["view_position"] != "LL") & ((t["header_view"] == "LL") | (t["lateral_words"] == "yes")),
     ),
     Flag(
@@ -77,20 +73,20 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag(
         "view_conflict",
-        "the header says another view than the index",
+        "the view of the header is not that of the index",
         "find out which is right",
         lambda t: (t["header_view"] != "") & (t["view_position"] != "") & (t["header_view"] != t["view_position"]),
     ),
     Flag(
         "monochrome1",
         "MONOCHROME1: stored with dense tissue dark",
-        "nothing: our reader turns them, once",
+        "nothing: our reader inverts them, once",
         lambda t: t["photometric"] == "MONOCHROME1",
     ),
     Flag(
         "inverse",
         "Presentation LUT Shape INVERSE",
-        "nothing: our reader turns them, once, with MONOCHROME1 or not",
+        "nothing: our reader inverts them, once, with MONOCHROME1 or not",
         lambda t: t["presentation_lut"] == "INVERSE",
     ),
     Flag(
@@ -102,20 +98,20 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "no_radiograph",
         "several frames or colour in a DICOM file",
-        "the reader refuses them; leave these rows out",
-        lambda t: _dicom(t) & ((t["frames"] > 1) | (t["samples"] > 1)),
+        "the reader refuses them; exclude these rows",
+        lambda t: (t["format"] == "DICOM") & ((t["frames"] > 1) | (t["samples"] > 1)),
     ),
     Flag(
         "no_window",
         "neither a window nor a VOI LUT",
-        "nothing: percentiles stand in, which hang on the picture",
-        lambda t: _dicom(t) & (t["window"] == "none"),
+        "nothing: percentiles replace it, which depend on the picture",
+        lambda t: (t["format"] == "DICOM") & (t["window"] == "none"),
     ),
     Flag(
         "no_spacing",
         "no pixel spacing, or zero",
         "nothing, unless you measure in millimetres",
-        lambda t: _dicom(t) & ((t["spacing"] == "none") | t["spacing"].str.endswith("zero")),
+        lambda t: (t["format"] == "DICOM") & ((t["spacing"] == "none") | t["spacing"].str.endswith("zero")),
     ),
     Flag(
         "burned_in",
@@ -128,14 +124,14 @@ FLAGS: tuple[Flag, ...] = (
         "Burned In Annotation is not given, or the file is a secondary capture",
         "text in the picture may name the patient: look at some",
         lambda t: (
-            _dicom(t)
+            (t["format"] == "DICOM")
             & (t["burned_in"] != "YES")
             & ((t["burned_in"] == "") | t["sop_class"].str.contains("Secondary Capture"))
         ),
     ),
     Flag(
         "border",
-        "a tenth of the area or more is uniform stripes at the edges",
+        "at least a tenth of the area is uniform stripes at the edges",
         "collimation or padding: crop, or live with it",
         lambda t: t["border"] > 0.1,
         pixels=True,
@@ -149,7 +145,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag(
         "saturated",
-        "half of the pixels or more are black or white",
+        "at least half of the pixels are black or white",
         "look at the window and at the collimation",
         lambda t: t["saturated"] > 0.5,
         pixels=True,
@@ -158,18 +154,17 @@ FLAGS: tuple[Flag, ...] = (
 
 
 def flag_rows(index: pd.DataFrame, facts: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Every flag with the rows that it is raised for, counted; the first 1,000 rows by number.
+    """Count and number the rows of every flag, by the flag's key; at most the first 1,000 rows.
 
     Args:
         index: N rows.
-        facts: of the same rows, as `scan` gives them; without the pixels' columns their flags are left out.
+        facts: of the same rows, as `scan` returns them; without facts of pixels their flags are dropped.
     """
-    table = pd.concat([index[["view_position"]], facts], axis=1)
-    raised = {}
+    table = index[["view_position"]].join(facts)
+    flagged = {}
     for flag in FLAGS:
-        if flag.pixels and "frontal" not in facts:
-            continue
-        rows = np.flatnonzero(flag.rule(table).to_numpy(dtype=bool))
-        found = {"count": len(rows), "rows": rows[:_ROWS].tolist()}
-        raised[flag.key] = {"title": flag.title, "remedy": flag.remedy, **found}
-    return raised
+        if not flag.pixels or "frontal" in facts:
+            rows = np.flatnonzero(flag.rule(table).to_numpy(dtype=bool))
+            counts = {"count": len(rows), "rows": rows[:_MAX_ROWS].tolist()}
+            flagged[flag.key] = {"title": flag.title, "remedy": flag.remedy, **counts}
+    return flagged

@@ -43,11 +43,11 @@ def _archive(folder, splits=("train", "train", "test", "test"), patients=("p-ann
     return folder
 
 
-def test_a_sound_archive_has_no_leak_and_exit_code_0(tmp_path):
+def test_a_valid_archive_has_no_leak_and_exit_code_0(tmp_path):
     done = CliRunner().invoke(app, ["audit", str(_archive(tmp_path)), "-o", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert content["leaks"]["sentences"] == []
+    assert content["leaks"]["messages"] == []
     assert content["images"] == 4
 
 
@@ -227,19 +227,19 @@ def test_monochrome1_files_and_the_file_without_a_header_are_found(real):
 
 @pytest.mark.slow
 def test_kermanys_own_split_leaks_patients(real):
-    assert "patients are in more than one split" in real[1]["leaks"]["sentences"][0]
+    assert "patients are in more than one split" in real[1]["leaks"]["messages"][0]
 
 
 @pytest.mark.slow
 def test_frontal_scores_part_chests_from_turned_chests(cxr):
     """Held-out NIH, and archives that the mean chest was not made of."""
-    from monai_simclr.audit.look import look_at
+    from monai_simclr.audit.scan import pixel_facts
 
     rows = csv.DictReader((cxr / "manifest.csv").open(encoding="utf-8"))
     sets = {("kermany", "train"), ("kermany", "test"), ("hannover", ""), ("nih", "test")}
     paths = [cxr / row["path"] for row in rows if (row["dataset"], row["official_split"]) in sets]
     assert len(paths) > 1800
-    scores = np.array([look_at(path)["frontal"] for path in paths[::4]])
+    scores = np.array([pixel_facts(path)["frontal"] for path in paths[::4]])
     assert (scores < 0.15).mean() < 0.01
     assert (-scores < -0.3).mean() > 0.98
 

@@ -10,12 +10,10 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from sklearn.metrics import roc_auc_score
 
-from monai_simclr.audit.confounders import _auroc, confounders
+from monai_simclr.audit.confounders import confounders
 from monai_simclr.audit.duplicates import near_duplicates, same_bytes
 from monai_simclr.audit.flags import FLAGS, flag_rows
-from monai_simclr.audit.header import HEADER_FIELDS, header_facts
-from monai_simclr.audit.look import LOOK_FIELDS, frontal_score, look_at
-from monai_simclr.audit.scan import scan
+from monai_simclr.audit.scan import HEADER_FIELDS, frontal_score, header_facts, pixel_facts, scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence
 from monai_simclr.data.phantoms import write_dicom_phantoms
 
@@ -103,10 +101,13 @@ def _facts(n=80, **columns):
     )
 
 
-def test_the_auroc_is_scikit_learns():
+def test_the_auroc_of_a_number_is_the_share_of_pairs_in_the_right_order_ties_counted_half():
     generator = np.random.default_rng(0)
-    scores, labels = generator.integers(0, 9, 200).astype(float), generator.random(200) < 0.3
-    assert _auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    ages, labels = generator.integers(0, 9, 200).astype(float), (generator.random(200) < 0.3).astype(float)
+    differences = ages[labels == 1][:, None] - ages[labels == 0]
+    share = float(((differences > 0) + 0.5 * (differences == 0)).mean())
+    [row] = confounders(_index(200, age=ages, Mass=labels), _facts(200))
+    assert (row["nuisance"], row["auroc"]) == ("age", pytest.approx(max(share, 1 - share), abs=1e-12))
 
 
 def test_a_file_size_that_tells_the_finding_stands_at_the_top_and_in_its_own_source():
@@ -266,23 +267,23 @@ def _picture(path, image):
 def test_a_copy_at_another_size_and_quality_has_nearly_the_same_hash(tmp_path):
     generator = np.random.default_rng(0)
     image = np.kron(generator.random((16, 16)), np.ones((16, 16)))
-    one = look_at(_picture(tmp_path / "one.png", image))
+    one = pixel_facts(_picture(tmp_path / "one.png", image))
     small = Image.fromarray(np.rint(image * 255).astype(np.uint8)).resize((100, 100), Image.Resampling.BICUBIC)
     small.save(tmp_path / "copy.jpg", quality=60)
-    copy = look_at(tmp_path / "copy.jpg")
-    other = look_at(_picture(tmp_path / "other.png", np.kron(generator.random((16, 16)), np.ones((16, 16)))))
-    assert set(one) == set(LOOK_FIELDS)
+    copy = pixel_facts(tmp_path / "copy.jpg")
+    other = pixel_facts(_picture(tmp_path / "other.png", np.kron(generator.random((16, 16)), np.ones((16, 16)))))
+    assert set(one) == {"damage", "frontal", "border", "saturated", "contrast", "hash", "thumb"}
     assert _differing(one["hash"], copy["hash"]) <= 15 < 40 < _differing(one["hash"], other["hash"])
 
 
 def test_a_uniform_border_is_measured(tmp_path):
     image = np.zeros((200, 200))
     image[50:150] = np.random.default_rng(0).random((100, 200))
-    assert look_at(_picture(tmp_path / "a.png", image))["border"] == pytest.approx(0.5, abs=0.01)
+    assert pixel_facts(_picture(tmp_path / "a.png", image))["border"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_damaged_image_says_why_and_looks_like_nothing(tmp_path):
-    facts = look_at(_picture(tmp_path / "a.png", np.full((50, 50), 0.5)))
+    facts = pixel_facts(_picture(tmp_path / "a.png", np.full((50, 50), 0.5)))
     assert "has the value 128 in every pixel" in facts["damage"]
     assert not facts["hash"].any()
     assert np.isnan(facts["frontal"])
