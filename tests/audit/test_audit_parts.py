@@ -164,7 +164,7 @@ def test_duplicates_across_splits_come_first_and_other_labels_are_counted():
     assert (facts["across_splits"], facts["across_patients"], facts["labels_differ"]) == (1, 2, 1)
 
 
-@pytest.mark.parametrize("key", [flag.key for flag in FLAGS])
+@pytest.mark.parametrize("key", FLAGS)
 def test_every_flag_can_be_raised_and_stays_down_on_a_sound_file(key):
     sound = {
         "format": "DICOM",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from monai_simclr.data.columns import logger
 from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.dicom_header import is_radiograph
@@ -19,8 +19,6 @@ from monai_simclr.data.radiograph import RadiographError, unopened
 from monai_simclr.data.sources.base import Source, make_index, patients_by_name
 from monai_simclr.runtime.files import open_regular
 from monai_simclr.runtime.names import shown
-
-logger = logging.getLogger("monai_simclr.data")
 
 
 def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int = 8) -> pd.DataFrame:

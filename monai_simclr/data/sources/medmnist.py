@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
@@ -15,11 +14,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from monai_simclr.data.columns import logger
 from monai_simclr.data.findings import NIH14
 from monai_simclr.data.sources.base import Source, make_index, patients_by_name
 from monai_simclr.runtime.files import writing
-
-logger = logging.getLogger("monai_simclr.data")
 
 _FINDINGS = {"chestmnist": NIH14, "pneumoniamnist": ("Pneumonia",)}
 _SPLITS = ("train", "val", "test")

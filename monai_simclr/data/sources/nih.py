@@ -9,15 +9,7 @@ import pandas as pd
 
 from monai_simclr.data.columns import describe_row, map_values
 from monai_simclr.data.findings import NIH14, canonical_finding, parse_findings
-from monai_simclr.data.sources.base import (
-    Source,
-    base_name,
-    has_table,
-    is_val_patient,
-    locate,
-    make_index,
-    read_publisher_table,
-)
+from monai_simclr.data.sources import base
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_text
 
@@ -42,19 +34,19 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
         ValueError: if the table lacks a column, or names an unknown finding (says the row).
     """
     folder = Path(folder)
-    table, file = read_publisher_table(
+    table, file = base.read_publisher_table(
         folder, *_TABLES, needed=_COLUMNS, optional=("Follow-up #",), hint="see docs/how-to/nih.md"
     )
     labels = map_values(table["Finding Labels"], lambda text: list(parse_findings(text).values()), file)
-    return make_index(
+    return base.make_index(
         pd.DataFrame(np.array(labels.tolist()), columns=pd.Index(NIH14)),
-        image=locate([folder / "images", *sorted(folder.glob("images_0*/images"))], table["Image Index"]),
+        image=base.locate([folder / "images", *sorted(folder.glob("images_0*/images"))], table["Image Index"]),
         patient_id=table["Patient ID"],
         study_id=table["Patient ID"] + "_" + table["Follow-up #"],
         view_position=table["View Position"],
         sex=table["Patient Gender"],
         age=table["Patient Age"],
-        split=_splits(folder, table["Image Index"].map(base_name), table["Patient ID"]),
+        split=_splits(folder, table["Image Index"].map(base.base_name), table["Patient ID"]),
     )
 
 
@@ -64,7 +56,7 @@ def _splits(folder: Path, names: pd.Series, patients: pd.Series) -> np.ndarray:
     for name in ("train_val", "test"):
         paths = [folder / f"{name}_list.txt", folder / f"{name}_list_NIH.txt"]
         lines = next((read_text(path).splitlines() for path in paths if path.is_file()), [])
-        lists[name] = {base_name(line) for line in lines} - {""}
+        lists[name] = {base.base_name(line) for line in lines} - {""}
     if not any(lists.values()):
         return np.full(len(names), "")
     in_test, in_train = names.isin(lists["test"]), names.isin(lists["train_val"])
@@ -73,7 +65,7 @@ def _splits(folder: Path, names: pd.Series, patients: pd.Series) -> np.ndarray:
             f"the official lists in {shown(folder)} name none of the {len(names)} images of the table (the first is "
             f"{shown(names.iloc[0])}); are they lists of file names, one per line?"
         )
-    train = np.where(patients.map(is_val_patient), "val", "train")
+    train = np.where(patients.map(base.is_val_patient), "val", "train")
     return np.where(in_test, "test", np.where(in_train, train, ""))
 
 
@@ -88,7 +80,7 @@ def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
         FileNotFoundError: if there is no list.
         ValueError: if a line does not have a name, a finding and four numbers.
     """
-    table, file = read_publisher_table(folder, "BBox_List_2017.csv", needed=["Image Index", "Finding Label"])
+    table, file = base.read_publisher_table(folder, "BBox_List_2017.csv", needed=["Image Index", "Finding Label"])
     table = table.iloc[:, :6]  # by position, because the header "Bbox [x,y,w,h],,," splits at its own commas
     table.columns = pd.Index(["image", "finding", "left", "top", "width", "height"])
     numbers = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce")
@@ -96,12 +88,12 @@ def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
     if len(bad):
         row = int(bad[0])
         raise ValueError(f"{describe_row(row, file)}: a box needs four numbers, got {table.iloc[row, 2:].tolist()}")
-    return pd.concat([table["image"].map(base_name), table["finding"].map(canonical_finding), numbers], axis=1)
+    return pd.concat([table["image"].map(base.base_name), table["finding"].map(canonical_finding), numbers], axis=1)
 
 
-NIH = Source(
+NIH = base.Source(
     "NIH ChestX-ray14",
-    lambda folder: has_table(folder, *_TABLES),
+    lambda folder: base.has_table(folder, *_TABLES),
     read_nih,
     "NIH ships 12 archives: are all of them unpacked there?",
 )

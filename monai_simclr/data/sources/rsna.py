@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import describe_row
-from monai_simclr.data.sources.base import (
-    Source,
-    has_table,
-    locate,
-    make_index,
-    patients_by_name,
-    read_publisher_table,
-)
+from monai_simclr.data.columns import describe_row, logger
+from monai_simclr.data.sources import base
 from monai_simclr.runtime.tables import read_text
-
-logger = logging.getLogger("monai_simclr.data")
 
 _TABLE = "stage_2_train_labels.csv"
 _MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
@@ -48,7 +38,7 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
         ValueError: if it lacks a column, a Target is not 0 or 1, or the mapping is not RSNA's.
     """
     folder = Path(folder)
-    table, file = read_publisher_table(folder, _TABLE, needed=["patientId", "Target"])
+    table, file = base.read_publisher_table(folder, _TABLE, needed=["patientId", "Target"])
     bad = np.flatnonzero(~table["Target"].isin(["0", "1"]))
     if len(bad):
         raise ValueError(
@@ -64,10 +54,10 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     if mapping.is_file() and not patient_pattern:
         patients = _nih_patients(mapping, names)
     else:
-        patients = patients_by_name(names, patient_pattern, "RSNA pneumonia")
-    return make_index(
+        patients = base.patients_by_name(names, patient_pattern, "RSNA pneumonia")
+    return base.make_index(
         pd.DataFrame({"Pneumonia": target}),
-        image=locate([folder / "stage_2_train_images"], names, (".dcm", ".png", ".jpg")),
+        image=base.locate([folder / "stage_2_train_images"], names, (".dcm", ".png", ".jpg")),
         patient_id=patients,
     )
 
@@ -85,9 +75,9 @@ def _nih_patients(mapping: Path, names: list[str]) -> list[str]:
     return [numbers[name] for name in names]
 
 
-RSNA = Source(
+RSNA = base.Source(
     "RSNA pneumonia",
-    lambda folder: has_table(folder, _TABLE),
+    lambda folder: base.has_table(folder, _TABLE),
     read_rsna,
     "the folder stage_2_train_images/ belongs next to the table",
 )
