@@ -27,10 +27,6 @@ def confounders(index: pd.DataFrame, facts: pd.DataFrame) -> list[dict[str, Any]
     it is of the category's prevalence, learnt on one half of the patients and scored on the other, both ways. Unknown
     views, sexes and ages are excluded. No pixel is read: a network may learn a strong nuisance instead of the finding.
 
-    Args:
-        index: N rows with labels.
-        facts: `header_facts` of the same rows.
-
     Returns:
         One mapping per finding and nuisance with at least 20 positive and 20 negative images: `finding, nuisance,
         within` ("all" or a source), `auroc, chance` (97.5th percentile of the AUROC of an unrelated nuisance, as if

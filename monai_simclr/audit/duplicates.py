@@ -23,10 +23,6 @@ def same_bytes(paths: Sequence[str], sizes: np.ndarray) -> np.ndarray:
     """Group of every file among those with the same bytes, -1 for a file without copies.
 
     Only files of equal size are read; a missing file (size -1), or one that cannot be read, is in no group.
-
-    Args:
-        paths: N files.
-        sizes: their sizes in bytes, shape ``(N,)``.
     """
     _, place, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     digests = [""] * len(paths)

@@ -16,6 +16,7 @@ from monai_simclr.runtime.files import write_text
 _PICTURED = ("polarity", "unlike_a_chest", "not_a_chest", "lateral_among_frontals", "flat")
 _MAX_PICTURES = 24
 _PER_LINE = 12
+_TITLES = {"same_bytes": "the same file", "same_look": "the same picture"}
 _GROUP = {
     "rows": "rows of the index",
     "splits": "splits",
@@ -26,13 +27,7 @@ _GROUP = {
 
 
 def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray | None = None) -> Path:
-    """Write the page, atomically.
-
-    Args:
-        path: of the file.
-        content: of ``audit.json``.
-        thumbs: thumbnails of all images, uint8 ``(N, h, w)``, for contact sheets of flagged ones; None for no sheets.
-    """
+    """Write the page of ``audit.json``'s content; with thumbnails, uint8 ``(N, h, w)``, it has contact sheets."""
     strong = sum(row["strong"] for row in content["confounders"])
     shown = content["confounders"][: max(30, min(strong, 120))]  # all strong ones, and the strongest of the others
     same = {kind: facts["first"] for kind, facts in content["duplicates"].items()}
@@ -55,9 +50,6 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
     )
     write_text(path, page)
     return Path(path)
-
-
-_TITLES = {"same_bytes": "the same file", "same_look": "the same picture"}
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -89,33 +90,35 @@ _CHEST = np.array(
 def scan(
     paths: Sequence[str], pixels: bool, workers: int = 2, on_progress: Callable[[int], object] = lambda _: None
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Facts of every file.
+    """Facts of every file, hashes and thumbnails.
 
     Args:
-        paths: of the files.
+        paths: of N files.
         pixels: read the pixels too.
         workers: processes; 0 reads in this process, which always reads fewer than 2,000 headers.
         on_progress: called with the number of files that are done, now and then.
 
     Returns:
-        One row per path: `header_facts` and, with pixels, `pixel_facts`; the hashes, uint64 ``(N, 4)``; the thumbnails,
-        uint8 ``(N, 32, 32)``, both empty without pixels.
+        One row per path with `header_facts` and `pixel_facts`; hashes, uint64 ``(N, 4)``, and thumbnails, uint8 ``(N,
+        32, 32)``, both empty without pixels.
 
     Raises:
         OSError: if a worker dies (a decoder crashed, or memory ran out).
     """
     read = partial(_read_facts, pixels=pixels)
-    if workers == 0 or (not pixels and len(paths) < _MIN_SPREAD):
-        rows = _collect(map(read, paths), len(paths), on_progress)
-    else:
-        try:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                rows = _collect(pool.map(read, paths, chunksize=16), len(paths), on_progress)
-        except BrokenProcessPool as error:
-            raise OSError(
-                "a worker of the audit died (memory, or a decoder crashed on a file); run it with --workers 0 to see "
-                "where"
-            ) from error
+    in_process = workers == 0 or (not pixels and len(paths) < _MIN_SPREAD)
+    spawn = nullcontext() if in_process else ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    rows = []
+    try:
+        with spawn as pool:
+            for row in map(read, paths) if pool is None else pool.map(read, paths, chunksize=16):
+                rows.append(row)
+                if len(rows) % 16 == 0 or len(rows) == len(paths):
+                    on_progress(len(rows))
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a worker of the audit died (memory, or a decoder crashed on a file); run it with --workers 0 to see where"
+        ) from error
     hashes = np.array([row.pop("hash") for row in rows]) if pixels else np.zeros((0, 4), np.uint64)
     thumbs = np.array([row.pop("thumb") for row in rows]) if pixels else np.zeros((0, _THUMB, _THUMB), np.uint8)
     return pd.DataFrame(rows), hashes, thumbs
@@ -125,23 +128,11 @@ def _read_facts(path: str, pixels: bool) -> dict[str, Any]:
     return header_facts(path) | (pixel_facts(path) if pixels else {})
 
 
-def _collect(facts: Iterable[dict[str, Any]], total: int, on_progress: Callable[[int], object]) -> list[dict[str, Any]]:
-    rows = []
-    for row in facts:
-        rows.append(row)
-        if len(rows) % 16 == 0 or len(rows) == total:
-            on_progress(len(rows))
-    return rows
-
-
 def header_facts(path: str | Path) -> dict[str, Any]:
     """Facts of a file's header: text or whole numbers under `HEADER_FIELDS`, "" or -1 for unknown ones.
 
     Free text of the header (descriptions) is searched for words of views and body parts and then dropped. `chest` is
     "yes", "no" or "", as `read_exam` finds it. `problem` is the reader's reason why there are no facts.
-
-    Args:
-        path: of a file that the reader reads: DICOM, PNG, JPEG, TIFF or NIfTI; its content decides.
     """
     facts: dict[str, Any] = dict.fromkeys(HEADER_FIELDS, "") | dict.fromkeys(_NUMBERS, -1)
     try:
@@ -197,11 +188,10 @@ def _dicom_facts(path: Path) -> dict[str, Any]:
 def pixel_facts(path: str | Path) -> dict[str, Any]:
     """Facts of an image's pixels.
 
-    Returns:
-        `damage`: why it cannot be read, or "". `frontal`: see `frontal_score`. `border`: share of the area in uniform
-        stripes along the edges (collimation, padding). `saturated`: share of pixels at the bottom or the top of the
-        range. `contrast`: standard deviation of the image in [0, 1]. `hash`: 256-bit perceptual hash
-        (`imagehash.phash`, DCT of the image at 64 x 64, Zauner 2010), uint64 ``(4,)``. `thumb`: uint8 ``(32, 32)``.
+    `damage`: why it cannot be read, or "". `frontal`: see `frontal_score`. `border`: share of the area in uniform
+    stripes along the edges (collimation, padding). `saturated`: share of pixels at the bottom or the top of the range.
+    `contrast`: standard deviation of the image in [0, 1]. `hash`: 256-bit perceptual hash (`imagehash.phash`, DCT of
+    the image at 64 x 64, Zauner 2010), uint64 ``(4,)``. `thumb`: uint8 ``(32, 32)``.
     """
     facts: dict[str, Any] = {"damage": ""} | dict.fromkeys(("frontal", "border", "saturated", "contrast"), np.nan)
     facts |= {"hash": np.zeros(4, np.uint64), "thumb": np.zeros((_THUMB, _THUMB), np.uint8)}
@@ -228,15 +218,12 @@ def pixel_facts(path: str | Path) -> dict[str, Any]:
 
 
 def frontal_score(image: np.ndarray) -> float:
-    """Correlation of an image with the mean frontal chest radiograph at 16 x 16, from -1 to 1.
+    """Correlation of an image ``(H, W)`` with the mean frontal chest radiograph at 16 x 16, from -1 to 1.
 
     99.9 % of 1,932 held-out and other archives' frontal chest radiographs score above 0.15, and 99.5 % of the same
     images with their polarity inverted below -0.3 (docs/how-to/own-dicom-archive.md has the table). A tibia scores
     -0.2. The score cannot tell a lateral or an odd frontal (rotated, opaque, collimated) from other body parts; a CT
     slice or a round bright object can pass. It ranks what a person should look at.
-
-    Args:
-        image: canonical (bright = dense, row 0 cranial), at least 16 x 16.
 
     Example:
         >>> chest = _CHEST + 100

@@ -58,12 +58,8 @@ def leaking_patients(index: pd.DataFrame) -> list[dict[str, Any]]:
 def duplicate_facts(index: pd.DataFrame, group: np.ndarray) -> dict[str, Any]:
     """Count the groups of duplicates that cross splits or patients, or have different labels.
 
-    Args:
-        index: N rows.
-        group: of every row, -1 for none, shape ``(N,)``.
-
-    Returns:
-        Counts of groups, and the first 200 groups by their rows, those across splits first.
+    `group` is that of every row, -1 for none, shape ``(N,)``. The first 200 groups are listed by their rows, those
+    across splits first.
     """
     labels = list(finding_columns(index))
     groups: list[dict[str, Any]] = []

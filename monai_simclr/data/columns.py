@@ -59,12 +59,16 @@ def describe_row(row: int, file: str = "") -> str:
     return f"{shown(file)}, row {row + 2}" if file else f"row {row}"
 
 
-def map_values(column: pd.Series, convert: Callable[[Any], Any], file: str = "") -> pd.Series:
-    """Convert a column, each distinct value once.
+def check_rows(valid: pd.Series, message: str, file: str = "", values: pd.Series | None = None) -> None:
+    """Raise `ValueError` for the first row that is not valid, with its value."""
+    bad = np.flatnonzero(~valid.to_numpy(dtype=bool))
+    if len(bad):
+        value = "" if values is None else f", got {values.iloc[bad[0]]!r}"
+        raise ValueError(f"{describe_row(int(bad[0]), file)}: {message}{value}")
 
-    Raises:
-        ValueError: as `convert` does, with the first row of the value.
-    """
+
+def map_values(column: pd.Series, convert: Callable[[Any], Any], file: str = "") -> pd.Series:
+    """Convert a column, each distinct value once; a `ValueError` of `convert` gets the first row of the value."""
     converted: dict[Any, Any] = {}
     values = column.tolist()
     for row, value in enumerate(values):
@@ -115,11 +119,7 @@ def _years(text: str) -> float:
 
 
 def check_splits(column: pd.Series, file: str = "") -> pd.Series:
-    """Splits as "train", "val", "test" or "".
-
-    Raises:
-        ValueError: if a word is unknown: an image in no split would be trained on.
-    """
+    """Splits as "train", "val", "test" or ""; raises for other words: an image in no split would be trained on."""
 
     def convert(text: str) -> str:
         if text.strip().lower() not in SPLIT_WORDS:
@@ -132,11 +132,7 @@ def check_splits(column: pd.Series, file: str = "") -> pd.Series:
 
 
 def check_ages(column: pd.Series, file: str = "") -> pd.Series:
-    """`ages` of a column whose blank entries, and only these, may be something other than an age.
-
-    Raises:
-        ValueError: if an entry is neither blank nor an age.
-    """
+    """`ages` of a column; raises for an entry that is neither an age nor blank."""
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(float)
 
@@ -152,11 +148,7 @@ def check_ages(column: pd.Series, file: str = "") -> pd.Series:
 
 
 def check_labels(column: pd.Series, file: str = "") -> pd.Series:
-    """Labels from 0 to 1, NaN where unknown.
-
-    Raises:
-        ValueError: if a label is something else.
-    """
+    """Labels from 0 to 1, NaN if unknown; raises for other values."""
     if not pd.api.types.is_numeric_dtype(column):
         text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
         column = column.astype(object).mask(text.str.upper().isin(UNKNOWN_WORDS), np.nan)

@@ -32,8 +32,9 @@ class Source:
     Attributes:
         name: what the log calls it.
         recognise: why a folder is an archive of this kind, or "".
-        read: the folder's image index, by `make_index`; its keyword arguments are options of `open_index`. It need not
-            find leaks or missing images, `open_index` does.
+        read: the folder's image index, by `make_index`; its keyword arguments are options of `open_index`. It raises
+            `FileNotFoundError` without its table or images, and `ValueError` for a missing column, an unknown option or
+            an unknown value (with the row). It need not find leaks or missing images, `open_index` does.
         hint: what to do about missing images.
     """
 

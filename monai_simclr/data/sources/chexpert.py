@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import ages, describe_row, logger
+from monai_simclr.data.columns import ages, check_rows, logger
 from monai_simclr.data.sources import base
 
 _NEEDED = ("Path", "No Finding", "Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -29,10 +29,6 @@ def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "z
         The index, with 13 findings; "Pleural Effusion" is Effusion, laterals are "LL", age 0 is unknown. With a test
         table the publisher's three parts are the splits. Without one, valid.csv (labelled by radiologists) is the
         test split, and one train patient in eight is val, by a hash of the id. The log says which.
-
-    Raises:
-        FileNotFoundError: if there is no ``train.csv``.
-        ValueError: if a table lacks a column, a path is not CheXpert's, or a policy or label is unknown.
     """
     present = {part for part, names in _TABLES.items() if part == "train" or base.find_table(folder, *names)}
     tables = []
@@ -41,12 +37,7 @@ def read_chexpert(folder: str | Path, uncertain: str = "ignore", blank: str = "z
             folder, *_TABLES[part], needed=_NEEDED, optional=_OPTIONAL, hint="see docs/how-to/chexpert.md"
         )
         places = table["Path"].str.strip().str.replace("\\", "/", regex=False).str.extract(_PATH)
-        bad = np.flatnonzero(places["path"].isna())
-        if len(bad):
-            raise ValueError(
-                f"{describe_row(int(bad[0]), file)}: {table['Path'].iloc[bad[0]]!r} is not a path of CheXpert's "
-                "(train/patient00001/study1/...)"
-            )
+        check_rows(places["path"].notna(), "a path must be as train/patient00001/study1/...", file, table["Path"])
         tables.append(pd.concat([table, places], axis=1))
     table = pd.concat(tables, ignore_index=True).fillna("")
     if "test" in present:

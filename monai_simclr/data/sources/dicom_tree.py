@@ -38,9 +38,6 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
     Returns:
         The index. `patient_id` is "issuer:id" where (0010,0021) Issuer of Patient ID is given, since hospitals number
         alike. A file without Patient ID counts as a patient of its own, with a warning.
-
-    Raises:
-        FileNotFoundError: if there is no radiograph.
     """
     folder = Path(folder)
     listing = list_files(folder)

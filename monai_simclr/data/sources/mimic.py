@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import check_splits, describe_row, logger
+from monai_simclr.data.columns import check_rows, check_splits, logger
 from monai_simclr.data.sources import base
 
 _IMAGE = ["dicom_id", "study_id", "subject_id"]
@@ -33,10 +33,6 @@ def read_mimic(
 
     Returns:
         The index, with 13 findings; sex and age are unknown (they are in MIMIC-IV).
-
-    Raises:
-        FileNotFoundError: if a table is missing.
-        ValueError: if a table lacks a column, a key is repeated, or a policy, split or label is unknown.
     """
     base.check_choice("labeler", labeler, ("chexpert", "negbio"))
     images = _read_table(folder, "metadata", _IMAGE, ["ViewPosition"])
@@ -65,9 +61,7 @@ def _read_table(folder: str | Path, kind: str, key: list[str], columns: list[str
     table, file = base.read_publisher_table(
         folder, f"mimic-cxr-2.*-{kind}.csv", needed=[*key, *columns], hint="the labels need every table"
     )
-    repeated = np.flatnonzero(table.duplicated(key))
-    if len(repeated):
-        raise ValueError(f"{describe_row(int(repeated[0]), file)}: the same {' and '.join(key)} are in an earlier row")
+    check_rows(~table.duplicated(key), f"the same {' and '.join(key)} are in an earlier row", file)
     return table.assign(split=check_splits(table["split"], file)) if "split" in columns else table
 
 

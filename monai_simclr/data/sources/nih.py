@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import describe_row, map_values
+from monai_simclr.data.columns import check_rows, map_values
 from monai_simclr.data.findings import NIH14, canonical_finding, parse_findings
 from monai_simclr.data.sources import base
 from monai_simclr.runtime.names import shown
@@ -28,10 +28,6 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
     Returns:
         The index. The official test list is the test split; one patient in eight of the official train_val list is val,
         by a hash of the patient's number, so that it never changes. Without lists `split` is "".
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if the table lacks a column, or names an unknown finding (says the row).
     """
     folder = Path(folder)
     table, file = base.read_publisher_table(
@@ -75,19 +71,12 @@ def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
     Returns:
         One row per box: `image` (the file's name), `finding`, and `left, top, width, height` in pixels of the 1024 x
         1024 images, from the upper left corner. "Infiltrate" is called Infiltration, as in the labels.
-
-    Raises:
-        FileNotFoundError: if there is no list.
-        ValueError: if a line does not have a name, a finding and four numbers.
     """
     table, file = base.read_publisher_table(folder, "BBox_List_2017.csv", needed=["Image Index", "Finding Label"])
     table = table.iloc[:, :6]  # by position, because the header "Bbox [x,y,w,h],,," splits at its own commas
     table.columns = pd.Index(["image", "finding", "left", "top", "width", "height"])
     numbers = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce")
-    bad = np.flatnonzero(numbers.isna().any(axis=1))
-    if len(bad):
-        row = int(bad[0])
-        raise ValueError(f"{describe_row(row, file)}: a box needs four numbers, got {table.iloc[row, 2:].tolist()}")
+    check_rows(numbers.notna().all(axis=1), "a box needs four numbers", file, table.iloc[:, 2:].apply(list, axis=1))
     return pd.concat([table["image"].map(base.base_name), table["finding"].map(canonical_finding), numbers], axis=1)
 
 

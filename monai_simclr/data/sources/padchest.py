@@ -59,10 +59,6 @@ def read_padchest(folder: str | Path, findings: Sequence[str] = (), labeler: str
     Returns:
         The index, without splits (the publisher has none: see `split_by_patient`). Labels of images whose study is
         excluded, unchanged or suboptimal, or has none, are NaN. Rib views (COSTAL) are excluded and counted.
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if it lacks a column, or a cell of labels is not a list.
     """
     base.check_choice("labeler", labeler, ("all", "physician"))
     folder = Path(folder)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import describe_row, logger
+from monai_simclr.data.columns import check_rows, logger
 from monai_simclr.data.sources import base
 from monai_simclr.runtime.tables import read_text
 
@@ -32,18 +31,10 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     Returns:
         The index, with the finding Pneumonia: 1 where radiologists drew a box (lung opacity suspicious for pneumonia),
         else 0. No splits, views, sexes or ages: they are in the DICOM headers.
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if it lacks a column, a Target is not 0 or 1, or the mapping is not RSNA's.
     """
     folder = Path(folder)
     table, file = base.read_publisher_table(folder, _TABLE, needed=["patientId", "Target"])
-    bad = np.flatnonzero(~table["Target"].isin(["0", "1"]))
-    if len(bad):
-        raise ValueError(
-            f"{describe_row(int(bad[0]), file)}: Target must be 0 or 1, got {table['Target'].iloc[bad[0]]!r}"
-        )
+    check_rows(table["Target"].isin(["0", "1"]), "Target must be 0 or 1", file, table["Target"])
     target = table.groupby("patientId", sort=True)["Target"].max().astype(float)
     names = list(target.index)
     logger.warning(

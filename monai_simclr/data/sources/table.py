@@ -36,9 +36,6 @@ def read_table(
     Returns:
         The index; columns of the file that are not named are dropped.
 
-    Raises:
-        ValueError: if a column is missing or unknown, or a split or a label is not known (says the row).
-
     Example:
         >>> import tempfile, pathlib
         >>> path = pathlib.Path(tempfile.mkdtemp(), "cases.csv")

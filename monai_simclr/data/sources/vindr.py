@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import describe_row, logger
+from monai_simclr.data.columns import check_rows, logger
 from monai_simclr.data.findings import NO_FINDING, canonical_finding
 from monai_simclr.data.sources import base
 
@@ -35,10 +35,6 @@ def read_vindr(
 
     Returns:
         The index: all views are PA; one train image in eight is val, by a hash of its id; PhysioNet's test is test.
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if it lacks a column, or a policy or vote is unknown.
     """
     base.check_choice("uncertain", uncertain, base.UNCERTAIN)
     if min_votes < 1:
@@ -71,9 +67,7 @@ def _read_votes(folder: Path) -> dict[str, tuple[pd.DataFrame, pd.Series]]:
             table, file = base.read_publisher_table(folder, *names, needed=["image_id", "No finding"])
             reader = [name for name in table.columns if str(name).lower() == "rad_id"]
             seen = table.drop(columns=["image_id", *reader]).apply(pd.to_numeric, errors="coerce")
-            bad = np.flatnonzero(~seen.isin([0, 1]).all(axis=1))
-            if len(bad):
-                raise ValueError(f"{describe_row(int(bad[0]), file)}: a vote must be 1 or 0")
+            check_rows(seen.isin([0, 1]).all(axis=1), "a vote must be 1 or 0", file)
             images = seen.groupby(table["image_id"], sort=True)
             votes[part] = (images.sum(), images.size())
     if not votes:
