@@ -82,22 +82,13 @@ def run_audit(
     group = {"same_bytes": same_bytes(paths, facts["bytes"].to_numpy())}
     if pixels:
         group["same_look"] = near_duplicates(hashes, thumbs)
-    content = _content(index, facts, group)
-    output = Path(output_dir)
-    write_table(facts.assign(**group), output / "images.csv", index_label="row")
-    write_json(output / "audit.json", content)
-    return Audit(content, write_page(output / "index.html", content, thumbs if pictures else None))
-
-
-def _content(index: pd.DataFrame, facts: pd.DataFrame, group: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The content of ``audit.json``."""
     patients = leaking_patients(index)
     duplicates = {kind: duplicate_facts(index, groups) for kind, groups in group.items()}
     messages = [f"{len(patients)} patients are in more than one split"] if patients else []
     for kind, name in (("same_bytes", "file"), ("same_look", "picture")):
         times = duplicates[kind]["across_splits"] if kind in duplicates else 0
         messages += [f"the same {name} is in more than one split, {times} times"] if times else []
-    return {
+    content = {
         "recognised": index.attrs.get("recognised", ""),
         "excluded": index.attrs.get("excluded", {}),
         "images": len(index),
@@ -115,6 +106,10 @@ def _content(index: pd.DataFrame, facts: pd.DataFrame, group: Mapping[str, np.nd
         "confounders": confounders(index, facts),
         "versions": package_versions(),
     }
+    output = Path(output_dir)
+    write_table(facts.assign(**group), output / "images.csv", index_label="row")
+    write_json(output / "audit.json", content)
+    return Audit(content, write_page(output / "index.html", content, thumbs if pictures else None))
 
 
 def _value_counts(column: pd.Series) -> dict[str, int]:

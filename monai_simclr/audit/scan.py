@@ -206,10 +206,14 @@ def pixel_facts(path: str | Path) -> dict[str, Any]:
     thumb = resize(small, (_THUMB, _THUMB))
     hashed = np.rint(resize(small, (128, 128)) * 255).astype(np.uint8)
     bits = imagehash.phash(Image.fromarray(hashed), hash_size=16).hash.ravel()
+    inside = 1  # area of the smallest box with every row and column that is not uniform
+    for axis in (0, 1):
+        lines = np.flatnonzero(np.ptp(small, axis=axis) > 4 / 255)
+        inside *= lines[-1] - lines[0] + 1 if len(lines) else 0
     return {
         "damage": "",
         "frontal": frontal_score(thumb),
-        "border": _border(small),
+        "border": float(1 - inside / small.size),
         "saturated": float(np.mean((pixels <= 0) | (pixels >= 1))),
         "contrast": float(pixels.std()),
         "hash": np.packbits(bits).view(np.uint64),
@@ -234,12 +238,3 @@ def frontal_score(image: np.ndarray) -> float:
     small, chest = small - small.mean(), _CHEST - _CHEST.mean()
     norm = np.linalg.norm(small) * np.linalg.norm(chest)
     return float((small * chest).sum() / norm) if norm > 0 else 0.0
-
-
-def _border(image: np.ndarray, step: float = 4 / 255) -> float:
-    """Share of the area outside the smallest box with every row and column of more than `step` of contrast."""
-    inside = 1
-    for axis in (0, 1):
-        lines = np.flatnonzero(np.ptp(image, axis=axis) > step)
-        inside *= lines[-1] - lines[0] + 1 if len(lines) else 0
-    return float(1 - inside / image.size)

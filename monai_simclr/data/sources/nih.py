@@ -34,6 +34,19 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
         folder, *_TABLES, needed=_COLUMNS, optional=("Follow-up #",), hint="see docs/how-to/nih.md"
     )
     labels = map_values(table["Finding Labels"], lambda text: list(parse_findings(text).values()), file)
+    names = table["Image Index"].map(base.base_name)
+    lists = {}
+    for name in ("train_val", "test"):
+        paths = [folder / f"{name}_list.txt", folder / f"{name}_list_NIH.txt"]
+        lines = next((read_text(path).splitlines() for path in paths if path.is_file()), [])
+        lists[name] = {base.base_name(line) for line in lines} - {""}
+    in_test, in_train = names.isin(lists["test"]), names.isin(lists["train_val"])
+    if any(lists.values()) and not (in_test | in_train).any():
+        raise ValueError(
+            f"the official lists in {shown(folder)} name none of the {len(names)} images of the table (the first is "
+            f"{shown(names.iloc[0])}); are they lists of file names, one per line?"
+        )
+    train = np.where(table["Patient ID"].map(base.is_val_patient), "val", "train")
     return base.make_index(
         pd.DataFrame(np.array(labels.tolist()), columns=pd.Index(NIH14)),
         image=base.locate([folder / "images", *sorted(folder.glob("images_0*/images"))], table["Image Index"]),
@@ -42,27 +55,8 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
         view_position=table["View Position"],
         sex=table["Patient Gender"],
         age=table["Patient Age"],
-        split=_splits(folder, table["Image Index"].map(base.base_name), table["Patient ID"]),
+        split=np.where(in_test, "test", np.where(in_train, train, "")),
     )
-
-
-def _splits(folder: Path, names: pd.Series, patients: pd.Series) -> np.ndarray:
-    """Splits by the official lists, for the files and patients of the table."""
-    lists = {}
-    for name in ("train_val", "test"):
-        paths = [folder / f"{name}_list.txt", folder / f"{name}_list_NIH.txt"]
-        lines = next((read_text(path).splitlines() for path in paths if path.is_file()), [])
-        lists[name] = {base.base_name(line) for line in lines} - {""}
-    if not any(lists.values()):
-        return np.full(len(names), "")
-    in_test, in_train = names.isin(lists["test"]), names.isin(lists["train_val"])
-    if not (in_test | in_train).any():
-        raise ValueError(
-            f"the official lists in {shown(folder)} name none of the {len(names)} images of the table (the first is "
-            f"{shown(names.iloc[0])}); are they lists of file names, one per line?"
-        )
-    train = np.where(patients.map(base.is_val_patient), "val", "train")
-    return np.where(in_test, "test", np.where(in_train, train, ""))
 
 
 def read_nih_boxes(folder: str | Path) -> pd.DataFrame:

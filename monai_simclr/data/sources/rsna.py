@@ -43,7 +43,15 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     )
     mapping = folder / _MAPPING
     if mapping.is_file() and not patient_pattern:
-        patients = _nih_patients(mapping, names)
+        try:
+            rows = json.loads(read_text(mapping))
+            numbers = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{mapping.name} does not list subset_img_id and img_id: {error}") from error
+        missing = [name for name in names if name not in numbers]
+        if missing:
+            raise ValueError(f"{mapping.name} does not have {len(missing)} of the images, the first is {missing[0]}")
+        patients = [numbers[name] for name in names]
     else:
         patients = base.patients_by_name(names, patient_pattern, "RSNA pneumonia")
     return base.make_index(
@@ -51,19 +59,6 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
         image=base.locate([folder / "stage_2_train_images"], names, (".dcm", ".png", ".jpg")),
         patient_id=patients,
     )
-
-
-def _nih_patients(mapping: Path, names: list[str]) -> list[str]:
-    """NIH's numbers of the patients on RSNA's images."""
-    try:
-        rows = json.loads(read_text(mapping))
-        numbers = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{mapping.name} does not list subset_img_id and img_id: {error}") from error
-    missing = [name for name in names if name not in numbers]
-    if missing:
-        raise ValueError(f"{mapping.name} does not have {len(missing)} of the images, the first is {missing[0]}")
-    return [numbers[name] for name in names]
 
 
 RSNA = base.Source(
