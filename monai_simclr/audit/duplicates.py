@@ -26,7 +26,7 @@ def same_bytes(paths: Sequence[str], sizes: np.ndarray) -> np.ndarray:
     """
     _, place, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     digests = [""] * len(paths)
-    for row in np.flatnonzero((counts[place] > 1) & (sizes >= 0)):
+    for row in np.flatnonzero((counts[place] > 1) & (sizes >= 0)).tolist():
         try:
             digests[row] = file_sha256(paths[row])
         except OSError:  # gone or unreadable since its size was taken

@@ -57,43 +57,43 @@ def list_files(folder: str | Path) -> Listing:
     """
     listing, root = Listing(), os.path.realpath(folder)
     entered: set[tuple[int, int]] = set()
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)  # path and real path, by the kind of entry
-    found["folder"] = [(os.fspath(folder), root)]
-    while found["folder"] or found["link to folder"]:
-        followed = not found["folder"]
+    by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)  # path and real path, by the kind of entry
+    by_kind["folder"] = [(os.fspath(folder), root)]
+    while by_kind["folder"] or by_kind["link to folder"]:
+        followed = not by_kind["folder"]
         if followed:
-            found["link to folder"].sort(reverse=True)
-        path, real = found["link to folder" if followed else "folder"].pop()
+            by_kind["link to folder"].sort(reverse=True)
+        path, real = by_kind["link to folder" if followed else "folder"].pop()
         if followed and (root == real or root.startswith(real.rstrip(os.sep) + os.sep)):
-            found["links to folders above (loops)"].append((path, real))
+            by_kind["links to folders above (loops)"].append((path, real))
             continue
         try:
             status = os.stat(path)
             with os.scandir(path) as scanned:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]
         except OSError:
-            found["folders that cannot be opened"].append((path, real))
+            by_kind["folders that cannot be opened"].append((path, real))
             continue
         if (status.st_dev, status.st_ino) in entered:
-            found["folders that are listed already"].append((path, real))
+            by_kind["folders that are listed already"].append((path, real))
             continue
         entered.add((status.st_dev, status.st_ino))
         listing.followed += [Path(path)] if followed else []
         for entry in entries:
             kind = _kind(entry)
             resolved = os.path.realpath(entry.path) if "link" in kind else os.path.join(real, entry.name)
-            found[kind].append((entry.path, resolved))
-    files = found.pop("file", [])
+            by_kind[kind].append((entry.path, resolved))
+    files = by_kind.pop("file", [])
     real_paths = {real for _, real in files}
-    for path, real in sorted(found.pop("link to file", [])):
+    for path, real in sorted(by_kind.pop("link to file", [])):
         if real in real_paths:
-            found["links to files that are listed already"].append((path, real))
+            by_kind["links to files that are listed already"].append((path, real))
         else:
             real_paths.add(real)
             files.append((path, real))
     hold_odd_names([*(path for path, _ in files), os.fspath(folder)])
     listing.paths = sorted(Path(path) for path, _ in files)
-    listing.excluded = {reason: [Path(path) for path, _ in paths] for reason, paths in found.items() if paths}
+    listing.excluded = {reason: [Path(path) for path, _ in paths] for reason, paths in by_kind.items() if paths}
     return listing
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from monai_simclr.data.index import check_index, finding_columns
 
 _AHEAD = 64
-"""Maximum number of next patients from whom one is chosen; a tenth of a small archive."""
+"""Maximum number of next patients to choose from; a tenth of a small archive."""
 _MANY = 5
 """Patients with this many findings or more are counted together."""
 

@@ -46,8 +46,8 @@ class Source:
 
 def find_table(folder: str | Path, *patterns: str) -> Path | None:
     """First file in a folder that matches a pattern, also if it ends in ``.gz``; None if there is none."""
-    found = [sorted([*Path(folder).glob(name), *Path(folder).glob(f"{name}.gz")]) for name in patterns]
-    return next((path for paths in found for path in paths if path.is_file()), None)
+    matches = [sorted([*Path(folder).glob(name), *Path(folder).glob(f"{name}.gz")]) for name in patterns]
+    return next((path for paths in matches for path in paths if path.is_file()), None)
 
 
 def has_table(folder: Path, *patterns: str, columns: Iterable[str] = (), publisher: str = "") -> str:
