@@ -37,7 +37,7 @@ def _follow(project: Path, title: str) -> list[str]:
             path.write_text(code, encoding="utf-8")
         elif path.name == "open.py":
             place = "\nimport pandas" if code.startswith("from ") else "SOURCES = ("
-            new = f"\n{code}{place}" if code.startswith("from ") else place + code.strip() + " "
+            new = f"\n{code}{place}" if code.startswith("from ") else f"{place}{code.strip()}, "
             path.write_text(path.read_text(encoding="utf-8").replace(place, new, 1), encoding="utf-8")
         elif path.name in TABLES:
             before, start, after = path.read_text(encoding="utf-8").partition(TABLES[path.name])
