@@ -191,8 +191,9 @@ def make_index(labels: pd.DataFrame | None = None, **columns: Any) -> pd.DataFra
             the publisher's words.
 
     Example:
-        >>> make_index(image=["/a/1.png"], patient_id=["007"], sex=["Male"], age=["060Y"]).iloc[0, 1:].tolist()
-        ['007', '', '', 'M', 60.0, '']
+        >>> index = make_index(image=["/a/1.png"], patient_id=["007"], sex=["Male"], age=["060Y"])
+        >>> index[["patient_id", "sex", "age", "split"]].to_dict("records")
+        [{'patient_id': '007', 'sex': 'M', 'age': 60.0, 'split': ''}]
     """
     rows = range(len(columns["image"]))
     index = pd.DataFrame({**dict.fromkeys(COLUMNS, ""), "age": np.nan, **columns}, index=rows)
