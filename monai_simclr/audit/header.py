@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.uid import UID
 
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.dicom_geometry import SPACINGS, read_spacing, read_steps
-from monai_simclr.data.formats.dicom_tags import numbers, text, tolerant_items, whole
+from monai_simclr.data.formats.dicom import SPACINGS, read_spacing, read_steps
+from monai_simclr.data.formats.dicom_header import open_dicom
+from monai_simclr.data.formats.dicom_tags import get_floats, get_int, get_text, tolerant_items
+from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.formats.nifti import nifti_facts
 from monai_simclr.data.formats.pictures import picture_facts
-from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.radiograph import RadiographError, unopened
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, describe_os_error, quiet_libraries
 from monai_simclr.data.reading import detect_format
 from monai_simclr.runtime.files import open_regular
 
@@ -62,41 +61,42 @@ def header_facts(path: str | Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file, quiet_libraries():
             facts["bytes"] = os.fstat(file.fileno()).st_size
-            kind = detect_format(Path(path), file)
-            facts.update(_dicom(Path(path)) if kind == "DICOM" else _FACTS[kind](Path(path), file))
+            kind = detect_format(file)
+            facts.update(_dicom(file) if kind == "DICOM" else _FACTS[kind](file))
     except FileNotFoundError:
         facts["problem"] = "the file is missing"
     except OSError as error:
-        facts["problem"] = unopened(error)
+        facts["problem"] = describe_os_error(error)
     except RadiographError as error:
         facts["problem"] = error.problem
     return facts
 
 
-def _dicom(path: Path) -> dict[str, Any]:
-    header, syntax = read_header(path)
+def _dicom(file: BinaryIO) -> dict[str, Any]:
+    opened = open_dicom(file, DEFAULT_SETTINGS.max_bytes)
+    header, syntax = opened.data, opened.syntax
     exam = read_exam(header)
     return {
         "format": "DICOM",
-        "modality": text(header, "Modality"),
-        "sop_class": _name(text(header, "SOPClassUID")),
+        "modality": get_text(header, "Modality"),
+        "sop_class": _name(get_text(header, "SOPClassUID")),
         "transfer_syntax": _name(syntax),
-        "photometric": text(header, "PhotometricInterpretation"),
-        "presentation_lut": text(header, "PresentationLUTShape"),
-        "intent": text(header, "PresentationIntentType"),
-        "bits": whole(path, header, "BitsStored", -1),
-        "rows": whole(path, header, "Rows", -1),
-        "columns": whole(path, header, "Columns", -1),
-        "frames": max(1, whole(path, header, "NumberOfFrames", 1)),
-        "samples": whole(path, header, "SamplesPerPixel", -1),
+        "photometric": get_text(header, "PhotometricInterpretation"),
+        "presentation_lut": get_text(header, "PresentationLUTShape"),
+        "intent": get_text(header, "PresentationIntentType"),
+        "bits": get_int(header, "BitsStored", -1),
+        "rows": get_int(header, "Rows", -1),
+        "columns": get_int(header, "Columns", -1),
+        "frames": max(1, get_int(header, "NumberOfFrames", 1)),
+        "samples": get_int(header, "SamplesPerPixel", -1),
         "header_view": "" if exam.by_words else exam.view.position,
         "lateral_words": "yes" if exam.by_words and exam.view.beam == "lateral" else "",
         "chest": {"chest": "yes", "other": "no"}.get(exam.part, ""),
-        "window": _window(path, header),
-        "spacing": _spacing(path, header),
-        "burned_in": text(header, "BurnedInAnnotation"),
-        "manufacturer": text(header, "Manufacturer"),
-        "model": text(header, "ManufacturerModelName"),
+        "window": _window(header),
+        "spacing": _spacing(header),
+        "burned_in": get_text(header, "BurnedInAnnotation"),
+        "manufacturer": get_text(header, "Manufacturer"),
+        "model": get_text(header, "ManufacturerModelName"),
     }
 
 
@@ -104,13 +104,13 @@ def _name(uid: str) -> str:
     return UID(uid).name if uid else ""
 
 
-def _window(path: Path, header: pydicom.Dataset) -> str:
+def _window(header: pydicom.Dataset) -> str:
     if tolerant_items(header, "VOILUTSequence"):
         return "VOI LUT"
-    return "window" if numbers(path, header, "WindowCenter") and numbers(path, header, "WindowWidth") else "none"
+    return "window" if get_floats(header, "WindowCenter") and get_floats(header, "WindowWidth") else "none"
 
 
-def _spacing(path: Path, header: pydicom.Dataset) -> str:
-    source = read_spacing(path, header)[1]
-    zero = next((name for name in SPACINGS if read_steps(path, header, name)), "")
+def _spacing(header: pydicom.Dataset) -> str:
+    source = read_spacing(header)[1]
+    zero = next((name for name in SPACINGS if read_steps(header, name)), "")
     return source or (f"{zero} is zero" if zero else "none")

@@ -1,18 +1,27 @@
-"""Images of whole numbers through a table of at most 65,536 entries: histogram, percentiles, look-up."""
+"""What all formats share: images of whole numbers through a table of at most 65,536 entries, and turning upright."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-PERCENTILES = (0.5, 99.5)
-"""What becomes black and white where a file does not say: one pixel in two hundred is cut off at each end."""
+from monai_simclr.data.radiograph import RadiographError
 
-_BLOCK = 2**20  # pixels at a time: NumPy makes 8-byte indices of whatever indexes
+PERCENTILES = (0.5, 99.5)
+"""Black and white where a file does not define them: one pixel in two hundred is clipped at each end."""
+
+_BLOCK = 2**20  # pixels at a time: NumPy converts every index to 8 bytes
+_TURNS = {"transposed": np.transpose, "flipped": np.flipud, "mirrored": np.fliplr}
+
+
+def check_contrast(stored: np.ndarray) -> None:
+    """Refuse an image with one value, as a `RadiographError`."""
+    if stored.min() == stored.max():
+        raise RadiographError(f"has the value {stored.flat[0]} in every pixel; a radiograph has contrast")
 
 
 def patterns(dtype: np.dtype) -> np.ndarray:
-    """Give the value of every bit pattern of an integer type of 1 or 2 bytes, int64.
+    """Return the value of every bit pattern of an integer type of 1 or 2 bytes, int64.
 
     Example:
         >>> patterns(np.dtype("int8"))[[0, 127, 128, 255]].tolist()
@@ -52,9 +61,9 @@ def look_up(table: np.ndarray, stored: np.ndarray) -> np.ndarray:
 
 
 def percentile_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Give the values between which `PERCENTILES` of the pixels lie, interpolated as `numpy.percentile` does.
+    """Return `PERCENTILES` of the pixels, interpolated as `numpy.percentile` does.
 
-    Where they are the same, as in an image that is nearly all background, it is the smallest and the largest value.
+    Where both are the same, as in an image that is nearly all background, the smallest and the largest value.
 
     Args:
         values: float64, the value of each bit pattern, in any order.
@@ -66,12 +75,18 @@ def percentile_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, flo
     """
     order = np.argsort(values[counts > 0], kind="stable")
     present, until = values[counts > 0][order], np.cumsum(counts[counts > 0][order])
-    low, high = (_at(present, until, share / 100 * (until[-1] - 1)) for share in PERCENTILES)
-    return (low, high) if high > low else (float(present[0]), float(present[-1]))
+    ends = []
+    for share in PERCENTILES:
+        position = share / 100 * (until[-1] - 1)
+        below = int(position)
+        places = np.searchsorted(until, (below, min(below + 1, until[-1] - 1)), side="right")
+        first, second = present[places]
+        ends.append(float(first + (second - first) * (position - below)))
+    return (ends[0], ends[1]) if ends[1] > ends[0] else (float(present[0]), float(present[-1]))
 
 
 def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map `low` to 0 and `high` to 1, and what is beyond to the nearer; a threshold where they are the same.
+    """Map `low` to 0 and `high` to 1, and clip; a threshold where they are the same.
 
     Example:
         >>> spread(np.array([0.0, 5.0, 20.0]), 0, 10).tolist()
@@ -82,10 +97,19 @@ def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / (high - low), 0, 1)
 
 
-def _at(present: np.ndarray, until: np.ndarray, position: float) -> float:
-    below = int(position)
-    first, second = (present[np.searchsorted(until, k, side="right")] for k in (below, min(below + 1, until[-1] - 1)))
-    return float(first + (second - first) * (position - below))
+def turn(image: np.ndarray, orientation: str) -> np.ndarray:
+    """Apply some of "transposed", "flipped" (upside down) and "mirrored" (left to right), in the order given.
+
+    Returns:
+        A view, ``(H, W)``.
+
+    Example:
+        >>> turn(np.array([[1, 2], [3, 4]]), "transposed mirrored").tolist()
+        [[3, 1], [4, 2]]
+    """
+    for step in orientation.split():
+        image = _TURNS[step](image)
+    return image
 
 
 def _unsigned(stored: np.ndarray) -> np.ndarray:

@@ -10,14 +10,12 @@ from typing import Any
 import pandas as pd
 import pydicom
 
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.dicom_header import is_radiograph
-from monai_simclr.data.formats.dicom_tags import code, text
-from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.formats.dicom_header import read_header
+from monai_simclr.data.formats.dicom_tags import get_code, get_text
+from monai_simclr.data.formats.exam import is_radiograph, read_exam
 from monai_simclr.data.index import coerce_index
 from monai_simclr.data.listing import list_files, say_left_out, second_copies
-from monai_simclr.data.radiograph import RadiographError, unopened
+from monai_simclr.data.radiograph import RadiographError, describe_os_error, quiet_libraries
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.wording import ages, sexes
 from monai_simclr.runtime.files import open_regular
@@ -102,7 +100,7 @@ def _row(path: Path) -> dict[str, Any] | str:
     try:
         header, _ = read_header(path)
     except OSError as error:
-        return unopened(error)
+        return describe_os_error(error)
     except RadiographError:
         return "DICOM with a damaged header"
     return _facts(path, header)
@@ -110,17 +108,17 @@ def _row(path: Path) -> dict[str, Any] | str:
 
 def _facts(path: Path, header: pydicom.Dataset) -> dict[str, Any] | str:
     if not is_radiograph(header):
-        return f"Modality {code(header, 'Modality') or 'not given'}"
-    issuer, patient = text(header, "IssuerOfPatientID"), text(header, "PatientID")
+        return f"Modality {get_code(header, 'Modality') or 'not given'}"
+    issuer, patient = get_text(header, "IssuerOfPatientID"), get_text(header, "PatientID")
     return {
         "image": str(path.absolute()),
         "patient_id": f"{issuer}:{patient}" if issuer and patient else patient,
-        "study_id": text(header, "StudyInstanceUID"),
+        "study_id": get_text(header, "StudyInstanceUID"),
         "view_position": read_exam(header).view.position,
-        "sex": text(header, "PatientSex"),
-        "age": text(header, "PatientAge"),
+        "sex": get_text(header, "PatientSex"),
+        "age": get_text(header, "PatientAge"),
         "split": "",
-        "manufacturer": text(header, "Manufacturer"),
+        "manufacturer": get_text(header, "Manufacturer"),
     }
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.formats.exam_words import view_in
+from monai_simclr.data.formats.exam import find_view
 
 _PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 _OLDEST = 120
@@ -48,7 +48,7 @@ def view_position(text: str) -> str:
         >>> view_position("COSTAL")
         ''
     """
-    return view_in(text).position
+    return find_view(text).position
 
 
 def view_positions(column: pd.Series) -> pd.Series:
