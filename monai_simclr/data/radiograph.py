@@ -103,10 +103,7 @@ UNKNOWN = (math.nan, math.nan)
 
 
 def check_size(rows: int, columns: int, settings: ReaderSettings) -> None:
-    """Refuse an image that is too large to decode, too small to show a chest, or too long to be one.
-
-    Raises:
-        RadiographError: with the shape, the limit and its name.
+    """Refuse, by a `RadiographError`, what is too large to decode, too small to show a chest, or too long to be one.
 
     Example:
         >>> check_size(8, 2000, DEFAULT_SETTINGS)
@@ -124,40 +121,22 @@ def check_size(rows: int, columns: int, settings: ReaderSettings) -> None:
 
 
 class RadiographMeta(TypedDict):
-    """What is known about an image: the same keys and lengths for every format, and no patient's name.
+    """What is known about an image: the same keys and lengths for every format, and no patient's name."""
 
-    Attributes:
-        format: "DICOM", "PNG", "JPEG", "TIFF" or "NIfTI".
-        view_position: "PA", "AP", "LL" (every lateral) by the header, as in an index; "" when unknown or another.
-        photometric_interpretation: "MONOCHROME1" or "MONOCHROME2" as stored; "" in other formats.
-        inverted: whether dark and bright were swapped.
-        voi: what chose the gray values: "lut", "window", "percentile" or "none" (the full range).
-        window: (center, width) in units of the modality LUT's output; NaN where no window was used.
-        spacing: millimeters between rows, and between columns; NaN when unknown.
-        spacing_source: the attribute that states it; "" when unknown.
-        orientation: how the stored image was turned, such as "mirrored"; "" for not at all.
-        crop: (top, left, height, width) of the crop in pixels of the upright image.
-    """
-
-    format: str
-    view_position: str
-    photometric_interpretation: str
-    inverted: bool
-    voi: str
-    window: tuple[float, float]
-    spacing: tuple[float, float]
-    spacing_source: str
-    orientation: str
-    crop: tuple[int, int, int, int]
+    format: str  # "DICOM", "PNG", "JPEG", "TIFF" or "NIfTI"
+    view_position: str  # "PA", "AP", "LL" (every lateral) by the header, as in an index; "" when unknown or another
+    photometric_interpretation: str  # "MONOCHROME1" or "MONOCHROME2" as stored; "" in other formats
+    inverted: bool  # whether dark and bright were swapped
+    voi: str  # what chose the gray values: "lut", "window", "percentile" or "none" (the full range)
+    window: tuple[float, float]  # center and width, of the modality LUT's output; NaN where no window was used
+    spacing: tuple[float, float]  # millimeters between rows, and between columns; NaN when unknown
+    spacing_source: str  # the attribute that states it; "" when unknown
+    orientation: str  # how the stored image was turned, such as "mirrored"; "" for not at all
+    crop: tuple[int, int, int, int]  # top, left, height, width of the crop in pixels of the upright image
 
 
 def init_meta(file_format: str) -> RadiographMeta:
-    """Return the metadata of an image of which only the format is known.
-
-    Example:
-        >>> init_meta("PNG")["spacing"]
-        (nan, nan)
-    """
+    """Return the metadata of an image of which only the format is known."""
     return RadiographMeta(
         format=file_format,
         view_position="",
@@ -177,10 +156,6 @@ def quiet_libraries() -> Iterator[None]:
     """Suppress warnings and logs of pydicom, nibabel and Pillow: what is wrong with a file is reported once, by us.
 
     pydicom logs the traceback of whatever a decoder raises. What libtiff and libjpeg write to stderr remains.
-
-    Example:
-        >>> with quiet_libraries():
-        ...     logging.getLogger("pydicom").error("damaged")
     """
     pydicom, nibabel = logging.getLogger("pydicom"), logging.getLogger("nibabel.global")
     before = pydicom.propagate, nibabel.disabled

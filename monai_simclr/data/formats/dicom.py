@@ -25,18 +25,14 @@ _VERTICAL, _HORIZONTAL = "HF", "LRAP"
 
 
 def read_dicom(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
-    """Read a DICOM Part 10 file with one gray radiograph.
+    """Read a DICOM Part 10 file with one gray radiograph, as `read_radiograph` does.
 
     The order is: header and limits, decoding, padding, modality LUT, values of interest, one inversion, orientation.
-
-    Returns:
-        float32 ``(H, W)`` in [0, 1], and its metadata.
-
-    Raises:
-        RadiographError: if it is not such a file (says why, and what to do).
     """
     header = open_dicom(file, settings.max_bytes)
-    layout = check_header(header.data, settings)
+    check_kind(header.data, settings)
+    layout = read_layout(header.data)
+    check_size(layout.rows, layout.columns, settings)
     stored = decode_pixels(header, layout)
     check_contrast(stored)
     table = gray_table(header, layout, stored, settings)
@@ -51,12 +47,8 @@ def read_dicom(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     return turn(table(stored), orientation), meta
 
 
-def check_header(data: pydicom.Dataset, settings: ReaderSettings) -> PixelLayout:
-    """Refuse everything but one gray radiograph of a sensible size, by the tag that tells.
-
-    Raises:
-        RadiographError: if it is anything else.
-    """
+def check_kind(data: pydicom.Dataset, settings: ReaderSettings) -> None:
+    """Refuse everything but one gray radiograph, by the tag that tells."""
     if "DirectoryRecordSequence" in data:
         raise RadiographError("is a DICOMDIR, an index of other files; give it those files")
     if not is_radiograph(data):
@@ -74,23 +66,20 @@ def check_header(data: pydicom.Dataset, settings: ReaderSettings) -> PixelLayout
         raise RadiographError(f"{keyword_name('NumberOfFrames')} is {frames}; a radiograph has one")
     if samples != 1:
         raise RadiographError(f"{keyword_name('SamplesPerPixel')} is {samples}: a color picture; a radiograph is gray")
-    rows, columns = get_int(data, "Rows"), get_int(data, "Columns")
     photometric = get_code(data, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2") and get_floats(data, "Rows"):
         raise RadiographError(
             f"{keyword_name('PhotometricInterpretation')} is {photometric!r}; MONOCHROME1 or MONOCHROME2 is needed"
         )
+
+
+def read_layout(data: pydicom.Dataset) -> PixelLayout:
+    """Read and check the Image Pixel Module (PS3.3 C.7.6.3)."""
+    rows, columns = get_int(data, "Rows"), get_int(data, "Columns")
     if rows < 1 or columns < 1:
         raise RadiographError(
             f"has no pixels: {keyword_name('Rows')} is {rows} and {keyword_name('Columns')} is {columns}"
         )
-    bits_allocated, bits_stored, signed = _check_bits(data)
-    check_size(rows, columns, settings)
-    return PixelLayout(rows, columns, bits_allocated, bits_stored, signed, photometric)
-
-
-def _check_bits(data: pydicom.Dataset) -> tuple[int, int, bool]:
-    """Bits allocated, bits stored, and whether values are signed."""
     for keyword in ("BitsAllocated", "BitsStored", "PixelRepresentation"):
         if not get_floats(data, keyword):
             raise RadiographError(f"{keyword_name(keyword)} is missing, so the pixels have no meaning")
@@ -109,17 +98,14 @@ def _check_bits(data: pydicom.Dataset) -> tuple[int, int, bool]:
     signed = get_int(data, "PixelRepresentation")
     if signed not in (0, 1):
         raise RadiographError(f"{keyword_name('PixelRepresentation')} is {signed}; 0 or 1 is needed")
-    return allocated, stored, bool(signed)
+    return PixelLayout(rows, columns, allocated, stored, bool(signed), get_code(data, "PhotometricInterpretation"))
 
 
 def read_orientation(data: pydicom.Dataset) -> str:
-    """Return how to make an image canonical, by its Patient Orientation (PS3.3 C.7.6.1.1.1): of rows, then of columns.
+    """Return how to `turn` an image canonical by its Patient Orientation (PS3.3 C.7.6.1.1.1): of rows, then of columns.
 
     Canonical is "L\\F" for frontal images: along a row to the patient's left, down to the feet. A lateral image (to A
     or P) is turned upright and not mirrored. Without the attribute, or where it makes no sense, nothing is done.
-
-    Returns:
-        For `turn`: some of "transposed", "flipped" and "mirrored".
 
     Example:
         >>> data = pydicom.Dataset()

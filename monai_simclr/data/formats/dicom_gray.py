@@ -33,19 +33,12 @@ _Window = tuple[float, float]
 
 @dataclass(frozen=True)
 class GrayTable:
-    """The gray level of every stored value.
+    """The gray level of every stored value."""
 
-    Attributes:
-        gray: float32 in [0, 1], one for each bit pattern of a pixel, read as an unsigned number.
-        voi: what chose the values of interest: "lut", "window", "percentile" or "none".
-        window: its center and width; NaN where no window was used.
-        inverted: whether dark and bright were swapped.
-    """
-
-    gray: np.ndarray
-    voi: str
-    window: _Window
-    inverted: bool
+    gray: np.ndarray  # float32 in [0, 1], one for each bit pattern of a pixel, read as an unsigned number
+    voi: str  # what chose the values of interest: "lut", "window", "percentile" or "none"
+    window: _Window  # its center and width; NaN where no window was used
+    inverted: bool  # whether dark and bright were swapped
 
     def __call__(self, stored: np.ndarray) -> np.ndarray:
         """Map an image of stored values."""
@@ -53,23 +46,23 @@ class GrayTable:
 
 
 def gray_table(header: DicomHeader, layout: PixelLayout, stored: np.ndarray, settings: ReaderSettings) -> GrayTable:
-    """Compute the table for one file.
-
-    Args:
-        header: its attributes.
-        layout: of its pixels.
-        stored: the image of stored values; only percentiles and padding depend on it.
-        settings: the policy.
+    """Compute the table for one file; only percentiles and padding depend on `stored`, the image of stored values.
 
     Raises:
         RadiographError: if the attributes do not define a table, or every pixel is padding.
     """
     data = header.data
-    padding = _find_padding(data, patterns(stored.dtype))
+    values = patterns(stored.dtype)
+    padding = np.zeros(len(values), dtype=bool)
+    if get_floats(data, "PixelPaddingValue"):  # or a range (PS3.3 C.7.5.1.1.2)
+        # modulo, because some files write 63536 where signed pixels have -2000
+        first = values[get_int(data, "PixelPaddingValue") % len(values)]
+        last = values[get_int(data, "PixelPaddingRangeLimit", int(first)) % len(values)]
+        padding = (values >= min(first, last)) & (values <= max(first, last))
     counts = np.where(padding, 0, histogram(stored))
     if not counts.any():
         raise RadiographError(f"{keyword_name('PixelPaddingValue')} is everywhere; there is no picture")
-    values, low, high = _apply_modality(header, layout, patterns(stored.dtype))
+    values, low, high = _apply_modality(header, layout, values)
     inverted = layout.photometric_interpretation == "MONOCHROME1"  # the lowest value is white
     inverted = inverted or get_code(data, "PresentationLUTShape") == "INVERSE"  # PS3.3 C.11.6.1.2
     policy = settings.voi
@@ -96,13 +89,10 @@ def window_values(values: np.ndarray, center: float, width: float, function: str
     """Map a window of values to gray in [0, 1] (PS3.3 C.11.2.1.2 and C.11.2.1.3).
 
     Args:
-        values: float64, any shape.
+        values: float64, any shape; the result has the same.
         center: of the window.
         width: of the window, 1 or more for LINEAR, above 0 for the others.
         function: "LINEAR", "LINEAR_EXACT" or "SIGMOID".
-
-    Returns:
-        float64 of the same shape.
 
     Example:
         >>> window_values(np.array([0.0, 1024.0, 2047.5, 4096.0]), 2048, 4096, "LINEAR").round(4).tolist()
@@ -115,16 +105,6 @@ def window_values(values: np.ndarray, center: float, width: float, function: str
     if width == 0:  # LINEAR of width 1: a threshold
         return (values > center).astype(np.float64)
     return np.clip((values - center) / width + 0.5, 0, 1)
-
-
-def _find_padding(data: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
-    """Which of the values of all bit patterns are padding: one, or a range (PS3.3 C.7.5.1.1.2)."""
-    if not get_floats(data, "PixelPaddingValue"):
-        return np.zeros(len(values), dtype=bool)
-    # as the pixels have it: some files write 63536 where signed pixels have -2000
-    first = values[get_int(data, "PixelPaddingValue") % len(values)]
-    last = values[get_int(data, "PixelPaddingRangeLimit", int(first)) % len(values)]
-    return (values >= min(first, last)) & (values <= max(first, last))
 
 
 def _apply_modality(header: DicomHeader, layout: PixelLayout, inputs: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -147,11 +127,7 @@ def _apply_modality(header: DicomHeader, layout: PixelLayout, inputs: np.ndarray
 def _apply_lut(
     item: pydicom.Dataset, values: np.ndarray, signed_input: bool, little_endian: bool
 ) -> tuple[np.ndarray, float]:
-    """Values, rounded to whole numbers, through an item of a Modality or VOI LUT Sequence (PS3.3 C.11.1.1.1).
-
-    Returns:
-        float64 of the same shape, and the largest output that the table's bits can have.
-    """
+    """Values, rounded, through an item of a LUT sequence (PS3.3 C.11.1.1.1); and the largest output it can have."""
     descriptor = get_floats(item, "LUTDescriptor")
     if len(descriptor) != 3 or not np.isfinite(descriptor).all():
         raise RadiographError(f"{keyword_name('LUTDescriptor')} is not three numbers")

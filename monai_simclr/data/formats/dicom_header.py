@@ -53,17 +53,11 @@ class NotDicomError(RadiographError):
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """A data set up to its pixels.
+    """A data set up to its pixels."""
 
-    Attributes:
-        data: the attributes before the pixels.
-        syntax: the transfer syntax; that of the inflated content if the file is deflated.
-        stream: positioned at the pixel data element.
-    """
-
-    data: pydicom.Dataset
+    data: pydicom.Dataset  # the attributes before the pixels
     syntax: UID
-    stream: BinaryIO
+    stream: BinaryIO  # positioned at the pixel data element
 
 
 _recording: ContextVar[list[pydicom.Dataset] | None] = ContextVar("recording", default=None)
@@ -120,17 +114,9 @@ def read_header(path: str | Path, whole: bool = False) -> tuple[pydicom.Dataset,
 
 
 def open_dicom(file: BinaryIO, max_bytes: int, whole: bool = False) -> DicomHeader:
-    """Parse everything before the pixels of an open Part 10 file. A deflated data set is inflated as far as needed.
+    """Parse everything before the pixels of an open Part 10 file, as `read_header` does.
 
-    Args:
-        file: the file.
-        max_bytes: that a deflated data set may inflate to.
-        whole: see `read_header`.
-
-    Raises:
-        NotDicomError: if it is not DICOM.
-        RadiographError: if the header is damaged or takes too much, the transfer syntax is unknown, or the data set
-            inflates beyond `max_bytes`.
+    A deflated data set is inflated as far as needed, and to at most `max_bytes`.
     """
     file.seek(0)
     if file.read(132)[128:] != b"DICM":
@@ -244,12 +230,7 @@ class _MeteredStream:
 class InflatedStream:
     """A raw deflate stream (PS3.5 A.5) as a seekable file, inflated no further than is asked for.
 
-    It inflates to at most 64 MiB until `expect` says how much is to come. Reading raises `RadiographError` if the
-    stream is damaged, has no end, or inflates beyond the limit.
-
-    Args:
-        file: positioned at the stream.
-        max_bytes: that it may inflate to.
+    It inflates to at most 64 MiB until `expect` says how much is to come, and never beyond `max_bytes`.
     """
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:

@@ -60,32 +60,19 @@ class PixelLayout:
 
 @dataclass(frozen=True)
 class Frame:
-    """The size of an image as a codestream states it.
+    """The size of an image as a codestream states it."""
 
-    Attributes:
-        process: second byte of the marker that states it: 0xC0 to 0xCF for JPEG, 0xF7 for JPEG-LS, 0x51 for JPEG 2000.
-        rows: its height in pixels.
-        columns: its width in pixels.
-        precision: bits of a sample.
-        samples: components.
-        start: offset of the codestream in the bytes.
-        signed: whether its samples can be negative.
-    """
-
-    process: int
+    process: int  # second byte of the marker that states it: 0xC0 to 0xCF JPEG, 0xF7 JPEG-LS, 0x51 JPEG 2000
     rows: int
     columns: int
-    precision: int
-    samples: int
-    start: int = 0
-    signed: bool = False
+    precision: int  # bits of a sample
+    samples: int  # components
+    start: int = 0  # offset of the codestream in the bytes
+    signed: bool = False  # whether samples can be negative
 
 
 def decode_pixels(header: DicomHeader, layout: PixelLayout) -> np.ndarray:
-    """Read and decode the pixels.
-
-    Returns:
-        The stored values, uint8, int8, uint16 or int16 ``(rows, columns)``.
+    """Read and decode the stored values, uint8, int8, uint16 or int16 ``(rows, columns)``.
 
     Raises:
         RadiographError: if there are none, they are truncated or damaged, or no decoder for them is installed.
@@ -129,11 +116,7 @@ def decode_pixels(header: DicomHeader, layout: PixelLayout) -> np.ndarray:
 
 
 def choose_decoder(syntax: UID) -> str:
-    """Return the first of `DECODERS` that is installed.
-
-    Raises:
-        RadiographError: if there is none for the syntax, or none is installed.
-    """
+    """Return the first of `DECODERS` that is installed; `RadiographError` if none is."""
     known = f"{keyword_name('TransferSyntaxUID')} is {syntax.name} ({syntax})"
     if syntax not in DECODERS:
         raise RadiographError(f"{known}, which is not read; decompress it first")
@@ -279,8 +262,18 @@ def _decode_rle(content: bytes, layout: PixelLayout) -> np.ndarray:
     if ends[0] < _RLE_HEADER or any(after < before for before, after in pairwise(ends)):
         raise RadiographError("has damaged pixels: the RLE frame has segments that overlap")
     pixels = np.empty((n_pixels, n_bytes), dtype=np.uint8)
-    for k, (start, end) in enumerate(pairwise(ends)):
-        segment = _decode_segment(content[start:end], n_pixels)
+    for k, (at, end) in enumerate(pairwise(ends)):
+        segment = bytearray()
+        while at + 1 < end and len(segment) < n_pixels:
+            run = content[at]
+            if run < 128:  # run + 1 bytes as they are
+                segment += content[at + 1 : min(at + 2 + run, end)]
+                at += 2 + run
+            elif run > 128:  # the next byte, 257 - run times
+                segment += content[at + 1 : at + 2] * (257 - run)
+                at += 2
+            else:
+                at += 1
         if len(segment) < n_pixels:
             held = f"segment {k + 1} holds {len(segment)} of {n_pixels} bytes"
             raise RadiographError(f"has damaged pixels: the RLE frame is truncated: {held}")
@@ -288,18 +281,3 @@ def _decode_rle(content: bytes, layout: PixelLayout) -> np.ndarray:
     values = pixels.reshape(layout.rows, -1).view(f"<{'i' if layout.signed else 'u'}{n_bytes}")
     unused = layout.bits_allocated - layout.bits_stored  # PS3.5 8.1.1: their content is not defined
     return values << unused >> unused
-
-
-def _decode_segment(content: bytes, max_length: int) -> bytearray:
-    decoded, at = bytearray(), 0
-    while at + 1 < len(content) and len(decoded) < max_length:
-        run = content[at]
-        if run < 128:  # run + 1 bytes as they are
-            decoded += content[at + 1 : at + 2 + run]
-            at += 2 + run
-        elif run > 128:  # the next byte, 257 - run times
-            decoded += content[at + 1 : at + 2] * (257 - run)
-            at += 2
-        else:
-            at += 1
-    return decoded

@@ -1,4 +1,8 @@
-"""Attributes of a DICOM file as checked plain values: one that has the wrong type is refused by its tag."""
+"""Attributes of a DICOM file as checked plain values.
+
+The functions raise `RadiographError`, by the tag, if a value has the wrong type; missing and empty values are none, or
+the default. Texts only describe: damaged ones count as missing.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ def keyword_name(keyword: str) -> str:
 
 
 def _get_values(data: pydicom.Dataset, keyword: str) -> Sequence[Any]:
-    """All values; pydicom converts a raw value when it is first looked at, and raises many kinds on damaged ones."""
+    """All values; pydicom converts a raw value when it is first accessed, and raises many kinds on damaged ones."""
     value = data.get(keyword)
     if value is None or value == "":
         return ()
@@ -36,11 +40,7 @@ def _get_values(data: pydicom.Dataset, keyword: str) -> Sequence[Any]:
 
 
 def get_floats(data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
-    """Return all values of an attribute, which may be NaN or infinite; none when it is missing or empty.
-
-    Raises:
-        RadiographError: if a value is not a number.
-    """
+    """Return all values of an attribute, which may be NaN or infinite."""
     try:
         return tuple(math.nan if value in (None, "") else float(value) for value in _get_values(data, keyword))
     except Exception as error:
@@ -48,11 +48,7 @@ def get_floats(data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
 
 
 def get_float(data: pydicom.Dataset, keyword: str, default: float) -> float:
-    """Return the first value of an attribute; `default` when it is missing or empty.
-
-    Raises:
-        RadiographError: if it is not a finite number.
-    """
+    """Return the first value of an attribute, which must be finite."""
     value = (get_floats(data, keyword) or (default,))[0]
     if not math.isfinite(value):
         raise RadiographError(f"{keyword_name(keyword)} is not a finite number")
@@ -60,11 +56,7 @@ def get_float(data: pydicom.Dataset, keyword: str, default: float) -> float:
 
 
 def get_int(data: pydicom.Dataset, keyword: str, default: int = 0) -> int:
-    """Return the first value of an attribute as an integer; `default` when it is missing or empty.
-
-    Raises:
-        RadiographError: if it is not a whole number.
-    """
+    """Return the first value of an attribute, which must be a whole number."""
     value = get_float(data, keyword, default)
     if value != int(value):
         raise RadiographError(f"{keyword_name(keyword)} is {value:g}; a whole number is needed")
@@ -72,15 +64,15 @@ def get_int(data: pydicom.Dataset, keyword: str, default: int = 0) -> int:
 
 
 def get_texts(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
-    """Return all values of an attribute as stripped text, as written; none when it is missing or cannot be read."""
+    """Return all values of an attribute as stripped text."""
     try:
         return tuple(str(value).strip(" \0\t\r\n\f\v") for value in _get_values(data, keyword))
-    except Exception:  # a text that cannot be decoded counts as missing
+    except Exception:
         return ()
 
 
 def get_text(data: pydicom.Dataset, keyword: str) -> str:
-    """Return an attribute as `get_texts` does, several values separated by a backslash as in the file.
+    """Return an attribute as stripped text, several values separated by a backslash as in the file.
 
     Example:
         >>> data = pydicom.Dataset()
@@ -92,7 +84,7 @@ def get_text(data: pydicom.Dataset, keyword: str) -> str:
 
 
 def get_codes(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
-    """Return all values of an attribute as `get_texts` does, in capitals."""
+    """Return all values of an attribute as stripped text in capitals."""
     return tuple(value.upper() for value in get_texts(data, keyword))
 
 
@@ -110,11 +102,7 @@ def get_code(data: pydicom.Dataset, keyword: str) -> str:
 
 
 def get_items(data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
-    """Return the items of a sequence; none when it is missing.
-
-    Raises:
-        RadiographError: if it is not a sequence.
-    """
+    """Return the items of a sequence."""
     try:
         items = list(data.get(keyword) or ())
     except Exception as error:  # see `_get_values`
@@ -125,7 +113,7 @@ def get_items(data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
 
 
 def tolerant_items(data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
-    """Return the items of a sequence that only describes; none when it is missing or damaged."""
+    """Return the items of a sequence that only describes; none when it is damaged."""
     try:
         return get_items(data, keyword)
     except RadiographError:

@@ -20,39 +20,23 @@ _UNKNOWN_MODALITIES = ("", "OT", "SC")
 _CR, _DX, _DX_FOR_PROCESSING = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("1", "1.1", "1.1.1"))
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # PS3.4 B.5; .7.1 to .7.4 have many frames
 
-_DESCRIPTIONS = (
-    "AcquisitionDeviceProcessingDescription",
-    "SeriesDescription",
-    "ProtocolName",
-    "PerformedProcedureStepDescription",
-    "StudyDescription",
-)
+_DESCRIPTIONS = ("AcquisitionDeviceProcessingDescription", "SeriesDescription", "ProtocolName")
+_DESCRIPTIONS += ("PerformedProcedureStepDescription", "StudyDescription")
 
 
 class View(NamedTuple):
-    """How the beam went through a patient.
+    """How the beam went through a patient. A lateral decubitus image is frontal."""
 
-    Attributes:
-        position: "PA", "AP", "LL" (every lateral) or "" (another, or unknown).
-        beam: "frontal", "lateral" or "oblique"; "" when unknown. A lateral decubitus image is frontal.
-    """
-
-    position: str = ""
-    beam: str = ""
+    position: str = ""  # "PA", "AP", "LL" (every lateral) or "" (another, or unknown)
+    beam: str = ""  # "frontal", "lateral", "oblique" or "" (unknown)
 
 
 class Exam(NamedTuple):
-    """View and body part by a header.
-
-    Attributes:
-        view: the view.
-        by_words: whether only a description states the view.
-        part: "chest", "other" or "" (not stated).
-    """
+    """View and body part by a header."""
 
     view: View
-    by_words: bool
-    part: str
+    by_words: bool  # whether only a description states the view
+    part: str  # "chest", "other" or "" (not stated)
 
 
 # PS3.16 CID 4010, SNOMED CT and, in older files, SNOMED RT
@@ -146,8 +130,15 @@ def read_exam(data: pydicom.Dataset) -> Exam:
         >>> read_exam(data)
         Exam(view=View(position='LL', beam='lateral'), by_words=True, part='chest')
     """
+    views = [find_view(" ".join(get_texts(data, "ViewPosition")))]
+    views += [_VIEWS.get(code) or find_view(meaning) for code, meaning in _codes(data, "ViewCodeSequence")]
+    # rows and columns that run from side to side and from head to feet are frontal; from front to back, lateral
+    axes = [direction[:1] for direction in get_codes(data, "PatientOrientation")]
+    if len(axes) == 2 and all(axes) and (axes[0] in "HF") != (axes[1] in "HF"):
+        across = axes[1] if axes[0] in "HF" else axes[0]
+        views += [View("", "frontal")] if across in "LR" else [View("LL", "lateral")] if across in "AP" else []
     descriptions = [" ".join(get_texts(data, keyword)) for keyword in _DESCRIPTIONS]
-    coded = next((view for view in _coded_views(data) if view.beam), None)
+    coded = next((view for view in views if view.beam), None)
     view = coded or next((view for view in map(find_view, descriptions) if view.beam), View())
     part = " ".join(get_texts(data, "BodyPartExamined"))
     region = next(_codes(data, "AnatomicRegionSequence"), None)
@@ -159,17 +150,6 @@ def read_exam(data: pydicom.Dataset) -> Exam:
         parts = {find_body_part(text) for text in descriptions}
         part = "chest" if "chest" in parts else "other" if "other" in parts else ""
     return Exam(view, coded is None and bool(view.beam), part)
-
-
-def _coded_views(data: pydicom.Dataset) -> Iterator[View]:
-    yield find_view(" ".join(get_texts(data, "ViewPosition")))
-    for code, meaning in _codes(data, "ViewCodeSequence"):
-        yield _VIEWS.get(code) or find_view(meaning)
-    # rows and columns that run from side to side and from head to feet are frontal; from front to back, lateral
-    axes = [direction[:1] for direction in get_codes(data, "PatientOrientation")]
-    if len(axes) == 2 and all(axes) and (axes[0] in "HF") != (axes[1] in "HF"):
-        across = axes[1] if axes[0] in "HF" else axes[0]
-        yield View("", "frontal") if across in "LR" else View("LL", "lateral") if across in "AP" else View()
 
 
 def _codes(data: pydicom.Dataset, keyword: str) -> Iterator[tuple[str, str]]:
@@ -219,12 +199,7 @@ def find_body_part(text: str) -> str:
 
 
 def is_placeholder(text: str) -> bool:
-    """Return whether a text only fills a field: "UNKNOWN", "N/A", "-".
-
-    Example:
-        >>> is_placeholder("--"), is_placeholder("Unknown"), is_placeholder("KNEE")
-        (True, True, False)
-    """
+    """Return whether a text only fills a field, such as "UNKNOWN", "N/A" or "--"."""
     return _NOTHING.fullmatch(_simplify(text)) is not None
 
 

@@ -23,7 +23,7 @@ def is_nifti(head: bytes) -> bool:
 
 
 def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
-    """Read a NIfTI file, compressed or not, with one plane.
+    """Read a NIfTI file, compressed or not, with one plane, as `read_radiograph` does.
 
     Its affine tells where the axes point to. The one to the right or left becomes the columns, the first of them the
     patient's right; the other becomes the rows, the first of them cranial. A plane without a cranial axis, as
@@ -33,12 +33,6 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     The gray values are scaled by the display range of the header (`cal_min`, `cal_max`) if it has one, else by the type
     if it is uint8 or uint16 without a slope, and not at all if they are fractions in [0, 1]; all others by percentiles
     0.5 and 99.5. ``voi="percentile"`` always takes those, ``voi="none"`` never (but the range of the type).
-
-    Returns:
-        float32 ``(H, W)`` in [0, 1], and its metadata.
-
-    Raises:
-        RadiographError: if it is not such a file (says why, and what to do).
     """
     content = _inflate(file.read(settings.max_bytes), settings.max_bytes)
     try:
@@ -82,11 +76,7 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
 
 
 def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
-    """Return facts of the header of a NIfTI file under the audit's names; nothing after the header is read or inflated.
-
-    Raises:
-        RadiographError: if the header is damaged, or what is compressed is not NIfTI.
-    """
+    """Return facts of the header of a NIfTI file under the audit's names; nothing after it is read or inflated."""
     head = file.read(2**16)
     if head.startswith(_GZIP):
         head = _inflate_head(zlib.decompressobj(16 + zlib.MAX_WBITS), head)

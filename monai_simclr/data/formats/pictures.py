@@ -32,16 +32,10 @@ _PNG_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"sRGB", b"gAMA", b"cHRM", b"pHYs", 
 
 
 def read_picture(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
-    """Read a PNG, JPEG or TIFF with one gray picture, 8 or 16 bits (TIFF: also 12).
+    """Read a PNG, JPEG or TIFF with one gray picture of 8 or 16 bits (TIFF: also 12), as `read_radiograph` does.
 
     It is scaled by what its type can hold, whatever is in it (or by percentiles, if `settings` say so). Equal channels
     are gray, a palette is read as it is displayed, transparent pixels lie on black, EXIF's orientation is applied.
-
-    Returns:
-        float32 ``(H, W)`` in [0, 1], and its metadata.
-
-    Raises:
-        RadiographError: if it is not such a picture (says why, and what to do).
     """
     content = file.read(settings.max_bytes)
     # given the name, Pillow 13.0 maps uncompressed TIFF into memory and scrambles those that are to be transposed
@@ -58,7 +52,10 @@ def read_picture(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, 
     if stored is None:
         meta["orientation"] = _load(picture)
         if ";16" in tiles and mode in _COLOR:  # Pillow reduces them to 8 bits; it has decoded them, so they are valid
-            stored = _read_deep_color(content, (picture.height, picture.width))
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (picture.height, picture.width):
+                raise RadiographError("has pixels of 16 bits and a kind that is not read; save it as gray")
+            stored = _merge_channels(np.atleast_3d(pixels))
         elif mode in _COLOR:
             if mode in ("P", "PA"):
                 picture = picture.convert("RGBA" if "transparency" in picture.info or mode == "PA" else "RGB")
@@ -80,11 +77,7 @@ def read_picture(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, 
 
 
 def picture_facts(file: BinaryIO) -> dict[str, str | int]:
-    """Return facts of the header of a PNG, JPEG or TIFF under the audit's names.
-
-    Raises:
-        RadiographError: if the header is damaged.
-    """
+    """Return facts of the header of a PNG, JPEG or TIFF under the audit's names."""
     picture = _open(file)
     bits = {"1": 1, "I": 16, **dict.fromkeys(_DEEP, 16)}.get(picture.mode, 8)
     return {
@@ -102,14 +95,11 @@ def read_plain_png(content: bytes) -> np.ndarray | None:
     """Read a valid PNG of one channel, 8 or 16 bits, without transparency, text or EXIF, by OpenCV.
 
     The same gray levels as by Pillow, a third faster, because Pillow copies them three times on their way to NumPy.
-    All checksums are verified first, so that OpenCV gets no damaged file: it would print.
+    All checksums are verified first, so that OpenCV gets no damaged file: it would print. Right checksums and damaged
+    pixels, such as fewer rows than the header promises, which Pillow would fill with black, are a `RadiographError`.
 
     Returns:
         uint8 or uint16 ``(H, W)``; None for every other PNG and for wrong checksums: Pillow's to read or refuse.
-
-    Raises:
-        RadiographError: if the checksums are right and the pixels are not, such as fewer rows than the header promises,
-            which Pillow would fill with black.
     """
     at, names, view = 8, [], memoryview(content)  # after the signature
     while at + 12 <= len(content):
@@ -162,13 +152,6 @@ def _load(picture: ImageFile.ImageFile) -> str:
         raise RadiographError(f"is damaged: its {picture.format} pixels cannot be decoded") from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
-
-
-def _read_deep_color(content: bytes, shape: tuple[int, int]) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != shape:
-        raise RadiographError("has pixels of 16 bits and a kind that is not read; save it as gray")
-    return _merge_channels(np.atleast_3d(pixels))
 
 
 def _merge_channels(pixels: np.ndarray) -> np.ndarray:
