@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 Layer = npt.NDArray[np.float32]
-Band = tuple[Points, float]
 
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
@@ -55,11 +54,11 @@ class Canvas:
         cv2.fillPoly(layer, [self._to_pixels(points)], 255.0, cv2.LINE_AA, _SHIFT)
         return _to_float(layer)
 
-    def bands(self, bands: Iterable[Band]) -> Layer:
-        """Lines with a width in units; those thinner than a pixel are drawn paler."""
+    def bands(self, lines: Iterable[Points], width: float) -> Layer:
+        """Lines with a width in units; one thinner than a pixel is drawn paler."""
         layer = np.zeros((self.size, self.size), np.uint8)
-        for line, width in bands:
-            drawn = max(width, 1.0 / self.unit)
+        drawn = max(width, 1.0 / self.unit)
+        for line in lines:
             along = np.gradient(line, axis=0)
             along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
             across = np.stack([-along[:, 1], along[:, 0]], 1) * (drawn / 2)
@@ -140,24 +139,6 @@ def hilum(body: Anatomy, side: int) -> npt.NDArray[np.float64]:
     return np.array([(0.17 if side else -0.17) + 0.7 * body.shift, -0.16 - 0.05 * side])
 
 
-def _ribs(body: Anatomy) -> tuple[list[Band], list[Band]]:
-    """The posterior and the anterior ribs of both sides, as center lines with widths."""
-    back, front = [], []
-    t = np.linspace(0, 1, 14)
-    for number in range(10):
-        start = body.apex + body.spacing * number
-        reach = body.width * 1.03 * min(1.0, 0.52 + 0.16 * number)
-        x = 0.07 + (reach - 0.07) * np.sin(t * np.pi / 2)
-        y = start - 0.05 * np.sin(np.pi * t) + body.slope * t**2.2
-        x_front = reach - (reach - 0.30) * t**1.5
-        y_front = start + body.slope + 0.05 * np.sin(t * np.pi) + body.slope * 1.1 * t
-        for sign in (-1, 1):
-            back.append((np.stack([sign * x, y], 1), 0.050))
-            if number < 7:
-                front.append((np.stack([sign * x_front, y_front], 1), 0.058))
-    return back, front
-
-
 def vessels(body: Anatomy, side: int, rng: np.random.Generator) -> tuple[Points, npt.NDArray[np.float64]]:
     """A vessel tree from the hilum outwards: quadrilaterals `(N, 4, 2)` and a brightness each.
 
@@ -185,16 +166,25 @@ def vessels(body: Anatomy, side: int, rng: np.random.Generator) -> tuple[Points,
 
 def bones(canvas: Canvas, body: Anatomy) -> Layer:
     """Absorption of ribs, spine, clavicles and shoulder blades, float32 (size, size)."""
-    back, front = _ribs(body)
-    unit = canvas.unit
-    hollow = [(line, 0.55 * width) for line, width in back]  # cortex is denser than marrow
-    layer = 0.17 * canvas.bands(back) - 0.06 * canvas.bands(hollow) + 0.08 * canvas.bands(front)
+    unit, back, front = canvas.unit, [], []
+    t = np.linspace(0, 1, 14)
+    for number in range(10):
+        start = body.apex + body.spacing * number
+        reach = body.width * 1.03 * min(1.0, 0.52 + 0.16 * number)
+        x = 0.07 + (reach - 0.07) * np.sin(t * np.pi / 2)
+        y = start - 0.05 * np.sin(np.pi * t) + body.slope * t**2.2
+        x_front = reach - (reach - 0.30) * t**1.5
+        y_front = start + body.slope + 0.05 * np.sin(t * np.pi) + body.slope * 1.1 * t
+        back += [np.stack([sign * x, y], 1) for sign in (-1, 1)]
+        front += [np.stack([sign * x_front, y_front], 1) for sign in (-1, 1) if number < 7]
+    layer = 0.17 * canvas.bands(back, 0.050) - 0.06 * canvas.bands(back, 0.55 * 0.050)  # cortex is denser than marrow
+    layer += 0.08 * canvas.bands(front, 0.058)
+    spine = canvas.bands([np.array([[0, -1.4], [0, 0.3], [0, 1.4]])], 0.17)
     levels = np.arange(-1.1, 0.9, 0.115)
-    spine = canvas.bands([(np.array([[0, -1.4], [0, 0.3], [0, 1.4]]), 0.17)])
-    discs = canvas.bands([(np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]), 0.022) for y in levels])
+    discs = canvas.bands([np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]) for y in levels], 0.022)
     t = np.linspace(0, 1, 12)
     curve = np.stack([0.07 + 0.62 * t, body.clavicle + 0.06 * np.sin(2 * np.pi * t) - 0.10 * t], 1)
-    clavicles = canvas.bands([(curve * (sign, 1), 0.055) for sign in (-1, 1)])
+    clavicles = canvas.bands([curve * (sign, 1) for sign in (-1, 1)], 0.055)
     layer += 0.13 * blurred(spine, 0.015 * unit) - 0.05 * discs * spine + 0.12 * clavicles
     x, y = [0.70, 1.00, 1.04, 0.90, 0.80, 0.72, 0.66], [-0.72, -0.70, -0.52, -0.25, 0.0, -0.06, -0.40]
     scapula = _spline(np.stack([x, y], 1)) * (body.width / 0.75, 1.0) + (body.scapula, 0.0)  # its edge is over the lung

@@ -16,20 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_simclr.data.findings import NO_FINDING
-from monai_simclr.data.phantoms.anatomy import (
-    Anatomy,
-    Canvas,
-    Layer,
-    blurred,
-    bones,
-    heart,
-    hilum,
-    lung,
-    smooth_noise,
-    soft_shapes,
-    torso,
-    vessels,
-)
+from monai_simclr.data.phantoms import anatomy
+from monai_simclr.data.phantoms.anatomy import Anatomy, Canvas, Layer, blurred
 
 FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Effusion", "Pneumothorax")
 """What the phantom can have: one of these or "No Finding", in turn, so that six patients have each once."""
@@ -41,9 +29,8 @@ class Phantom:
 
     Attributes:
         pixels: float32 (H, W) in [0, 1], bright = dense, row 0 cranial, column 0 the patient's right.
-        lung_mask: bool (H, W), the pleural spaces where neither heart nor mediastinum hides them; a pneumothorax and
-            an effusion are inside.
-        finding: a name of `FINDINGS`, or "No Finding".
+        lung_mask: bool (H, W), the pleural spaces with all air and fluid in them, not behind heart or mediastinum.
+        finding: one of `FINDINGS`, or "No Finding".
         view_position: "PA" or "AP".
         sex: "M" or "F".
         age: years.
@@ -103,7 +90,14 @@ def draw_phantom(patient: int, follow_up: int, size: int = 256, seed: int = 0) -
         raise ValueError(f"a phantom's size must be from 64 to 1024 pixels; got {size}")
     person, image = _generator(seed, 1, patient), _generator(seed, 2, patient, follow_up)
     sex, age = ("M", "F")[int(person.integers(2))], int(person.integers(20, 86))
-    state = _draw_state(patient, follow_up, seed, person, image)
+    block, place = divmod(patient + 5, 6)  # patients 1 to 6 are a block, as the archives number from 1
+    finding = (*FINDINGS, NO_FINDING)[int(_generator(seed, 0, block).permutation(6)[place])]
+    side = int(person.integers(2))
+    severity = float(np.clip(person.uniform(0.1, 0.9) + image.uniform(-0.1, 0.1), 0, 1))
+    resolved = follow_up > 0 and image.random() < 0.1
+    bedridden = 0.25 if finding in (NO_FINDING, "Cardiomegaly") else 0.45  # ill patients are more often imaged in bed
+    projection = "AP" if image.random() < bedridden else "PA"
+    state = _State(NO_FINDING if resolved else finding, side, severity, projection)
     body = _draw_body(state, sex, person, image)
     angle, scale = np.deg2rad(image.normal(0, 3.0)), image.uniform(0.94, 1.16) * size / 2
     center = size / 2 + size * np.clip(image.normal(0, 0.025, 2), -0.05, 0.05) + (0, 0.06 * size)
@@ -126,19 +120,6 @@ def n_films_of_patient(patient: int, seed: int = 0) -> int:
 
 def _generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-
-
-def _draw_state(
-    patient: int, follow_up: int, seed: int, person: np.random.Generator, image: np.random.Generator
-) -> _State:
-    block, place = divmod(patient + 5, 6)  # patients 1 to 6 are a block, as the archives number from 1
-    finding = (*FINDINGS, NO_FINDING)[int(_generator(seed, 0, block).permutation(6)[place])]
-    side = int(person.integers(2))
-    severity = float(np.clip(person.uniform(0.1, 0.9) + image.uniform(-0.1, 0.1), 0, 1))
-    resolved = follow_up > 0 and image.random() < 0.1
-    bedridden = 0.25 if finding in (NO_FINDING, "Cardiomegaly") else 0.45  # ill patients are more often imaged in bed
-    projection = "AP" if image.random() < bedridden else "PA"
-    return _State(NO_FINDING if resolved else finding, side, severity, projection)
 
 
 def _draw_body(state: _State, sex: str, person: np.random.Generator, image: np.random.Generator) -> Anatomy:
@@ -176,12 +157,12 @@ def _absorb(
 ) -> tuple[Layer, npt.NDArray[np.bool_]]:
     """Absorption along the ray, and the mask of the lungs; only the lung of the diseased side shows the finding."""
     unit = canvas.unit
-    spaces = [canvas.fill(lung(body, side)) for side in (0, 1)]
-    shadow = blurred(canvas.fill(heart(body)), 0.012 * unit)
-    outline = blurred(canvas.fill(torso(body.width)), 0.02 * unit)
+    spaces = [canvas.fill(anatomy.lung(body, side)) for side in (0, 1)]
+    shadow = blurred(canvas.fill(anatomy.heart(body)), 0.012 * unit)
+    outline = blurred(canvas.fill(anatomy.torso(body.width)), 0.02 * unit)
     air, dense = np.zeros_like(shadow), np.zeros_like(shadow)
     for side, space in enumerate(spaces):
-        trees = blurred(canvas.tapered(*vessels(body, side, person)), max(0.4, 0.006 * unit))
+        trees = blurred(canvas.tapered(*anatomy.vessels(body, side, person)), max(0.4, 0.006 * unit))
         finding = state.finding if side == state.side else NO_FINDING
         if finding == "Pneumothorax":
             aerated, solid = _pneumothorax(canvas, body, state, space, trees)
@@ -191,22 +172,22 @@ def _absorb(
         air += aerated
         dense += solid
     both = np.maximum(*spaces)
-    air *= 1 + 0.025 * smooth_noise(canvas.size, 24, image)
+    air *= 1 + 0.025 * anatomy.smooth_noise(canvas.size, 24, image)
     air *= 0.62 + 0.5 * blurred(both, 0.14 * unit)  # a lung is thickest in its middle
     air *= 1 - 0.82 * shadow
     absorption = outline * (0.72 + 0.28 * blurred(outline, 0.16 * unit)) + 0.10 * shadow + dense * (1 - 0.6 * shadow)
-    absorption += (bones(canvas, body) + soft_shapes(canvas, body)) * outline - 0.72 * air
+    absorption += (anatomy.bones(canvas, body) + anatomy.soft_shapes(canvas, body)) * outline - 0.72 * air
     return np.maximum(absorption, 0.02), (both > 0.5) & (shadow < 0.5)
 
 
 def _pneumothorax(canvas: Canvas, body: Anatomy, state: _State, space: Layer, trees: Layer) -> tuple[Layer, Layer]:
-    outline, root = lung(body, state.side), hilum(body, state.side)
+    outline, root = anatomy.lung(body, state.side), anatomy.hilum(body, state.side)
     high = np.clip((0.45 - outline[:, 1]) / 0.9, 0, 1)
     amount = (0.26 + 0.20 * state.severity) * (0.35 + 0.65 * high)
     shrunk = root + (outline - root) * (1 - amount)[:, None]
     inside = canvas.fill(shrunk) * space
     # the outline runs from the apex down the wall; its inner part lies against the mediastinum and shows no line
-    pleura = canvas.bands([(np.concatenate([shrunk[-12:], shrunk[:64]]), 0.022)]) * space
+    pleura = canvas.bands([np.concatenate([shrunk[-12:], shrunk[:64]])], 0.022) * space
     return space * (1.30 - 0.36 * inside), 0.20 * trees * inside + 0.16 * pleura
 
 
@@ -230,16 +211,16 @@ def _consolidation(canvas: Canvas, body: Anatomy, state: _State, image: np.rando
         wobble += image.normal(0, 0.16 / k) * np.cos(k * turn + image.uniform(0, 6.28))
     ring = np.stack([0.95 * np.cos(turn), 1.1 * np.sin(turn)], 1) * (radius * wobble)[:, None]
     patch = blurred(canvas.fill((center + ring) * (sign, 1)), 0.06 * unit)
-    patch = np.clip(1.25 * patch + 0.16 * patch * smooth_noise(canvas.size, 20, image), 0, 1)
-    root = np.abs(hilum(body, state.side)) * (1, -1)
+    patch = np.clip(1.25 * patch + 0.16 * patch * anatomy.smooth_noise(canvas.size, 20, image), 0, 1)
+    root = np.abs(anatomy.hilum(body, state.side)) * (1, -1)
     reach, heading = np.linalg.norm(center - root) + 0.3 * radius, np.arctan2(*(center - root)[::-1])
     t = np.linspace(image.uniform(0.25, 0.4), 1, 8)[:, None]
     bronchi = []
     for turn_out in (-0.55, -0.2, 0.15, 0.5):
         end = heading + turn_out * 1.2 + image.normal(0, 0.08)
         angle = heading + (end - heading) * t
-        bronchi.append(((root + reach * t * np.concatenate([np.cos(angle), np.sin(angle)], 1)) * (sign, 1), 0.020))
-    return patch * (0.88 - 0.32 * blurred(canvas.bands(bronchi), 0.010 * unit))
+        bronchi.append((root + reach * t * np.concatenate([np.cos(angle), np.sin(angle)], 1)) * (sign, 1))
+    return patch * (0.88 - 0.32 * blurred(canvas.bands(bronchi, 0.020), 0.010 * unit))
 
 
 def _atelectasis(canvas: Canvas, body: Anatomy, state: _State, image: np.random.Generator) -> Layer:
@@ -248,8 +229,8 @@ def _atelectasis(canvas: Canvas, body: Anatomy, state: _State, image: np.random.
         y = body.domes[state.side] - height - image.uniform(0, 0.03)
         near, far = body.width * image.uniform(0.18, 0.3), body.width * image.uniform(0.85, 0.95)
         line = np.array([[near, y + 0.02], [0.5 * (near + far), y], [far, y + image.uniform(-0.12, 0.04)]])
-        plates.append((line * (state.sign, 1), 0.045 + 0.02 * state.severity))
-    return 0.8 * blurred(canvas.bands(plates), 0.008 * canvas.unit)
+        plates.append(line * (state.sign, 1))
+    return 0.8 * blurred(canvas.bands(plates, 0.045 + 0.02 * state.severity), 0.008 * canvas.unit)
 
 
 _OPACITIES = {"Atelectasis": _atelectasis, "Consolidation": _consolidation, "Effusion": _effusion}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -70,8 +70,9 @@ def write_nih_phantoms(
     folder = _make_folders(folder, "images", *(["lung_masks"] if lung_masks else []))
     rows: list[str] = []
     classes: dict[int, str] = {}
-    total = sum(n_films_of_patient(patient, seed) for patient in range(1, n_patients + 1))
-    for phantom in _phantoms(n_patients, size, seed):
+    images = _list_images(n_patients, seed)
+    for patient, follow_up in images:
+        phantom = draw_phantom(patient, follow_up, size, seed)
         name = f"{phantom.patient:08d}_{phantom.follow_up:03d}.png"
         _write_png(folder / "images" / name, _quantize(phantom))
         if lung_masks:
@@ -79,8 +80,16 @@ def write_nih_phantoms(
         rows.append(_nih_row(name, phantom))
         classes.setdefault(phantom.patient, phantom.finding)
         if progress is not None:
-            progress(len(rows), total)
-    rows += [_write_damaged(folder / "images", n_patients + 1 + k, k % 3, size, seed) for k in range(bad_files)]
+            progress(len(rows), len(images))
+    for k in range(bad_files):
+        phantom = draw_phantom(n_patients + 1 + k, 0, size, seed)
+        path = folder / "images" / f"{phantom.patient:08d}_000.png"
+        _write_png(path, _quantize(phantom) if k % 3 < 2 else np.zeros((size, size), np.uint8))
+        if k % 3 == 0:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        elif k % 3 == 1:
+            path.write_text("This is no image, whatever its name says.\n", encoding="utf-8")
+        rows.append(_nih_row(path.name, phantom))
     order = np.random.default_rng([seed, 5]).permutation(sorted(classes)).tolist()
     order.sort(key=lambda patient: (*FINDINGS, NO_FINDING).index(classes[patient]))
     test = set(order[1::4])
@@ -116,7 +125,8 @@ def write_dicom_phantoms(folder: str | Path, n_patients: int = 10, size: int = 2
     if n_patients < 1:
         raise ValueError(f"n_patients must be at least 1; got {n_patients}")
     folder = _make_folders(folder, *(_patient_id(patient) for patient in range(1, n_patients + 1)))
-    for number, phantom in enumerate(_phantoms(n_patients, size, seed)):
+    for number, (patient, follow_up) in enumerate(_list_images(n_patients, seed)):
+        phantom = draw_phantom(patient, follow_up, size, seed)
         dataset = phantom_to_dicom(phantom, "MONOCHROME2" if number % 2 else "MONOCHROME1", seed)
         with write_atomically(folder / _patient_id(phantom.patient) / f"{phantom.follow_up:03d}.dcm") as part:
             dataset.save_as(part, enforce_file_format=True)
@@ -180,10 +190,8 @@ def phantom_to_dicom(phantom: Phantom, photometric: str = "MONOCHROME2", seed: i
     return dataset
 
 
-def _phantoms(n_patients: int, size: int, seed: int) -> Iterator[Phantom]:
-    for patient in range(1, n_patients + 1):
-        for follow_up in range(n_films_of_patient(patient, seed)):
-            yield draw_phantom(patient, follow_up, size, seed)
+def _list_images(n_patients: int, seed: int) -> list[tuple[int, int]]:
+    return [(patient, k) for patient in range(1, n_patients + 1) for k in range(n_films_of_patient(patient, seed))]
 
 
 def _make_folders(folder: str | Path, *names: str) -> Path:
@@ -211,17 +219,6 @@ def _nih_row(name: str, phantom: Phantom) -> str:
     spacing = round(_FIELD_MM / 2048, 3)
     person = f"{phantom.patient},{phantom.age},{phantom.sex},{phantom.view_position}"
     return f"{name},{phantom.finding},{phantom.follow_up},{person},2048,2048,{spacing},{spacing}"
-
-
-def _write_damaged(images: Path, patient: int, kind: int, size: int, seed: int) -> str:
-    phantom = draw_phantom(patient, 0, size, seed)
-    path = images / f"{patient:08d}_000.png"
-    _write_png(path, _quantize(phantom) if kind < 2 else np.zeros((size, size), np.uint8))
-    if kind == 0:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif kind == 1:
-        path.write_text("This is no image, whatever its name says.\n", encoding="utf-8")
-    return _nih_row(path.name, phantom)
 
 
 def _patient_id(patient: int) -> str:
