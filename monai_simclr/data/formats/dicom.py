@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import pydicom
 
-from monai_simclr.data.formats.dicom_gray import gray_table
+from monai_simclr.data.formats.dicom_gray import to_gray
 from monai_simclr.data.formats.dicom_header import open_dicom
 from monai_simclr.data.formats.dicom_pixels import PixelLayout, decode_pixels
 from monai_simclr.data.formats.dicom_tags import get_code, get_codes, get_floats, get_int, get_texts, keyword_name
@@ -35,16 +35,15 @@ def read_dicom(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     check_size(layout.rows, layout.columns, settings)
     stored = decode_pixels(header, layout)
     check_contrast(stored)
-    table = gray_table(header, layout, stored, settings)
-    orientation = read_orientation(header.data) if settings.patient_orientation else ""
-    spacing, source = read_spacing(header.data)
     meta = init_meta("DICOM")
     meta["view_position"] = read_exam(header.data).view.position
     meta["photometric_interpretation"] = layout.photometric_interpretation
-    meta["inverted"], meta["voi"], meta["window"] = table.inverted, table.voi, table.window
-    meta["orientation"], meta["spacing_source"] = orientation, source
+    gray = to_gray(header, layout, stored, settings, meta)
+    orientation = read_orientation(header.data) if settings.patient_orientation else ""
+    spacing, meta["spacing_source"] = read_spacing(header.data)
     meta["spacing"] = (spacing[1], spacing[0]) if "transposed" in orientation else spacing
-    return turn(table(stored), orientation), meta
+    meta["orientation"] = orientation
+    return turn(gray, orientation), meta
 
 
 def check_kind(data: pydicom.Dataset, settings: ReaderSettings) -> None:

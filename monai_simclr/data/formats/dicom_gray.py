@@ -7,8 +7,6 @@ oracle in the tests: pydicom 3.0.2 wraps around in 8-bit tables and refuses pack
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pydicom
 
@@ -25,31 +23,19 @@ from monai_simclr.data.formats.dicom_tags import (
 )
 from monai_simclr.data.formats.exam import is_for_processing
 from monai_simclr.data.formats.scaling import histogram, look_up, patterns, percentile_range, spread
-from monai_simclr.data.radiograph import UNKNOWN, RadiographError, ReaderSettings
+from monai_simclr.data.radiograph import UNKNOWN, RadiographError, RadiographMeta, ReaderSettings
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _Window = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class GrayTable:
-    """The gray level of every stored value."""
-
-    gray: np.ndarray  # float32 in [0, 1], one for each bit pattern of a pixel, read as an unsigned number
-    voi: str  # what chose the values of interest: "lut", "window", "percentile" or "none"
-    window: _Window  # its center and width; NaN where no window was used
-    inverted: bool  # whether dark and bright were swapped
-
-    def __call__(self, stored: np.ndarray) -> np.ndarray:
-        """Map an image of stored values."""
-        return look_up(self.gray, stored)
-
-
-def gray_table(header: DicomHeader, layout: PixelLayout, stored: np.ndarray, settings: ReaderSettings) -> GrayTable:
-    """Compute the table for one file; only percentiles and padding depend on `stored`, the image of stored values.
+def to_gray(
+    header: DicomHeader, layout: PixelLayout, stored: np.ndarray, settings: ReaderSettings, meta: RadiographMeta
+) -> np.ndarray:
+    """Map an image of stored values to gray in [0, 1], float32; `meta` gets the VOI, the window and the inversion.
 
     Raises:
-        RadiographError: if the attributes do not define a table, or every pixel is padding.
+        RadiographError: if the attributes do not define a mapping, or every pixel is padding.
     """
     data = header.data
     values = patterns(stored.dtype)
@@ -82,7 +68,8 @@ def gray_table(header: DicomHeader, layout: PixelLayout, stored: np.ndarray, set
         gray = spread(values, *percentile_range(values, counts))
     gray = np.clip(1 - gray if inverted else gray, 0, 1)
     gray[padding] = 0
-    return GrayTable(gray.astype(np.float32), voi, window, inverted)
+    meta["inverted"], meta["voi"], meta["window"] = inverted, voi, window
+    return look_up(gray.astype(np.float32), stored)
 
 
 def window_values(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
@@ -172,10 +159,10 @@ def _choose_voi(data: pydicom.Dataset, settings: ReaderSettings) -> pydicom.Data
     """The VOI LUT or the window that the policy chooses (PS3.3 C.11.2); None for percentiles."""
     tables = [item for item in get_items(data, "VOILUTSequence") if "LUTDescriptor" in item and "LUTData" in item]
     windows = list(zip(get_floats(data, "WindowCenter"), get_floats(data, "WindowWidth"), strict=False))
-    if settings.voi == "auto":
-        usable = [window for window in windows if _is_usable(data, window)]
-        return next(iter([*tables, *usable]), None)
     candidates: list[pydicom.Dataset | _Window]
+    if settings.voi == "auto":
+        candidates = [*tables, *(window for window in windows if _is_usable(data, window))]
+        return candidates[0] if candidates else None
     offered = f"has {len(windows)} windows and {len(tables)} VOI LUTs"
     if settings.voi == "index":
         index, candidates = settings.window_index, [*(windows or tables)]

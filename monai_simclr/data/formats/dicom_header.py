@@ -121,21 +121,17 @@ def open_dicom(file: BinaryIO, max_bytes: int, whole: bool = False) -> DicomHead
     file.seek(0)
     if file.read(132)[128:] != b"DICM":
         raise NotDicomError("is not DICOM (PS3.10 section 7.1)")
-    budget = _Budget()
+    budget, problem = _Budget(), "has a damaged File Meta Information (PS3.10 section 7.1)"
     try:
         syntax, meta = _read_file_meta(_MeteredStream(file, budget))
-    except (RadiographError, MemoryError):
-        raise
-    except Exception as error:  # a damaged header fails in pydicom in many ways
-        raise RadiographError("has a damaged File Meta Information (PS3.10 section 7.1)") from error
-    stream = InflatedStream(file, max_bytes) if syntax == DeflatedExplicitVRLittleEndian else file
-    try:
+        problem = "has a damaged header: its attributes cannot be parsed"
+        stream = InflatedStream(file, max_bytes) if syntax == DeflatedExplicitVRLittleEndian else file
         data = _read_data_set(_MeteredStream(stream, budget), syntax, whole)
         _parse_sequences(data, budget)
     except (RadiographError, MemoryError):
         raise
-    except Exception as error:  # as above
-        raise RadiographError("has a damaged header: its attributes cannot be parsed") from error
+    except Exception as error:  # a damaged header fails in pydicom in many ways
+        raise RadiographError(problem) from error
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
         stored = get_text(meta, f"MediaStorage{keyword}")
         if stored and not get_text(data, keyword):

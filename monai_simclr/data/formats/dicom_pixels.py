@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from pydicom import uid
@@ -92,22 +93,20 @@ def decode_pixels(header: DicomHeader, layout: PixelLayout) -> np.ndarray:
             content = encapsulate([frame[codestream.start :]])
     else:
         _check_length(len(content), layout.n_bytes)
+    options: dict[str, Any] = {
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": layout.bits_allocated,
+        "bits_stored": layout.bits_stored,
+        "pixel_representation": int(layout.signed),
+        "pixel_keyword": "PixelData",
+        "pixel_vr": vr,
+        "photometric_interpretation": layout.photometric_interpretation,
+    }
     try:
-        stored, _ = get_decoder(syntax).as_array(
-            content,
-            index=0,
-            decoding_plugin=plugin,
-            rows=layout.rows,
-            columns=layout.columns,
-            samples_per_pixel=1,
-            number_of_frames=1,
-            bits_allocated=layout.bits_allocated,
-            bits_stored=layout.bits_stored,
-            pixel_representation=int(layout.signed),
-            pixel_keyword="PixelData",
-            pixel_vr=vr,
-            photometric_interpretation=layout.photometric_interpretation,
-        )
+        stored, _ = get_decoder(syntax).as_array(content, index=0, decoding_plugin=plugin, **options)
     except Exception as error:  # decoders are third-party, and damaged pixels fail in them in many ways
         raise RadiographError(f"has damaged pixels: {syntax.name} cannot be decoded") from error
     if plugin == "pillow" and codestream and codestream.signed and not layout.signed:

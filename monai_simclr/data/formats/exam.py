@@ -20,8 +20,13 @@ _UNKNOWN_MODALITIES = ("", "OT", "SC")
 _CR, _DX, _DX_FOR_PROCESSING = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("1", "1.1", "1.1.1"))
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # PS3.4 B.5; .7.1 to .7.4 have many frames
 
-_DESCRIPTIONS = ("AcquisitionDeviceProcessingDescription", "SeriesDescription", "ProtocolName")
-_DESCRIPTIONS += ("PerformedProcedureStepDescription", "StudyDescription")
+_DESCRIPTIONS = (
+    "AcquisitionDeviceProcessingDescription",
+    "SeriesDescription",
+    "ProtocolName",
+    "PerformedProcedureStepDescription",
+    "StudyDescription",
+)
 
 
 class View(NamedTuple):

@@ -57,9 +57,9 @@ def read_picture(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, 
                 raise RadiographError("has pixels of 16 bits and a kind that is not read; save it as gray")
             stored = _merge_channels(np.atleast_3d(pixels))
         elif mode in _COLOR:
-            if mode in ("P", "PA"):
-                picture = picture.convert("RGBA" if "transparency" in picture.info or mode == "PA" else "RGB")
-            stored = _merge_channels(np.asarray(picture))
+            transparent = "transparency" in picture.info or mode == "PA"
+            shown = picture.convert("RGBA" if transparent else "RGB") if mode in ("P", "PA") else picture
+            stored = _merge_channels(np.asarray(shown))
         else:
             stored = np.asarray(picture, dtype=np.uint16 if mode in _DEEP else np.uint8)
     meta["inverted"] = _get_tag(picture, _PHOTOMETRIC, 1) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -11,7 +13,8 @@ PERCENTILES = (0.5, 99.5)
 """Black and white where a file does not define them: one pixel in two hundred is clipped at each end."""
 
 _BLOCK = 2**20  # pixels at a time: NumPy converts every index to 8 bytes
-_TURNS = {"transposed": np.transpose, "flipped": np.flipud, "mirrored": np.fliplr}
+_Turn = Callable[[np.ndarray], np.ndarray]
+_TURNS: dict[str, _Turn] = {"transposed": np.transpose, "flipped": np.flipud, "mirrored": np.fliplr}
 
 
 def check_contrast(stored: np.ndarray) -> None:

@@ -186,8 +186,12 @@ def bones(canvas: Canvas, body: Anatomy) -> Layer:
     curve = np.stack([0.07 + 0.62 * t, body.clavicle + 0.06 * np.sin(2 * np.pi * t) - 0.10 * t], 1)
     clavicles = canvas.bands([curve * (sign, 1) for sign in (-1, 1)], 0.055)
     layer += 0.13 * blurred(spine, 0.015 * unit) - 0.05 * discs * spine + 0.12 * clavicles
-    x, y = [0.70, 1.00, 1.04, 0.90, 0.80, 0.72, 0.66], [-0.72, -0.70, -0.52, -0.25, 0.0, -0.06, -0.40]
-    scapula = _spline(np.stack([x, y], 1)) * (body.width / 0.75, 1.0) + (body.scapula, 0.0)  # its edge is over the lung
+    # the inner edge of a shoulder blade lies over the lung
+    corners = [[0.70, 1.00, 1.04, 0.90, 0.80, 0.72, 0.66], [-0.72, -0.70, -0.52, -0.25, 0.0, -0.06, -0.40]]
+    scapula = _spline(np.stack(corners, 1)) * (body.width / 0.75, 1.0) + (
+        body.scapula,
+        0.0,
+    )
     layer += 0.05 * np.maximum(*(canvas.fill(scapula * (sign, 1)) for sign in (-1, 1)))
     return blurred(layer, max(0.5, 0.006 * unit))
 
