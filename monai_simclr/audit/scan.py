@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import imagehash
@@ -19,14 +19,13 @@ import pandas as pd
 from PIL import Image
 from pydicom.uid import UID
 
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.dicom_geometry import SPACINGS, read_spacing, read_steps
-from monai_simclr.data.formats.dicom_tags import numbers, text, tolerant_items, whole
+from monai_simclr.data.formats.dicom import SPACINGS, read_spacing, read_steps
+from monai_simclr.data.formats.dicom_header import open_dicom
+from monai_simclr.data.formats.dicom_tags import get_floats, get_int, get_text, tolerant_items
+from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.formats.nifti import nifti_facts
 from monai_simclr.data.formats.pictures import picture_facts
-from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.radiograph import RadiographError, unopened
+from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, describe_os_error, quiet_libraries
 from monai_simclr.data.reading import detect_format, read_radiograph
 from monai_simclr.runtime.files import open_regular
 
@@ -138,50 +137,48 @@ def header_facts(path: str | Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file, quiet_libraries():
             facts["bytes"] = os.fstat(file.fileno()).st_size
-            kind = detect_format(Path(path), file)
-            if kind == "DICOM":
-                facts.update(_dicom_facts(Path(path)))
-            else:
-                facts.update({"picture": picture_facts, "NIfTI": nifti_facts}[kind](Path(path), file))
+            read = {"DICOM": _dicom_facts, "picture": picture_facts, "NIfTI": nifti_facts}[detect_format(file)]
+            facts.update(read(file))
     except FileNotFoundError:
         facts["problem"] = "the file is missing"
     except OSError as error:
-        facts["problem"] = unopened(error)
+        facts["problem"] = describe_os_error(error)
     except RadiographError as error:
         facts["problem"] = error.problem
     return facts
 
 
-def _dicom_facts(path: Path) -> dict[str, Any]:
-    header, syntax = read_header(path)
+def _dicom_facts(file: BinaryIO) -> dict[str, Any]:
+    opened = open_dicom(file, DEFAULT_SETTINGS.max_bytes)
+    header = opened.data
     exam = read_exam(header)
-    zero_spacing = (f"{name} is zero" for name in SPACINGS if read_steps(path, header, name))
+    zero_spacing = (f"{name} is zero" for name in SPACINGS if read_steps(header, name))
     window = "none"
     if tolerant_items(header, "VOILUTSequence"):
         window = "VOI LUT"
-    elif numbers(path, header, "WindowCenter") and numbers(path, header, "WindowWidth"):
+    elif get_floats(header, "WindowCenter") and get_floats(header, "WindowWidth"):
         window = "window"
     return {
         "format": "DICOM",
-        "modality": text(header, "Modality"),
-        "sop_class": UID(text(header, "SOPClassUID")).name,
-        "transfer_syntax": UID(syntax).name,
-        "photometric": text(header, "PhotometricInterpretation"),
-        "presentation_lut": text(header, "PresentationLUTShape"),
-        "intent": text(header, "PresentationIntentType"),
-        "bits": whole(path, header, "BitsStored", -1),
-        "rows": whole(path, header, "Rows", -1),
-        "columns": whole(path, header, "Columns", -1),
-        "frames": max(1, whole(path, header, "NumberOfFrames", 1)),
-        "samples": whole(path, header, "SamplesPerPixel", -1),
+        "modality": get_text(header, "Modality"),
+        "sop_class": UID(get_text(header, "SOPClassUID")).name,
+        "transfer_syntax": UID(opened.syntax).name,
+        "photometric": get_text(header, "PhotometricInterpretation"),
+        "presentation_lut": get_text(header, "PresentationLUTShape"),
+        "intent": get_text(header, "PresentationIntentType"),
+        "bits": get_int(header, "BitsStored", -1),
+        "rows": get_int(header, "Rows", -1),
+        "columns": get_int(header, "Columns", -1),
+        "frames": max(1, get_int(header, "NumberOfFrames", 1)),
+        "samples": get_int(header, "SamplesPerPixel", -1),
         "header_view": "" if exam.by_words else exam.view.position,
         "lateral_words": "yes" if exam.by_words and exam.view.beam == "lateral" else "",
         "chest": {"chest": "yes", "other": "no"}.get(exam.part, ""),
         "window": window,
-        "spacing": read_spacing(path, header)[1] or next(zero_spacing, "none"),
-        "burned_in": text(header, "BurnedInAnnotation"),
-        "manufacturer": text(header, "Manufacturer"),
-        "model": text(header, "ManufacturerModelName"),
+        "spacing": read_spacing(header)[1] or next(zero_spacing, "none"),
+        "burned_in": get_text(header, "BurnedInAnnotation"),
+        "manufacturer": get_text(header, "Manufacturer"),
+        "model": get_text(header, "ManufacturerModelName"),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.formats.exam_words import view_in
+from monai_simclr.data.formats.exam import find_view
 from monai_simclr.runtime.names import shown
 
 logger = logging.getLogger("monai_simclr.data")
@@ -87,7 +87,7 @@ def view_positions(column: pd.Series) -> pd.Series:
         >>> view_positions(pd.Series(["AP_horizontal", "lateral", "postero-anterior", "COSTAL"])).tolist()
         ['AP', 'LL', 'PA', '']
     """
-    return map_values(column, lambda text: view_in(text).position)
+    return map_values(column, lambda text: find_view(text).position)
 
 
 def sexes(column: pd.Series) -> pd.Series:

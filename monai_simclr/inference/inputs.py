@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.dicom_tags import text
-from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.formats.dicom_header import read_header
+from monai_simclr.data.formats.dicom_tags import get_text
+from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.listing import describe_excluded, list_files
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.data.radiograph import RadiographError, describe_problem
+from monai_simclr.data.radiograph import RadiographError, describe_problem, quiet_libraries
 from monai_simclr.inference.journal import file_stamp
 from monai_simclr.ops import chest_scores
 from monai_simclr.runtime.names import shown
@@ -89,9 +88,9 @@ def identity_of(path: str | Path, key: str) -> dict[str, str]:
 
 
 def _said(header: pydicom.Dataset, key: str) -> dict[str, str]:
-    names = {name: text(header, tag) for name, tag in _HASHED.items()}
+    names = {name: get_text(header, tag) for name, tag in _HASHED.items()}
     patient, exam = names["patient_hash"], read_exam(header)
-    names["patient_hash"] = f"{text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
+    names["patient_hash"] = f"{get_text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
     flags = ["lateral"] if exam.view.beam == "lateral" else []
     flags += ["not a chest"] if exam.part == "other" else []
     hashes = {name: keyed_hash(key, value) if value else "" for name, value in names.items()}

@@ -12,8 +12,8 @@ import pydicom
 from torch import Tensor
 
 from monai_simclr.data import read_radiograph
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.formats.dicom_header import read_header
+from monai_simclr.data.radiograph import quiet_libraries
 from monai_simclr.inference.card import InferenceConfig
 from monai_simclr.inference.dicom_results import capture, check_installed, encoded, report
 from monai_simclr.inference.overlays import overlay, write_overlay

@@ -9,13 +9,11 @@ from typing import Any
 import pandas as pd
 
 from monai_simclr.data.columns import logger
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.dicom_header import is_radiograph
-from monai_simclr.data.formats.dicom_tags import code, text
-from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.formats.dicom_header import read_header
+from monai_simclr.data.formats.dicom_tags import get_code, get_text
+from monai_simclr.data.formats.exam import is_radiograph, read_exam
 from monai_simclr.data.listing import list_files, second_copies
-from monai_simclr.data.radiograph import RadiographError, unopened
+from monai_simclr.data.radiograph import RadiographError, describe_os_error, quiet_libraries
 from monai_simclr.data.sources.base import Source, make_index, patients_by_name
 from monai_simclr.runtime.files import open_regular
 from monai_simclr.runtime.names import shown
@@ -80,20 +78,20 @@ def read_row(path: Path) -> dict[str, Any] | str:
     try:
         header, _ = read_header(path)
     except OSError as error:
-        return unopened(error)
+        return describe_os_error(error)
     except RadiographError:
         return "DICOM with a damaged header"
     if not is_radiograph(header):
-        return f"Modality {code(header, 'Modality') or 'not given'}"
-    issuer, patient = text(header, "IssuerOfPatientID"), text(header, "PatientID")
+        return f"Modality {get_code(header, 'Modality') or 'not given'}"
+    issuer, patient = get_text(header, "IssuerOfPatientID"), get_text(header, "PatientID")
     return {
         "image": str(path.absolute()),
         "patient_id": f"{issuer}:{patient}" if issuer and patient else patient,
-        "study_id": text(header, "StudyInstanceUID"),
+        "study_id": get_text(header, "StudyInstanceUID"),
         "view_position": read_exam(header).view.position,
-        "sex": text(header, "PatientSex"),
-        "age": text(header, "PatientAge"),
-        "manufacturer": text(header, "Manufacturer"),
+        "sex": get_text(header, "PatientSex"),
+        "age": get_text(header, "PatientAge"),
+        "manufacturer": get_text(header, "Manufacturer"),
     }
 
 
@@ -103,7 +101,7 @@ def _problem(path: Path) -> str:
         with open_regular(path) as file:
             head = file.read(132)
     except OSError as error:
-        return unopened(error)
+        return describe_os_error(error)
     if head[128:] == b"DICM":
         return ""
     return "DICOM without the Part 10 header" if head[:2] == b"\x08\x00" else "not DICOM"
