@@ -17,13 +17,6 @@ _PICTURED = ("polarity", "unlike_a_chest", "not_a_chest", "lateral_among_frontal
 _MAX_PICTURES = 24
 _PER_LINE = 12
 _TITLES = {"same_bytes": "the same file", "same_look": "the same picture"}
-_GROUP = {
-    "rows": "rows of the index",
-    "splits": "splits",
-    "across_splits": "across splits",
-    "across_patients": "across patients",
-    "labels_differ": "labels differ",
-}
 
 
 def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray | None = None) -> Path:
@@ -67,11 +60,11 @@ def _cell(value: Any) -> str:
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first groups of rows, by the titles of their columns."""
+    """The first groups of rows, as rows of a table."""
     rows = []
     for group in groups[:_MAX_PICTURES]:
-        texts = {"rows": _numbers(group["rows"], len(group["rows"])), "splits": group["splits"] or "(none)"}
-        rows.append({title: (group | texts)[name] for name, title in _GROUP.items() if name in group})
+        row = {"rows of the index": _numbers(group["rows"], len(group["rows"])), "splits": group["splits"] or "(none)"}
+        rows.append(row | {name.replace("_", " "): group[name] for name in group if name not in ("rows", "splits")})
     return rows
 
 

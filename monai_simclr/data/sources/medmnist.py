@@ -39,10 +39,6 @@ def read_medmnist(path: str | Path, patient_pattern: str = "", folder: str | Pat
 
     Returns:
         The index with the official splits; ChestMNIST has NIH's fourteen findings, PneumoniaMNIST has Pneumonia.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not one of the two, or its parts do not fit together.
     """
     file, kind = _find_file(Path(path))
     if file is None:
