@@ -49,7 +49,7 @@ def test_a_patient_in_two_splits_is_refused_with_the_remedy():
 
 
 def test_an_uncertain_label_is_refused_with_its_row():
-    with pytest.raises(ValueError, match=r"labels must be 1, 0 or NaN, got -1 for 'Mass' in row 1"):
+    with pytest.raises(ValueError, match=r"row 1: labels of 'Mass' must be 1, 0 or NaN .*, got -1"):
         check_index(_index(Mass=[1, -1, 0]))
 
 

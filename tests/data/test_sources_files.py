@@ -242,7 +242,7 @@ def test_a_csv_with_joined_labels_is_read(tmp_path):
     [
         ({"image": "f", "label": "l"}, r"unknown: \['label'\]"),
         ({"image": "g"}, r"t.csv lacks the columns \['g'\]; it has \['f', 'l', 's'\]"),
-        ({"image": "f", "split": "s"}, r"t.csv, row 2: the split 'holdout' in the column 'split' is not one of"),
+        ({"image": "f", "split": "s"}, r"t.csv, row 2: 'split' must be one of .*, got 'holdout'"),
     ],
 )
 def test_a_map_of_columns_that_does_not_fit_is_refused_with_the_place(tmp_path, columns, message):
@@ -253,7 +253,7 @@ def test_a_map_of_columns_that_does_not_fit_is_refused_with_the_place(tmp_path, 
 
 def test_an_uncertain_label_of_a_foreign_csv_is_refused_with_its_row(tmp_path):
     (tmp_path / "t.csv").write_text("f,l,s\n1.png,-1,\n")
-    with pytest.raises(ValueError, match=r"t.csv, row 2: the label '-1' for 'l' is not one of 1, 0, .*map uncertain"):
+    with pytest.raises(ValueError, match=r"t.csv, row 2: 'l' must be 1, 0, .*map uncertain labels first\), got '-1'"):
         read_table(tmp_path / "t.csv", {"image": "f"}, ["l"])
 
 
