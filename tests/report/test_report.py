@@ -89,7 +89,11 @@ def material() -> ReportData:
     ]
     metrics = {
         "cluster": {"values": {"alignment": alignment}, "seed": 0, "n": {"images": 80, "seen_patients": 0}},
-        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_baseline": baseline}, "n": {}},
+        "train": {
+            "values": {EVIL: {"value": 0.5, "low": None}},
+            "baselines": {"confounder_baseline": baseline},
+            "n": {},
+        },
     }
     return ReportData(
         metrics=metrics,
