@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 from sklearn.metrics import adjusted_mutual_info_score
 
-from monai_simclr.evaluation.predictions import certain_labels
+from monai_simclr.evaluation.predictions import certain_labels, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
 _ACQUISITION = ("view_position", "sex", "age_decile", "source", "manufacturer")
@@ -36,8 +36,8 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
 
     Args:
         clusters: of the test images, shape ``(N,)``.
-        index: the rows of the same images; `view_position, sex, age, source, manufacturer` and `patient_id` are used
-            where present, age in decades (0-9, 10-19, ...). Rows where a column is empty or NaN are ignored for it.
+        index: the rows of the same images; `view_position, sex, age` (in decades), `source, manufacturer, patient_id`
+            and the findings are used where present, and rows where one is unknown are ignored for it.
         findings: columns of the index.
 
     Raises:
@@ -100,8 +100,7 @@ def prevalence_auroc(
         clusters: of every row of the index, shape ``(N,)``.
         index: with `patient_id`, `split` and the findings.
         findings: columns of the index.
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
         The table of `score_findings`. A cluster without a known training label scores the prevalence of all.
@@ -109,9 +108,7 @@ def prevalence_auroc(
     Raises:
         ValueError: if there are no train or no test rows.
     """
-    train, test = (index["split"] == "train").to_numpy(), (index["split"] == "test").to_numpy()
-    if not train.any() or not test.any():
-        raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the evaluation needs both")
+    train, test = train_and_test(index)
     labels = certain_labels(index[list(findings)].to_numpy(dtype=float))
     scores = np.zeros((int(test.sum()), len(findings)))
     for k in range(len(findings)):

@@ -31,6 +31,11 @@ class ClassRows(NamedTuple):
     patients: np.ndarray
     names: np.ndarray
 
+    @property
+    def codes(self) -> np.ndarray:
+        """Classes as positions in `names`, a new array of shape ``(N,)``; 0 for rows in neither mask."""
+        return np.searchsorted(self.names, np.where(self.train | self.test, self.classes, self.names[0]))
+
 
 def class_rows(embeddings: Embeddings, references: Mapping[str, np.ndarray], classes: np.ndarray) -> ClassRows:
     """Check what an evaluation by class starts from.
@@ -85,9 +90,8 @@ def score_accuracy(
         references: name -> features of the same rows.
         rows: from `class_rows`.
         predict: maps features ``(N, D)`` to a class for every test row.
-        n_bootstrap: resamples of test patients.
-        n_permutations: of the test classes over patients, against the fixed predictions.
-        seed: of both.
+        n_bootstrap, n_permutations, seed: of the resampling of test patients, and of the null: the test classes
+            permuted over patients against the fixed predictions.
 
     Returns:
         One row per set of features: `features, n, value, low, high, majority, null_low, null_high, p`.
@@ -121,13 +125,10 @@ def format_score(
     """A score as text, with its interval, the majority baseline and the 95 % band of the permutation null.
 
     Args:
-        value: the score.
-        low: of its interval.
-        high: of its interval.
+        value, low, high: the score and its interval.
         majority: score of a constant answer, the commonest training class.
         null: the band of the same procedure under permuted labels.
-        name: of the score.
-        baseline: name of the majority.
+        name, baseline: of the score, and of the majority.
 
     Raises:
         ValueError: if the interval, the majority or the null is missing: an accuracy alone is meaningless.

@@ -54,14 +54,7 @@ class Novelty:
             )
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """Mahalanobis distance under probabilistic PCA, per direction: about 1 for a training image.
-
-        Args:
-            features: shape ``(N, D)``.
-
-        Returns:
-            Shape ``(N,)``.
-        """
+        """Mahalanobis distance ``(N,)`` under probabilistic PCA, per direction: about 1 for a training image."""
         centered = np.asarray(features, dtype=np.float64) - self.mean
         along = centered @ self.components.T
         rest = np.maximum((centered**2).sum(1) - (along**2).sum(1), 0)
