@@ -166,7 +166,7 @@ def find_copies(embeddings: Embeddings, similarity: float = 0.9999) -> pd.DataFr
     is_test = (index["split"] == "test").to_numpy()
     test, other = np.flatnonzero(is_test), np.flatnonzero(~is_test)
     unit = normalize(embeddings.features - embeddings.features.mean(axis=0))
-    pairs = []
+    pairs: list[tuple[int, int, float]] = []
     for start in range(0, len(test) if len(other) else 0, _CHUNK):
         part = test[start : start + _CHUNK]
         cosines = unit[part] @ unit[other].T

@@ -174,10 +174,10 @@ def _score(
     write_arrays(run.path("scores.npz"), arrays)
     table = score_findings(test.labels, test.scores, test.patients, test.findings, n_bootstrap, run.seed)
     scores = score_table(test, val if val is not None and len(val) else None, n_bootstrap, run.seed)
-    thresholds = scores[scores["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
-    thresholds = thresholds.reindex(list(test.findings)).to_numpy()
+    cuts = scores[scores["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
+    groups = score_subgroups(test, index, cuts.reindex(list(test.findings)).to_numpy(), n_bootstrap, run.seed)
     write_table(scores, run.path("scores.csv"))
-    write_table(score_subgroups(test, index, thresholds, n_bootstrap, run.seed), run.path("subgroups.csv"))
+    write_table(groups, run.path("subgroups.csv"))
     baseline = None  # it is fitted for the test split
     if split == "test":
         baseline = compare_to_baseline(test, baseline_scores(store.index, test.findings), n_bootstrap, run.seed)
