@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,14 +18,8 @@ _NEGLIGIBLE = 0.01
 """A lower AMI counts as none: chance is 0, and the adjustment leaves about this much scatter."""
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """What the clusters follow.
-
-    Attributes:
-        table: `what, kind ("acquisition", "finding" or "patient"), ami, n`, the highest AMI first.
-        sentence: the same in plain English.
-    """
+class Alignment(NamedTuple):
+    """What clusters follow: `what, kind ("acquisition", "finding" or "patient"), ami, n`, and the same in English."""
 
     table: pd.DataFrame
     sentence: str

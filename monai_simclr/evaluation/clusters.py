@@ -15,14 +15,9 @@ from sklearn.metrics.cluster import expected_mutual_information
 from monai_simclr.evaluation.classes import ENCODER, ClassRows, class_rows, format_score
 from monai_simclr.evaluation.clusterers import METHODS, SILHOUETTE_ROWS, reduce_features
 from monai_simclr.evaluation.embeddings import Embeddings, sample_rows
-from monai_simclr.evaluation.intervals import (
-    bootstrap_interval,
-    compare_to_null,
-    patient_counts,
-    permute_over_patients,
-)
+from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
 from monai_simclr.evaluation.predictions import refuse_shared_patients
-from monai_simclr.runtime.metrics import nest_rows
+from monai_simclr.runtime.metrics import nest_rows, table_rows
 
 MEASURES: tuple[str, ...] = (
     "acc_one_to_one",
@@ -72,13 +67,11 @@ class ClusterReport:
         A measure that a number of clusters does not define (the one-to-one map needs as many as classes) has no line.
         """
         known = self.table[self.table["measure"].isin(list(_PRINTED)) & np.isfinite(self.table["value"])]
-        lines = []
-        for row in known.to_dict("records"):
-            null = (row["null_low"], row["null_high"])
-            name, majority = row["measure"], row["majority"]
-            score = format_score(row["value"], row["low"], row["high"], majority, null, name, _PRINTED[name])
-            lines.append(f"{row['features']}, {row['n_clusters']} clusters: {score}")
-        return lines
+        return [
+            f"{row['features']}, {row['n_clusters']} clusters: "
+            + format_score(row, row["measure"], _PRINTED[row["measure"]])
+            for row in table_rows(known)
+        ]
 
 
 def evaluate_clusters(

@@ -165,10 +165,6 @@ class PowerLaw(NamedTuple):
     beta: float
     gamma: float
 
-    def at(self, n: float) -> float:
-        """AUROC with `n` labelled patients."""
-        return self.alpha - self.beta * n**-self.gamma
-
     def needed(self, auroc: float) -> float:
         """Labelled patients for an AUROC; infinite at the plateau `alpha` and above."""
         if auroc >= self.alpha or self.beta <= 0:

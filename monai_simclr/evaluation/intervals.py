@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -109,30 +108,6 @@ def patient_counts(patients: np.ndarray, n: int, seed: int) -> tuple[np.ndarray,
 def with_data(counts: np.ndarray) -> np.ndarray:
     """Counts of resamples below a first row of ones, which stands for the data: ``(1 + n, P)``."""
     return np.vstack([np.ones((1, counts.shape[1]), dtype=counts.dtype), counts])
-
-
-def patient_bootstrap(
-    patients: np.ndarray, statistic: Callable[[np.ndarray], float], n: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """A statistic with an interval from resampling patients, each with all of his images.
-
-    Args:
-        patients: the patient of every image, shape ``(N,)``. statistic: maps row positions (some may repeat) to a
-        number; NaN, where a resample does not define it, is ignored. n, seed: resamples, and their seed. level: of the
-        interval.
-
-    Raises:
-        ValueError: if there are no rows.
-
-    Example:
-        >>> ages = np.array([30.0, 32.0, 70.0, 72.0])
-        >>> patient_bootstrap(np.array(["a", "a", "b", "b"]), lambda rows: ages[rows].mean(), n=200)
-        Interval(value=51.0, low=31.0, high=71.0)
-    """
-    codes, counts = patient_counts(patients, n, seed)
-    positions = np.arange(len(codes))
-    resamples = np.array([statistic(np.repeat(positions, row[codes])) for row in counts], dtype=float)
-    return bootstrap_interval(float(statistic(positions)), resamples, level, units=counts.shape[1])
 
 
 def patients_of_smaller_class(labels: np.ndarray, codes: np.ndarray) -> int:

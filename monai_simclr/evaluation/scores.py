@@ -180,10 +180,7 @@ def score_table(
             labels, logits = validation.labels[known, k], validation.scores[known, k]
             thresholds, temperature = choose_thresholds(labels, logits), fit_temperature(labels, logits)
         values = score_resamples(test, k, codes, counts, thresholds, temperature)
-        about = _count(test, k, codes) | {
-            "temperature": temperature,
-            "temperature_at_bound": is_at_bound(temperature),
-        }
+        about = _count(test, k, codes) | {"temperature": temperature, "temperature_at_bound": is_at_bound(temperature)}
         units = patients_of_smaller_class(test.labels[:, k], codes)
         named = dict(zip(OPERATING_POINTS, thresholds, strict=True))
         rows += [row | {"threshold": named.get(row["score"], np.nan)} for row in score_rows(about, values, units)]

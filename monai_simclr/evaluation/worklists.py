@@ -16,7 +16,6 @@ from monai_simclr.evaluation.probe import fit_probe
 
 _CANDIDATES, _COVERED = 4_000, 10_000
 """Largest numbers of images that are offered and that are to be covered; a larger archive is thinned at random."""
-_CHUNK = 1024
 
 
 def typicality(features: np.ndarray, neighbors: int = 20) -> np.ndarray:
@@ -162,20 +161,17 @@ def find_copies(embeddings: Embeddings, similarity: float = 0.9999) -> pd.DataFr
     Returns:
         One row per test image with a copy: `image, copy, patient_id, copy_patient_id, similarity`, highest first.
     """
-    index = embeddings.index
+    index, features = embeddings.index, embeddings.features - embeddings.features.mean(axis=0)
     is_test = (index["split"] == "test").to_numpy()
     test, other = np.flatnonzero(is_test), np.flatnonzero(~is_test)
-    unit = normalize(embeddings.features - embeddings.features.mean(axis=0))
-    pairs: list[tuple[int, int, float]] = []
-    for start in range(0, len(test) if len(other) else 0, _CHUNK):
-        part = test[start : start + _CHUNK]
-        cosines = unit[part] @ unit[other].T
-        best = cosines.argmax(axis=1)
-        pairs += zip(part, other[best], cosines[np.arange(len(part)), best].astype(float), strict=True)
-    pairs = sorted((pair for pair in pairs if pair[2] >= similarity), key=lambda pair: -pair[2])
-    first, second = (index.iloc[[pair[i] for pair in pairs]].reset_index(drop=True) for i in (0, 1))
+    best = list(nearest(features[other], features[test], 1)) if len(test) and len(other) else []
+    copy, cosine = (np.concatenate([np.zeros(0), *(part[i][:, 0] for part in best)]) for i in (0, 1))
+    order = np.argsort(-cosine, kind="stable")
+    order = order[cosine[order] >= similarity]
+    first = index.iloc[test[order]].reset_index(drop=True)
+    second = index.iloc[other[copy[order].astype(int)]].reset_index(drop=True)
     table = pd.DataFrame({"image": first["image"], "copy": second["image"], "patient_id": first["patient_id"]})
-    return table.assign(copy_patient_id=second["patient_id"], similarity=[pair[2] for pair in pairs])
+    return table.assign(copy_patient_id=second["patient_id"], similarity=cosine[order])
 
 
 def find_label_errors(embeddings: Embeddings, findings: Sequence[str], n: int = 20, folds: int = 5) -> pd.DataFrame:

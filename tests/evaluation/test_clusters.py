@@ -152,6 +152,6 @@ def test_a_patient_in_train_and_test_is_refused():
 
 def test_an_accuracy_alone_is_refused():
     with pytest.raises(ValueError, match="without its majority"):
-        format_score(0.67, 0.6, 0.7, None, (0.1, 0.2))
+        format_score({"value": 0.67, "low": 0.6, "high": 0.7, "null_low": 0.1, "null_high": 0.2})
     with pytest.raises(ValueError, match="without its null"):
-        format_score(0.67, 0.6, 0.7, 0.2, None)
+        format_score({"value": 0.67, "low": 0.6, "high": 0.7, "majority": 0.2, "null_low": np.nan})
