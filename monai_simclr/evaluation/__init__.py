@@ -1,4 +1,4 @@
-"""Embeddings and what they know: clusters, probes, neighbours and scores, each with its interval and its baselines."""
+"""Evaluation of embeddings and classifiers: clusters, probes, neighbours, scores, with intervals and baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clusters follow instead of findings (view position, sex, age, source), and what they tell about each finding."""
+"""What clusters follow instead of findings (view position, sex, age, source), and their relation to each finding."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
             continue
         values = columns[what].astype(object).fillna("").astype(str).to_numpy()
         known = values != ""
-        if len(np.unique(values[known])) > 1:  # a single value tells nothing: no AMI rather than 0 or 1
+        if len(np.unique(values[known])) > 1:  # a single value has no AMI, rather than 0 or 1
             ami = float(adjusted_mutual_info_score(values[known], np.asarray(clusters)[known]))
             rows.append({"what": what, "kind": kind, "ami": ami, "n": int(known.sum())})
     if not rows:

@@ -33,12 +33,7 @@ class ClassRows(NamedTuple):
 
 
 def class_rows(embeddings: Embeddings, references: Mapping[str, np.ndarray], classes: np.ndarray) -> ClassRows:
-    """Check what an evaluation by class starts from.
-
-    Args:
-        embeddings: index with `patient_id` and `split`.
-        references: name -> features of the same rows.
-        classes: as text, shape ``(N,)``; "" is in neither mask.
+    """The rows that have a class: `classes` is text, shape ``(N,)``, "" for none.
 
     Raises:
         ValueError: if lengths differ, a patient is in train and test, a split has no row with a class, or train rows
@@ -81,8 +76,7 @@ def score_accuracy(
     """Accuracy of one classifier on the embeddings and on every reference, with its interval, majority and null.
 
     Args:
-        embeddings: of N images.
-        references: name -> features of the same rows.
+        embeddings, references: features of N images, and name -> other features of the same.
         rows: from `class_rows`.
         predict: maps features ``(N, D)`` to a class for every test row.
         n_bootstrap, n_permutations, seed: of the resampling of test patients, and of the null: the test classes

@@ -1,4 +1,4 @@
-"""Ways to cluster, all fitted on train rows and applied to the rest, and a number of clusters chosen without labels."""
+"""Clustering methods, fitted on train rows and applied to all, and a number of clusters chosen without labels."""
 
 from __future__ import annotations
 

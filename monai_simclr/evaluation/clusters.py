@@ -34,7 +34,7 @@ MEASURES: tuple[str, ...] = (
 _NOT_CENTERED = ("acc_one_to_one", "acc_many_to_one", "balanced_acc")
 """Measures whose resamples are not raised by patients drawn twice."""
 
-_PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle_map_acc": "commonest test class"}
+_PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle_map_acc": "most frequent test class"}
 """Measures that are printed, and the name of the constant answer that each is compared with."""
 
 
@@ -45,8 +45,8 @@ class ClusterReport:
     Attributes:
         table: one row per features, number of clusters and measure: `features, n_clusters, measure, value, low, high,
             majority, null_low, null_high, p, seed_sd`; `p` is of the permutation null, `seed_sd` the spread over seeds.
-            `majority` is what a constant answer scores: the commonest training class, and for `oracle_map_acc`, whose
-            map knows the test classes, the commonest test class.
+            `majority` is what a constant answer scores: the most frequent training class, or test class for
+            `oracle_map_acc`, whose map is fitted on the test classes.
         clusters: for every number of clusters, the cluster of every row of the embeddings, shape ``(N,)``.
         n: images and patients that clusters were fitted on (`fitted_...`, all of train), that the map was learned on
             (`train_...`, those with a class) and that were scored (`test_...`); `excluded`, images of these splits
@@ -169,7 +169,7 @@ def one_to_one(table: np.ndarray) -> np.ndarray:
 
 
 def many_to_one(table: np.ndarray) -> np.ndarray:
-    """The commonest class of every cluster of a table; an empty cluster gets the commonest class of all."""
+    """The most frequent class of every cluster of a table; an empty cluster gets the most frequent class of all."""
     mapping = table.argmax(axis=1)
     mapping[table.sum(axis=1) == 0] = table.sum(axis=0).argmax()
     return mapping
@@ -204,7 +204,7 @@ def agreement(table: np.ndarray, single: np.ndarray | None, many: np.ndarray) ->
 def _information(table: np.ndarray) -> tuple[float, float]:
     """AMI and NMI."""
     table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
-    if 1 in table.shape:  # as in scikit-learn: one cluster agrees with one class, and tells nothing of several
+    if 1 in table.shape:  # as in scikit-learn: one cluster agrees fully with one class, and not at all with several
         return (1.0, 1.0) if table.shape == (1, 1) else (0.0, 0.0)
     total = table.sum()
     rows, columns = table.sum(axis=1) / total, table.sum(axis=0) / total
@@ -250,7 +250,7 @@ def _score_agreement(
         for part in (rows.train, rows.test):
             permuted[part] = permute_over_patients(permuted[part], rows.patients[part], generator)
         null.append(agreement(*_table_and_maps(rows, clusters, permuted, n_clusters)))
-    # what a constant answer scores: the commonest training class, and where the map is an oracle's, of the test
+    # a constant answer: the most frequent training class, and for an oracle's map the most frequent test class
     share = float((classes == np.bincount(labels[rows.train]).argmax()).mean())
     majority = {
         "acc_one_to_one": share,

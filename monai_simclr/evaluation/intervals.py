@@ -82,13 +82,10 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def patient_counts(patients: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often every patient is drawn, with replacement, in each of `n` resamples.
+    """How often every patient is drawn, with replacement, in each of `n` resamples; `ValueError` without rows.
 
     Returns:
         The number ``0 .. P - 1`` of every image's patient, shape ``(N,)``, and the counts, uint16 ``(n, P)``.
-
-    Raises:
-        ValueError: if there are no rows.
 
     Example:
         >>> codes, counts = patient_counts(np.array(["b", "a", "b"]), n=4, seed=0)
@@ -106,7 +103,7 @@ def patient_counts(patients: np.ndarray, n: int, seed: int) -> tuple[np.ndarray,
 
 
 def with_data(counts: np.ndarray) -> np.ndarray:
-    """Counts of resamples below a first row of ones, which stands for the data: ``(1 + n, P)``."""
+    """Counts of resamples below a first row of ones, the data: ``(1 + n, P)``."""
     return np.vstack([np.ones((1, counts.shape[1]), dtype=counts.dtype), counts])
 
 
@@ -138,16 +135,14 @@ def permute_over_patients(values: np.ndarray, patients: np.ndarray, generator: n
 
 
 class Ranking:
-    """AUROC and average precision of one set of scores for every bootstrap resample of its patients, exact and fast.
+    """AUROC and average precision of scores for every bootstrap resample of patients (for a single one: scikit-learn).
 
     Images are sorted by score once. With the negatives sorted, one running sum of their weights gives for every
-    positive how much weight is below it, so a resample costs one pass over the images. For one set of weights use
-    scikit-learn.
+    positive how much weight is below it, so a resample costs one pass over the images.
 
     Args:
-        labels: 0 or 1, shape ``(N,)``.
-        scores: shape ``(N,)``, higher for 1.
-        codes: the patient ``0 .. P - 1`` of every image, shape ``(N,)``, from `patient_counts`.
+        labels, scores: of N images, 0 or 1, and higher for 1.
+        codes: the patient ``0 .. P - 1`` of every image, from `patient_counts`.
 
     Example:
         >>> ranking = Ranking(np.array([0, 1, 1]), np.array([0.1, 0.1, 0.9]), np.array([0, 1, 2]))

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 _VARIANCE, _MAX_DIRECTIONS = 0.95, 64
-"""Share of the variance that the kept directions hold, and their largest number; all others are noise, all alike."""
+"""Share of the variance that the kept directions hold, and their largest number; the others count as noise."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Scores of findings with patient intervals: ranking (`score_findings`), and everything (`score_table`).
 
-Everything but AUROC and average precision is a function of sums over images, so a bootstrap resample of it is one row
-of a matrix product, counts of patients times sums by patient: 100,000 images x 14 findings x 1,000 resamples take
-seconds.
+Everything but AUROC and average precision is a function of sums over images, so a bootstrap resample of it is one
+row of a matrix product, counts of patients times sums by patient: seconds for 100,000 images x 14 findings x 1,000.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who is on the image and how it was taken: scores within such groups, and what view, age and sex reach alone."""
+"""Scores within groups of patients, and the confounder baseline: what view position, age and sex reach alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of images to look at: what to label next, what is alike, odd or copied, which labels may be wrong."""
+"""Lists of images to review: what to label next, similar images, outliers, copies, likely label errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CANDIDATES, _COVERED = 4_000, 10_000
 def typicality(features: np.ndarray, neighbors: int = 20) -> np.ndarray:
     """Density of the archive around every image: the mean cosine to its nearest others, shape ``(N,)``.
 
-    Hacohen et al., ICML 2022 ("Active learning on a budget"): with few labels, typical images teach more than odd ones.
+    Hacohen et al., ICML 2022 ("Active learning on a budget"): with few labels, typical images are worth more.
     """
     parts = [
         (np.sort(cosines, axis=1)[:, :-1]).mean(axis=1) if cosines.shape[1] > 1 else np.ones(len(cosines))
@@ -38,7 +38,7 @@ def select_images(
     Facility location (Wei et al., ICML 2015): every image of the archive is represented by the chosen one most similar
     to it (cosine of centered features); image after image is chosen that raises the sum of these similarities most.
     Every prefix of the list is a selection too. No label is read. The gain over random choice is in
-    benchmarks/selection.json; on features that know little of the findings (raw pixels) ten draws show none.
+    benchmarks/selection.json; on features with little information on the findings (raw pixels) ten draws show none.
 
     Args:
         embeddings: index with `image` and `patient_id`; rows of split "test" and "val" are never offered.
@@ -138,7 +138,7 @@ def find_outliers(embeddings: Embeddings, n: int = 20) -> pd.DataFrame:
     """The `n` images least similar to their nearest others: wrong body parts, inverted or damaged images.
 
     Returns:
-        `image, patient_id, typicality`, the oddest first.
+        `image, patient_id, typicality`, the least typical first.
 
     Example:
         >>> index = pd.DataFrame({"image": list("wxyz"), "patient_id": list("abcd")})

@@ -53,7 +53,7 @@ class Clustering:
 
 
 def cluster(
-    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, encoder_path: str | Path, how: Clustering
+    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, encoder_path: str | Path, options: Clustering
 ) -> None:
     """Cluster and probe an encoder's embeddings on held-out patients, next to raw pixels, histograms, random weights.
 
@@ -65,37 +65,38 @@ def cluster(
         encoder: to evaluate.
         random_encoder: the same network with random weights.
         encoder_path: the file of `encoder`, whose header has the patients seen in pretraining.
-        how: settings of the clustering.
+        options: of the clustering.
 
     Raises:
-        ValueError: if a test patient was seen in pretraining, unless `how` allows it.
+        ValueError: if a test patient was seen in pretraining, unless `options` allow it.
     """
-    index, seed, n_bootstrap = store.index, run.seed, how.n_bootstrap
+    index, seed, n_bootstrap = store.index, run.seed, options.n_bootstrap
     train, test = ((index["split"] == name).to_numpy() for name in ("train", "test"))
-    seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], how.allow_seen_patients)
+    seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
     embeddings, references = _embed(run, store, encoder, random_encoder)
     public_index = index_for_outputs(store)
     Embeddings(embeddings.features, public_index, embeddings.source).save(run.path("embeddings.npz"))
     classes = image_classes(index)
-    chosen, curve = evaluation.choose_n_clusters(embeddings.features, train, _CANDIDATES, how.method)
+    chosen, curve = evaluation.choose_n_clusters(embeddings.features, train, _CANDIDATES, options.method)
     n_classes = len(set(classes[classes != ""]))
-    counts = [n_classes, *(chosen if count == "auto" else int(count) for count in how.n_clusters)]
+    counts = [n_classes, *(chosen if count == "auto" else int(count) for count in options.n_clusters)]
     report = evaluation.evaluate_clusters(
-        embeddings, references, classes, counts, seed, n_bootstrap, method=how.method, n_seeds=how.n_seeds
+        embeddings, references, classes, counts, seed, n_bootstrap, method=options.method, n_seeds=options.n_seeds
     )
     largest, test_index = report.clusters[max(counts)], index[test].reset_index(drop=True)
-    alignment = evaluation.align_clusters(largest[test], test_index, how.findings)
+    alignment = evaluation.align_clusters(largest[test], test_index, options.findings)
     probe = evaluation.probe_classes(embeddings, references, classes, n_bootstrap, seed=seed)
-    probed = evaluation.probe_findings(embeddings, how.findings, None, n_bootstrap, seed)
+    probed = evaluation.probe_findings(embeddings, options.findings, None, n_bootstrap, seed)
+    nearest = evaluation.knn_findings(embeddings, options.findings, 20, n_bootstrap, seed)
     tables = {
         "clusters": public_index[["image", "patient_id", "split"]]
         .rename(columns={"patient_id": "patient_hash"})
         .assign(**{"class": classes}, **{f"cluster_of_{count}": own for count, own in report.clusters.items()}),
         "n_clusters": curve,
         "alignment": alignment.table,
-        "enrichment": evaluation.enrich(largest[test], test_index, how.findings),
+        "enrichment": evaluation.enrich(largest[test], test_index, options.findings),
         "outliers": evaluation.find_outliers(embeddings),
-        "label_errors": evaluation.find_label_errors(embeddings, how.findings),
+        "label_errors": evaluation.find_label_errors(embeddings, options.findings),
         "copies_between_splits": evaluation.find_copies(embeddings),
     }
     for name, table in tables.items():
@@ -104,10 +105,10 @@ def cluster(
         "clusters": report.to_dict(),
         "n_clusters": {"chosen": chosen, "curve": nest_rows(curve, "n_clusters")},
         "knn": nest_rows(evaluation.knn(embeddings, references, classes, 20, n_bootstrap, seed=seed), "features"),
-        "knn_findings": nest_rows(evaluation.knn_findings(embeddings, how.findings, 20, n_bootstrap, seed), "finding"),
+        "knn_findings": nest_rows(nearest, "finding"),
         "probe_classes": nest_rows(probe, "features"),
         "probe_findings": nest_rows(probed.table, "finding"),
-        "prevalence": nest_rows(_prevalence(embeddings, largest, max(counts), how, seed), "finding", "n_clusters"),
+        "prevalence": nest_rows(_prevalence(embeddings, largest, max(counts), options, seed), "finding", "n_clusters"),
         "alignment": {"sentence": alignment.sentence, **nest_rows(alignment.table, "what")},
         "enrichment": nest_rows(tables["enrichment"].head(20), "cluster", "finding"),
     }
@@ -137,15 +138,15 @@ def _embed(
 
 
 def _prevalence(
-    embeddings: Embeddings, clusters: np.ndarray, n_clusters: int, how: Clustering, seed: int
+    embeddings: Embeddings, clusters: np.ndarray, n_clusters: int, options: Clustering, seed: int
 ) -> pd.DataFrame:
     """Cluster prevalence as a score of every finding, for these clusters with all resamples and for others with few."""
     train = (embeddings.index["split"] == "train").to_numpy()
-    fitted = {n_clusters: (clusters, how.n_bootstrap)}
+    fitted = {n_clusters: (clusters, options.n_bootstrap)}
     for count in (count for count in _CURVE if count < train.sum() and count != n_clusters):
-        fitted[count] = evaluation.fit_clusters(embeddings.features, train, count, seed, 3, how.method), 200
+        fitted[count] = evaluation.fit_clusters(embeddings.features, train, count, seed, 3, options.method), 200
     parts = [
-        evaluation.prevalence_auroc(own, embeddings.index, how.findings, n, seed).assign(n_clusters=count)
+        evaluation.prevalence_auroc(own, embeddings.index, options.findings, n, seed).assign(n_clusters=count)
         for count, (own, n) in fitted.items()
     ]
     return pd.concat(parts, ignore_index=True)
