@@ -92,8 +92,7 @@ def prevalence_auroc(
 
     Args:
         clusters: of every row of the index, shape ``(N,)``.
-        index: with `patient_id`, `split` and the findings.
-        findings: columns of the index.
+        index, findings: with `patient_id`, `split` and the findings, and their names.
         n_bootstrap, seed: of the resampling of test patients.
 
     Returns:

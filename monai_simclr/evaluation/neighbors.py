@@ -100,11 +100,10 @@ def knn_scores(
 def knn_findings(
     embeddings: Embeddings, findings: Sequence[str], k: int = 20, n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Many findings per image: every finding scored by its share among the nearest training images.
+    """Many findings per image: every finding scored by its share among the `k` nearest training images.
 
     Args:
-        embeddings: index with `patient_id`, `split` and the findings.
-        findings: columns of the index.
+        embeddings, findings: index with `patient_id`, `split` and the findings, and their names.
         k: neighbours.
         n_bootstrap, seed: of the resampling of test patients.
 
@@ -131,12 +130,10 @@ def knn(
     n_permutations: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Nearest-neighbour accuracy at test patients, neighbours from train, with majority, null and references.
+    """Accuracy at test patients of `k` nearest neighbours from train, with majority, null and references.
 
     Args:
-        embeddings: index with `patient_id` and `split`.
-        references: name -> features of the same rows, ``(N, D)``.
-        classes: as text, shape ``(N,)``; rows with "" are not used.
+        embeddings, references, classes: as for `evaluate_clusters`; rows with the class "" are not used.
         k: neighbours.
         n_bootstrap, n_permutations, seed: of the interval and the null.
 

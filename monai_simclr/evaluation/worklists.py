@@ -111,12 +111,7 @@ def choose_covering(similarity: np.ndarray, start: np.ndarray, patients: np.ndar
 
 
 def similar_images(embeddings: Embeddings, row: int, n: int = 10) -> pd.DataFrame:
-    """The `n` images most similar to one image, at most one per patient, without its own patient.
-
-    Args:
-        embeddings: index with `image` and `patient_id`.
-        row: position of the image.
-        n: how many.
+    """The `n` images most similar to the image at position `row`, at most one per patient, without its own patient.
 
     Returns:
         Index rows with `similarity` (cosine of centered features) in front, the most similar first.
@@ -154,9 +149,7 @@ def find_outliers(embeddings: Embeddings, n: int = 20) -> pd.DataFrame:
 def find_copies(embeddings: Embeddings, similarity: float = 0.9999) -> pd.DataFrame:
     """Test images whose embedding equals that of an image of another split: the same picture, perhaps renamed.
 
-    Args:
-        embeddings: index with `patient_id`, `split` and `image`.
-        similarity: cosine of centered features from which two images count as one picture.
+    Two images count as one picture from this `similarity` on, the cosine of centered features.
 
     Returns:
         One row per test image with a copy: `image, copy, patient_id, copy_patient_id, similarity`, highest first.

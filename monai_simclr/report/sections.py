@@ -177,7 +177,7 @@ def confounder_tables(material: ReportData) -> list[Table]:
         tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
     for name, content in material.metrics.items():
         baseline = (content.get("baselines") or {}).get("confounder_baseline") or []
-        if baseline and "baseline" in baseline[0]:
+        if baseline and "difference" in baseline[0]:
             cells = [
                 [
                     row["finding"],
