@@ -9,6 +9,11 @@ import pandas as pd
 
 from monai_simclr.data.index import check_index, finding_columns
 
+
+class NoPositiveError(ValueError):
+    """A label fraction is so small that a finding has no positive patient in it."""
+
+
 _AHEAD = 64
 """Patients of an order among whom the next one is chosen, at most; a tenth of a small archive."""
 
@@ -42,11 +47,11 @@ def split_by_patient(index: pd.DataFrame, fractions: Mapping[str, float] | None 
 
 
 def label_fraction(
-    index: pd.DataFrame, fraction: float, seed: int = 0, findings: Sequence[str] | None = None
+    index: pd.DataFrame, fraction: float, draw: int = 0, findings: Sequence[str] | None = None
 ) -> np.ndarray:
     """Rows whose labels are used when only a share of the train patients is labelled.
 
-    Patients are put into one order for each seed, and a fraction is the beginning of that order, so fractions are
+    Patients are put into one order for each draw, and a fraction is the beginning of that order, so fractions are
     nested. Patients are spread over the order by systematic sampling with random starts (Madow and Madow, 1944), level
     by level: by their rarest finding, by how many findings they have, by their further findings, and by which labels
     are known. So every beginning has each finding, and patients with many findings, at their share of the archive; rare
@@ -56,14 +61,15 @@ def label_fraction(
     Args:
         index: with splits and labels.
         fraction: share of the train patients, greater than 0, at most 1.
-        seed: of the order.
+        draw: seed of the order.
         findings: which findings must have a positive; all of the index by default.
 
     Returns:
         Sorted positions of rows.
 
     Raises:
-        ValueError: if the fraction is out of range, or leaves a finding without a positive patient (names it).
+        NoPositiveError: if the fraction leaves a finding without a positive patient (names it).
+        ValueError: if the fraction is out of range, or no train patient has a finding.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"label_fraction must be greater than 0 and at most 1, got {fraction}")
@@ -74,7 +80,7 @@ def label_fraction(
     by_patient = train.groupby("patient_id", sort=True)[names].max()
     positive = by_patient == 1
     _check_positives(positive, names)
-    order = _order(positive.to_numpy(), by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(seed))
+    order = _order(positive.to_numpy(), by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(draw))
     chosen = order[: max(1, round(fraction * len(order)))]
     empty = [
         name
@@ -82,7 +88,7 @@ def label_fraction(
         if not any_positive
     ]
     if empty:
-        raise ValueError(
+        raise NoPositiveError(
             f"label_fraction {fraction} is {len(chosen)} of {len(order)} train patients and leaves "
             f"{empty} without a positive; "
             "use a larger label_fraction, or fewer findings"
