@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -105,16 +106,16 @@ def test_a_study_leaves_scores_and_no_models(done):
     assert len(list(done[0].output_dir.rglob("scores.npz"))) == 12
 
 
-def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_numbers(done, monkeypatch):
+def test_a_killed_study_resumes_with_the_missing_run_and_gives_the_same_numbers(done, capsys):
     study, metrics = done
     lost = study.output_dir / "runs" / "scratch" / "50percent" / "draw1"
     before = np.load(lost / "scores.npz")["scores"]
     (lost / "settings.json").unlink()
-    trained = []
-    finetune = runs._finetune
-    monkeypatch.setattr(runs, "_finetune", lambda *a: (trained.append(a[1]), finetune(*a)))
+    capsys.readouterr()
     again = read_metrics(run_study(study))
-    assert [(run.arm, run.fraction, run.draw) for run in trained] == [("scratch", 0.5, 1)]
+    assert re.findall(r"^run \d+ of 18: (.*), \d+ s$", capsys.readouterr().err, re.MULTILINE) == [
+        "scratch, 50.00% of patients, draw 2"
+    ]
     np.testing.assert_array_equal(np.load(lost / "scores.npz")["scores"], before)
     assert again["values"] == metrics["values"]
 
@@ -122,7 +123,7 @@ def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_numbers(done, mo
 def test_other_settings_in_the_same_folder_are_refused(ground, done):
     with pytest.raises(
         ValueError,
-        match=r"was made with other settings: iterations was 4, is [0-9]+; give this study a folder of its own",
+        match=r"has a run with other settings: iterations was 4, is [0-9]+; give this study its own folder",
     ):
         run_study(_study(ground, iterations=5))
 
@@ -131,7 +132,7 @@ def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeyp
     """A folder that was begun with the draws of another version would mix them in silence."""
     monkeypatch.setattr(runs, "label_fraction", lambda *given: label_fraction(*given)[1:])
     with pytest.raises(
-        ValueError, match=r"was made with other settings: labelled_sha256 was \w{64}, is \w{64}; give this study a"
+        ValueError, match=r"has a run with other settings: labelled_sha256 was \w{64}, is \w{64}; give this study its"
     ):
         run_study(done[0])
 
@@ -191,9 +192,9 @@ def test_two_shards_do_every_run_once():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fractions": (1.5,)}, r"fractions of patients lie in \(0, 100\] percent; got \[150.0\]"),
+        ({"fractions": (1.5,)}, r"at most 1 \(100 %\); got \[1.5\]"),
         ({"arms": ("frozen",)}, "the reference one of them"),
-        ({"arms": ("scratch", "dino")}, "given as --arm NAME=FILE"),
+        ({"arms": ("scratch", "dino")}, "passed as --arm NAME=FILE"),
         ({"training": {"frozen:learning_rate": 0.1}}, r"ARM:KEY=VALUE with an arm of \['scratch', 'finetuned'\]; got"),
         ({"draws": 0}, "draws and iterations must be at least 1, got 0"),
     ],
