@@ -76,7 +76,12 @@ def confounder_tables(data: ReportData) -> list[Table]:
         baseline = metrics.get("baselines", {}).get("confounder_baseline", [])
         if baseline and "difference" in baseline[0]:
             rows = [
-                [row["finding"], cell(row["model"]), cell(row["floor"]), _interval({**row, "value": row["difference"]})]
+                [
+                    row["finding"],
+                    cell(row["model"]),
+                    cell(row["baseline"]),
+                    _interval({**row, "value": row["difference"]}),
+                ]
                 for row in baseline
             ]
             columns = ["finding", "model", "view + age + sex", "difference [95 %]"]
