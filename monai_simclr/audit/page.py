@@ -46,7 +46,7 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
         content=content,
         files=_file_tables(content["files"]),
         views=_counted("view position", content["views"]),
-        left_out=_counted("left out of the index", content["left_out"]),
+        excluded=_counted("excluded from the index", content["excluded"]),
         splits=_records("splits", content["splits"]),
         flags=[{**flag, "some": _some(flag["rows"], flag["count"])} for flag in content["flags"].values()],
         leaks=_groups("patients in several splits", content["leaks"]["first"]),

@@ -113,7 +113,7 @@ def _content(index: pd.DataFrame, facts: pd.DataFrame, group: Mapping[str, np.nd
     twice = int(index["image"].duplicated().sum())
     return {
         "recognised": index.attrs.get("recognised", ""),
-        "left_out": index.attrs.get("left_out", {}),
+        "excluded": index.attrs.get("excluded", {}),
         "images": len(index),
         "patients": int(index["patient_id"].replace("", np.nan).nunique()),
         "rows_without_patient": int((index["patient_id"] == "").sum()),

@@ -276,7 +276,7 @@ def index(
 ) -> None:
     """Write the image index of an archive: one row per image; all other commands accept it."""
     from monai_simclr.data import open_index, split_by_patient, write_index
-    from monai_simclr.data.options import options_from_text
+    from monai_simclr.data.open import options_from_text
 
     _show_log()
     table = open_index(dataset, **options_from_text(option or []))
@@ -297,7 +297,7 @@ def audit(
 ) -> None:
     """Check an archive before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
     from monai_simclr.audit import run_audit
-    from monai_simclr.data.options import options_from_text
+    from monai_simclr.data.open import options_from_text
 
     _show_log()
     options = options_from_text(option or [])

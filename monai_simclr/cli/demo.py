@@ -101,7 +101,7 @@ def _few_labels(bundle: Path, training: Mapping[str, Any], draws: int) -> list[d
 def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     output = bundle / "output"
     table = compare_arms(arms, reference="scratch")
-    few_label = plain(table.to_dict("records"))
+    few_label = plain(table)
     write_json(output / "few_label" / "comparison.json", few_label)
     last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
     data = collect_runs([output / "pretrain", output / "cluster", last, output / "inference"])
@@ -127,7 +127,7 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
         ],
         title="What the encoder learned, on held-out phantom patients",
     )
-    print_table(table[_PRINTED].to_dict("records"), title=f"AUROC with {_FRACTION:.0%} of the train patients' labels")
+    print_table(table[_PRINTED], title=f"AUROC with {_FRACTION:.0%} of the train patients' labels")
     commands = [
         f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / archive}"
         for name, archive in {

@@ -26,7 +26,7 @@ from monai_simclr.evaluation import (
 )
 from monai_simclr.report import write_label_curve
 from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
-from monai_simclr.runtime.metrics import print_table, write_metrics
+from monai_simclr.runtime.metrics import print_table, table_rows, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.study.plan import Study
 
@@ -68,13 +68,13 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     write_table(table, study.output_dir / "table.csv")
     gain = _compare(study, runs, functools.partial(few_label_gain, at_most=_FEW, n_bootstrap=n_bootstrap))
     write_table(gain, study.output_dir / "few_label_gain.csv")
-    rows = _records(table[table["finding"] == MACRO])
+    rows = table_rows(table[table["finding"] == MACRO])
     write_label_curve(study.output_dir / "curve.png", rows)
     print_table(
         [{name: row[name] for name in _PRINTED} for row in rows],
         title="macro AUROC on test patients; difference to the reference [95 %]",
     )
-    gains = [{**row, "sentence": _describe_gain(row)} for row in _records(gain)]
+    gains = [{**row, "sentence": _describe_gain(row)} for row in table_rows(gain)]
     for row in gains:
         if row["finding"] == MACRO:
             print(row["sentence"])
@@ -140,10 +140,6 @@ def _complete_runs(study: Study) -> list[Run]:
             f"no run of the arm {study.reference!r} is in {study.output_dir} yet; every summary starts from it"
         )
     return [run for run in runs if (run["fraction"], run["draw"]) in paired]
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _compare(study: Study, runs: Sequence[Run], compare: Callable[[Sequence[Run], str], pd.DataFrame]) -> pd.DataFrame:
