@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from monai_simclr._version import __version__
 from monai_simclr.runtime.exit_codes import DATA, Stopped, exit_code, format_error, stoppable
@@ -25,8 +26,8 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (read by `main`).")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error (read by `main`).")] = False,
 ) -> None:
     if version:
         typer.echo(__version__)
@@ -35,10 +36,10 @@ def _options(
 
 @app.command()
 def demo(
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to work in.")] = Path("demo"),
-    patients: Annotated[int, typer.Option(help="Phantom patients to draw.", min=120)] = 600,
-    epochs: Annotated[int, typer.Option(help="Epochs of pretraining.", min=1)] = 30,
-    draws: Annotated[int, typer.Option(help="Draws of labelled patients.", min=2)] = 5,
+    output_dir: Annotated[Path, Option("--output-dir", "-o", help="Folder to work in.")] = Path("demo"),
+    patients: Annotated[int, Option(help="Phantom patients to draw.", min=120)] = 600,
+    epochs: Annotated[int, Option(help="Epochs of pretraining.", min=1)] = 30,
+    draws: Annotated[int, Option(help="Draws of labelled patients.", min=2)] = 5,
 ) -> None:
     """Run the whole workflow on drawn phantoms, in a few minutes on two cores, and print the table of results."""
     from monai_simclr.cli.demo import run_demo
@@ -48,14 +49,14 @@ def demo(
 
 @app.command()
 def bundle(
-    folder: Annotated[Path, typer.Argument(help="New folder for the bundle.")],
-    findings: Annotated[str, typer.Option(help="Names joined by commas; NIH's fourteen by default.")] = "",
-    size: Annotated[int | None, typer.Option(help="Side of the network's images in pixels.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="resnet10, resnet18, resnet34, resnet50 or densenet121.")] = None,
-    width: Annotated[float | None, typer.Option(help="Factor on the encoder's channels.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Normalization of the encoder: batch or group.")] = None,
+    folder: Annotated[Path, Argument(help="New folder for the bundle.")],
+    findings: Annotated[str, Option(help="Names joined by commas; NIH's fourteen by default.")] = "",
+    size: Annotated[int | None, Option(help="Side of the network's images in pixels.")] = None,
+    encoder: Annotated[str | None, Option(help="resnet10, resnet18, resnet34, resnet50 or densenet121.")] = None,
+    width: Annotated[float | None, Option(help="Factor on the encoder's channels.")] = None,
+    norm: Annotated[str | None, Option(help="Normalization of the encoder: batch or group.")] = None,
     own_findings: Annotated[
-        bool, typer.Option("--own-findings", help="Accept names that look like misspellings: my index has them.")
+        bool, Option("--own-findings", help="Accept names that look misspelled: my index has them.")
     ] = False,
 ) -> None:
     """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
@@ -70,12 +71,12 @@ def bundle(
 
 @app.command()
 def export(
-    bundle: Annotated[Path, typer.Argument(help="A bundle with a trained classifier.")],
+    bundle: Annotated[Path, Argument(help="A bundle with a trained classifier.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="New file, .onnx or .ts (TorchScript), or folder for MONAI Deploy.")
+        Path, Option("--output", "-o", help="New .onnx or .ts (TorchScript) file, or folder for MONAI Deploy.")
     ],
     int8: Annotated[
-        Path | None, typer.Option(help="Write an 8-bit .onnx, smaller and faster; train images to calibrate it on.")
+        Path | None, Option(help="Write an 8-bit .onnx, calibrated on train images of this folder.")
     ] = None,
 ) -> None:
     """Export a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
@@ -94,8 +95,8 @@ def export(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Bundle to read.")],
-    everything: Annotated[bool, typer.Option("--all", help="Also list what our own bundle runs.")] = False,
+    folder: Annotated[Path, Argument(help="Bundle to read.")],
+    everything: Annotated[bool, Option("--all", help="Also list what our own bundle runs.")] = False,
 ) -> None:
     """Read a bundle without running it, and list what it would run that ours does not; if anything, exit code 3."""
     from monai_simclr.workflows.verify import verify_bundle
@@ -112,11 +113,11 @@ def verify(
 
 @app.command()
 def phantoms(
-    folder: Annotated[Path, typer.Argument(help="New folder for the files.")],
-    patients: Annotated[int, typer.Option(help="How many patients to draw.", min=1)] = 300,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=64, max=1024)] = 256,
-    dicom: Annotated[bool, typer.Option("--dicom", help="Write DICOM files instead of an NIH folder.")] = False,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same patients.")] = 0,
+    folder: Annotated[Path, Argument(help="New folder for the files.")],
+    patients: Annotated[int, Option(help="How many patients to draw.", min=1)] = 300,
+    size: Annotated[int, Option(help="Side of the images in pixels.", min=64, max=1024)] = 256,
+    dicom: Annotated[bool, Option("--dicom", help="Write DICOM files instead of an NIH folder.")] = False,
+    seed: Annotated[int, Option(help="The same seed draws the same patients.")] = 0,
 ) -> None:
     """Draw chest phantoms: an archive to try things on; its numbers say nothing about patients."""
     from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
@@ -127,12 +128,12 @@ def phantoms(
 
 @app.command()
 def preview(
-    dataset_dir: Annotated[Path, typer.Argument(help="Archive: index.csv, NIH folder, DICOM files or images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("preview.png"),
-    strength: Annotated[str, typer.Option(help="mild, default, moco_cxr, simclr or phantom.")] = "default",
-    size: Annotated[int, typer.Option(help="Pixels along each side of a view.", min=32, max=1000)] = 224,
-    images: Annotated[int, typer.Option(help="Radiographs to show, drawn at random.", min=1, max=64)] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed shows other radiographs.", min=0)] = 0,
+    dataset_dir: Annotated[Path, Argument(help="Archive: index.csv, NIH folder, DICOM files or images.")],
+    output: Annotated[Path, Option("--output", "-o", help="PNG file to write.")] = Path("preview.png"),
+    strength: Annotated[str, Option(help="mild, default, moco_cxr, simclr or phantom.")] = "default",
+    size: Annotated[int, Option(help="Pixels along each side of a view.", min=32, max=1000)] = 224,
+    images: Annotated[int, Option(help="Radiographs to show, drawn at random.", min=1, max=64)] = 8,
+    seed: Annotated[int, Option(help="Another seed shows other radiographs.", min=0)] = 0,
 ) -> None:
     """Draw what training sees on one sheet: radiographs with the box of the lungs, lung crops and views."""
     from monai_simclr.cli.preview import STRENGTHS, write_preview
@@ -146,15 +147,15 @@ def preview(
 
 @app.command()
 def store(
-    archive: Annotated[Path, typer.Argument(help="Folder of an archive, or an index.csv.")],
-    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the store.")],
-    size: Annotated[int, typer.Option(help="Side of the stored images in pixels.", min=1)] = 256,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode; all cores when left out.", min=0)] = None,
-    max_rejected: Annotated[float, typer.Option(help="Share of images that may be damaged.", min=0, max=1)] = 0.05,
-    squash: Annotated[bool, typer.Option("--squash", help="Resize without padding to a square.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace a store of other settings.")] = False,
-    reader: Annotated[list[str] | None, typer.Option(help="A setting of the reader, as voi=percentile.")] = None,
-    patience: Annotated[float, typer.Option(help="Seconds that rank 0 waits for a silent rank.", min=0)] = 120.0,
+    archive: Annotated[Path, Argument(help="Folder of an archive, or an index.csv.")],
+    folder: Annotated[Path, Option("--output", "-o", help="Folder of the store.")],
+    size: Annotated[int, Option(help="Side of the stored images in pixels.", min=1)] = 256,
+    workers: Annotated[int | None, Option(help="Processes that decode; all cores when left out.", min=0)] = None,
+    max_rejected: Annotated[float, Option(help="Share of images that may be damaged.", min=0, max=1)] = 0.05,
+    squash: Annotated[bool, Option("--squash", help="Resize without padding to a square.")] = False,
+    rebuild: Annotated[bool, Option("--rebuild", help="Replace a store of other settings.")] = False,
+    reader: Annotated[list[str] | None, Option(help="A setting of the reader, as voi=percentile.")] = None,
+    patience: Annotated[float, Option(help="Seconds that rank 0 waits for a silent rank.", min=0)] = 120.0,
 ) -> None:
     """Decode every radiograph of an archive once into a store; after a stop, the same command goes on."""
     import logging
@@ -169,24 +170,20 @@ def store(
 
 @app.command()
 def study(
-    bundle: Annotated[Path, typer.Argument(help="Bundle with a pretrained encoder in models/.")],
-    dataset_dir: Annotated[Path, typer.Option(help="Archive with labels and splits.")],
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the study.")] = Path("study"),
-    fractions: Annotated[
-        str, typer.Option(help="Percentages of the train patients, joined by commas.")
-    ] = "0.1,1,5,10,25,100",
-    draws: Annotated[int, typer.Option(help="Draws of labelled patients.", min=1)] = 5,
-    arms: Annotated[
-        str, typer.Option(help="Ways of training, joined by commas.")
-    ] = "scratch,random_frozen,frozen,finetuned",
-    arm: Annotated[list[str] | None, typer.Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
-    reference: Annotated[str, typer.Option(help="Arm that the others are compared with.")] = "scratch",
-    iterations: Annotated[int, typer.Option(help="Steps of every fine-tuning.", min=1)] = 200,
+    bundle: Annotated[Path, Argument(help="Bundle with a pretrained encoder in models/.")],
+    dataset_dir: Annotated[Path, Option(help="Archive with labels and splits.")],
+    output_dir: Annotated[Path, Option("--output-dir", "-o", help="Folder of the study.")] = Path("study"),
+    fractions: Annotated[str, Option(help="Percents of the train patients.")] = "0.1,1,5,10,25,100",
+    draws: Annotated[int, Option(help="Draws of labelled patients.", min=1)] = 5,
+    arms: Annotated[str, Option(help="Ways of training.")] = "scratch,random_frozen,frozen,finetuned",
+    arm: Annotated[list[str] | None, Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
+    reference: Annotated[str, Option(help="Arm that the others are compared with.")] = "scratch",
+    iterations: Annotated[int, Option(help="Steps of every fine-tuning.", min=1)] = 200,
     override: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of train.json, ARM:KEY=VALUE for one arm.")
+        list[str] | None, Option("--set", help="KEY=VALUE of train.json, ARM:KEY=VALUE for one arm.")
     ] = None,
-    shard: Annotated[str, typer.Option(help="1/2: this process does every second run.")] = "1/1",
-    allow_seen_patients: Annotated[bool, typer.Option(help="Also score patients seen in pretraining.")] = False,
+    shard: Annotated[str, Option(help="1/2: this process does every second run.")] = "1/1",
+    allow_seen_patients: Annotated[bool, Option(help="Also score patients seen in pretraining.")] = False,
 ) -> None:
     """Measure how many labels pretraining saves: fractions x draws x arms; the same command resumes it."""
     from monai_simclr.study.plan import Study, parse_fractions, parse_shard
@@ -202,11 +199,11 @@ def study(
 
 @app.command()
 def select(
-    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json wrote.")],
-    budget: Annotated[int, typer.Option(help="How many images can be labelled.", min=1)] = 50,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Work list to write, CSV.")] = Path("worklist.csv"),
-    labelled: Annotated[Path | None, typer.Option(help="CSV with a column image: images that have labels.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed selects the same images.")] = 0,
+    embeddings: Annotated[Path, Argument(help="embeddings.npz that configs/cluster.json wrote.")],
+    budget: Annotated[int, Option(help="How many images can be labelled.", min=1)] = 50,
+    output: Annotated[Path, Option("--output", "-o", help="Work list to write, CSV.")] = Path("worklist.csv"),
+    labelled: Annotated[Path | None, Option(help="CSV with a column image: images that have labels.")] = None,
+    seed: Annotated[int, Option(help="The same seed selects the same images.")] = 0,
 ) -> None:
     """Select the images to label next: typical ones that cover the archive, one per patient; needs no labels."""
     from monai_simclr.cli.worklists import write_worklist
@@ -216,9 +213,9 @@ def select(
 
 @app.command()
 def similar(
-    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json wrote.")],
-    image: Annotated[str, typer.Argument(help="Path or file name of one of its images.")],
-    n: Annotated[int, typer.Option("-n", help="How many studies.", min=1)] = 10,
+    embeddings: Annotated[Path, Argument(help="embeddings.npz that configs/cluster.json wrote.")],
+    image: Annotated[str, Argument(help="Path or file name of one of its images.")],
+    n: Annotated[int, Option("-n", help="How many studies.", min=1)] = 10,
 ) -> None:
     """List the studies most similar to an image, at most one per patient, without those of its own patient."""
     from monai_simclr.cli.worklists import list_similar
@@ -228,11 +225,11 @@ def similar(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or a bundle's output folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Title of the page.")] = "monai-simclr: report",
-    notice: Annotated[str, typer.Option(help="Text of a banner at the top.")] = "",
-    store: Annotated[Path | None, typer.Option(help="Image store, if it is not in the bundle's cache.")] = None,
+    runs: Annotated[list[Path], Argument(help="Folders of runs or studies, or a bundle's output folder.")],
+    output: Annotated[Path, Option("--output", "-o", help="HTML page to write.")] = Path("report.html"),
+    title: Annotated[str, Option(help="Title of the page.")] = "monai-simclr: report",
+    notice: Annotated[str, Option(help="Text of a banner at the top.")] = "",
+    store: Annotated[Path | None, Option(help="Image store, if it is not in the bundle's cache.")] = None,
 ) -> None:
     """Write one page: what was run, on which patients, with which scores, and what may have been learned instead."""
     from monai_simclr.report import collect_runs, write_report
@@ -257,22 +254,20 @@ def _literal(text: str) -> object:
         return text
 
 
-_Dataset = Annotated[Path, typer.Argument(help="Folder of an archive, an index.csv, any CSV, or a MedMNIST .npz file.")]
+_Dataset = Annotated[Path, Argument(help="Folder of an archive, an index.csv, any CSV, or a MedMNIST .npz file.")]
 _Options = Annotated[
     list[str] | None,
-    typer.Option(
-        "--option", "-O", help="NAME=VALUE for the archive's source, such as uncertain=ones; may be repeated."
-    ),
+    Option("--option", "-O", help="NAME=VALUE for the source, such as uncertain=ones; repeatable."),
 ]
 
 
 @app.command()
 def index(
     dataset: _Dataset,
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.")] = Path("index.csv"),
+    output: Annotated[Path, Option("--output", "-o", help="CSV file to write.")] = Path("index.csv"),
     option: _Options = None,
-    split: Annotated[bool, typer.Option("--split", help="Split patients at random, 70 / 10 / 20 %.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    split: Annotated[bool, Option("--split", help="Split patients at random, 70 / 10 / 20 %.")] = False,
+    seed: Annotated[int, Option(help="Seed of the split.")] = 0,
 ) -> None:
     """Write the image index of an archive: one row per image; all other commands accept it."""
     from monai_simclr.data import open_index, split_by_patient, write_index
@@ -287,12 +282,10 @@ def index(
 @app.command()
 def audit(
     dataset: _Dataset,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the tables.")] = Path("audit"),
-    pixels: Annotated[bool, typer.Option("--pixels", help="Also read the images, not only headers.")] = False,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Show small pictures on the page (patient data).")
-    ] = False,
-    workers: Annotated[int, typer.Option(help="Processes that read files.", min=0)] = 2,
+    output: Annotated[Path, Option("--output", "-o", help="Folder for the page and the tables.")] = Path("audit"),
+    pixels: Annotated[bool, Option("--pixels", help="Also read the images, not only headers.")] = False,
+    pictures: Annotated[bool, Option("--pictures", help="Show small pictures on the page (patient data).")] = False,
+    workers: Annotated[int, Option(help="Processes that read files.", min=0)] = 2,
     option: _Options = None,
 ) -> None:
     """Check an archive before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""

@@ -17,7 +17,7 @@ from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.dicom_tags import text
 from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.listing import list_files, describe_excluded
+from monai_simclr.data.listing import describe_excluded, list_files
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.data.radiograph import RadiographError, describe_problem
 from monai_simclr.inference.journal import file_stamp

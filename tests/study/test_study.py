@@ -15,7 +15,6 @@ from monai_simclr.cli.app import app
 from monai_simclr.data import label_fraction, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.evaluation import Embeddings
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.exit_codes import SettingError
@@ -242,33 +241,3 @@ def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
         for arm in ("finetuned", "other")
     }
     assert [config["learning_rate"] for config in rates.values()] == [0.0005, 0.002]
-
-
-def test_select_and_similar_work_from_a_file_of_embeddings(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    index = pd.DataFrame(
-        {
-            "image": [f"a/{i}.png" for i in range(40)],
-            "patient_id": [f"secret{i}" for i in range(40)],
-            "split": "train",
-            "sex": "F",
-            "Mass": 1.0,
-        }
-    )
-    Embeddings(rng.normal(size=(40, 4)), index).save("e.npz")
-    result = CliRunner().invoke(app, ["select", "e.npz", "--budget", "5", "-o", "list.csv"], catch_exceptions=False)
-    assert result.exit_code == 0
-    listed = pd.read_csv("list.csv")
-    assert len(listed) == 5
-    listed[["image"]].to_csv("done.csv", index=False)
-    CliRunner().invoke(
-        app, ["select", "e.npz", "--budget", "5", "-o", "next.csv", "--labelled", "done.csv"], catch_exceptions=False
-    )
-    assert not set(pd.read_csv("next.csv")["image"]) & set(listed["image"])
-    shown = CliRunner().invoke(app, ["similar", "e.npz", "7.png", "-n", "3"], catch_exceptions=False)
-    assert shown.exit_code == 0
-    assert shown.output.count(".png") == 4
-    assert "secret" not in shown.output + (tmp_path / "list.csv").read_text()
-    with pytest.raises(ValueError, match=r"0 of the 40 embedded images are called 'x.png'"):
-        CliRunner().invoke(app, ["similar", "e.npz", "x.png"], catch_exceptions=False)
