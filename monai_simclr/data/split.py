@@ -9,6 +9,11 @@ import pandas as pd
 
 from monai_simclr.data.index import check_index, finding_columns
 
+
+class NoPositiveError(ValueError):
+    """A label fraction leaves a finding without a positive patient."""
+
+
 _AHEAD = 64
 """Maximum number of next patients to choose from; a tenth of a small archive."""
 _MANY = 5
@@ -41,11 +46,11 @@ def split_by_patient(index: pd.DataFrame, fractions: Mapping[str, float] | None 
 
 
 def label_fraction(
-    index: pd.DataFrame, fraction: float, seed: int = 0, findings: Sequence[str] | None = None
+    index: pd.DataFrame, fraction: float, draw: int = 0, findings: Sequence[str] | None = None
 ) -> np.ndarray:
     """Rows whose labels are used if only a share of the train patients is labelled.
 
-    Each seed orders the patients, and a fraction is a prefix of that order, so fractions are nested. Patients are
+    Each draw orders the patients, and a fraction is a prefix of that order, so fractions are nested. Patients are
     spread over the order by systematic sampling with random starts (Madow and Madow, 1944), level by level: by their
     rarest finding, their number of findings, their other findings, and which labels are known. So every prefix has each
     finding, and patients with many findings, at their share of the archive; rare combinations are placed at random. One
@@ -55,14 +60,15 @@ def label_fraction(
     Args:
         index: with splits and labels.
         fraction: share of the train patients, greater than 0, at most 1.
-        seed: of the order.
+        draw: seed of the order.
         findings: which findings must have a positive; all of the index by default.
 
     Returns:
         Sorted positions of rows.
 
     Raises:
-        ValueError: if the fraction is out of range, or leaves a finding without a positive patient (names it).
+        NoPositiveError: if the fraction leaves a finding without a positive patient (names it).
+        ValueError: if the fraction is out of range, or no train patient has a finding.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"label_fraction must be greater than 0 and at most 1, got {fraction}")
@@ -77,11 +83,11 @@ def label_fraction(
         raise ValueError(
             f"no train patient has {absent}; leave them out of the findings in metadata.json, or pass --findings"
         )
-    order = _order(positive, by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(seed))
+    order = _order(positive, by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(draw))
     chosen = order[: max(1, round(fraction * len(order)))]
     absent = [name for name, any_positive in zip(names, positive[chosen].any(axis=0), strict=True) if not any_positive]
     if absent:
-        raise ValueError(
+        raise NoPositiveError(
             f"label_fraction {fraction} is {len(chosen)} of {len(order)} train patients and leaves {absent} without a "
             "positive; use a larger label_fraction, or fewer findings"
         )

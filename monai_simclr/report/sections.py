@@ -16,6 +16,7 @@ from monai_simclr.evaluation.subgroups import demographic_groups
 from monai_simclr.report.collect import ReportData
 from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, png_bytes, reliability_diagrams
 from monai_simclr.report.html import Picture, Table, cell, png_source
+from monai_simclr.runtime.metrics import table_rows
 
 _SHEET = 6
 """Images of a cluster that are nearest to its mean, and farthest from it."""
@@ -74,9 +75,14 @@ def confounder_tables(data: ReportData) -> list[Table]:
         tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
     for name, metrics in data.metrics.items():
         baseline = metrics.get("baselines", {}).get("confounder_baseline", [])
-        if baseline and "difference" in baseline[0]:
+        if baseline and "baseline" in baseline[0]:
             rows = [
-                [row["finding"], cell(row["model"]), cell(row["floor"]), _interval({**row, "value": row["difference"]})]
+                [
+                    row["finding"],
+                    cell(row["model"]),
+                    cell(row["baseline"]),
+                    _interval({**row, "value": row["difference"]}),
+                ]
                 for row in baseline
             ]
             columns = ["finding", "model", "view + age + sex", "difference [95 %]"]
@@ -126,7 +132,7 @@ def subgroup_table(groups: pd.DataFrame | None, max_rows: int = 200) -> list[Tab
     if groups is None or groups.empty:
         return []
     rows = []
-    for row in groups.head(max_rows).to_dict("records"):
+    for row in table_rows(groups.head(max_rows)):
         auroc = _interval({**row, "value": row["auroc"]})
         group = [row["finding"], str(row["by"]).replace("_", " "), row["group"]]
         counts, shares = (
