@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from monai_simclr._version import __version__
-from monai_simclr.runtime.exit_codes import Stopped, exit_code, format_error, stoppable
+from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.names import escape_what_an_encoding_lacks
+from monai_simclr.runtime.signals import Stopped, stoppable
 
 app = typer.Typer(
     help="Self-supervised learning on chest radiographs with MONAI. Research only, not for diagnosis.",

@@ -13,8 +13,8 @@ from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.build import StoreOptions, fill_store
 from monai_simclr.data.store.opened import Store, open_store
-from monai_simclr.runtime.exit_codes import stoppable
 from monai_simclr.runtime.progress import shown_progress
+from monai_simclr.runtime.signals import stoppable
 
 
 def make_store(

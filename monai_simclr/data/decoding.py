@@ -17,8 +17,8 @@ import numpy as np
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, ReaderSettings
 from monai_simclr.data.reading import read_radiograph
 from monai_simclr.ops.resize import quantize
-from monai_simclr.runtime.exit_codes import STOP_SIGNALS
 from monai_simclr.runtime.files import file_sha256
+from monai_simclr.runtime.signals import STOP_SIGNALS
 
 
 class Record(NamedTuple):

@@ -29,8 +29,9 @@ from monai_simclr.data.radiograph import describe_problem
 from monai_simclr.data.store import Store
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.runtime.distributed import rank, world_size
-from monai_simclr.runtime.exit_codes import STOP_SIGNALS, SettingError
+from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.names import encode_name
+from monai_simclr.runtime.signals import STOP_SIGNALS
 
 _DAMAGE = (ValueError, OSError, RuntimeError)
 """What a reader or a transform raises for one bad image."""

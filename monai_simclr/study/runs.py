@@ -29,7 +29,7 @@ from monai_simclr.runtime.files import file_sha256, writing
 from monai_simclr.runtime.tables import table_text
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
-from monai_simclr.workflows import check_store, check_workflow, config_identity, get_store
+from monai_simclr.workflows import check_settings, check_store, config_identity, get_store
 from monai_simclr.workflows.bundle import read_metadata, run_bundle
 from monai_simclr.workflows.seen import check_encoder
 
@@ -142,7 +142,7 @@ def _checked_config(study: Study) -> dict[str, Any]:
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it says that it leaves logging alone
     for arm in study.arms:
         if arm not in FROZEN:
-            check_workflow(ConfigWorkflow(str(path), logging_file=False, **study.training_settings(arm)))
+            check_settings(ConfigWorkflow(str(path), logging_file=False, **study.training_settings(arm)))
     return config_identity(ConfigWorkflow(str(path), logging_file=False).parser)
 
 

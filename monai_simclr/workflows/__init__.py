@@ -1,4 +1,4 @@
-"""What a bundle's config calls that is more than one object: open the archive, finish a run, cluster, evaluate."""
+"""What a bundle's configs call beyond single objects: open the archive, finish a run, cluster, evaluate."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.pretraining import probe as probe
     from monai_simclr.workflows.run import RecordConfig as RecordConfig
     from monai_simclr.workflows.run import Run as Run
-    from monai_simclr.workflows.run import install_excepthook as install_excepthook
+    from monai_simclr.workflows.run import initialize as initialize
     from monai_simclr.workflows.run import start_run as start_run
     from monai_simclr.workflows.settings import check_settings as check_settings
-    from monai_simclr.workflows.settings import check_workflow as check_workflow
 else:
     from monai_simclr.runtime.lazy import lazy_exports
 

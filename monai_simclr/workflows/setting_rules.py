@@ -1,4 +1,4 @@
-"""What values the settings of bundle commands can have: one rule a key, and the sentence when a value breaks it."""
+"""The values that settings of bundle commands can have: one rule per key, and the message when a value breaks it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from monai_simclr.inference import OutputOptions
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
 
-Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "words", "device", "findings", "outputs"]
+Kind = Literal["whole", "number", "bool", "path", "paths", "choice", "list", "words", "device", "findings", "outputs"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting can be.
+    """The possible values of a setting.
 
     Attributes:
         kind: of the value.
         low: smallest number.
-        high: greatest number.
+        high: largest number.
         above: the number must be greater than `low`, not equal to it.
-        choices: the words of a choice, of a list, or of words (which may be none); a list of other words than those of
-            splits has whole numbers too, from `low` on.
-        optional: null is a value.
+        choices: the words of a choice, of a list, or of words (which may be none); a list of other words than the
+            splits may also hold whole numbers from `low` on.
+        optional: null is possible.
     """
 
     kind: Kind
@@ -41,7 +41,7 @@ class Rule:
     optional: bool = False
 
 
-_PATH, _TRUTH = Rule("path"), Rule("truth")
+_PATH, _BOOL = Rule("path"), Rule("bool")
 _COUNT, _ONE_OR_MORE = Rule("whole"), Rule("whole", 1)
 _POSITIVE, _FACTOR = Rule("number", above=True), Rule("number", 0, 1, above=True)
 _SPLITS = ("train", "val", "test", "")
@@ -54,7 +54,7 @@ def _choice(*words: str) -> Rule:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _PATH),
     **dict.fromkeys(
-        ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings"), _TRUTH
+        ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings"), _BOOL
     ),
     **dict.fromkeys(("num_workers", "chunk_size", "probe_interval", "draw", "patience", "local_rank"), _COUNT),
     **dict.fromkeys(("max_epochs", "batch_size", "val_interval", "n_seeds", "inference_batch"), _ONE_OR_MORE),
@@ -88,7 +88,7 @@ RULES: dict[str, Rule] = {
     "n_saved": _ONE_OR_MORE,
     "outputs": Rule("outputs"),
 }
-"""The rule of every setting that stands at the top of a config, and of what configs take from metadata.json."""
+"""The rule of every setting at the top of a config, and of what configs take from metadata.json."""
 
 
 def describe_problem(value: Any, rule: Rule) -> str:
@@ -116,20 +116,20 @@ def _number(value: Any, rule: Rule) -> str:
     return f"must be {kind}{low}{high}{', or null' if rule.optional else ''}"
 
 
-def _truth(value: Any, rule: Rule) -> str:
+def _bool(value: Any, rule: Rule) -> str:
     return "" if isinstance(value, bool) else "must be True or False"
 
 
 def _path(value: Any, rule: Rule) -> str:
     if isinstance(value, str) and value and "\0" not in value:
         return ""
-    quoted = f"; a folder that is named so is ./{value}" if isinstance(value, int | float) else ""
+    quoted = f"; a folder of that name is ./{value}" if isinstance(value, int | float) else ""
     return f"must be a path, as text{quoted}"
 
 
 def _paths(value: Any, rule: Rule) -> str:
     if isinstance(value, list | tuple):
-        return "" if all(not _path(one, rule) for one in value) else "must be a path, or a list of paths, as text"
+        return "" if all(not _path(item, rule) for item in value) else "must be a path, or a list of paths, as text"
     return _path(value, rule)
 
 
@@ -141,12 +141,12 @@ def _list(value: Any, rule: Rule) -> str:
     numbers = rule.choices != _SPLITS
     whole = Rule("whole", rule.low)
     words = ", ".join(repr(word) for word in rule.choices)
-    said = f"must be a list of {f'whole numbers of at least {rule.low:g} and ' if numbers else ''}{words}"
+    problem = f"must be a list of {f'whole numbers of at least {rule.low:g} and ' if numbers else ''}{words}"
     if not isinstance(value, list | tuple):
-        return f'{said}, with its brackets: "[{value!r}]"'
-    fits = [one in rule.choices if isinstance(one, str) else numbers and not _number(one, whole) for one in value]
-    twice = len({repr(one) for one in value}) < len(value)
-    return "" if value and all(fits) and not twice else f"{said}, each once"
+        return f'{problem}, with its brackets: "[{value!r}]"'
+    fits = [item in rule.choices if isinstance(item, str) else numbers and not _number(item, whole) for item in value]
+    unique = len({repr(item) for item in value}) == len(value)
+    return "" if value and all(fits) and unique else f"{problem}, each once"
 
 
 def _words(value: Any, rule: Rule) -> str:
@@ -155,18 +155,16 @@ def _words(value: Any, rule: Rule) -> str:
 
 
 def _device(value: Any, rule: Rule) -> str:
-    if not isinstance(value, str | torch.device):
-        return "must be a device's name, such as cpu or cuda:0"
     try:
-        device = torch.device(value)
+        device = torch.device(value if isinstance(value, str | torch.device) else "")
     except RuntimeError:
         return "must be a device's name, such as cpu or cuda:0"
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        there = f"torch sees {count} GPUs here" if count else "torch sees no GPU here"
-        return "" if (device.index or 0) < count else f"must be a device that is there: {there}; pass --device cpu"
+        gpus = f"torch sees {count} GPUs here" if count else "torch sees no GPU here"
+        return "" if (device.index or 0) < count else f"must be an available device: {gpus}; pass --device cpu"
     if device.type == "mps" and not torch.backends.mps.is_available():
-        return "must be a device that is there: torch sees no mps here; pass --device cpu"
+        return "must be an available device: torch sees no mps here; pass --device cpu"
     return ""
 
 
@@ -190,7 +188,7 @@ def _outputs(value: Any, rule: Rule) -> str:
 _CHECKS = {
     "whole": _number,
     "number": _number,
-    "truth": _truth,
+    "bool": _bool,
     "path": _path,
     "paths": _paths,
     "choice": _one_of,

@@ -12,7 +12,7 @@ import pytest
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
 CONFIGS = CHEST_XRAY_SIMCLR / "configs"
-OVERLAYS = {"evaluate": "scoring", "multi_gpu": "network"}
+OVERLAYS = {"evaluate": "scoring", "multi_gpu_train": "network"}
 """Overlays, and the first key of each that is no override."""
 
 SHARED = (

@@ -20,7 +20,7 @@ from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import load_encoder
 from monai_simclr.workflows.bundle import copy_bundle
 
-RANKS = "['configs/pretrain.json','configs/multi_gpu.json']"
+RANKS = "['configs/pretrain.json','configs/multi_gpu_train.json']"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

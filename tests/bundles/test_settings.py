@@ -132,8 +132,8 @@ def test_overrides_that_something_reads_pass_and_what_they_replace_stays_known(
         ("pretrain", "splits", ["trian"], "got ['trian']"),
         ("pretrain", "splits", [], "a list of"),
         ("pretrain", "device", "gpu", "a device's name, such as cpu or cuda:0, got 'gpu'"),
-        ("pretrain", "device", "cuda:99", "a device that is there"),
-        ("pretrain", "dataset_dir", 2024, "dataset_dir must be a path, as text; a folder that is named so is ./2024"),
+        ("pretrain", "device", "cuda:99", "an available device"),
+        ("pretrain", "dataset_dir", 2024, "dataset_dir must be a path, as text; a folder of that name is ./2024"),
         ("pretrain", "output_dir", 7, "output_dir must be a path"),
         ("pretrain", "output_dir", "", "output_dir must be a path"),
         ("pretrain", "compile", "yes", "compile must be True or False, got 'yes'"),
@@ -198,7 +198,7 @@ def test_every_setting_of_every_config_has_a_rule() -> None:
 
 def test_multi_gpu_without_torchrun_says_so(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert "torchrun --nproc_per_node=N" in _refusal(bundle, ["pretrain", "multi_gpu"])
+    assert "torchrun --nproc_per_node=N" in _refusal(bundle, ["pretrain", "multi_gpu_train"])
 
 
 def _run(bundle: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -25,9 +25,8 @@ from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference import InferenceDataset, Journal, OutputOptions, list_radiographs, write_inference_config
 from monai_simclr.inference.inputs import identity_of
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
-from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.names import unescape
-from monai_simclr.runtime.signals import StopSignals
+from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.card import make_inference_config

@@ -14,7 +14,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch.utils.data import DataLoader, Dataset
 
-from monai_simclr.runtime.exit_codes import STOP_SIGNALS, Preempted, Stopped, exit_code, format_error, stoppable
+from monai_simclr.runtime.exit_codes import exit_code, format_error
+from monai_simclr.runtime.signals import STOP_SIGNALS, Preempted, Stopped, stoppable
 
 
 class _Dies(Dataset):
