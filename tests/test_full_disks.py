@@ -139,7 +139,7 @@ def test_a_read_only_mount_ends_with_4_and_names_the_file(tmp_path, monkeypatch)
 def test_a_folder_in_a_files_place_is_the_output_folders_fault_and_named(tmp_path):
     (tmp_path / "a.json").mkdir()
     with pytest.raises(
-        FileExistsError, match=r"a\.json is a folder, and a file of that name shall be written"
+        FileExistsError, match=r"a\.json is a folder, and a file of that name is to be written"
     ) as caught:
         write_text(tmp_path / "a.json", "x")
     assert exit_code(caught.value) == 4

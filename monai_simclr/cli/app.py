@@ -11,7 +11,7 @@ import typer
 
 from monai_simclr._version import __version__
 from monai_simclr.runtime.exit_codes import exit_code, format_error
-from monai_simclr.runtime.names import escape_what_an_encoding_lacks
+from monai_simclr.runtime.names import register_escapes
 from monai_simclr.runtime.signals import Stopped, stoppable
 
 app = typer.Typer(
@@ -327,7 +327,7 @@ def _show_log() -> None:
 def main() -> None:
     """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
+        sys.stdout.reconfigure(errors=register_escapes())
     try:
         with stoppable():
             app()

@@ -24,14 +24,14 @@ from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import hold_odd_names, read_cells, unescaped_text, write_table
 
 COLUMNS = ("image", "patient_id", "study_id", "view_position", "sex", "age", "split")
-OPTIONAL = ("source", "manufacturer", "lung_mask")
-_TEXT = ("image", "patient_id", "study_id", "view_position", "sex", "split", *OPTIONAL)
+OPTIONAL_COLUMNS = ("source", "manufacturer", "lung_mask")
+_TEXT = ("image", "patient_id", "study_id", "view_position", "sex", "split", *OPTIONAL_COLUMNS)
 _SETTLED = {"view_position": view_column, "sex": sex_column, "age": age_column, "split": split_column}
 
 
 def finding_columns(index: pd.DataFrame) -> tuple[str, ...]:
-    """Names of the label columns: all that are neither in `COLUMNS` nor in `OPTIONAL`."""
-    return tuple(name for name in index.columns if name not in {*COLUMNS, *OPTIONAL})
+    """Names of the label columns: all that are neither in `COLUMNS` nor in `OPTIONAL_COLUMNS`."""
+    return tuple(name for name in index.columns if name not in {*COLUMNS, *OPTIONAL_COLUMNS})
 
 
 def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
@@ -40,7 +40,7 @@ def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     Words of another's hand become ours ("valid" is "val", "lateral" is "LL", "male" is "M", "060Y" is 60).
 
     Args:
-        index: a table with `COLUMNS`, any of `OPTIONAL`, and one column a finding.
+        index: a table with `COLUMNS`, any of `OPTIONAL_COLUMNS`, and one column a finding.
         file: name of the file that it stands in, for messages.
 
     Returns:
@@ -71,7 +71,7 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     smoothed label of an uncertain finding, which a loss can use. Validation and test rows need plain labels.
 
     Args:
-        index: a table with `COLUMNS`, any of `OPTIONAL`, and one column a finding.
+        index: a table with `COLUMNS`, any of `OPTIONAL_COLUMNS`, and one column a finding.
 
     Returns:
         New table, as `coerce_index` gives it.
@@ -122,20 +122,31 @@ def _check_smoothed(index: pd.DataFrame) -> None:
             )
 
 
-def image_classes(index: pd.DataFrame) -> np.ndarray:
-    """One class an image, for clusters: the only finding that is 1, "No Finding" when all are 0, "" otherwise.
+def image_classes(index: pd.DataFrame, several: str = "", unknown: str = "") -> np.ndarray:
+    """Class of each image: its only positive finding, or "No Finding" if all labels are 0.
+
+    Args:
+        index: any table with one column per finding; see `finding_columns`.
+        several: class of images with more than one positive finding.
+        unknown: class of images with an unknown or smoothed label, and of all images of an index without labels.
 
     Returns:
-        Text, shape ``(N,)``; "" stands for several findings, or an unknown label.
+        Text, shape ``(N,)``.
+
+    Example:
+        >>> index = pd.DataFrame({"Mass": [1.0, 0, 1, np.nan], "Edema": [0.0, 0, 1, 0]})
+        >>> image_classes(index, several="several", unknown="unknown").tolist()
+        ['Mass', 'No Finding', 'several', 'unknown']
     """
     findings = finding_columns(index)
     if not findings:
-        return np.full(len(index), "", dtype=object).astype(str)
+        return np.full(len(index), unknown)
     labels = index[list(findings)].to_numpy(dtype=float)
-    known = ((labels == 0) | (labels == 1)).all(axis=1)  # neither unknown nor smoothed
-    total = np.where(known, labels.sum(axis=1), np.nan)
+    known = ((labels == 0) | (labels == 1)).all(axis=1)
+    positives = np.where(known, labels.sum(axis=1), np.nan)
     names = np.array(findings)[np.nan_to_num(labels).argmax(axis=1)]
-    return np.where(total == 0, NO_FINDING, np.where(total == 1, names, "")).astype(str)
+    cases = [positives == 0, positives == 1, positives > 1]
+    return np.select(cases, [np.full(len(index), NO_FINDING), names, np.full(len(index), several)], unknown).astype(str)
 
 
 def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -229,7 +240,7 @@ def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) ->
         part = index if "source" in index else index.assign(source=name)
         parts.append(part.assign(patient_id=name + ":" + part["patient_id"]) if prefix else part)
     whole = pd.concat(parts, ignore_index=True)
-    names = [*COLUMNS, *(name for name in OPTIONAL if name in whole)]
+    names = [*COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in whole)]
     return check_index(whole[[*names, *(name for name in whole if name not in names)]])
 
 

@@ -21,7 +21,7 @@ from monai_simclr.runtime.distributed import is_main_process, rank, record_failu
 from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.locks import lock_folder, unlock_folder
-from monai_simclr.runtime.names import escape_what_an_encoding_lacks
+from monai_simclr.runtime.names import register_escapes
 from monai_simclr.runtime.signals import stop_at_once
 from monai_simclr.workflows.calling import calling_workflow
 from monai_simclr.workflows.identity import config_identity
@@ -68,7 +68,7 @@ def initialize() -> None:
         sys.excepthook = _exit_with_message
         stop_at_once("what was saved is kept")  # a trainer that saves catches the signals while it runs
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
+            sys.stdout.reconfigure(errors=register_escapes())
         logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would report each error twice before us
     workflow = calling_workflow()
     if workflow is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from monai_simclr.data.columns import place
 from monai_simclr.data.findings import NO_FINDING, canonical_finding
-from monai_simclr.data.index import COLUMNS, OPTIONAL, coerce_index
+from monai_simclr.data.index import COLUMNS, OPTIONAL_COLUMNS, coerce_index
 from monai_simclr.data.sources.identity import patients_by_name
 from monai_simclr.data.sources.tables import read_text_table
 
@@ -45,7 +45,7 @@ def read_table(
         [['007', 'M', 1.0], ['008', 'F', 0.0]]
     """
     path = Path(path)
-    known = {*COLUMNS, *OPTIONAL, "labels"}
+    known = {*COLUMNS, *OPTIONAL_COLUMNS, "labels"}
     unknown = sorted(set(columns) - known)
     if unknown or "image" not in columns:
         raise ValueError(f"columns must map image and any of {sorted(known)}, got {dict(columns)}; unknown: {unknown}")
@@ -56,7 +56,7 @@ def read_table(
     index["image"] = [str((path.parent / name).absolute()) for name in names]
     if "patient_id" not in columns or patient_pattern:
         index["patient_id"] = patients_by_name(names.tolist(), patient_pattern, path.name)
-    for name in OPTIONAL:
+    for name in OPTIONAL_COLUMNS:
         if name in columns:
             index[name] = table[columns[name]]
     if "labels" in columns:
