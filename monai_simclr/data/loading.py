@@ -62,8 +62,9 @@ class StoreDataset(Dataset):
         transform: dictionary transform of an item; when it is `Randomizable` it is seeded anew for every item.
         seed: first number of the key.
         rows: positions in the store's index, when not all rows of the splits are wanted.
-        replace_damaged: when an image cannot be read or transformed, draw another one in its place, and say so under
-            ``"damage"``; the draw is keyed, so a resumed run draws the same. Otherwise the error is raised.
+        replace_damaged: when an image cannot be read or transformed, draw another one in its place, with its row under
+            ``"damaged_row"`` (otherwise -1) and the reason under ``"damage"`` (otherwise ""); the draw is keyed, so a
+            resumed run draws the same. Otherwise the error is raised.
         second_view: which film `MultiViewd` makes the second view of: ``"image"``, the same one (SimCLR); or another
             film of the same ``"patient"``, ``"study"`` or ``"view_position"`` (of the patient), where there is one
             (MedAug, Vu et al., MLHC 2021). It is drawn anew in every epoch and stands under ``"partner"``.
@@ -143,23 +144,25 @@ class StoreDataset(Dataset):
             if not self.replace_damaged:
                 raise
             return default_collate([self[key] for key in keys])
-        return {**batch, "damage": [""] * len(keys)} if self.replace_damaged else batch
+        if self.replace_damaged:
+            batch |= {"damaged_row": torch.full((len(keys),), -1), "damage": [""] * len(keys)}
+        return batch
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         epoch, position = _as_pair(key)
         if not self.replace_damaged:
             return self._item(epoch, position)
         try:
-            return {**self._item(epoch, position), "damage": ""}
+            return {**self._item(epoch, position), "damaged_row": -1, "damage": ""}
         except _DAMAGE as error:
             return self._another(epoch, position, error)
 
     def _another(self, epoch: int, damaged: int, error: Exception) -> Any:
         draws = keyed_state(self.seed, epoch, damaged, 1).randint(len(self.data), size=_TRIES)
-        damage = f"{self.data[damaged]['row']}: {describe_problem(error)}"
+        damage = {"damaged_row": self.data[damaged]["row"], "damage": describe_problem(error)}
         for position in draws:
             try:
-                return {**self._item(epoch, int(position)), "damage": damage}
+                return {**self._item(epoch, int(position)), **damage}
             except _DAMAGE:
                 continue
         raise error

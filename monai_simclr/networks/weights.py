@@ -18,10 +18,10 @@ from monai_simclr.networks.heads import FindingClassifier
 from monai_simclr.runtime.artefacts import (
     DamagedFileError,
     check_archive,
-    warn_no_checksum,
     read_tensor_file,
     reading,
     sealed_archive,
+    warn_no_checksum,
     write_tensor_file,
 )
 from monai_simclr.runtime.files import write_bytes

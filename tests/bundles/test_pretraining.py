@@ -104,7 +104,7 @@ def test_a_second_run_in_the_folder_is_refused_and_changes_nothing(bundle: Path)
         running.communicate(timeout=30)
     other = _run(bundle, "output/taken", "--max_epochs", "2")
     assert other.returncode == 4
-    assert "holds another run: max_epochs was 500, is 2; give the old values" in other.stderr.splitlines()[-1]
+    assert "holds another run: max_epochs was 500, is 2; use the old values" in other.stderr.splitlines()[-1]
     assert json.loads((bundle / "output/taken/config.json").read_text())["max_epochs"] == 500
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from monai_simclr.engines import AutocastInferer, ContrastiveTrainer, PrepareLabelled, PrepareTwoViews, embed
-from monai_simclr.engines.precision import _warn_of_slow_bfloat16
 from monai_simclr.handlers import ContrastiveMonitor, Progress, TerminateOnNonFinite
 from monai_simclr.losses import NTXentLoss
 
@@ -126,7 +125,6 @@ def test_float16_is_refused_with_the_way_to_have_it():
 )
 def test_a_cpu_without_bfloat16_is_told_once_to_use_float32(told, warned, monkeypatch, caplog):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
-    _warn_of_slow_bfloat16.cache_clear()
     infer, network = AutocastInferer("bfloat16"), torch.nn.Linear(4, 3)
     for _ in range(2):
         infer(torch.rand(2, 4), network)
