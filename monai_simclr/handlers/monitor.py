@@ -31,7 +31,7 @@ class ContrastiveMonitor:
         history: one dict per epoch, which also goes to ``engine.state.metrics``:
 
             - `top1`: share of views whose nearest other view is their partner; `chance` of it, 1 / (2N - 1);
-            - `chance_loss`: log(2N - 1) over the images of all ranks, the loss of a network that cannot tell images apart;
+            - `chance_loss`: log(2N - 1) over the images of all ranks, the loss of a network that learned nothing;
             - `alignment`: mean squared distance of partners on the unit sphere, 0 is best, and `uniformity`: log of the
               mean Gaussian potential, lower is more uniform (Wang and Isola, ICML 2020);
             - `effective_rank`: RankMe of the embeddings (Garrido et al., ICML 2023), at most their dimension;

@@ -13,12 +13,12 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import EpochMetric
 from monai.engines.utils import CommonKeys
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from monai_simclr.evaluation.predictions import certain_labels
+from monai_simclr.evaluation.probe import fit_probe
 from monai_simclr.runtime.distributed import is_main_process
 
 logger = logging.getLogger("monai_simclr.training")
@@ -150,7 +150,7 @@ class LinearProbe:
         train, val = (self.features(rows) for rows in self.rows)
         scaler = StandardScaler().fit(train)
         train, val = scaler.transform(train), scaler.transform(val)
-        logits = np.stack([_logits(train, labels, val) for labels in self.labels[0].T], axis=1)
+        logits = np.stack([fit_probe(train, labels).logits(val) for labels in self.labels[0].T], axis=1)
         auroc = mean_auroc(torch.from_numpy(logits), torch.from_numpy(self.labels[1]))
         self.history.append({"epoch": float(engine.state.epoch), "probe_auroc": auroc})
         engine.state.metrics["probe_auroc"] = auroc
@@ -158,13 +158,6 @@ class LinearProbe:
             f"epoch {engine.state.epoch}: linear probe, mean AUROC {auroc:.3f} on {len(val)} images of val patients "
             "(chance 0.5)"
         )
-
-
-def _logits(train: np.ndarray, labels: np.ndarray, val: np.ndarray) -> np.ndarray:
-    known = np.isfinite(labels)
-    if len(np.unique(labels[known])) < 2:
-        return np.zeros(len(val))
-    return LogisticRegression(C=0.01, max_iter=300).fit(train[known], labels[known]).decision_function(val)
 
 
 def mean_auroc(scores: Tensor, labels: Tensor) -> float:

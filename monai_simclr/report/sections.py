@@ -176,19 +176,19 @@ def confounder_tables(material: ReportData) -> list[Table]:
         rows = [[name, row["kind"], f"{row['ami']:.3f}", str(row["n"])] for name, row in alignment.items()]
         tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
     for name, content in material.metrics.items():
-        floor = (content.get("baselines") or {}).get("confounder_baseline") or []
-        if floor and "difference" in floor[0]:
+        baseline = (content.get("baselines") or {}).get("confounder_baseline") or []
+        if baseline and "difference" in baseline[0]:
             cells = [
                 [
                     row["finding"],
                     _number(row["model"]),
-                    _number(row["floor"]),
+                    _number(row["baseline"]),
                     _interval(pd.Series({**row, "value": row["difference"]})),
                 ]
-                for row in floor
+                for row in baseline
             ]
             columns = ["finding", "model", "view + age + sex", "difference [95 %]"]
-            tables.append(Table(f"{name}: AUROC beside the confounder floor", columns, cells))
+            tables.append(Table(f"{name}: AUROC beside the confounder baseline", columns, cells))
     return tables
 
 

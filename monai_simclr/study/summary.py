@@ -12,17 +12,18 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation import (
+    MACRO,
+    Curve,
+    Predictions,
     arm_curves,
     compare_arms,
     curve_laws,
     few_label_gain,
+    holm,
     label_saving,
     labels_needed,
     unstated_saving,
 )
-from monai_simclr.evaluation.label_curve import Curve
-from monai_simclr.evaluation.multiple import holm
-from monai_simclr.evaluation.predictions import Predictions
 from monai_simclr.report import write_label_curve
 from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
 from monai_simclr.runtime.metrics import print_table, write_metrics
@@ -31,7 +32,6 @@ from monai_simclr.study.plan import Study
 
 _ARRAYS = ("scores", "labels", "patients", "findings")
 
-MACRO = "macro mean"
 _FEW = 0.1
 """Share of the train patients up to which labels are called few."""
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from monai.handlers import LrScheduleHandler
 from torch import nn
@@ -20,7 +18,6 @@ from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, finding_columns
-from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.handlers import Checkpoint, LinearProbe, SeedEachStep, TerminateOnNonFinite
 from monai_simclr.networks import SimCLR, save_encoder
@@ -28,7 +25,7 @@ from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.seen import patients_key
+from monai_simclr.workflows.seen import patients_header
 
 logger = logging.getLogger("monai_simclr")
 
@@ -113,17 +110,9 @@ def finish_pretraining(
     if not is_main_process():
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.encoder.state_dict().items()}
-    key = patients_key(safetensors.torch.save(weights))
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
-    header = {
-        "size": str(run.size),
-        "seed": str(run.seed),
-        "patients_key": key,
-        "patients_seen": json.dumps(sorted(keyed_hash(key, patient) for patient in patients)),
-        **{name: str(value) for name, value in encoder_name.items()},
-    }
-    save_encoder(path, model.encoder, header)
+    header = {"size": run.size, "seed": run.seed, **patients_header(model.encoder, patients), **encoder_name}
+    save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})
     metrics = write_metrics(
         run.output_dir,
         {"loss": history[-1]["loss"], "images_per_second": history[-1]["images_per_second"], **monitor[-1]},

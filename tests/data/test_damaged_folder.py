@@ -19,7 +19,7 @@ from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, OutputOptions, write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import make_inference_config
+from monai_simclr.workflows.inference_config import make_inference_config
 
 SIZE = 48
 

@@ -82,14 +82,14 @@ def material() -> ReportData:
     logits = (2 * mass - 1 + rng.normal(size=n))[:, None]
     everyone = Predictions(mass[:, None], logits, index["patient_id"].to_numpy(), [EVIL])
     test, val = everyone.where(np.arange(40, n)), everyone.where(np.arange(40))
-    floor = [{"finding": EVIL, "model": 0.8, "floor": 0.6, "difference": 0.2, "low": 0.1, "high": 0.3}]
+    baseline = [{"finding": EVIL, "model": 0.8, "baseline": 0.6, "difference": 0.2, "low": 0.1, "high": 0.3}]
     alignment = {"sentence": f"these clusters follow {EVIL}", EVIL: {"kind": "finding", "ami": 0.5, "n": 80}}
     study = [
         {"arm": EVIL, "fraction": f, "mean": 0.6, "sd": None, "mean_low": 0.5, "mean_high": 0.7} for f in (0.01, 0.1)
     ]
     metrics = {
         "cluster": {"values": {"alignment": alignment}, "seed": 0, "n": {"images": 80, "seen_patients": 0}},
-        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_baseline": floor}, "n": {}},
+        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_baseline": baseline}, "n": {}},
     }
     return ReportData(
         metrics=metrics,
