@@ -78,9 +78,9 @@ def config_identity(parser: ConfigParser, roots: tuple[str, ...] = ("initialize"
         done.add(name)
         if name in RULES and not isinstance(parser[name], dict):
             value = parser.get_parsed_content(name)
-            if isinstance(value, list | tuple):
-                value = list(value)
-            values[shown(name)] = float(value) if RULES[name].kind == "number" else value  # 1 and 1.0 are one setting
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # 1 and 1.0 are one setting
+            values[shown(name)] = list(value) if isinstance(value, tuple) else value
             continue
         for leaf, value in _leaves(parser[name], name):
             values[shown(leaf)] = value

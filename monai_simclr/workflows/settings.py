@@ -7,7 +7,7 @@ import inspect
 import os
 import pydoc
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -18,7 +18,7 @@ from monai.utils import BundlePropertyConfig
 
 from monai_simclr.runtime.exit_codes import SettingError, root_cause
 from monai_simclr.workflows.calling import given_files
-from monai_simclr.workflows.setting_rules import RULES, Rule, describe_problem
+from monai_simclr.workflows.setting_rules import RULES, Rule, boolean, choice, number
 
 SEP = ReferenceResolver.sep
 
@@ -85,10 +85,13 @@ def check_settings(workflow: ConfigWorkflow) -> None:
             "run ...; leave it out for one process"
         )
     known = {*references(config), *_TRACKING, *_FOR_OVERLAYS, workflow.run_id, workflow.init_id, workflow.final_id}
-    for content in _files(workflow):
-        known |= {*references(content), *(key for key in _PROPERTIES if key.split(SEP)[0] in content)}
+    files = given_files()
+    for path in [Path(name) for name in files] or sorted(workflow.config_root_path.glob("*.json")):
+        content = ConfigParser.load_config_file(str(path))
+        if files or set(content) <= set(config):  # a workflow built by hand: those of the bundle that fit
+            known |= {*references(content), *(key for key in _PROPERTIES if key.split(SEP)[0] in content)}
     written = None if workflow.meta_file is None else ConfigParser.load_config_files(workflow.meta_file)
-    components = [(where, node, _resolve(node, parser)) for where, node in _components(config, "")]
+    components = [*_components(config, "", parser)]
     slips = [*_unread(config, "", known), *_unwritten(config.get(ConfigParser.meta_key), written, "")]
     slips += _dangling(config, parser)
     slips += [slip for component in components for slip in _unknown_arguments(*component)]
@@ -115,38 +118,24 @@ def shown(key: str) -> str:
     return key.replace(SEP, "#")
 
 
-def _files(workflow: ConfigWorkflow) -> Iterator[Mapping[str, Any]]:
-    """The config files without overrides; for a workflow built by hand, those of its bundle that fit it."""
-    files, config = given_files(), workflow.parser.config
-    assert isinstance(config, dict)
-    for path in [Path(name) for name in files] or sorted(workflow.config_root_path.glob("*.json")):
-        content = ConfigParser.load_config_file(str(path))
-        if files or set(content) <= set(config):
-            yield content
-
-
-def _components(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every part with a ``_target_``, and its id."""
+def _components(node: Any, where: str, parser: ConfigParser) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """Every part with a ``_target_``: its id, its config, and its callable, None where there is none."""
     if isinstance(node, Mapping):
         if "_target_" in node:
-            yield where, node
+            target = node["_target_"]
+            if isinstance(target, str):
+                name = ConfigComponent(config=dict(node), id="", locator=parser.locator).resolve_module_name()
+                try:
+                    target = pydoc.locate(str(name))
+                except pydoc.ErrorDuringImport:  # MONAI reports it when the part is built
+                    target = None
+            yield where, node, target
         for key, value in node.items():
             if key != ConfigParser.meta_key:
-                yield from _components(value, _join(where, key))
+                yield from _components(value, _join(where, key), parser)
     elif isinstance(node, list | tuple):
-        for number, value in enumerate(node):
-            yield from _components(value, _join(where, number))
-
-
-def _resolve(node: Mapping[str, Any], parser: ConfigParser) -> Callable[..., Any] | None:
-    """The callable of a component; None where there is none, which MONAI reports when it is built."""
-    if not isinstance(node["_target_"], str):
-        return node["_target_"]
-    name = ConfigComponent(config=dict(node), id="", locator=parser.locator).resolve_module_name()
-    try:
-        return pydoc.locate(str(name))  # type: ignore[return-value]
-    except pydoc.ErrorDuringImport:
-        return None
+        for place, value in enumerate(node):
+            yield from _components(value, _join(where, place), parser)
 
 
 def _unread(node: Mapping[str, Any], where: str, known: Iterable[str]) -> Iterator[str]:
@@ -212,8 +201,7 @@ def _wrong_values(parser: ConfigParser) -> Iterator[str]:
             value = parser.get_parsed_content(key)
         except Exception as error:
             raise SettingError(f"{shown(key)} is {parser[key]!r}, which fails: {root_cause(error)}") from error
-        problem = describe_problem(value, rule)
-        if problem:
+        if problem := rule(value):
             yield f"{shown(key)} {problem}, got {value!r}"
 
 
@@ -229,19 +217,19 @@ def _wrong_arguments(where: str, node: Mapping[str, Any], target: Any) -> Iterat
         rule = _rule(annotations.get(name))
         if rule is None or (isinstance(value, str) and value[:1] in ("@", "$")):
             continue
-        if isinstance(value, bool | int | float | str) and (problem := describe_problem(value, rule)):
+        if isinstance(value, bool | int | float | str) and (problem := rule(value)):
             yield f"{shown(where)}#{name} {problem}, got {value!r}"
 
 
 def _rule(annotation: Any) -> Rule | None:
     """The rule of a plain annotation; None for one that says more than type and choice."""
     if get_origin(annotation) is Literal and all(isinstance(word, str) for word in get_args(annotation)):
-        return Rule("choice", choices=get_args(annotation))
+        return choice(*get_args(annotation))
     if get_origin(annotation) in (Union, type(int | None)):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         return _rule(kinds[0]) if len(kinds) == 1 else None
     low = float("-inf")
-    return {int: Rule("whole", low), float: Rule("number", low), bool: Rule("bool")}.get(annotation)
+    return {int: number(low, whole=True), float: number(low), bool: boolean}.get(annotation)
 
 
 def _nearest(key: str, candidates: list[str], where: str) -> str:
