@@ -43,16 +43,13 @@ class StopSignals:
 
     def catch(self) -> None:
         """Record a signal in `received` instead of stopping; a second SIGINT stops at once."""
-        if self._before or threading.current_thread() is not threading.main_thread():
-            return
-        self.received, self._owner = 0, os.getpid()
-        for number in (*STOP_SIGNALS, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
+        if not self._before:
+            self.received, self._owner = 0, os.getpid()
+            self._before = _install(self._receive)
 
     def release(self) -> None:
         """Restore the handlers from before `catch`."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        _restore(self._before)
         self._before = {}
 
     @contextlib.contextmanager
@@ -101,8 +98,7 @@ def stoppable(kept: str = "") -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _restore(before)
         if before and _retry_handler is not None and signal.getsignal(signal.SIGALRM) is _retry_handler:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -129,9 +125,19 @@ def stop_at_once(kept: str = "") -> dict[int, _Handler]:
             raise KeyboardInterrupt(stop_message("Ctrl-C", kept))
         raise Stopped(stop_message(signal.Signals(number).name, kept))
 
+    return _install(stop)
+
+
+def _install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, _Handler]:
+    """Set the handler of all signals that ask for a stop; the previous ones, none outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, stop) for number in (*STOP_SIGNALS, signal.SIGINT)}
+    return {number: signal.signal(number, handler) for number in (*STOP_SIGNALS, signal.SIGINT)}
+
+
+def _restore(handlers: dict[int, _Handler]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def stop_message(name: str = "Ctrl-C", kept: str = "") -> str:

@@ -14,7 +14,6 @@ from types import TracebackType
 
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigWorkflow
 
 from monai_simclr.handlers.checkpoint import check_same
 from monai_simclr.runtime.distributed import is_main_process, rank, record_failure, world_size
@@ -101,32 +100,28 @@ def start_run(run: Run) -> None:
     if checkpoints.exists() and "train#checkpoint" in parser:
         if parser.get("train#identity#_target_") == "monai_simclr.workflows.run_identity":
             check_same(checkpoints, config_identity(parser))
-    elif is_main_process():
-        _write_config(run, workflow)
+    else:
+        RecordConfig(run)()
 
 
+@dataclass(frozen=True)
 class RecordConfig:
     """Record the executed config of a run that starts or resumes; a handler that follows its `Checkpoint`.
 
-    Args:
+    Attributes:
         run: settings of the run.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    run: Run
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
         engine.add_event_handler(Events.STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Engine | None = None) -> None:
         workflow = calling_workflow()
         if workflow is not None and is_main_process():
-            _write_config(self.run, workflow)
-
-
-def _write_config(run: Run, workflow: ConfigWorkflow) -> None:
-    write_json(run.path("config.json"), workflow.parser.config, default=str)
+            write_json(self.run.path("config.json"), workflow.parser.config, default=str)
 
 
 def _exit_with_message(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

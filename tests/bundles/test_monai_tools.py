@@ -61,7 +61,7 @@ def test_load_gives_the_trained_network_and_leaves_no_file(folder: Path, elsewhe
     assert not (folder / "bundle/output").exists()
 
 
-def test_load_into_a_network_of_ones_own_reads_no_config(folder: Path, elsewhere: Path) -> None:
+def test_load_into_a_given_network_reads_no_config(folder: Path, elsewhere: Path) -> None:
     network = FindingClassifier(encoder("resnet18", WIDTH), FINDINGS)
     loaded = load("bundle", model=network, bundle_dir=str(folder))
     assert torch.equal(loaded.eval()(_images()), _expected(folder, _images()))

@@ -120,7 +120,7 @@ def test_two_ranks_under_torchrun_leave_an_encoder(bundle: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_two_ranks_that_have_finished_say_so(bundle: Path) -> None:
+def test_two_ranks_that_have_finished_report_it(bundle: Path) -> None:
     for _ in range(2):
         done = _run(bundle, "output/finished", "--max_epochs", "1", config=RANKS, ranks=2)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -130,7 +130,7 @@ def test_two_ranks_that_have_finished_say_so(bundle: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_views_on_the_device_and_clipping_are_settings(bundle: Path) -> None:
-    done = _run(bundle, "output/device", "--max_epochs", "2", "--views_on", "device", "--grad_norm", "1.0")
+    done = _run(bundle, "output/device", "--max_epochs", "2", "--views_on", "device", "--max_grad_norm", "1.0")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pretraining: epoch 2/2" in done.stdout
 
