@@ -1,11 +1,14 @@
-"""What the handlers share: a group of them, a trainer's output, errors that all handlers see."""
+"""What the handlers share: groups, histories, a trainer's output, files of ranks, errors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+
+from monai_simclr.runtime.distributed import is_main_process, rank
 
 
 class HandlerGroup:
@@ -25,6 +28,26 @@ class HandlerGroup:
         """Attach all of them."""
         for handler in self.handlers:
             handler.attach(engine)
+
+
+class History:
+    """A history of plain numbers, as a checkpoint saves it."""
+
+    history: list[dict[str, float]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the history."""
+        self.history = list(state["history"])
+
+
+def rank_path(path: str | Path) -> Path:
+    """A file of this rank: the path itself on the first one, ``name.rankN.csv`` for ``name.csv`` on the others."""
+    path = Path(path)
+    return path if is_main_process() else path.with_suffix(f".rank{rank()}{path.suffix}")
 
 
 def batch_output(engine: Engine) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from monai_simclr.runtime.distributed import is_main_process, rank
+from monai_simclr.handlers.base import rank_path
 from monai_simclr.runtime.tables import write_rows
 
 logger = logging.getLogger("monai_simclr.training")
@@ -26,9 +26,7 @@ class SkipUnreadable:
     """
 
     def __init__(self, path: str | Path, images: int, max_share: float = 0.05) -> None:
-        path = Path(path)
-        self.path = path if is_main_process() else path.with_suffix(f".rank{rank()}{path.suffix}")
-        self.images, self.max_share = images, max_share
+        self.path, self.images, self.max_share = rank_path(path), images, max_share
         self.reasons: dict[int, str] = {}
 
     def attach(self, engine: Engine) -> None:

@@ -12,8 +12,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import CommonKeys, IterationEvents
 from torch import Tensor
 
-from monai_simclr.handlers.base import batch_output
-from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank
+from monai_simclr.handlers.base import batch_output, rank_path
+from monai_simclr.runtime.distributed import all_gather_int, rank
 from monai_simclr.runtime.files import write_json
 
 _MAX_ROWS = 20
@@ -64,8 +64,8 @@ class TerminateOnNonFinite:
         rows = [int(row) for row in batch["row"]] if isinstance(batch, dict) and "row" in batch else None
         rate = engine.optimizer.param_groups[0]["lr"]  # type: ignore[attr-defined]
         if self.report is not None:
-            name = Path(self.report) if is_main_process() else Path(self.report).with_suffix(f".rank{rank()}.json")
-            write_json(name, {"what": what, "iteration": state.iteration, "learning_rate": rate, "rows": rows})
+            report = {"what": what, "iteration": state.iteration, "learning_rate": rate, "rows": rows}
+            write_json(rank_path(self.report), report)
         saved = self.save(engine) if self.save is not None else ""
         which = "" if rows is None else f" of the rows {rows[:_MAX_ROWS]}" + " and more" * (len(rows) > _MAX_ROWS)
         raise FloatingPointError(

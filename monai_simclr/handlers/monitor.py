@@ -12,7 +12,7 @@ from monai.engines.utils import CommonKeys
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from monai_simclr.handlers.base import batch_output, raise_after_all
+from monai_simclr.handlers.base import History, batch_output, raise_after_all
 from monai_simclr.runtime.distributed import world_size
 
 logger = logging.getLogger("monai_simclr.training")
@@ -20,7 +20,7 @@ logger = logging.getLogger("monai_simclr.training")
 _COLLAPSED_RANK, _COLLAPSED_SPREAD, _DIVERGED = 2.0, 0.1, 1.1
 
 
-class ContrastiveMonitor:
+class ContrastiveMonitor(History):
     """At the end of every epoch, metrics of its last batch on this rank, of two views per image.
 
     Args:
@@ -55,14 +55,6 @@ class ContrastiveMonitor:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._remove_hook)
         raise_after_all(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The history: plain numbers."""
-        return {"history": self.history}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the history."""
-        self.history = list(state["history"])
 
     def _add_hook(self, engine: Engine) -> None:
         if self.encoder is not None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.probe import fit_probe
+from monai_simclr.handlers.base import History
 from monai_simclr.runtime.distributed import is_main_process
 
 logger = logging.getLogger("monai_simclr.training")
@@ -96,7 +97,7 @@ class EarlyStopping:
             self.network.load_state_dict(self._weights)
 
 
-class LinearProbe:
+class LinearProbe(History):
     """Every k epochs, a logistic regression per finding on frozen features, fitted on train and scored on val patients.
 
     Val patients are held out from the probe; pretraining sees their images, without labels, unless its `splits`
@@ -137,14 +138,6 @@ class LinearProbe:
         """Register on a trainer, before what shows its numbers."""
         if self.every and all(len(rows) for rows in self.rows) and is_main_process():
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The history: plain numbers."""
-        return {"history": self.history}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the history."""
-        self.history = list(state["history"])
 
     def __call__(self, engine: Engine) -> None:
         train, val = (self.features(rows) for rows in self.rows)
