@@ -57,7 +57,7 @@ def decode(path: str | Path, size: int, squash: bool = False, reader: ReaderSett
     return quantize(read_radiograph(path, reader)[0], size, squash)
 
 
-def identity_of(path: str | Path) -> tuple[int, int]:
+def file_identity(path: str | Path) -> tuple[int, int]:
     """Size in bytes and time of the last change of a file; (-1, -1) when it cannot be looked at."""
     try:
         status = os.stat(path)
@@ -95,7 +95,7 @@ class PixelFile:
         Raises:
             OSError: if the file of stored images cannot be written (no space, a limit).
         """
-        size, modified = identity_of(path)
+        size, modified = file_identity(path)
         try:
             image = decode(path, **self.settings)
             sha256 = sha256_of_source(path)
@@ -103,7 +103,7 @@ class PixelFile:
             return Record(row, size, modified, "", -1, error.problem)
         except OSError as error:
             return Record(row, size, modified, "", -1, f"cannot be opened ({error.strerror or 'it is not there'})")
-        if (size, modified) != identity_of(path) or not sha256:
+        if (size, modified) != file_identity(path) or not sha256:
             return Record(row, size, modified, "", -1, "was changed while it was read")
         pixels = image.tobytes()
         self._write(row - self.first, pixels)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_simclr.data.decoding import Record, identity_of
+from monai_simclr.data.decoding import Record, file_identity
 from monai_simclr.data.store.opened import BUILD_AGAIN, read_provenance
 from monai_simclr.data.store.shard import Shard, is_unchanged
 from monai_simclr.runtime.artefacts import reading
@@ -70,7 +70,7 @@ class PreviousStore:
     def touched(self, paths: Iterable[str]) -> bool:
         """Whether the size or the time of any file is another, or it is not known."""
         known = self.records
-        return any(p not in known or identity_of(p) != (known[p].bytes, known[p].modified) for p in paths)
+        return any(p not in known or file_identity(p) != (known[p].bytes, known[p].modified) for p in paths)
 
     def same_images(self, paths: Sequence[str]) -> bool:
         """Whether it was made of these images, in this order."""

@@ -20,7 +20,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
-from monai_simclr.data.decoding import PixelFile, Record, identity_of
+from monai_simclr.data.decoding import PixelFile, Record, file_identity
 from monai_simclr.runtime.names import shown
 
 TIME_LIMIT = 300.0
@@ -158,7 +158,7 @@ class _Pool:
         how = process.ending()
         if how in _FAULTS or how == "SIGALRM":
             reason = f"took longer than {TIME_LIMIT:.0f} s" if how == "SIGALRM" else f"ended the decoder by {how}"
-            self.found.put(Record(row, *identity_of(path), "", -1, reason))
+            self.found.put(Record(row, *file_identity(path), "", -1, reason))
             waiting.popleft()
         elif row in again:
             raise ChildProcessError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_simclr.data.decoding import Record, identity_of, sha256_of_source
+from monai_simclr.data.decoding import Record, file_identity, sha256_of_source
 from monai_simclr.data.store.journal import Journal, Ledger
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading, write_sealed_json
 from monai_simclr.runtime.names import escape, unescape
@@ -144,7 +144,7 @@ class Shard:
 
 def is_unchanged(path: str, record: Record) -> bool:
     """Whether a file is what it was when it was decoded: same size and time, or else the same bytes."""
-    size, modified = identity_of(path)
+    size, modified = file_identity(path)
     if (size, modified) == (record.bytes, record.modified):
         return True
     return size == record.bytes and record.sha256 != "" and record.sha256 == sha256_of_source(path)
