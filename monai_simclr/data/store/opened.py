@@ -40,7 +40,7 @@ class Store:
         provenance: what the store was made of and with.
         folder: where it is; None when it is in memory only. With a folder, pickling takes no pixels along: the other
             process maps the same file.
-        absent: why there is nothing in it, for an archive that is not there; see `absent_store`.
+        absent: why it is empty, when the archive is missing; see `Store.empty`.
     """
 
     images: np.ndarray
@@ -50,6 +50,22 @@ class Store:
     folder: Path | None = None
     absent: str = ""
 
+    @classmethod
+    def empty(cls, size: int, absent: str) -> Store:
+        """A store without images, for an archive that is missing: what is built on it can be inspected, not run.
+
+        Args:
+            size: S, side of the images that it does not have.
+            absent: the message that a run ends with.
+
+        Example:
+            >>> Store.empty(64, "there is no folder data").images.shape
+            (0, 64, 64)
+        """
+        rejected = pd.DataFrame(columns=["image", "reason"], dtype=str)
+        index = pd.DataFrame(columns=list(COLUMNS), dtype=str)
+        return cls(np.zeros((0, size, size), dtype=np.uint8), index, rejected, {}, absent=absent)
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self.folder is None else {**self.__dict__, "images": None}
 
@@ -57,22 +73,6 @@ class Store:
         if state["images"] is None:
             state = {**state, "images": _map(state["folder"])}
         self.__dict__.update(state)
-
-
-def absent_store(size: int, why: str) -> Store:
-    """A store of nothing, which stands for an archive that is not there: what is built on it can be looked at, not run.
-
-    Args:
-        size: S, side of the images that it does not have.
-        why: the sentence that a run ends with.
-
-    Example:
-        >>> absent_store(64, "there is no folder data").images.shape
-        (0, 64, 64)
-    """
-    rejected = pd.DataFrame(columns=["image", "reason"], dtype=str)
-    index = pd.DataFrame(columns=list(COLUMNS), dtype=str)
-    return Store(np.zeros((0, size, size), dtype=np.uint8), index, rejected, {}, absent=why)
 
 
 def open_store(folder: str | Path, verify: bool = False) -> Store:
