@@ -136,7 +136,7 @@ def test_a_building_process_imports_neither_torch_nor_monai_nor_pandas():
 def test_too_many_damaged_images_stop_the_build_and_leave_no_store(archive, tmp_path, decoded):
     with pytest.raises(ValueError, match="more than max_rejected=1% are damaged"):
         _build(archive, tmp_path / "s", most=0.01)
-    with pytest.raises(FileNotFoundError, match="is not whole yet; run the command that began it again"):
+    with pytest.raises(FileNotFoundError, match="is not complete; run the command that began it again"):
         open_store(tmp_path / "s")
     decoded.clear()
     assert len(_build(archive, tmp_path / "s", most=0.5).rejected) == 1

@@ -264,7 +264,8 @@ def test_without_labels_or_held_out_patients_there_is_no_probe(change):
 
 
 def _damaged(engine: Engine) -> None:
-    engine.state.batch["damage"] = ["", f"{engine.state.iteration}: is not whole"] + [""] * 14
+    engine.state.batch["damaged_row"] = torch.tensor([-1, engine.state.iteration] + [-1] * 14)
+    engine.state.batch["damage"] = ["", "is not whole"] + [""] * 14
 
 
 def test_damaged_images_are_counted_listed_and_said(tmp_path: Path, caplog):
