@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from tries_scores import floors, questions_of, score, table_of
 
 from monai_simclr import recipes
-from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader, open_index
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, get_store, loader, open_index
 from monai_simclr.data.index import COLUMNS
 from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import embed
@@ -42,7 +42,7 @@ from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import contrastive_trainer, get_store
+from monai_simclr.workflows import contrastive_trainer
 
 STORED = 128
 """Size of network images that the store is made for; smaller ones are made from the same store."""
@@ -202,7 +202,7 @@ def main(folder: Path, out: Path, names: list[str]) -> None:
     """Run what is missing, score what is there, and write the table."""
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    store = get_store(folder / "pretraining", out / "store", STORED, workers=1)
+    store = get_store(folder / "pretraining", out / "store", recipes.stored_size(STORED), workers=1)
     asked = open_index(folder / "nih128")[[*COLUMNS, "source", *MAIN_FINDINGS]]
     questions = questions_of({"nih128": asked})
     place = {image: row for row, image in enumerate(store.index["image"])}

@@ -29,7 +29,7 @@ from record import RESULTS
 from tries_scores import floors, questions_of, score, table_of
 
 from monai_simclr import recipes
-from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader, open_index
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, get_store, loader, open_index
 from monai_simclr.engines import embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import ContrastiveMonitor
@@ -39,7 +39,7 @@ from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import contrastive_trainer, get_store
+from monai_simclr.workflows import contrastive_trainer
 
 SIZE, WIDTH = 96, 0.3
 
@@ -163,7 +163,7 @@ def main(folder: Path, out: Path, which: str, names: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     tries = ROUNDS[which]
-    store = get_store(folder / "all", out / "store", SIZE, workers=1)
+    store = get_store(folder / "all", out / "store", recipes.stored_size(SIZE), workers=1)
     questions = questions_of({name: open_index(folder / name) for name in ("kermany", "nih")})
     floors(store, questions, out, functools.partial(encoder, "resnet18", WIDTH), SIZE)
     settings = {name: (one.key, dataclasses.asdict(one)) for name, one in tries.items()}

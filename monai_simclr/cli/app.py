@@ -157,17 +157,16 @@ def store(
     squash: Annotated[bool, typer.Option("--squash", help="Resize without padding to a square.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace a store of other settings.")] = False,
     reader: Annotated[list[str] | None, typer.Option(help="A setting of the reader, as voi=percentile.")] = None,
-    patience: Annotated[float, typer.Option(help="Seconds that rank 0 waits for a silent rank.", min=0)] = 120.0,
 ) -> None:
-    """Decode every radiograph of an archive once into a store; after a stop, the same command goes on."""
+    """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
     import logging
 
-    from monai_simclr.cli.store import make_store, parse_reader
+    from monai_simclr.cli.store import parse_reader, run_store_command
     from monai_simclr.data.store import StoreOptions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = StoreOptions(squash, parse_reader(reader or []), rebuild, patience)
-    typer.echo(make_store(archive, folder, size, workers, max_rejected, options))
+    options = StoreOptions(squash, parse_reader(reader or []), rebuild)
+    typer.echo(run_store_command(archive, folder, size, workers, max_rejected, options))
 
 
 @app.command()

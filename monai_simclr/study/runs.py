@@ -19,7 +19,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, label_fraction
+from monai_simclr.data import Store, get_store, label_fraction
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings, probe_scores
@@ -29,7 +29,7 @@ from monai_simclr.runtime.files import file_sha256, writing
 from monai_simclr.runtime.tables import table_text
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
-from monai_simclr.workflows import check_settings, check_store, config_identity, get_store
+from monai_simclr.workflows import check_settings, check_store, config_identity
 from monai_simclr.workflows.bundle import read_metadata, run_bundle
 from monai_simclr.workflows.seen import check_encoder
 
@@ -130,7 +130,7 @@ def _ground(study: Study) -> StudyContext:
     metadata, config = read_metadata(study.bundle), _checked_config(study)
     shape = metadata["network_data_format"]
     size = int(shape["inputs"]["image"]["spatial_shape"][0])
-    store = get_store(study.dataset_dir, study.bundle / metadata["files"]["store"], size)
+    store = get_store(study.dataset_dir, study.bundle / metadata["files"]["store"], recipes.stored_size(size))
     findings = list(shape["outputs"]["pred"]["channel_def"].values())
     check_store(store, findings)
     return StudyContext(study, metadata, store, findings, size, config)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from monai_simclr.workflows.archive import check_store as check_store
     from monai_simclr.workflows.archive import find_store as find_store
-    from monai_simclr.workflows.archive import get_store as get_store
     from monai_simclr.workflows.archive import labelled_rows as labelled_rows
     from monai_simclr.workflows.classifying import LoadEncoder as LoadEncoder
     from monai_simclr.workflows.classifying import Scoring as Scoring

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from monai_simclr.cli.app import app
 from monai_simclr.data import read_index
 from monai_simclr.data.findings import CHEXPERT14, NIH14, NO_FINDING
-from monai_simclr.data.store import Store, absent_store
+from monai_simclr.data.store import Store
 from monai_simclr.networks import ENCODERS
 from monai_simclr.runtime.exit_codes import SettingError, exit_code
 from monai_simclr.workflows import bundle as bundling
@@ -111,7 +111,7 @@ def test_an_archive_with_other_labels_than_the_bundles_is_refused_before_trainin
     with pytest.raises(ValueError, match=message):
         check_store(_store("Pneumothorax"), ["Pneumothroax"])
     with pytest.raises(FileNotFoundError, match="no folder"):
-        check_store(absent_store(8, "there is no folder data"), ["Mass"])
+        check_store(Store.empty(8, "there is no folder data"), ["Mass"])
 
 
 def test_an_archive_of_other_labels_can_be_pretrained_on_when_that_is_stated(caplog: pytest.LogCaptureFixture) -> None:
