@@ -56,11 +56,7 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
     if "age" in columns:
         decade = np.floor(columns["age"].astype(float) / 10)
         columns["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
-    kinds = {
-        **dict.fromkeys(_ACQUISITION, "acquisition"),
-        "patient_id": "patient",
-        **dict.fromkeys(findings, "finding"),
-    }
+    kinds = dict.fromkeys(_ACQUISITION, "acquisition") | {"patient_id": "patient"} | dict.fromkeys(findings, "finding")
     rows = []
     for what, kind in kinds.items():
         if what not in columns:

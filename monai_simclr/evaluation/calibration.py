@@ -188,7 +188,7 @@ def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _lower_threshold(threshold: float, scores: np.ndarray) -> float:
-    """Halfway to the next lower score, at most by `_MARGIN` deviations; unchanged where float32 has no number between."""
+    """Halfway to the next lower score, at most by `_MARGIN`; unchanged where float32 has no number between."""
     if not np.isfinite(threshold):
         return threshold
     next_lower = float(np.max(scores, where=scores < threshold, initial=-np.inf))

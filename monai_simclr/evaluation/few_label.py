@@ -1,4 +1,4 @@
-"""Few labels: comparisons of arms (ways of training) over draws of the labelled patients, and curves over their number."""
+"""Few labels: comparisons of ways of training over draws of labelled patients, and curves over their number."""
 
 from __future__ import annotations
 

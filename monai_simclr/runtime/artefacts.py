@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,7 @@ _FORBIDDEN = re.compile(r"Unsupported (?:global|class)[^\w]*(?:GLOBAL )?([\w.]+)
 
 
 class DamagedFileError(ValueError):
-    """One of our files was cut or altered, or a file is not one of ours.
-
-    Args:
-        path: the file.
-        problem: what is wrong with it.
-        remedy: what to do.
-    """
+    """One of our files was cut or altered, or a file is not one of ours: the file, what is wrong, what to do."""
 
     def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
         super().__init__(f"{path} {problem}; {remedy}")
@@ -59,8 +53,7 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
 
     Args:
         path: the file.
-        what: what it should be, as in "an encoder".
-        remedy: what to do when it is not.
+        what: what it should be, as in "an encoder", and `remedy`: what to do when it is not.
 
     Example:
         >>> with reading("metrics.json", "metrics", "run the command again"):
@@ -111,23 +104,19 @@ def checksum(parts: Sequence[bytes | memoryview]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def sealed(content: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Content for JSON with the checksum of its values, whatever the order of their keys.
 
     Example:
         >>> unsealed(sealed({"b": 1.5, "a": [None]}))
         {'b': 1.5, 'a': [None]}
     """
-    plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False, default=default))
+    plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
     return {**plain, CHECKSUM: checksum([_canonical(plain)])}
 
 
 def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content that `sealed` was given; content without a checksum is returned as it is.
-
-    Raises:
-        ValueError: if a value was changed since.
-    """
+    """The content that `sealed` was given, or that has no checksum; raises `ValueError` if a value was changed."""
     plain = dict(content)
     expected = plain.pop(CHECKSUM, None)
     if expected is None:
@@ -149,17 +138,11 @@ def write_sealed_json(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | Path, what: str, remedy: str, needs: Sequence[str] = (), kind: type = dict) -> Any:
-    """The content of a JSON file of ours; its checksum is compared where it has one.
-
-    Args:
-        path: the file.
-        what: what it should be, and `remedy`: what to do when it is not, as in `reading`.
-        needs: keys that must be there.
-        kind: `dict` or `list`.
+    """The content of a JSON file of ours, a `dict` with the keys `needs` or a `list`; see `reading`.
 
     Raises:
         FileNotFoundError: if there is no file.
-        DamagedFileError: if it is not JSON of that kind with these keys, or was altered.
+        DamagedFileError: if it is not JSON of that kind with these keys, or does not fit the checksum inside it.
     """
 
     def refuse(text: str) -> None:
@@ -196,11 +179,7 @@ def sealed_archive(content: bytes) -> bytes:
 
 
 def check_archive(content: bytes) -> bool:
-    """Whether an archive has a checksum.
-
-    Raises:
-        ValueError: if the members do not fit it.
-    """
+    """Whether an archive has a checksum; raises `ValueError` if its members do not fit it."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         name = next((name for name in archive.namelist() if _is_checksum(name)), None)
         if name is None:
@@ -229,12 +208,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: str | Path, what: str, remedy: str, needs: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz`` file of ours; their checksum is compared where there is one.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        DamagedFileError: if it is not such a file, lacks an array, or was altered.
-    """
+    """The arrays of an ``.npz`` file of ours, with those that it `needs`; raises as `read_json` does."""
     with reading(path, what, remedy):
         content = Path(path).read_bytes()
         if not check_archive(content):
@@ -258,12 +232,7 @@ def write_tensor_file(path: str | Path, content: bytes) -> None:
 
 
 def read_tensor_file(path: str | Path, what: str, remedy: str) -> tuple[dict[str, str], bytes]:
-    """The metadata of a safetensors file of ours, and the file's bytes; its checksum is compared where there is one.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        DamagedFileError: if it is not such a file, or was altered.
-    """
+    """The metadata of a safetensors file of ours, and the file's bytes; raises as `read_json` does."""
     with reading(path, what, remedy):
         content = Path(path).read_bytes()
         header, data = _split(content)

@@ -8,6 +8,9 @@ from monai_simclr.runtime.files import NoSpaceError, lacks_space
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.signals import Preempted, Stopped, stop_message
 
+DATA = 3
+"""Something is wrong with what was read: an archive, an index, a bundle, a file."""
+
 
 class SettingError(ValueError):
     """A setting that does not exist, or has an impossible value: a user's mistake, detected before any work."""

@@ -116,16 +116,12 @@ def _name_file(error: Exception, path: Path, needed: int) -> None:
 def write_atomically(path: str | Path, needed: int = 0) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to, and rename it to `path` when the block ends without an error.
 
-    Args:
-        path: where the file will be; missing folders are created.
-        needed: bytes that it needs, where they are known; for the message when there is no room.
-
-    Yields:
-        Path of the temporary file, in the same folder. The block must close what it opens there.
+    Missing folders are created. The block must close what it opens there. After an error, `path` is as it was and no
+    temporary file stays.
 
     Raises:
-        NoSpaceError: if there is no room. As after every error, `path` is as it was and no temporary file stays.
-        PermissionError: if the folder cannot be written.
+        NoSpaceError: as `writing` does, which also has the arguments.
+        PermissionError: as `writing` does.
         FileExistsError: if `path` is a folder.
 
     Example:

@@ -136,8 +136,8 @@ def nest_rows(table: pd.DataFrame, *keys: str) -> dict[str, Any]:
 
     Example:
         >>> import pandas as pd
-        >>> nest_rows(pd.DataFrame({"features": ["encoder"], "n_clusters": [6], "ami": [0.5]}), "features", "n_clusters")
-        {'encoder': {'6': {'ami': 0.5}}}
+        >>> nest_rows(pd.DataFrame({"finding": ["Mass"], "n_clusters": [6], "auroc": [0.5]}), "finding", "n_clusters")
+        {'Mass': {'6': {'auroc': 0.5}}}
     """
     nested: dict[str, Any] = {}
     for row in table_rows(table):

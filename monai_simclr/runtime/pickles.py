@@ -32,12 +32,6 @@ def pickled_code(path: str | Path) -> list[str]:
     The kind of a file is told from its content, not its name: a pickle, a zip archive with pickles or TorchScript in it
     (what `torch.save` and `torch.jit.save` write), an array of Python objects (``.npy``, ``.npz``).
 
-    Args:
-        path: of any file.
-
-    Returns:
-        One line of text each.
-
     Example:
         >>> import pickle, tempfile
         >>> path = Path(tempfile.mkdtemp()) / "model.pt"
@@ -88,10 +82,8 @@ def _array(file: IO[bytes]) -> Iterator[str]:
 def _pickle(file: IO[bytes], surely: bool, likely: bool = True) -> list[str]:
     """What a pickle looks up, or several in a row, as torch's old format has them.
 
-    Args:
-        file: open for reading.
-        surely: it is loaded as a pickle, so that one that cannot be read is worth a line.
-        likely: it begins like a pickle; what does not is one only if it can be read as one to its end.
+    If it is `surely` loaded as one, one that cannot be read is worth a line; if it does not even begin like one
+    (`likely`), it is one only if it can be read to its end.
     """
     lines: list[str] = []
     try:

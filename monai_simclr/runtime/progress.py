@@ -21,14 +21,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Wording:
-    """The words for a piece of work.
-
-    Attributes:
-        name: label of the bar ("decoding").
-        done: what was done to an image ("decoded").
-        refused: what became of the others ("rejected"); "" where none can be refused.
-        logger: name of the logger of the lines.
-    """
+    """The words for a piece of work: "decoding", "decoded", "rejected" ("" if no image can be), and the logger."""
 
     name: str
     done: str

@@ -29,11 +29,7 @@ _ENCODINGS = (
 
 
 def table_text(table: pd.DataFrame, index_label: str | None = None) -> str:
-    """A table as CSV, its text and the names of its columns escaped by `names.escape`; numbers are not changed.
-
-    Args:
-        table: what to write.
-        index_label: name of the index's column; without one the index is left out.
+    """A table as CSV, its text and names of columns escaped by `names.escape`; with its index if that has a label.
 
     Example:
         >>> table_text(pd.DataFrame({"image": ["=1.png"], "change": [-0.5]})).splitlines()
@@ -105,12 +101,8 @@ def _encoding(data: bytes) -> str:
 def read_cells(path: str | Path) -> pd.DataFrame:
     """Every cell of a CSV file as text, so that patient "00123" is not patient "123" and "None" is not missing.
 
-    Args:
-        path: of the file; see `read_text` for encodings.
-
-    Returns:
-        The table; names of columns are stripped. The second column of a name is called ``name.1``, and
-        ``attrs["repeated"]`` lists such names.
+    Names of columns are stripped. The second column of a name is called ``name.1``, and ``attrs["repeated"]`` lists
+    such names. For encodings see `read_text`.
 
     Raises:
         ValueError: if it is not CSV, or a line has fewer or more cells than the header, or the last line was cut (names

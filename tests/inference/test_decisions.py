@@ -35,8 +35,8 @@ from monai_simclr.inference.tables import write_tables
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.artefacts import unsealed, write_sealed_json
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.inference_config import fit_operating_point, make_inference_config
 from monai_simclr.workflows.export import onnx_metadata
+from monai_simclr.workflows.inference_config import fit_operating_point, make_inference_config
 
 SIZE = 48
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from monai_simclr.data.index import COLUMNS, OPTIONAL_COLUMNS
 from monai_simclr.evaluation import Embeddings, Predictions, score_subgroups, score_table
 from monai_simclr.report import ReportData, collect_runs, write_report
 from monai_simclr.runtime.metrics import write_metrics
@@ -64,7 +65,7 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def material() -> ReportData:
+def report_data() -> ReportData:
     rng = np.random.default_rng(0)
     n = 120
     mass = rng.integers(2, size=n).astype(float)
@@ -89,7 +90,11 @@ def material() -> ReportData:
     ]
     metrics = {
         "cluster": {"values": {"alignment": alignment}, "seed": 0, "n": {"images": 80, "seen_patients": 0}},
-        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_baseline": baseline}, "n": {}},
+        "train": {
+            "values": {EVIL: {"value": 0.5, "low": None}},
+            "baselines": {"confounder_baseline": baseline},
+            "n": {},
+        },
     }
     return ReportData(
         metrics=metrics,
@@ -98,7 +103,7 @@ def material() -> ReportData:
         thumbnails=rng.integers(255, size=(n, 8, 8), dtype=np.uint8),
         history=[{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
         study=study,
-        card=score_table(test, val, n_bootstrap=50),
+        scores=score_table(test, val, n_bootstrap=50),
         subgroups=score_subgroups(test, index.iloc[40:], n_bootstrap=50),
         test=test,
         val=val,
@@ -107,9 +112,9 @@ def material() -> ReportData:
 
 
 @pytest.fixture(scope="module")
-def page(material, tmp_path_factory) -> Path:
+def page(report_data, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    return write_report(path, title=EVIL, notice="phantom: says nothing about patients", material=material)
+    return write_report(path, title=EVIL, notice="phantom: says nothing about patients", data=report_data)
 
 
 def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(page):
@@ -139,7 +144,7 @@ def test_the_map_is_switched_by_labelled_radio_buttons_and_links_lead_to_section
 
 
 def test_an_empty_report_says_what_is_missing(tmp_path):
-    text = write_report(tmp_path / "r.html", title="t", notice="", material=ReportData()).read_text()
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=ReportData()).read_text()
     assert _Page(text).sections == SECTIONS
     assert "No training history was given." in text
     assert "No scores of a classifier were given." in text
@@ -161,6 +166,57 @@ def test_runs_are_gathered_from_a_folder_of_runs(tmp_path):
     assert found.commands == ['python -m monai.bundle run --config_file "configs/pretrain.json" --max_epochs 3']
     with pytest.raises(FileNotFoundError, match=r"has no metrics.json, nor has a folder in it"):
         collect_runs([tmp_path / "nothing"])
+
+
+def test_clusters_are_those_of_the_largest_number_that_the_metrics_name(tmp_path):
+    scores = {"ami": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    values = {
+        "clusters": {"encoder": {"9": scores, "10": scores}},
+        "n_clusters": {"chosen": 9, "curve": {"9": {"silhouette": 0.1}}},
+        "prevalence": {"Mass": {"9": {"auroc": 0.7}}},
+    }
+    write_metrics(tmp_path, values, command="cluster", split="test", seed=0, n={"images": 2})
+    index = pd.DataFrame({"image": ["1.png", "2.png"], "patient_id": ["a", "b"]})
+    Embeddings(np.eye(2, dtype=np.float32), index).save(tmp_path / "embeddings.npz")
+    (tmp_path / "clusters.csv").write_text("image,cluster_of_9,cluster_of_10\n1.png,1,3\n2.png,2,4\n")
+    data = collect_runs([tmp_path])
+    assert data.clusters.tolist() == [3, 4]
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
+    for title, cells in {
+        "clusters": ["encoder", "10", "ami", "0.500", "0.400", "0.600"],
+        "n_clusters": ["curve", "9", "0.100"],
+        "prevalence": ["Mass", "9", "0.700"],
+    }.items():
+        assert f"<caption>cluster (test): {title}</caption>" in text
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in text
+    assert "<td>n_clusters chosen</td><td>9</td>" in text
+
+
+def test_metrics_of_clusters_from_another_version_are_refused_with_the_file_s_name(tmp_path):
+    write_metrics(tmp_path, {"clusters": {"encoder, k=9, ami": {}}}, command="cluster", split="test", seed=0, n={})
+    Embeddings(np.eye(2, dtype=np.float32), pd.DataFrame({"image": ["1", "2"], "patient_id": ["a", "b"]})).save(
+        tmp_path / "embeddings.npz"
+    )
+    with pytest.raises(
+        ValueError, match=r"metrics\.json cannot be read as metrics of clusters: it lacks 'encoder'; run"
+    ):
+        collect_runs([tmp_path])
+
+
+def test_no_column_of_the_index_that_is_not_a_label_is_shown_as_a_finding(tmp_path):
+    """Whatever optional columns an index gets: the lists are those of `data.index`."""
+    columns = {name: [f"{name} {i}" for i in range(8)] for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
+    index = pd.DataFrame({**columns, "age": 50.0, "split": "test", "Mass": 1.0})
+    data = ReportData(
+        metrics={"cluster": {"command": "cluster", "values": {}}},
+        embeddings=Embeddings(np.random.default_rng(0).normal(size=(8, 3)), index),
+        clusters=np.zeros(8, dtype=int),
+    )
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
+    for name in OPTIONAL_COLUMNS:
+        assert f'<th scope="col">{name}</th>' not in text
+    assert '<th scope="col">cluster</th><th scope="col">Mass</th></tr>' in text
+    assert '<th scope="col">AP</th><th scope="col">Mass</th></tr>' in text
 
 
 def _browser() -> str:
