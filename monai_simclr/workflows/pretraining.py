@@ -68,7 +68,8 @@ def contrastive_trainer(
         objects = {"network": network, "optimizer": optimizer, "scheduler": scheduler, **stateful}
         checkpoint = Checkpoint(checkpoints, objects, {"seed": seed, **(identity or {})})
         guard = [TerminateOnNonFinite(save=checkpoint.save_before_step), checkpoint]
-    steps = [SeedEachStep(seed), LrScheduleHandler(scheduler, print_lr=False, epoch_level=False)]
+    rate: Any = scheduler  # MONAI's annotation is of torch's former class
+    steps = [SeedEachStep(seed), LrScheduleHandler(rate, print_lr=False, epoch_level=False)]
     return ContrastiveTrainer(
         torch.device(device),
         max_epochs,
