@@ -101,9 +101,7 @@ def test_a_nan_pixel_stops_before_the_step_after_saving_and_names_the_batch(tmp_
     assert all(bool(value.isfinite().all()) for value in network.values())
 
 
-def test_a_run_that_resumes_with_a_repaired_batch_ends_as_a_run_without_damage(
-    whole: str, tmp_path: Path
-) -> None:
+def test_a_run_that_resumes_with_a_repaired_batch_ends_as_a_run_without_damage(whole: str, tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path, poison=9))
     assert tiny.run(tiny.Setting(tmp_path)) == [0]
     assert tiny.result(tmp_path) == whole
