@@ -77,10 +77,10 @@ def test_class_weights_are_negatives_over_positives_of_known_labels():
 
 def test_balanced_sampling_shows_a_rare_finding_as_often_as_others_and_is_a_function_of_seed_and_epoch():
     class Labelled(torch.utils.data.Dataset):
-        data = [{"label": [1.0, 0.0]}] * 5 + [{"label": [0.0, 1.0]}] * 45 + [{"label": [0.0, float("nan")]}] * 150
+        labels = np.array([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 45 + [[0.0, np.nan]] * 150)
 
         def __len__(self):
-            return len(self.data)
+            return len(self.labels)
 
     sampler = BalancedSampler(Labelled(), seed=3)
     drawn = []
