@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -145,37 +144,18 @@ def versions() -> dict[str, str]:
     return installed_versions("monai-simclr", *_DECODERS)
 
 
-@dataclass(frozen=True)
 class _Build:
     """One call of `build_store`."""
 
-    index: pd.DataFrame
-    folder: Path
-    size: int
-    workers: int
-    max_rejected: float
-    options: StoreOptions
-
-    @cached_property
-    def paths(self) -> list[str]:
-        return self.index["image"].tolist()
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """What the pixels depend on, as plain values."""
-        return {"size": self.size, "squash": self.options.squash, "reader": asdict(self.options.reader)}
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        return versions()
-
-    @cached_property
-    def index_sha256(self) -> str:
-        return hashlib.sha256(table_text(self.index).encode()).hexdigest()
-
-    @cached_property
-    def unfinished(self) -> UnfinishedStore:
-        return UnfinishedStore(self.folder, self.size)
+    def __init__(
+        self, index: pd.DataFrame, folder: Path, size: int, workers: int, max_rejected: float, options: StoreOptions
+    ) -> None:
+        self.index, self.folder, self.workers, self.max_rejected = index, folder, workers, max_rejected
+        self.options, self.unfinished = options, UnfinishedStore(folder, size)
+        self.paths: list[str] = index["image"].tolist()
+        self.settings: dict[str, Any] = {"size": size, "squash": options.squash, "reader": asdict(options.reader)}
+        self.versions = versions()
+        self.index_sha256 = hashlib.sha256(table_text(index).encode()).hexdigest()
 
     def run(self) -> Store:
         """Do what is left to do, and open the store."""
@@ -307,7 +287,7 @@ class _Build:
             tasks = [(row, path) for row, path in enumerate(self.paths) if not ledger.done[row]]
             chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
             offset, options = pixels_offset(unfinished.pixels), self.options
-            decode = DecodeInto(unfinished.pixels, offset, self.size, options.squash, options.reader)
+            decode = DecodeInto(unfinished.pixels, offset, unfinished.size, options.squash, options.reader)
             workers = min(self.workers, len(chunks))
             with ProcessWorkers(workers) if workers else nullcontext() as executor:
                 for record in map_chunks(decode, chunks, executor, _blame, 2 * workers, TIME_LIMIT):
@@ -362,12 +342,7 @@ def _blame(task: tuple[int, str], error: BaseException) -> Record:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], added: bool = True) -> list[str]:
-    """Name what differs between two nested mappings.
-
-    Args:
-        before: as it was.
-        now: as it is.
-        added: whether a name that `before` lacks counts.
+    """Name what differs between two nested mappings; without `added`, names that `before` lacks do not count.
 
     Example:
         >>> differences({"size": 32, "reader": {"voi": "auto"}}, {"size": 64, "reader": {"voi": "none"}})
