@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,8 @@ class _Build:
     def run(self) -> Store:
         """Do what is left to do, and open the store."""
         if int(os.environ.get("RANK", 0)):
-            self._await_rank_0()
-        elif not self._is_current():
+            return self._await_rank_0()
+        if not self._is_current():
             self._make_folder()
             with locked(self.unfinished.lock, str(self.folder)):
                 if not (self.unfinished.publish() and self._is_current()):
@@ -212,16 +212,16 @@ class _Build:
             raise FileExistsError(f"{folder} holds other things than a store; give a new folder")
         self.unfinished.folder.mkdir(parents=True, exist_ok=True)
 
-    def _await_rank_0(self) -> None:
-        """Wait until rank 0 has made the store, as long as it shows signs of work; needs no locks over a network."""
+    def _await_rank_0(self) -> Store:
+        """Open the store that rank 0 makes, as long as it shows signs of work; needs no locks over a network."""
         signs, since = None, time.monotonic()
         while True:
             now = [file_identity(self.folder / name) for name in ("provenance.json", "building/journal", "building")]
             if now != signs:
                 if signs is None or now[0] != signs[0]:
-                    with suppress(DamagedFileError):  # rank 0 makes it again
+                    with suppress(DamagedFileError, FileNotFoundError):  # rank 0 is making it again
                         if self._is_current():
-                            return
+                            return open_store(self.folder)
                 signs, since = now, time.monotonic()
             if time.monotonic() - since > _SILENCE:
                 raise ChildProcessError(
@@ -271,7 +271,7 @@ class _Build:
             )
         if ledger.count:
             logger.info(f"resuming in {self.folder}: {ledger.count:,} of {ledger.total:,} images are decoded already")
-        with Journal(unfinished.journal, unfinished.pixels) as journal:
+        with closing(Journal(unfinished.journal, unfinished.pixels)) as journal:
 
             def keep(record: Record) -> None:
                 journal.add(record)
@@ -369,8 +369,9 @@ def _explain_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         again = "what is decoded is kept, run the same command again"
         if error.errno in FULL:
+            problem = os.strerror(error.errno) if isinstance(error, NoSpaceError) else error.strerror
             raise NoSpaceError(
-                error.errno, f"no room for the store {folder} ({error.strerror}); make room: {again}"
+                error.errno, f"no room for the store {folder} ({problem}); make room: {again}"
             ) from error
         if error.errno in LOCKED:
             raise PermissionError(error.errno, f"the store {folder} cannot be written ({error.strerror})") from error
