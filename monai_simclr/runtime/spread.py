@@ -17,12 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from monai_simclr.runtime.exit_codes import STOP_SIGNALS
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _SERVE = "from monai_simclr.runtime.spread import serve; serve()"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
@@ -41,14 +38,14 @@ class WorkerLostError(BrokenExecutor):
 
 
 def map_chunks(
-    work: Callable[[Sequence[Item]], Iterable[Result]],
-    chunks: Iterable[Sequence[Item]],
+    work: Callable[[Sequence[Any]], Iterable[Any]],
+    chunks: Iterable[Sequence[Any]],
     executor: Executor | None,
-    blame: Callable[[Item, BaseException], Result],
+    blame: Callable[[Any, BaseException], Any],
     in_flight: int = 8,
     time_limit: float = 0.0,
     lost: type[BaseException] | tuple[type[BaseException], ...] = BrokenExecutor,
-) -> Iterator[Result]:
+) -> Iterator[Any]:
     """Do `work` on chunks of items; results come as they are completed, in no order.
 
     A chunk whose worker was lost is submitted again, each of its items alone; an item that loses its worker once more
@@ -73,9 +70,9 @@ def map_chunks(
         for chunk in chunks:
             yield from work(chunk)
         return
-    new: Iterator[tuple[Sequence[Item], bool]] = ((chunk, False) for chunk in chunks)
-    again: deque[tuple[Sequence[Item], bool]] = deque()
-    running: dict[Future[list[Result]], tuple[Sequence[Item], bool]] = {}
+    new: Iterator[tuple[Sequence[Any], bool]] = ((chunk, False) for chunk in chunks)
+    again: deque[tuple[Sequence[Any], bool]] = deque()
+    running: dict[Future[list[Any]], tuple[Sequence[Any], bool]] = {}
     try:
         while True:
             while len(running) < in_flight and (task := again.popleft() if again else next(new, None)):
@@ -96,7 +93,7 @@ def map_chunks(
             future.cancel()
 
 
-def _work(work: Callable[[Sequence[Item]], Iterable[Result]], chunk: Sequence[Item], time_limit: float) -> list[Result]:
+def _work(work: Callable[[Sequence[Any]], Iterable[Any]], chunk: Sequence[Any], time_limit: float) -> list[Any]:
     """In a worker: the results of a chunk, with an alarm for each item."""
     if not time_limit:
         return list(work(chunk))
