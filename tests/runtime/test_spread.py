@@ -81,7 +81,7 @@ def test_an_error_in_a_process_is_raised_here(error, kind, text):
 
 def test_chunks_are_read_only_as_far_as_they_are_needed():
     read = []
-    endless = (read.append(number) or [number] for number in range(1000))
+    endless = (read.append(number) or [number] for number in range(1, 1000))
     with ThreadPoolExecutor(2) as executor:
         results = map_chunks(_square, endless, executor, _blame, in_flight=3)
         next(results)
