@@ -156,7 +156,6 @@ def store(
     squash: Annotated[bool, Option("--squash", help="Resize without padding to a square.")] = False,
     rebuild: Annotated[bool, Option("--rebuild", help="Replace a store of other settings.")] = False,
     reader: Annotated[list[str] | None, Option(help="A setting of the reader, as voi=percentile.")] = None,
-    patience: Annotated[float, Option(help="Seconds that rank 0 waits for a silent rank.", min=0)] = 120.0,
 ) -> None:
     """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
     import logging

@@ -104,10 +104,11 @@ def draw_preview(
         ((90, 268, 3), 1)
     """
     titles = ["stored, lung box", "lung crop", *(f"view {k + 1}" for k in range(n_views))]
-    header = [np.zeros((_HEADER, view.size, 3), np.uint8) for _ in titles]
+    header: list[np.ndarray] = [np.zeros((_HEADER, view.size, 3), np.uint8) for _ in titles]
     for tile, title in zip(header, titles, strict=True):
         _write(tile, title, (4, _HEADER - 7), _TEXT)
-    rows, guessed = [header], 0
+    rows: list[list[np.ndarray]] = [header]
+    guessed = 0
     for number, pixels in enumerate(stored):
         image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
         lungs = ops.locate_lungs(image[None])
@@ -116,7 +117,9 @@ def draw_preview(
         for k in range(n_views):
             view.set_random_state(state=keyed_state(seed, number, k))
             planes.append(torch.as_tensor(view(image)).numpy()[0])
-        tiles = [cv2.cvtColor(ops.pad_resize(plane, view.size), cv2.COLOR_GRAY2RGB) for plane in planes]
+        tiles: list[np.ndarray] = [
+            cv2.cvtColor(ops.pad_resize(plane, view.size), cv2.COLOR_GRAY2RGB) for plane in planes
+        ]
         left, top, right, bottom = (int(edge) for edge in (lungs.boxes[0] * (view.size - 1)).round())
         confidence = lungs.confidence[0]
         color = _FOUND if confidence > 0 else _GUESSED

@@ -107,7 +107,8 @@ class StoreDataset(Dataset):
             if store.index["patient_id"].iat[record["row"]] == "":
                 record["patient"] = -1 - record["row"]  # unknown patients are not one patient
         self.patients = np.array([record["patient"] for record in self.data], dtype=np.int64)
-        self.labels = np.array([record["label"] for record in self.data], dtype=np.float32) if findings else None
+        labels = [record["label"] for record in self.data] if findings else []
+        self.labels = np.array(labels, dtype=np.float32).reshape(-1, len(findings)) if findings else None
         self.partners = None if second_view == "image" else Partners(store.index.iloc[self.rows], second_view)
         self.whole_batches = False
 

@@ -118,9 +118,9 @@ def _read_clusters(folder: Path, metrics: Mapping[str, Any], store: str | Path |
     names = [Path(name).name for name in embeddings.index["image"].astype(str)]
     for place in [Path(store)] if store else sorted((folder.parent.parent / "cache").glob("*")):
         if (place / "images.npy").is_file() and (place / "index.csv").is_file():
-            found = open_store(place)
-            if [Path(name).name for name in found.index["image"]] == names:
-                return {**fields, "thumbnails": found.images}
+            cached = open_store(place)
+            if [Path(name).name for name in cached.index["image"]] == names:
+                return {**fields, "thumbnails": cached.images}
     return fields
 
 

@@ -47,7 +47,8 @@ def embedding_map(places: np.ndarray, groups: np.ndarray, title: str) -> str:
     axes = figure.add_subplot()
     for i, name in enumerate(np.unique(groups)):
         marker = _MARKERS[i // len(COLORS) % len(_MARKERS)]
-        axes.scatter(*places[groups == name].T, s=8, c=COLORS[i % len(COLORS)], marker=marker, label=_literal(name))
+        x, y = places[groups == name].T
+        axes.scatter(x, y, s=8, c=COLORS[i % len(COLORS)], marker=marker, label=_literal(name))
     axes.set(xticks=[], yticks=[], title=_literal(title))
     axes.legend(fontsize=7, markerscale=2, loc="best")
     return figure_source(figure)

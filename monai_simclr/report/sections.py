@@ -16,6 +16,7 @@ from monai_simclr.evaluation.subgroups import demographic_groups
 from monai_simclr.report.collect import ReportData
 from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, png_bytes, reliability_diagrams
 from monai_simclr.report.html import Picture, Table, cell, png_source
+from monai_simclr.runtime.metrics import table_rows
 
 _SHEET = 6
 """Images of a cluster that are nearest to its mean, and farthest from it."""
@@ -131,7 +132,7 @@ def subgroup_table(groups: pd.DataFrame | None, max_rows: int = 200) -> list[Tab
     if groups is None or groups.empty:
         return []
     rows = []
-    for row in groups.head(max_rows).to_dict("records"):
+    for row in table_rows(groups.head(max_rows)):
         auroc = _interval({**row, "value": row["auroc"]})
         group = [row["finding"], str(row["by"]).replace("_", " "), row["group"]]
         counts, shares = (

@@ -21,15 +21,9 @@ _held: dict[Path, FileLock] = {}
 
 
 def try_lock(handle: int) -> bool:
-    """Lock an open file for this process; closing the file gives it back.
+    """Lock the open file of a number; False if another process has it, or another opening of it in this process.
 
-    On a file system without locks (some network file systems) a warning is logged, and nothing is locked.
-
-    Args:
-        handle: number of the open file.
-
-    Returns:
-        False if another process has it, or another opening of the file in this process.
+    Closing the file gives it back. On a file system without locks a warning is logged, and nothing is locked.
 
     Example:
         >>> import tempfile

@@ -1,9 +1,11 @@
-"""The same work on many items, spread over workers behind the interface of `concurrent.futures.Executor`."""
+"""The same work on many items, spread over workers behind the interface of `concurrent.futures.Executor`.
+
+Calls and results are pickled as `multiprocessing` does it, between a process and its own children only.
+"""
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -14,12 +16,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import Any, TypeVar
+from multiprocessing.reduction import ForkingPickler
+from typing import IO, Any
 
 from monai_simclr.runtime.signals import STOP_SIGNALS
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _SERVE = "from monai_simclr.runtime.spread import serve; serve()"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
@@ -38,14 +38,14 @@ class WorkerLostError(BrokenExecutor):
 
 
 def map_chunks(
-    work: Callable[[Sequence[Item]], Iterable[Result]],
-    chunks: Iterable[Sequence[Item]],
+    work: Callable[[Sequence[Any]], Iterable[Any]],
+    chunks: Iterable[Sequence[Any]],
     executor: Executor | None,
-    blame: Callable[[Item, BaseException], Result],
+    blame: Callable[[Any, BaseException], Any],
     in_flight: int = 8,
     time_limit: float = 0.0,
     lost: type[BaseException] | tuple[type[BaseException], ...] = BrokenExecutor,
-) -> Iterator[Result]:
+) -> Iterator[Any]:
     """Do `work` on chunks of items; results come as they are completed, in no order.
 
     A chunk whose worker was lost is submitted again, each of its items alone; an item that loses its worker once more
@@ -70,9 +70,9 @@ def map_chunks(
         for chunk in chunks:
             yield from work(chunk)
         return
-    new: Iterator[tuple[Sequence[Item], bool]] = ((chunk, False) for chunk in chunks)
-    again: deque[tuple[Sequence[Item], bool]] = deque()
-    running: dict[Future[list[Result]], tuple[Sequence[Item], bool]] = {}
+    new: Iterator[tuple[Sequence[Any], bool]] = ((chunk, False) for chunk in chunks)
+    again: deque[tuple[Sequence[Any], bool]] = deque()
+    running: dict[Future[list[Any]], tuple[Sequence[Any], bool]] = {}
     try:
         while True:
             while len(running) < in_flight and (task := again.popleft() if again else next(new, None)):
@@ -93,8 +93,10 @@ def map_chunks(
             future.cancel()
 
 
-def _work(work: Callable[[Sequence[Item]], Iterable[Result]], chunk: Sequence[Item], time_limit: float) -> list[Result]:
+def _work(work: Callable[[Sequence[Any]], Iterable[Any]], chunk: Sequence[Any], time_limit: float) -> list[Any]:
     """In a worker: the results of a chunk, with an alarm for each item."""
+    if not time_limit:
+        return list(work(chunk))
     results = []
     try:
         _alarm(time_limit)
@@ -129,7 +131,7 @@ class ProcessWorkers(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call a function in a process; `WorkerLostError` is raised by the future of a process that ended."""
-        return super().submit(self._hand_over, pickle.dumps((fn, args, kwargs)))
+        return super().submit(self._call, (fn, args, kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes; with `cancel_futures` at once, whatever they are doing."""
@@ -146,7 +148,7 @@ class ProcessWorkers(ThreadPoolExecutor):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.shutdown(cancel_futures=kind is not None)
 
-    def _hand_over(self, task: bytes) -> Any:
+    def _call(self, call: tuple[Any, ...]) -> Any:
         process = getattr(self._of_thread, "process", None)
         if process is None or process.ended:
             with self._guard:
@@ -155,7 +157,7 @@ class ProcessWorkers(ThreadPoolExecutor):
                 if self._killed:
                     process.kill()
         try:
-            return process.call(task)
+            return process.call(call)
         finally:
             if process.ended:
                 with self._guard:
@@ -176,15 +178,14 @@ class _Process:
             env={**os.environ, **_ONE_THREAD},
         )
 
-    def call(self, task: bytes) -> Any:
-        """The result of a task; raises what the function raised, or `WorkerLostError`."""
+    def call(self, call: tuple[Any, ...]) -> Any:
+        """The result of a function, its args and keywords; raises what it raised, or `WorkerLostError`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
-            self.process.stdin.write(task)
-            self.process.stdin.flush()
-            error, result = pickle.load(self.process.stdout)
-        except (OSError, EOFError, pickle.UnpicklingError):
+            _send(self.process.stdin, call)
+            error, result = _receive(self.process.stdout)
+        except (OSError, EOFError):
             raise self.close() from None
         if error is not None:
             raise error
@@ -210,7 +211,7 @@ class _Process:
 
 
 def serve() -> None:
-    """Be a process of `ProcessWorkers`: pickled calls come on stdin, pickled results go to stdout.
+    """Be a process of `ProcessWorkers`: calls come on stdin, results go to stdout.
 
     It ends when stdin does, so it never outlives the process that started it by more than one call. What libraries
     print goes to stderr. Ctrl-C, SIGTERM and SIGUSR1 are left to the process that started it.
@@ -222,12 +223,26 @@ def serve() -> None:
     answer: tuple[BaseException | None, Any]
     with suppress(EOFError, BrokenPipeError):
         while True:
-            function, args, kwargs = pickle.load(sys.stdin.buffer)
+            function, args, kwargs = _receive(sys.stdin.buffer)
             try:
                 answer = None, function(*args, **kwargs)
             except (OSError, MemoryError) as error:
                 answer = error, None
             except Exception:
                 answer = RuntimeError(traceback.format_exc()), None
-            answers.write(pickle.dumps(answer))
-            answers.flush()
+            _send(answers, answer)
+
+
+def _send(pipe: IO[bytes], message: Any) -> None:
+    content = bytes(ForkingPickler.dumps(message))
+    pipe.write(len(content).to_bytes(8, "little") + content)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> Any:
+    """The next message; raises EOFError where the other process ended, also within a message."""
+    length = int.from_bytes(pipe.read(8), "little")
+    content = pipe.read(length)
+    if not length or len(content) < length:
+        raise EOFError
+    return ForkingPickler.loads(content)

@@ -42,7 +42,7 @@ def table_text(table: pd.DataFrame, index_label: str | None = None) -> str:
             values = table.iloc[:, place].tolist()
             text = {value: escape(value) for value in set(filter(_is_text, values))}
             cells = [text[value] if _is_text(value) else value for value in values]
-            safe.isetitem(place, pd.Series(cells, index=table.index, dtype=object))
+            safe.isetitem(place, pd.Series(cells, dtype=object).array)
     return str(safe.to_csv(index=index_label is not None, index_label=index_label, lineterminator="\n"))
 
 

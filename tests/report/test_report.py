@@ -47,21 +47,21 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.tags.append(tag)
         if tag == "section":
-            self.sections.append(found["id"])
+            self.sections.append(attributes["id"])
         if tag == "img":
-            self.images.append(found)
+            self.images.append(attributes)
         if tag == "label":
-            self.labels.append(found["for"])
+            self.labels.append(attributes["for"])
         if tag == "input":
-            assert found["type"] == "radio"
-            self.radios.append(found["id"])
+            assert attributes["type"] == "radio"
+            self.radios.append(attributes["id"])
         if tag == "a":
-            self.links.append(found["href"])
-        elif "src" in found or "href" in found:
-            self.sources.append(found.get("src") or found["href"])
+            self.links.append(attributes["href"])
+        elif "src" in attributes or "href" in attributes:
+            self.sources.append(attributes.get("src") or attributes["href"])
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(p
     assert "secret" not in text
 
 
-def test_every_figure_is_a_picture_with_words_for_who_cannot_see_it(page):
+def test_every_figure_is_a_picture_with_a_text_alternative(page):
     found = _Page(page.read_text())
     assert len(found.images) == 4 + 2 + 1 + 1 + 1  # maps, sheets, reliability, few labels, training
     for image in found.images:
@@ -156,7 +156,7 @@ def test_clusters_of_other_images_are_refused():
         ReportData(clusters=np.zeros(3))
 
 
-def test_runs_are_gathered_from_a_folder_of_runs(tmp_path):
+def test_runs_are_collected_from_a_folder_of_runs(tmp_path):
     write_metrics(tmp_path / "pretrain", {"loss": 1.0}, command="pretrain", split="train", seed=0, n={"images": 4})
     (tmp_path / "pretrain" / "history.json").write_text('[{"epoch": 1, "loss": 2.0}]')
     (tmp_path / "pretrain" / "config.json").write_text(json.dumps({"max_epochs": 3, "device": "$torch.device('cpu')"}))

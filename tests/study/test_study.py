@@ -33,7 +33,7 @@ def _encoder(folder, seen: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory):
+def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     write_nih_phantoms(folder / "phantoms", n_patients=60, size=64)
     copy_bundle(folder / "bundle", FINDINGS, size=32, encoder="resnet10", width=0.125)
@@ -41,18 +41,18 @@ def ground(tmp_path_factory):
     return folder
 
 
-def _study(ground, name: str = "out", **settings) -> Study:
+def _study(workspace, name: str = "out", **settings) -> Study:
     given = {"fractions": (0.02, 0.5, 1.0), "draws": 2, "arms": ("scratch", "random_frozen", "frozen"), "iterations": 4}
-    return Study(ground / "bundle", ground / "phantoms", ground / name, **{**given, **settings})
+    return Study(workspace / "bundle", workspace / "phantoms", workspace / name, **{**given, **settings})
 
 
 @pytest.fixture(scope="module")
-def done(ground):
-    study = _study(ground)
+def done(workspace):
+    study = _study(workspace)
     return study, read_metrics(run_study(study))
 
 
-def test_the_summary_has_a_row_for_each_arm_and_fraction_and_says_what_was_left_out(done):
+def test_the_summary_has_a_row_for_each_arm_and_fraction_and_names_skipped_fractions(done):
     study, metrics = done
     table = pd.read_csv(study.output_dir / "table.csv")
     macro = table[table["finding"] == "macro mean"]
@@ -67,9 +67,9 @@ def test_the_summary_has_a_row_for_each_arm_and_fraction_and_says_what_was_left_
     assert "frozen" in set(macro.loc[macro["reference"] == "random_frozen", "arm"])
 
 
-def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an_arm(ground, capsys):
+def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_per_arm(workspace, capsys):
     study = _study(
-        ground, "few", fractions=(0.05, 0.1), draws=2, arms=("random_frozen", "frozen"), reference="random_frozen"
+        workspace, "few", fractions=(0.05, 0.1), draws=2, arms=("random_frozen", "frozen"), reference="random_frozen"
     )
     metrics = read_metrics(run_study(study))
     gain = pd.read_csv(study.output_dir / "few_label_gain.csv")
@@ -86,7 +86,7 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     once = read_metrics(
         summarize(
             _study(
-                ground,
+                workspace,
                 "few",
                 fractions=(0.05, 0.1),
                 draws=1,
@@ -100,7 +100,7 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     assert once["values"]["few_label_gain"][0]["sentence"].endswith("over test patients, one draw of labels only")
 
 
-def test_a_study_leaves_scores_and_no_models(done):
+def test_a_study_keeps_scores_and_no_models(done):
     assert not list(done[0].output_dir.rglob("model.pt"))
     assert len(list(done[0].output_dir.rglob("scores.npz"))) == 12
 
@@ -119,16 +119,16 @@ def test_a_killed_study_resumes_with_the_missing_run_and_gives_the_same_numbers(
     assert again["values"] == metrics["values"]
 
 
-def test_other_settings_in_the_same_folder_are_refused(ground, done):
+def test_other_settings_in_the_same_folder_are_refused(workspace, done):
     with pytest.raises(
         ValueError,
         match=r"has a run with other settings: iterations was 4, is [0-9]+; give this study its own folder",
     ):
-        run_study(_study(ground, iterations=5))
+        run_study(_study(workspace, iterations=5))
 
 
 def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeypatch):
-    """A folder that was begun with the draws of another version would mix them in silence."""
+    """A folder that was started with the draws of another version would mix them silently."""
     monkeypatch.setattr(runs, "label_fraction", lambda *given: label_fraction(*given)[1:])
     with pytest.raises(
         ValueError, match=r"has a run with other settings: labelled_sha256 was \w{64}, is \w{64}; give this study its"
@@ -136,29 +136,29 @@ def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeyp
         run_study(done[0])
 
 
-def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_named(ground, done):
-    path = ground / "bundle" / "configs" / "train.json"
+def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_named(workspace, done):
+    path = workspace / "bundle" / "configs" / "train.json"
     ours = path.read_text()
     path.write_text(ours.replace('"epoch_level": false', '"epoch_level": true'))
     try:
         with pytest.raises(ValueError, match=r"train#handlers#3#epoch_level was False, is True; give this study"):
-            run_study(_study(ground))
+            run_study(_study(workspace))
     finally:
         path.write_text(ours)
 
 
 @pytest.mark.parametrize(
-    ("slip", "said"),
+    ("slip", "message"),
     [
         ({"lerning_rate": 0.1}, "there is no setting 'lerning_rate'; the nearest is 'learning_rate'"),
         ({"scratch:batch_size": "eight"}, "batch_size must be a whole number"),
         ({"train#loss#pos_wieght": 3}, "the nearest is 'train#loss#pos_weight'"),
     ],
 )
-def test_a_slip_in_a_setting_is_refused_before_the_first_run(ground, slip, said):
-    with pytest.raises(SettingError, match=said):
-        run_study(_study(ground, "slip", training=slip, arms=("frozen", "scratch")))
-    assert not (ground / "slip").exists()
+def test_a_slip_in_a_setting_is_refused_before_the_first_run(workspace, slip, message):
+    with pytest.raises(SettingError, match=message):
+        run_study(_study(workspace, "slip", training=slip, arms=("frozen", "scratch")))
+    assert not (workspace / "slip").exists()
 
 
 def test_labelled_patients_of_a_smaller_fraction_are_among_those_of_a_larger_one(done):
@@ -170,16 +170,16 @@ def test_labelled_patients_of_a_smaller_fraction_are_among_those_of_a_larger_one
     assert len(set(counts)) == 2
 
 
-def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_stated(ground):
-    index = open_index(ground / "phantoms")
-    _encoder(ground / "bundle", list(index.loc[index["split"] == "test", "patient_id"])[:1])
+def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_accepted(workspace):
+    index = open_index(workspace / "phantoms")
+    _encoder(workspace / "bundle", list(index.loc[index["split"] == "test", "patient_id"])[:1])
     try:
-        study = _study(ground, "leaky", fractions=(1.0,), draws=1)
+        study = _study(workspace, "leaky", fractions=(1.0,), draws=1)
         with pytest.raises(ValueError, match="pretraining saw 1 of the"):
             run_study(study)
         assert run_study(study, allow_seen_patients=True).is_file()
     finally:
-        _encoder(ground / "bundle", [])
+        _encoder(workspace / "bundle", [])
 
 
 def test_two_shards_do_every_run_once():
@@ -198,16 +198,16 @@ def test_two_shards_do_every_run_once():
         ({"draws": 0}, "draws and iterations must be at least 1, got 0"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused(settings, message):
+def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Study("b", "d", "o", **settings)
 
 
 @pytest.mark.slow
-def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
-    path = ground / "other.pt"
+def test_the_command_fine_tunes_another_encoder_along_with_that_of_the_bundle(workspace):
+    path = workspace / "other.pt"
     torch.save(encoder("resnet10", 0.125).state_dict(), path)
-    bundle, archive, out = (str(ground / name) for name in ("bundle", "phantoms", "given"))
+    bundle, archive, out = (str(workspace / name) for name in ("bundle", "phantoms", "given"))
     arguments = [
         "study",
         bundle,
@@ -234,10 +234,10 @@ def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
     ]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    table = pd.read_csv(ground / "given" / "table.csv")
+    table = pd.read_csv(workspace / "given" / "table.csv")
     assert set(table["arm"]) == {"scratch", "finetuned", "other"}
     rates = {
-        arm: json.loads((ground / "given" / "runs" / arm / "100percent" / "draw0" / "config.json").read_text())
+        arm: json.loads((workspace / "given" / "runs" / arm / "100percent" / "draw0" / "config.json").read_text())
         for arm in ("finetuned", "other")
     }
     assert [config["learning_rate"] for config in rates.values()] == [0.0005, 0.002]

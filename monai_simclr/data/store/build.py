@@ -8,9 +8,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -145,43 +144,24 @@ def versions() -> dict[str, str]:
     return installed_versions("monai-simclr", *_DECODERS)
 
 
-@dataclass(frozen=True)
 class _Build:
     """One call of `build_store`."""
 
-    index: pd.DataFrame
-    folder: Path
-    size: int
-    workers: int
-    max_rejected: float
-    options: StoreOptions
-
-    @cached_property
-    def paths(self) -> list[str]:
-        return self.index["image"].tolist()
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """What the pixels depend on, as plain values."""
-        return {"size": self.size, "squash": self.options.squash, "reader": asdict(self.options.reader)}
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        return versions()
-
-    @cached_property
-    def index_sha256(self) -> str:
-        return hashlib.sha256(table_text(self.index).encode()).hexdigest()
-
-    @cached_property
-    def unfinished(self) -> UnfinishedStore:
-        return UnfinishedStore(self.folder, self.size)
+    def __init__(
+        self, index: pd.DataFrame, folder: Path, size: int, workers: int, max_rejected: float, options: StoreOptions
+    ) -> None:
+        self.index, self.folder, self.workers, self.max_rejected = index, folder, workers, max_rejected
+        self.options, self.unfinished = options, UnfinishedStore(folder, size)
+        self.paths: list[str] = index["image"].tolist()
+        self.settings: dict[str, Any] = {"size": size, "squash": options.squash, "reader": asdict(options.reader)}
+        self.versions = versions()
+        self.index_sha256 = hashlib.sha256(table_text(index).encode()).hexdigest()
 
     def run(self) -> Store:
         """Do what is left to do, and open the store."""
         if int(os.environ.get("RANK", 0)):
-            self._await_rank_0()
-        elif not self._is_current():
+            return self._await_rank_0()
+        if not self._is_current():
             self._make_folder()
             with locked(self.unfinished.lock, str(self.folder)):
                 if not (self.unfinished.publish() and self._is_current()):
@@ -232,16 +212,16 @@ class _Build:
             raise FileExistsError(f"{folder} holds other things than a store; give a new folder")
         self.unfinished.folder.mkdir(parents=True, exist_ok=True)
 
-    def _await_rank_0(self) -> None:
-        """Wait until rank 0 has made the store, as long as it shows signs of work; needs no locks over a network."""
+    def _await_rank_0(self) -> Store:
+        """Open the store that rank 0 makes, as long as it shows signs of work; needs no locks over a network."""
         signs, since = None, time.monotonic()
         while True:
             now = [file_identity(self.folder / name) for name in ("provenance.json", "building/journal", "building")]
             if now != signs:
                 if signs is None or now[0] != signs[0]:
-                    with suppress(DamagedFileError):  # rank 0 makes it again
+                    with suppress(DamagedFileError, FileNotFoundError):  # rank 0 is making it again
                         if self._is_current():
-                            return
+                            return open_store(self.folder)
                 signs, since = now, time.monotonic()
             if time.monotonic() - since > _SILENCE:
                 raise ChildProcessError(
@@ -291,7 +271,7 @@ class _Build:
             )
         if ledger.count:
             logger.info(f"resuming in {self.folder}: {ledger.count:,} of {ledger.total:,} images are decoded already")
-        with Journal(unfinished.journal, unfinished.pixels) as journal:
+        with closing(Journal(unfinished.journal, unfinished.pixels)) as journal:
 
             def keep(record: Record) -> None:
                 journal.add(record)
@@ -307,7 +287,7 @@ class _Build:
             tasks = [(row, path) for row, path in enumerate(self.paths) if not ledger.done[row]]
             chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
             offset, options = pixels_offset(unfinished.pixels), self.options
-            decode = DecodeInto(unfinished.pixels, offset, self.size, options.squash, options.reader)
+            decode = DecodeInto(unfinished.pixels, offset, unfinished.size, options.squash, options.reader)
             workers = min(self.workers, len(chunks))
             with ProcessWorkers(workers) if workers else nullcontext() as executor:
                 for record in map_chunks(decode, chunks, executor, _blame, 2 * workers, TIME_LIMIT):
@@ -362,12 +342,7 @@ def _blame(task: tuple[int, str], error: BaseException) -> Record:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], added: bool = True) -> list[str]:
-    """Name what differs between two nested mappings.
-
-    Args:
-        before: as it was.
-        now: as it is.
-        added: whether a name that `before` lacks counts.
+    """Name what differs between two nested mappings; without `added`, names that `before` lacks do not count.
 
     Example:
         >>> differences({"size": 32, "reader": {"voi": "auto"}}, {"size": 64, "reader": {"voi": "none"}})
@@ -394,8 +369,9 @@ def _explain_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         again = "what is decoded is kept, run the same command again"
         if error.errno in FULL:
+            problem = os.strerror(error.errno) if isinstance(error, NoSpaceError) else error.strerror
             raise NoSpaceError(
-                error.errno, f"no room for the store {folder} ({error.strerror}); make room: {again}"
+                error.errno, f"no room for the store {folder} ({problem}); make room: {again}"
             ) from error
         if error.errno in LOCKED:
             raise PermissionError(error.errno, f"the store {folder} cannot be written ({error.strerror})") from error

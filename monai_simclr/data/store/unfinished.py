@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +20,7 @@ from monai_simclr.data.index import write_index
 from monai_simclr.data.store.opened import FORMAT, TABLES
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading, write_sealed_json
 from monai_simclr.runtime.files import file_sha256, sync, write_atomically
+from monai_simclr.runtime.journal import AppendOnlyFile, read_lines
 from monai_simclr.runtime.names import escape, unescape
 from monai_simclr.runtime.tables import write_rows
 
@@ -78,73 +77,55 @@ class Ledger:
         return Record(row, size, modified, self.sha256[row].tobytes().hex(), int(self.pixels[row]), "")
 
 
-class Journal:
-    """Appends records to a file, each completely or not at all.
+class Journal(AppendOnlyFile):
+    """The records of an unfinished store, one a line; a kill loses none that was added.
 
-    A line is a CRC-32, a space, a record as JSON; a line that is cut short or damaged ends what counts. A record is
-    written at once, so that a kill loses nothing that was decoded. Every few seconds the pixels, then the journal are
-    flushed to the disk; if the power fails in between, the CRC-32 of the pixels says which records are not true.
+    Every few seconds the pixels, then the records are flushed to the disk; if the power fails in between, the CRC-32 of
+    the pixels says which records are not true.
 
     Args:
-        path: the journal; what follows its last complete line is cut off.
+        path: the journal; what follows its last undamaged line is cut off.
         images: the file of pixels that the records are about.
     """
 
     def __init__(self, path: Path, images: Path) -> None:
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        self.images = os.open(images, os.O_RDWR)
-        os.ftruncate(self.file, sum(length for _, length in _lines(path)))
-        os.lseek(self.file, 0, os.SEEK_END)
-        self.synced = time.monotonic()
+        super().__init__(path, _SYNC_SECONDS)
+        self._images = os.open(images, os.O_RDWR)
+        self.truncate(max((end for _, end in self._lines(path)), default=0))
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.sync()
-        finally:
-            os.close(self.file)
-            os.close(self.images)
+    @classmethod
+    def read(cls, path: Path) -> list[Record]:
+        """The records of a journal that was closed or killed, oldest first; none when there is no journal."""
+        return [record for record, _ in cls._lines(path)] if path.is_file() else []
 
     @staticmethod
-    def read(path: Path) -> Iterator[Record]:
-        """The records of a journal that was closed or killed, oldest first; none when there is no journal."""
-        for record, _ in _lines(path):
-            yield record
+    def _lines(path: Path) -> Iterator[tuple[Record, int]]:
+        with open(path, "rb") as file:
+            for content, end in read_lines(file):
+                if content is None:
+                    return
+                yield Record(*content["record"]), end
 
     def add(self, record: Record) -> None:
         """Append a record.
 
         Raises:
-            OSError: if there is no room for it; the journal is then as it was.
+            NoSpaceError: if there is no room for it; the journal is then as it was.
         """
-        text = json.dumps(list(record)).encode()
-        line = b"%08x %s\n" % (zlib.crc32(text), text)
-        start = os.lseek(self.file, 0, os.SEEK_CUR)
-        if os.write(self.file, line) != len(line):
-            os.ftruncate(self.file, start)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if time.monotonic() - self.synced > _SYNC_SECONDS:
-            self.sync()
+        self.append([{"record": record}])
 
     def sync(self) -> None:
         """Flush the pixels, then the records to the disk."""
-        os.fsync(self.images)
-        os.fsync(self.file)
-        self.synced = time.monotonic()
+        os.fsync(self._images)
+        super().sync()
 
-
-def _lines(path: Path) -> Iterator[tuple[Record, int]]:
-    """Records and the lengths of their lines, up to the first line that is not complete."""
-    if not path.is_file():
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            checksum, _, text = line[:-1].partition(b" ")
-            if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
-                return
-            yield Record(*json.loads(text)), len(line)
+    def close(self) -> None:
+        """Flush and close both files."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._images)
+            super().close()
 
 
 class UnfinishedStore:
