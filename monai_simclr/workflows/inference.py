@@ -30,14 +30,13 @@ from monai_simclr.inference.card import hash_settings
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank, world_size
-from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
-from monai_simclr.runtime.signals import StopSignals
+from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.workflows.arrivals import Arrivals
+from monai_simclr.workflows.calling import calling_parser
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.settings import running_parser
 
 logger = logging.getLogger("monai_simclr")
 
@@ -45,7 +44,7 @@ _ROWS = 2
 """Form of a journal's rows; those of another form are made anew."""
 
 _HOW = ("network#", "run#0", "evaluator#network")
-"""Parts of the config that `multi_gpu.json` changes, or that make no row."""
+"""Parts of the config that `multi_gpu_train.json` changes, or that make no row."""
 
 _WORDING = Wording("predicting", "predicted", "could not be read")
 
@@ -119,7 +118,7 @@ def infer(
 
 def _config() -> dict[str, Any]:
     """What the executed config computes rows with; how many processes share the work is not part of it."""
-    parser = running_parser()
+    parser = calling_parser()
     settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
     return {name: value for name, value in settings.items() if not name.startswith(_HOW)}
 

@@ -107,7 +107,7 @@ def test_both_views_go_through_the_network_in_one_pass():
     assert seen == [8] * 4
 
 
-def test_float16_without_a_gpu_is_refused_with_the_way_out():
+def test_float16_without_a_gpu_is_refused_with_the_alternative():
     with pytest.raises(ValueError, match="float16 needs a CUDA device, got 'cpu'; use precision bfloat16 here"):
         _trainer(_network(), precision="float16")
 

@@ -18,16 +18,15 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.data import RadiographError, store_of
+from monai_simclr.data import RadiographError, get_store
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference import InferenceDataset, Journal, OutputOptions, list_radiographs, write_inference_config
 from monai_simclr.inference.inputs import identity_of
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
-from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.names import unescape
-from monai_simclr.runtime.signals import StopSignals
+from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.inference import _looks
@@ -47,7 +46,7 @@ def model(tmp_path_factory):
     """A classifier with random weights and its card: what is tested here is everything around it."""
     folder = tmp_path_factory.mktemp("model")
     archive = write_nih_phantoms(folder / "nih", n_patients=150, size=64)
-    store = store_of(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
+    store = get_store(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
     network = _network().eval()
     path = save_classifier(folder / "model.pt", network)
     write_inference_config(make_inference_config(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)

@@ -210,5 +210,5 @@ def result(folder: Path, rank: int = 0) -> str:
     return (folder / f"rank{rank}.sum").read_text()
 
 
-def said(folder: Path, rank: int = 0) -> str:
+def log(folder: Path, rank: int = 0) -> str:
     return (folder / f"rank{rank}.log").read_text()
