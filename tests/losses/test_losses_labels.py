@@ -51,5 +51,5 @@ def test_labels_that_are_no_labels_are_refused() -> None:
         masked_bce(torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]))
     with pytest.raises(ValueError, match=r"1 labels are neither within \[0, 1\] nor NaN, the first is inf"):
         masked_bce(torch.zeros(1, 2), torch.tensor([[0.7, math.inf]]))
-    with pytest.raises(ValueError, match=r"logits of shape \(1, 2\) do not go with labels of shape \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"logits of shape \(1, 2\) do not fit labels of shape \(1, 3\)"):
         masked_bce(torch.zeros(1, 2), torch.zeros(1, 3))
