@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_simclr.ops.amounts import Amount, on_device, per_image
+from monai_simclr.ops.amounts import Amount, Backend, on_device, per_image, runs_in_opencv
 
 WindowFunction = Literal["LINEAR_EXACT", "LINEAR", "SIGMOID"]
 
@@ -39,9 +39,9 @@ def window(images: Tensor, center: Amount, width: Amount, function: WindowFuncti
     """
     if function not in get_args(WindowFunction):
         raise ValueError(f"window function must be LINEAR_EXACT, LINEAR or SIGMOID, got {function!r}")
-    least, above = (1.0, False) if function == "LINEAR" else (0.0, True)
+    minimum = 1.0 if function == "LINEAR" else 0.0
     centers = per_image("window center", center, len(images))
-    widths = per_image(f"window width of {function}", width, len(images), least, above)
+    widths = per_image(f"window width of {function}", width, len(images), minimum, exclusive=function != "LINEAR")
     working = images if images.is_floating_point() else images.to(torch.float32)
     shape = (-1, *[1] * (images.ndim - 1))
     middle, span = (on_device(n, images.device, working.dtype).view(shape) for n in (centers, widths))
@@ -55,7 +55,13 @@ def window(images: Tensor, center: Amount, width: Amount, function: WindowFuncti
     return torch.where(span == 1, step, ramp.clamp(0, 1))
 
 
-def adjust(images: Tensor, gamma: Amount = 1.0, brightness: Amount = 1.0, contrast: Amount = 1.0) -> Tensor:
+def adjust(
+    images: Tensor,
+    gamma: Amount = 1.0,
+    brightness: Amount = 1.0,
+    contrast: Amount = 1.0,
+    backend: Backend = "auto",
+) -> Tensor:
     """Change gamma, then brightness, then contrast: ``((x ** gamma) * brightness - 0.5) * contrast + 0.5``, clipped.
 
     Args:
@@ -63,10 +69,11 @@ def adjust(images: Tensor, gamma: Amount = 1.0, brightness: Amount = 1.0, contra
         gamma: exponent, greater than 0; above 1 darkens. A number, or shape ``(B,)``.
         brightness: factor, at least 0. A number, or shape ``(B,)``.
         contrast: factor about mid-gray, at least 0. A number, or shape ``(B,)``.
+        backend: "auto" takes OpenCV's look-up for uint8 on the CPU; the result is the same.
 
     Returns:
-        New tensor of the shape, dtype and device of `images`. uint8 goes through one look-up table an image, the same
-        on every device; floating point is arithmetic and agrees with it within one gray level.
+        New tensor of the shape, dtype and device of `images`. uint8 goes through one look-up table per image;
+        floating point is arithmetic and agrees with it within one gray level.
 
     Raises:
         ValueError: if a number is out of its range, or `images` is of another dtype.
@@ -75,26 +82,22 @@ def adjust(images: Tensor, gamma: Amount = 1.0, brightness: Amount = 1.0, contra
         >>> adjust(torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3), gamma=2, brightness=1.2).flatten()
         tensor([0.0000, 0.3000, 1.0000])
     """
-    if images.device.type != "cpu" or images.dtype != torch.uint8:
-        return adjust_on_device(images, gamma, brightness, contrast)
-    tables = curves(*_factors(len(images), gamma, brightness, contrast))
-    planes = [cv2.LUT(np.ascontiguousarray(image), table) for image, table in zip(images.numpy(), tables, strict=True)]
-    return torch.from_numpy(np.stack(planes))
-
-
-def adjust_on_device(images: Tensor, gamma: Amount = 1.0, brightness: Amount = 1.0, contrast: Amount = 1.0) -> Tensor:
-    """Do what `adjust` does with torch, for the whole batch at once, wherever `images` are."""
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}")
-    factors = _factors(len(images), gamma, brightness, contrast)
+    count, device = len(images), images.device
+    gammas = per_image("gamma", gamma, count, 0.0, exclusive=True)
+    factors = per_image("brightness", brightness, count, 0.0), per_image("contrast", contrast, count, 0.0)
     if images.dtype == torch.uint8:
-        table = on_device(curves(*factors).reshape(-1), images.device)
-        row = torch.arange(len(images), dtype=torch.int32, device=images.device).view(-1, 1, 1, 1) * 256
-        return table.index_select(0, (images.to(torch.int32).add_(row)).reshape(-1)).view(images.shape)
-    numbers = (factors[0], *_line(factors[1], factors[2]))
-    power, scale, shift = (on_device(n, images.device, images.dtype).view(-1, 1, 1, 1) for n in numbers)
+        tables = curves(gammas, *factors)
+        if runs_in_opencv(images, backend):
+            pairs = zip(images.numpy(), tables, strict=True)
+            return torch.from_numpy(np.stack([cv2.LUT(np.ascontiguousarray(image), table) for image, table in pairs]))
+        first = torch.arange(count, dtype=torch.int32, device=device).view(-1, 1, 1, 1) * 256
+        places = images.to(torch.int32).add_(first).reshape(-1)
+        return on_device(tables.reshape(-1), device).index_select(0, places).view(images.shape)
+    power, scale, shift = (on_device(n, device, images.dtype).view(-1, 1, 1, 1) for n in (gammas, *_line(*factors)))
     out = images.clamp(min=0)
-    if (factors[0] != 1).any():  # known on the host
+    if (gammas != 1).any():  # known on the host
         out = out.pow(power)
     return out.mul(scale).add_(shift).clamp_(0, 1)
 
@@ -103,7 +106,7 @@ def curves(gamma: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> n
     """The look-up tables of `adjust` for uint8, from factors of shape ``(B,)``.
 
     Returns:
-        uint8, shape ``(B, 256)``: where each gray level goes.
+        uint8, shape ``(B, 256)``: the new value of each gray level.
 
     Example:
         >>> bool((curves(np.ones(1), np.ones(1), np.ones(1))[0] == np.arange(256)).all())
@@ -122,11 +125,3 @@ _LEVELS = np.arange(256) / 255
 def _line(brightness: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Brightness and contrast as one straight line: factor and summand, in shares of the range."""
     return brightness * contrast, 0.5 * (1 - contrast)
-
-
-def _factors(count: int, gamma: Amount, brightness: Amount, contrast: Amount) -> tuple[np.ndarray, ...]:
-    return (
-        per_image("gamma", gamma, count, 0.0, above=True),
-        per_image("brightness", brightness, count, 0.0),
-        per_image("contrast", contrast, count, 0.0),
-    )

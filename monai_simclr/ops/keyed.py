@@ -1,4 +1,4 @@
-"""Random numbers that belong to keys and not to a history, for a whole batch in one call (Philox)."""
+"""Random numbers that are functions of keys, without state, for a whole batch in one call (Philox)."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def philox(counter: np.ndarray, seed: int) -> np.ndarray:
 class KeyedRandom:
     """Uniform numbers for n images at once: what image i gets is a function of its key alone.
 
-    It stands in for the `numpy.random.RandomState` of a `RandOperation`, whose draws have the images as their first
-    axis. The key of an image is (seed, epoch, row, stream), so an image gets the same numbers in a batch of any size,
-    in any worker, on any rank and after a resume.
+    It replaces the `numpy.random.RandomState` of a `RandOperation`, whose draws have the images as their first axis.
+    The key of an image is (seed, epoch, row, stream), so an image gets the same numbers in a batch of any size, in any
+    worker, on any rank and after a resume.
 
     Args:
         seed: of the run.
@@ -67,7 +67,7 @@ class KeyedRandom:
         self._blocks = 0
 
     def stream(self, number: int) -> KeyedRandom:
-        """Give the numbers of the same images for something else, from the beginning."""
+        """The numbers of the same images for another purpose, from the beginning."""
         return KeyedRandom(self.seed, self.epoch, self.rows, number)
 
     def random_sample(self, size: int | tuple[int, ...]) -> np.ndarray:

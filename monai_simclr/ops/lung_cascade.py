@@ -1,8 +1,8 @@
 """A cascade of ridge regressions that moves a box onto the lungs: what `locate_lungs` runs.
 
-It looks at the whole image, says where the lungs are, looks again at that place with a margin, and corrects itself.
-Each stage reads gradients and ranks of gray, and answers with the move of four edges, by one matrix: cascaded
-pose regression (Dollar et al., CVPR 2010), supervised descent (Xiong and De la Torre, CVPR 2013).
+The first stage looks at the whole image, each later one at the last box with a margin. A stage turns gradients and
+ranks of gray into the move of four edges, by one matrix: cascaded pose regression (Dollar et al., CVPR 2010),
+supervised descent (Xiong and De la Torre, CVPR 2013).
 
 The numbers in ``lung_cascade.npz`` come from ``benchmarks/lungs_fit.py``; no pixel of a patient is in them.
 """
@@ -20,7 +20,7 @@ import numpy as np
 _REDUCED = 128
 _SIDE, _CELLS, _ORIENTATIONS, _GRAYS = 64, 8, 8, 16
 N_FEATURES = _CELLS * _CELLS * _ORIENTATIONS + _GRAYS * _GRAYS
-"""Length of what `features` gives: 8 orientations in 8 x 8 cells, and 16 x 16 ranks of gray."""
+"""How many `features` there are: 8 orientations in 8 x 8 cells, and 16 x 16 ranks of gray."""
 
 _CELL_OF_PIXEL = np.arange(_SIDE) * _CELLS // _SIDE
 _FIRST_BIN = (_CELL_OF_PIXEL[:, None] * _CELLS + _CELL_OF_PIXEL) * _ORIENTATIONS
@@ -28,7 +28,7 @@ _FIRST_BIN = (_CELL_OF_PIXEL[:, None] * _CELLS + _CELL_OF_PIXEL) * _ORIENTATIONS
 
 @dataclass(frozen=True)
 class LungCascade:
-    """The regressions, one a stage, and the one that says how well the last place looked at fits the lungs."""
+    """The regressions of the box, one per stage, and the one that predicts how well the last box but one fits."""
 
     margins: np.ndarray
     """Shape ``(stages,)``: what each stage sees around its box, as a share of the box's sides."""
@@ -47,8 +47,8 @@ class LungCascade:
             plane: float32, shape ``(H, W)``, bright is dense, any size, any unit, finite.
 
         Returns:
-            The box, float64 ``(4,)``: left, top, right, bottom in shares of the image, in [0, 1]; and what its overlap
-            (IoU) with the lungs probably was before the last correction, in [0, 1].
+            The box, float64 ``(4,)``: left, top, right, bottom in shares of the image, in [0, 1]; and its probable
+            overlap (IoU) with the lungs before the last correction, in [0, 1].
         """
         plane = reduced(plane)
         box, seen = np.array([0.0, 0.0, 1.0, 1.0]), np.zeros(N_FEATURES, dtype=np.float32)
@@ -76,8 +76,7 @@ class LungCascade:
 
 def reduced(plane: np.ndarray) -> np.ndarray:
     """Bring an image, float32 ``(H, W)``, to the 128 x 128 pixels that the cascade works on, whatever its aspect."""
-    shrinks = min(plane.shape) >= _REDUCED
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if min(plane.shape) >= _REDUCED else cv2.INTER_LINEAR
     return cv2.resize(plane, (_REDUCED, _REDUCED), interpolation=how)
 
 
@@ -87,7 +86,7 @@ def look(plane: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray:
     Args:
         plane: float32, shape ``(H, W)``; about 128 pixels a side, so that nothing is skipped.
         box: left, top, right, bottom in shares of the image.
-        margin: share of the box's sides that is seen around it.
+        margin: what is added around the box, as a share of its sides.
 
     Returns:
         float32, shape ``(64, 64)``.
@@ -132,14 +131,10 @@ def features(patch: np.ndarray) -> np.ndarray:
     histogram = np.bincount(bins, amounts, _CELLS * _CELLS * _ORIENTATIONS)
     mean = histogram.mean()
     gray = cv2.resize(smooth, (_GRAYS, _GRAYS), interpolation=cv2.INTER_AREA).ravel()
-    return np.concatenate([np.sqrt(histogram / (mean if mean > 0 else 1.0)), _ranks(gray)]).astype(np.float32)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from -1 to 1; equal values share their mean rank, so that padding has no order."""
-    ordered = np.sort(values)
-    both = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return both / len(values) - 1
+    # equal values share their mean rank, so that padding has no order
+    ordered = np.sort(gray)
+    ranks = (np.searchsorted(ordered, gray, "left") + np.searchsorted(ordered, gray, "right")) / len(gray) - 1
+    return np.concatenate([np.sqrt(histogram / (mean if mean > 0 else 1.0)), ranks]).astype(np.float32)
 
 
 def _is_plausible(box: np.ndarray) -> bool:

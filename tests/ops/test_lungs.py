@@ -14,7 +14,7 @@ import torch
 from monai_simclr import ops
 from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.ops.lung_cascade import N_FEATURES, LungCascade, features, look, reduced
-from monai_simclr.ops.lungs import LEAST_FIT
+from monai_simclr.ops.lungs import MIN_FIT
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -53,7 +53,7 @@ def test_lungs_of_drawn_chests_are_found(located, phantoms):
     truth = ops.boxes_of_masks(np.stack([phantom.lung_mask for phantom in phantoms]))
     assert located.boxes.shape == (24, 4)
     assert located.boxes.dtype == np.float64
-    assert (located.confidence >= LEAST_FIT).all()
+    assert (located.confidence >= MIN_FIT).all()
     prior = np.tile(ops.PRIOR_LUNG_BOX, (24, 1))
     assert overlap(located.boxes, truth).mean() > overlap(prior, truth).mean()  # drawn chests all lie in the middle
     assert np.percentile(kept(ops.widened(located.boxes, 0.05), [p.lung_mask for p in phantoms]), 5) >= 0.95

@@ -10,9 +10,6 @@ import torch
 from pydicom.pixels import apply_windowing
 
 from monai_simclr import ops
-from monai_simclr.ops.filters import blur_on_device
-from monai_simclr.ops.geometry import warp_on_device
-from monai_simclr.ops.intensity import adjust_on_device
 
 
 @pytest.fixture
@@ -77,9 +74,11 @@ def test_adjust_of_uint8_is_within_one_level_of_float(images):
 
 def test_blur_in_torch_is_opencvs(images):
     sigmas = np.array([0.0, 0.4, 1.7])
-    assert levels_apart(blur_on_device(images, sigmas), ops.gaussian_blur(images, sigmas)) <= 1
+    assert levels_apart(ops.gaussian_blur(images, sigmas, backend="torch"), ops.gaussian_blur(images, sigmas)) <= 1
     floats = images / 255
-    torch.testing.assert_close(blur_on_device(floats, sigmas), ops.gaussian_blur(floats, sigmas), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ops.gaussian_blur(floats, sigmas, backend="torch"), ops.gaussian_blur(floats, sigmas), rtol=0, atol=1e-5
+    )
     assert torch.equal(ops.gaussian_blur(images, sigmas)[0], images[0])
 
 
@@ -101,7 +100,7 @@ def test_blur_refuses_a_negative_width(images):
 
 def test_adjust_in_torch_is_the_same_table(images):
     factors = np.array([0.8, 1.0, 1.25]), np.array([1.2, 1.0, 0.7]), np.array([0.6, 1.0, 1.4])
-    assert torch.equal(adjust_on_device(images, *factors), ops.adjust(images, *factors))
+    assert torch.equal(ops.adjust(images, *factors, backend="torch"), ops.adjust(images, *factors))
 
 
 @pytest.mark.parametrize("fill", [None, 0.0])
@@ -109,7 +108,7 @@ def test_warp_in_torch_is_opencvs_inside_the_image(images, fill):
     matrices = np.array([[[0.9, 0.1, 2.3], [-0.1, 0.9, 5.1]], [[1, 0, 0], [0, 1, 0]], [[0.5, 0, 9], [0, 0.7, 9]]])
     ours, other = (
         ops.warp(images, matrices, (48, 48), fill),
-        warp_on_device(images, torch.tensor(matrices), (48, 48), fill),
+        ops.warp(images, torch.tensor(matrices), (48, 48), fill, backend="torch"),
     )
     assert levels_apart(ours, other) <= 1
     assert torch.equal(ours[1], images[1, :, :48, :48])
