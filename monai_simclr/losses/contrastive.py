@@ -91,16 +91,14 @@ def nt_xent(
     device, rows = projections.device, len(projections)
     world, this_rank = (world_size(), rank()) if gather else (1, 0)
     projections = projections.as_subclass(Tensor)  # type: ignore[arg-type]
-    groups, patients = (
-        None if ids is None else ids.as_subclass(Tensor).to(device)  # type: ignore[arg-type]
-        for ids in (group_ids, patient_ids)
-    )
+    groups = group_ids.as_subclass(Tensor).to(device)  # type: ignore[arg-type]
+    patients = None if patient_ids is None else patient_ids.as_subclass(Tensor).to(device)  # type: ignore[arg-type]
     with torch.autocast(device.type, enabled=False), torch.no_grad():
         wide = projections.to(torch.promote_types(projections.dtype, torch.float32))
         lengths = torch.linalg.vector_norm(wide, dim=1)
         _check_batch(lengths, groups, patients, n_views, world)
         unit = gathered(wide / lengths.clamp_min(_SHORTEST)[:, None], world)
-        groups, patients = (None if ids is None else gathered(ids, world) for ids in (groups, patients))
+        groups, patients = gathered(groups, world), None if patients is None else gathered(patients, world)
         images = torch.arange(world * rows // n_views, device=device)
         image_ids = images.view(world, 1, -1).expand(-1, n_views, -1).flatten()
         excluded, exempt = _exclusions(groups, patients, image_ids, same_group, decoupled)

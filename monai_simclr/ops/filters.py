@@ -46,10 +46,10 @@ def gaussian_blur(images: Tensor, sigma: Amount, backend: Backend = "auto") -> T
     weights = np.exp(-0.5 * (distance / np.maximum(sigmas, 1e-6)[:, None]) ** 2)
     weights[distance > np.ceil(3 * sigmas)[:, None]] = 0
     weights /= weights.sum(axis=1, keepdims=True)
-    taps = on_device(weights, images.device, working.dtype).repeat_interleave(channels, 0)
+    kernels = on_device(weights, images.device, working.dtype).repeat_interleave(channels, 0)
     planes = working.reshape(1, count * channels, height, width)
     for shape, pad in (((1, -1), (reach, reach, 0, 0)), ((-1, 1), (0, 0, reach, reach))):
-        kernel = taps.view(count * channels, 1, *shape)
+        kernel = kernels.view(count * channels, 1, *shape)
         planes = F.conv2d(F.pad(planes, pad, mode="replicate"), kernel, groups=count * channels)
     out = planes.reshape(images.shape)
     return out if images.is_floating_point() else out.round().clamp(0, 255).to(images.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -51,7 +53,11 @@ def warp(
     maps = np.asarray(matrices.detach().cpu() if isinstance(matrices, Tensor) else matrices, dtype=np.float64)
     if runs_in_opencv(images, backend):
         border = cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT
-        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": border, "borderValue": [fill or 0.0]}
+        how: dict[str, Any] = {
+            "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            "borderMode": border,
+            "borderValue": [fill or 0.0],
+        }
         warped = np.empty((*images.shape[:2], *size), dtype=images.numpy().dtype)
         for image, matrix, target in zip(images.numpy(), maps, warped, strict=True):
             for channel, plane in zip(image, target, strict=True):

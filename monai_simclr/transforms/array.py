@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from monai_simclr import ops
 from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_range
 
-_LEAST_CLIP = 0.01
+_MIN_CLIP = 0.01
 
 
 class CLAHE(Operation):
@@ -29,7 +30,7 @@ class CLAHE(Operation):
     """
 
     def __init__(self, clip_limit: float = 2.0, tile_grid: tuple[int, int] = (8, 8)) -> None:
-        self.clip_limit = check_range("clip_limit", (clip_limit, clip_limit), _LEAST_CLIP)[0]
+        self.clip_limit = check_range("clip_limit", (clip_limit, clip_limit), _MIN_CLIP)[0]
         self.tile_grid = _check_grid(tile_grid)
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
@@ -40,7 +41,7 @@ class CLAHE(Operation):
 class RandCLAHE(RandOperation):
     """Equalize tile by tile at random, as another vendor's processing of the same exposure would.
 
-    It must stay random: see `CLAHE` for what a fixed step does.
+    Not as a fixed step: see `CLAHE`.
 
     Args:
         clip_limit: lowest and highest clip limit, at least 0.01.
@@ -57,7 +58,7 @@ class RandCLAHE(RandOperation):
         self, clip_limit: tuple[float, float] = (1.0, 3.0), tile_grid: tuple[int, int] = (8, 8), prob: float = 0.5
     ) -> None:
         super().__init__(prob)
-        self.clip_limit, self.tile_grid = check_range("clip_limit", clip_limit, _LEAST_CLIP), _check_grid(tile_grid)
+        self.clip_limit, self.tile_grid = check_range("clip_limit", clip_limit, _MIN_CLIP), _check_grid(tile_grid)
 
     def draw(self, n: int) -> Parameters:
         """Draw clip limits, shape ``(n,)``."""
@@ -69,7 +70,7 @@ class RandCLAHE(RandOperation):
 
 
 class ToStored(Operation):
-    """Turn a canonical image into what the image store holds: a square of `size` pixels in 256 gray levels.
+    """Turn a canonical image into a stored one: a square of `size` pixels in 256 gray levels.
 
     Args:
         size: pixels along each side, see `recipes.stored_size`.
@@ -90,7 +91,7 @@ class ToStored(Operation):
 
 
 class ToNetworkInput(Operation):
-    """Turn a stored image into what a network sees: `size` pixels, float32 in [0, 1].
+    """Turn a stored image into the input of a network: `size` pixels, float32 in [0, 1].
 
     Args:
         size: pixels along each side.
@@ -109,7 +110,7 @@ class ToNetworkInput(Operation):
 
 
 def _check_grid(tile_grid: tuple[int, int]) -> tuple[int, int]:
-    if len(tile_grid) != 2 or any(int(count) != count or count < 1 for count in tile_grid):
+    if np.shape(tile_grid) != (2,) or any(int(count) != count or count < 1 for count in tile_grid):
         raise ValueError(f"tile_grid must be (tiles down, tiles across), at least 1 each, got {tile_grid}")
     return int(tile_grid[0]), int(tile_grid[1])
 

@@ -1,4 +1,4 @@
-"""Whom a crop asks where the lungs are, in which order, and what it makes of the answer."""
+"""Where a crop takes the lungs' box from: its sources in order, and the checks of what they give."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from monai_simclr import ops
 from monai_simclr.transforms.base import as_tensor
 
 LungSource = Literal["located", "prior"] | ops.LungLocalizer
-"""Whom to ask: `ops.locate_lungs`, the usual place (`ops.PRIOR_LUNG_BOX`), or a localizer of one's own."""
+"""`ops.locate_lungs`, the usual place (`ops.PRIOR_LUNG_BOX`), or a localizer of one's own."""
 
 
 class FoundLungs(NamedTuple):
-    """The box that a crop keeps to, and where it comes from."""
+    """The box that a crop keeps to, and its source."""
 
     box: np.ndarray
-    """float64, shape ``(4,)``: left, top, right, bottom in shares of the image, cut at the image, of some area."""
+    """float64, shape ``(4,)``: left, top, right, bottom in shares of the image, clipped to the image, not empty."""
     source: str
     """"given", "localizer", "located" or "prior"."""
 
@@ -30,14 +30,13 @@ class FoundLungs(NamedTuple):
 class LungBoxMixin:
     """What crops share that need to know where the lungs are.
 
-    The box comes from the first of these that has one: a box or mask that is given; the localizer; the built-in
-    `ops.locate_lungs`; `ops.PRIOR_LUNG_BOX`. None, NaN, an empty mask, a box beside the image and a localizer's
-    confidence of 0 all say "I have none", so that one bad mask does not end an epoch. `meta["lung_source"]` of the
-    cropped image tells which it was.
+    The box comes from the first of these that has one: a box or mask that is passed; the localizer; the built-in
+    `ops.locate_lungs`; `ops.PRIOR_LUNG_BOX`. None, NaN, an empty mask, a box outside the image and a localizer's
+    confidence of 0 all mean "none", so that one bad mask does not end an epoch.
 
     Args:
-        lungs: "located", "prior" (asks nobody and reads no pixels), or a `LungLocalizer`.
-        lungs_key: key of a box or mask; see `given_in`.
+        lungs: "located", "prior" (reads no pixels), or a `LungLocalizer`.
+        lungs_key: key of a box or mask, in the item of a dictionary or in the metadata of an image.
 
     Raises:
         ValueError: if `lungs` is none of these.
@@ -55,36 +54,50 @@ class LungBoxMixin:
         """Whether pixels or a mask are read, so that MONAI applies what is pending first."""
         return self.lungs != "prior" or self.lungs_key is not None
 
-    def given_in(self, item: Mapping[Any, Any], image: Any) -> Any:
-        """What `lungs_key` holds: in the item of a dictionary transform, or else in the metadata of the image."""
-        if self.lungs_key is None:
-            return None
-        found = item.get(self.lungs_key)
-        return image.meta.get(self.lungs_key) if found is None and isinstance(image, MetaTensor) else found
+    def read_item(self, item: Mapping[Any, Any], image: Any, allow_missing: bool) -> dict[str, FoundLungs]:
+        """The lungs of the first image of an item, for the crop of all: what `make_dict_transform` asks for."""
+        key = self.lungs_key
+        if key is not None and key not in item and not allow_missing:
+            raise KeyError(
+                f"lungs_key={key!r} is not in the item, which has {sorted(map(str, item))}; "
+                "with allow_missing_keys=True such items fall back to the other sources of a lung box"
+            )
+        return {"lungs": self.find(image, None if key is None else item.get(key))}
 
-    def find(self, image: Tensor, given: FoundLungs | NdarrayOrTensor | None = None) -> FoundLungs:
-        """Say where the lungs are in one image.
+    def find(self, image: NdarrayOrTensor, lungs: FoundLungs | NdarrayOrTensor | None = None) -> FoundLungs:
+        """Find the lungs in one image.
 
         Args:
             image: shape ``(C, H, W)``, bright is dense, row 0 cranial.
-            given: what is known already: four edges in shares of the image, or a mask ``(H, W)`` or ``(1, H, W)``.
+            lungs: what is known already: four edges in shares of the image, or a mask ``(H, W)`` or ``(1, H, W)``;
+                None for what `lungs_key` of the metadata holds.
 
         Raises:
-            ValueError: if `given` is neither, or edges are in the wrong order or in pixels.
+            ValueError: if that is neither, or edges are in the wrong order or in pixels.
         """
-        spatial_size(image)
-        if isinstance(given, FoundLungs):
-            return given
-        box = _inside(_box_of(given))
+        spatial_size(as_image(image))
+        if isinstance(lungs, FoundLungs):
+            return lungs
+        if lungs is None and self.lungs_key is not None and isinstance(image, MetaTensor):
+            lungs = image.meta.get(self.lungs_key)
+        box = None if lungs is None else _known_box(lungs)
         if box is not None:
             return FoundLungs(box, "given")
-        plain = (image.as_tensor() if isinstance(image, MetaTensor) else image)[None]
-        if callable(self.lungs):
-            box = _ask(self.lungs, plain)
+        localizers = [(self.lungs, "localizer")] if callable(self.lungs) else []
+        if self.lungs != "prior":
+            localizers.append((ops.locate_lungs, "located"))
+        for localizer, source in localizers:
+            answer = localizer(as_tensor(image)[None])
+            boxes, confidence = np.asarray(answer.boxes), np.asarray(answer.confidence)
+            if boxes.shape != (1, 4) or confidence.shape != (1,):
+                raise ValueError(
+                    f"a LungLocalizer answers one image with boxes (1, 4) and confidence (1,), got {boxes.shape} and "
+                    f"{confidence.shape} from {localizer!r}"
+                )
+            box = _box_inside(boxes[0]) if confidence[0] > 0 else None
             if box is not None:
-                return FoundLungs(box, "localizer")
-        box = None if self.lungs == "prior" else _ask(ops.locate_lungs, plain)
-        return FoundLungs(np.array(ops.PRIOR_LUNG_BOX), "prior") if box is None else FoundLungs(box, "located")
+                return FoundLungs(box, source)
+        return FoundLungs(np.array(ops.PRIOR_LUNG_BOX), "prior")
 
 
 def as_image(image: NdarrayOrTensor) -> Tensor:
@@ -93,55 +106,36 @@ def as_image(image: NdarrayOrTensor) -> Tensor:
 
 
 def spatial_size(image: Tensor) -> tuple[int, int]:
-    """Height and width of one image, after what is pending; refuses what is no radiograph."""
+    """Height and width of one image, after what is pending; refuses what cannot be a radiograph."""
     shape = image.peek_pending_shape() if isinstance(image, MetaTensor) else image.shape[1:]
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"a radiograph has shape (C, H, W) and some pixels, got {tuple(image.shape)}")
     return int(shape[0]), int(shape[1])
 
 
-def _ask(localizer: ops.LungLocalizer, images: Tensor) -> np.ndarray | None:
-    answer = localizer(images)
-    boxes, confidence = np.asarray(answer.boxes, dtype=np.float64), np.asarray(answer.confidence, dtype=np.float64)
-    if boxes.shape != (1, 4) or confidence.shape != (1,):
+def _known_box(lungs: NdarrayOrTensor) -> np.ndarray | None:
+    """The box of four edges or a mask, or None if it is empty."""
+    edges = lungs.detach().cpu().numpy() if isinstance(lungs, Tensor) else np.asarray(lungs)
+    if edges.shape == (4,):
+        return _box_inside(edges)
+    mask = edges[0] if edges.ndim == 3 and len(edges) == 1 else edges
+    if mask.ndim != 2:
         raise ValueError(
-            f"a LungLocalizer answers one image with boxes (1, 4) and confidence (1,), got {boxes.shape} and "
-            f"{confidence.shape} from {localizer!r}"
+            f"lungs are given as four edges, shape (4,), or a mask, shape (H, W) or (1, H, W); got shape {edges.shape}"
         )
-    return _inside(_checked(boxes[0])) if confidence[0] > 0 else None
+    return _box_inside(ops.boxes_of_masks(mask))
 
 
-def _box_of(given: Any) -> np.ndarray | None:
-    """Four edges from edges or a mask."""
-    if given is None:
-        return None
-    values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    if values.shape == (4,):
-        return _checked(values.astype(np.float64))
-    if values.ndim == 3 and values.shape[0] == 1:
-        values = values[0]
-    if values.ndim != 2:
-        raise ValueError(
-            f"lungs are given as four edges, shape (4,), or a mask, shape (H, W) or (1, H, W); got shape {values.shape}"
-        )
-    return ops.boxes_of_masks(values)
-
-
-def _checked(box: np.ndarray) -> np.ndarray:
+def _box_inside(edges: np.ndarray) -> np.ndarray | None:
+    """The part of a box that is in the image, or None where there is none; refuses what is not a box."""
+    box = edges.astype(np.float64)
     if np.isnan(box).any():
-        return box
+        return None
     if not (box[:2] < box[2:]).all():
         raise ValueError(f"a lung box is left < right and top < bottom, in this order: l, t, r, b; got {box.tolist()}")
     if np.abs(box).max() > 4:
         raise ValueError(
             f"the edges of a lung box are shares of the image, got {box.tolist()}; divide pixels by width and height"
         )
-    return box
-
-
-def _inside(box: np.ndarray | None) -> np.ndarray | None:
-    """The part in the image, or None where there is none."""
-    if box is None or np.isnan(box).any():
-        return None
-    cut = box.clip(0, 1)
-    return cut if (cut[2:] - cut[:2] > 1e-6).all() else None
+    inside = box.clip(0, 1)
+    return inside if (inside[2:] - inside[:2] > 1e-6).all() else None

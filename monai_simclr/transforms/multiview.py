@@ -1,4 +1,4 @@
-"""Several views of one image, which differ: every view has its own copy of the transform and its own seed."""
+"""Several views of one image, each with its own copy of the transform and its own seed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class MultiView(Randomizable, Transform):
 
     Every view has its own deep copy of the transform, its own seed and its own clone of the image. A plain wrapper
     gives identical views under `monai.utils.set_determinism`, and frozen ones in `monai.data.CacheDataset`; this one is
-    `Randomizable`, so that MONAI seeds it in workers and never caches what it makes.
+    `Randomizable`, so that MONAI seeds it in workers and never caches its results.
 
     Args:
-        transform: makes one view of one image; or one transform a view, for views of different strength.
+        transform: makes one view of one image; or one transform per view, for views of different strength.
         n_views: how many views, at least 2.
 
     Raises:
@@ -41,11 +41,10 @@ class MultiView(Randomizable, Transform):
     def __init__(self, transform: Callable | Sequence[Callable], n_views: int = 2) -> None:
         if n_views < 2:
             raise ValueError(f"n_views must be at least 2, got {n_views}")
-        # a Compose is a callable and no sequence, whatever it holds
         transforms = [transform] * n_views if callable(transform) else list(transform)
         if len(transforms) != n_views:
             raise ValueError(f"n_views is {n_views}, but {len(transforms)} transforms came; give one each, or one")
-        self.transforms = tuple(copy.deepcopy(one) for one in transforms)
+        self.transforms = tuple(copy.deepcopy(each) for each in transforms)
         self.n_views = n_views
         self.set_random_state(seed=int(self.R.randint(MAX_SEED, dtype=np.uint32)))
 
@@ -53,21 +52,23 @@ class MultiView(Randomizable, Transform):
         """Seed this transform, and every view with a seed of its own that follows from it."""
         super().set_random_state(seed, state)
         first = int(self.R.randint(MAX_SEED, dtype=np.uint32))
-        for view, one in enumerate(self.transforms):
-            if isinstance(one, Randomizable):
-                one.set_random_state(seed=(first + view) % int(MAX_SEED))  # distinct, whatever is drawn
+        for view, transform in enumerate(self.transforms):
+            if isinstance(transform, Randomizable):
+                transform.set_random_state(seed=(first + view) % int(MAX_SEED))  # distinct, whatever is drawn
         return self
 
     def __call__(self, img: Any) -> list[Any]:
-        """Give `n_views` views of one image, shape ``(C, H, W)``; `img` is not written to."""
+        """Make `n_views` views of one image, shape ``(C, H, W)``; `img` is not written to."""
         return self.each([img] * self.n_views)
 
     def each(self, images: Sequence[Any]) -> list[Any]:
-        """Give one view of each of `n_views` images, which are not written to."""
-        return [  # ours never write to what they get
-            make(image if isinstance(make, BatchTransform) else _clone(image))
-            for make, image in zip(self.transforms, images, strict=True)
-        ]
+        """Make one view of each of `n_views` images, which are not written to."""
+        views = []
+        for transform, image in zip(self.transforms, images, strict=True):
+            if not isinstance(transform, BatchTransform):  # ours never write to their input
+                image = image.clone() if isinstance(image, torch.Tensor) else copy.deepcopy(image)
+            views.append(transform(image))
+        return views
 
 
 class MultiViewd(Randomizable, MapTransform):
@@ -77,7 +78,7 @@ class MultiViewd(Randomizable, MapTransform):
 
     Args:
         keys: keys of the images.
-        transform: array transform that makes one view; or one a view.
+        transform: array transform that makes one view; or one per view.
         n_views: how many views, at least 2.
         allow_missing_keys: do not complain about a missing key.
         partner_key: key of another image of the same patient (`StoreDataset` with `second_view`): where an item has it,
@@ -108,7 +109,7 @@ class MultiViewd(Randomizable, MapTransform):
     @property
     def takes_batches(self) -> bool:
         """Whether `batch` works: every view is made by a transform that draws and applies."""
-        return all(isinstance(one, RandOperation) for one in self.multi_view.transforms)
+        return all(isinstance(transform, RandOperation) for transform in self.multi_view.transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> MultiViewd:
         """Seed every view with a seed of its own."""
@@ -117,14 +118,14 @@ class MultiViewd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Give the dictionary with the views added; `data` is not written to."""
+        """Add the views to the dictionary; `data` is not written to."""
         d = dict(data)
         for key in self.key_iterator(data):
             d.update(zip(self._names(d, key), self.multi_view.each(self._images(d, key)), strict=True))
         return d
 
     def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
-        """Give a batch with the views added; the view of an image is a function of its key and of the view's number.
+        """Add the views to a batch; the view of an image is a function of its key and of the view's number.
 
         Args:
             data: whole batches, shape ``(B, 1, H, W)``, under the keys.
@@ -132,9 +133,9 @@ class MultiViewd(Randomizable, MapTransform):
         """
         d = dict(data)
         for place, key in enumerate(self.key_iterator(data)):
-            streams = [random.stream(place * self.multi_view.n_views + view) for view in range(self.multi_view.n_views)]
-            makers = zip(self.multi_view.transforms, self._images(d, key), streams, strict=True)
-            views = [make.batch(images, stream) for make, images, stream in makers]  # type: ignore[attr-defined]
+            pairs = zip(self.multi_view.transforms, self._images(d, key), strict=True)
+            first = place * self.multi_view.n_views
+            views = [t.batch(images, random.stream(view)) for view, (t, images) in enumerate(pairs, first)]  # type: ignore[attr-defined]
             d.update(zip(self._names(d, key), views, strict=True))
         return d
 
@@ -153,5 +154,41 @@ class MultiViewd(Randomizable, MapTransform):
 MultiViewD = MultiViewDict = MultiViewd
 
 
-def _clone(image: Any) -> Any:
-    return image.clone() if isinstance(image, torch.Tensor) else copy.deepcopy(image)
+class DrawViewsd(MultiViewd):
+    """Draw the parameters of several views, and leave the image as it is: the device makes them of whole batches.
+
+    ``image`` stays, and ``draws_1``, ``draws_2``, ... hold the parameters of its views, as `RandOperation.draw` gives
+    them, without their leading axis: collated over a batch they are what `apply` takes. The seeds are those of
+    `MultiViewd`, so the same state draws the same views.
+
+    Args:
+        keys: key of the image; one only.
+        transform: a `RandOperation` that is always applied (``prob=1``).
+        n_views: how many views, at least 2.
+
+    Example:
+        >>> from monai_simclr.transforms import RandRadiographView
+        >>> views = DrawViewsd("image", RandRadiographView(size=64)).set_random_state(0)
+        >>> item = views({"image": torch.zeros(1, 80, 80, dtype=torch.uint8)})
+        >>> sorted(item), item["draws_1"]["box"].shape
+        (['draws_1', 'draws_2', 'image'], (4,))
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the parameters to the dictionary; `data` is not written to."""
+        draws = self._draw(n=1)
+        return {**data, **{name: {key: value[0] for key, value in drawn.items()} for name, drawn in draws.items()}}
+
+    def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
+        """Add the parameters to a batch, those that `MultiViewd.batch` draws."""
+        draws = self._draw(len(random.rows), random)
+        return {
+            **data,
+            **{name: {key: torch.from_numpy(value) for key, value in drawn.items()} for name, drawn in draws.items()},
+        }
+
+    def _draw(self, n: int, random: KeyedRandom | None = None) -> dict[Hashable, dict[str, np.ndarray]]:
+        for view, transform in enumerate(self.multi_view.transforms):
+            assert isinstance(transform, RandOperation)
+            transform.randomize_from(random and random.stream(view), n)
+        return {f"draws_{view}": t.drawn for view, t in enumerate(self.multi_view.transforms, 1)}  # type: ignore[attr-defined]

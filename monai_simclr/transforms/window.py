@@ -1,4 +1,4 @@
-"""Windows of DICOM: given, or the image's own, and jittered at random."""
+"""DICOM windows: stated, or the image's own, and jittered at random."""
 
 from __future__ import annotations
 
@@ -59,15 +59,11 @@ class Window(Operation):
 
     def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
         """Center, width and function of each image's window."""
-        if self.center is not None:
-            return _fixed(len(images), self.center, self.width, self.function or "LINEAR_EXACT")
-        own = _own_window(meta, len(images), self.function)
-        if own is None:
-            already = (
-                "RadiographReader has windowed it when it was read" if "window" in meta else "none in its metadata"
-            )
-            raise ValueError(f"the image has no window of its own ({already}); give center and width")
-        return own
+        window = _read_window(self, meta, len(images))
+        if window is None:
+            why = "RadiographReader has windowed it when it was read" if "window" in meta else "none in its metadata"
+            raise ValueError(f"the image has no window of its own ({why}); give center and width")
+        return window
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.window`; here every image may have a function of its own."""
@@ -126,11 +122,8 @@ class RandWindow(RandOperation):
 
     def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
         """Center, width and function of each image's window, before the jitter."""
-        if self.center is not None:
-            return _fixed(len(images), self.center, self.width, self.function or "LINEAR_EXACT")
-        top = _WHOLE_RANGE.get(images.dtype, 1.0)
-        own = _own_window(meta, len(images), self.function)
-        return own or _fixed(len(images), top / 2, top, self.function or "LINEAR_EXACT")
+        top, count = _WHOLE_RANGE.get(images.dtype, 1.0), len(images)
+        return _read_window(self, meta, count) or _repeat(count, top / 2, top, self.function)
 
     def draw(self, n: int) -> Parameters:
         """Draw shifts of center and width, shape ``(n,)``, in shares of the largest ones."""
@@ -160,67 +153,58 @@ def _check_pair(center: float | None, width: float | None) -> tuple[float | None
     return center, width
 
 
-def _fixed(count: int, center: float | None, width: float | None, function: str) -> Parameters:
-    return {"center": np.full(count, center), "width": np.full(count, width), "function": np.full(count, function)}
+def _repeat(count: int, center: float, width: float | None, function: str | None) -> Parameters:
+    values = {"center": center, "width": width, "function": function or "LINEAR_EXACT"}
+    return {name: np.full(count, value) for name, value in values.items()}
 
 
 def _windowed(images: Tensor, center: np.ndarray, width: np.ndarray, function: np.ndarray) -> Tensor:
     names = sorted(set(function.tolist()))
     if len(names) == 1:
         return ops.window(images, center, width, names[0])
-    out = torch.empty(images.shape, dtype=images.dtype if images.is_floating_point() else torch.float32)
-    out = out.to(images.device)
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    out = torch.empty(images.shape, dtype=dtype, device=images.device)
     for name in names:
         rows = function == name
         chosen = torch.from_numpy(np.flatnonzero(rows)).to(images.device)
-        out[chosen] = ops.window(images[chosen], center[rows], width[rows], name)  # type: ignore[arg-type]
+        out[chosen] = ops.window(images[chosen], center[rows], width[rows], name)
     return out
 
 
-def _own_window(meta: Mapping[str, Any], count: int, function: str | None) -> Parameters | None:
-    """The window in the metadata of `count` images (of one, or of a collated batch), or None."""
-    for center_name, width_name, function_name in _NAMES:
-        center, width = (_numbers(meta.get(name), count) for name in (center_name, width_name))
-        if center is None or width is None:
+def _read_window(transform: Window | RandWindow, meta: Mapping[str, Any], count: int) -> Parameters | None:
+    """The stated window, or else that in the metadata of `count` images (of one, or of a collated batch), or None."""
+    if transform.center is not None:
+        return _repeat(count, transform.center, transform.width, transform.function)
+    for names in _NAMES:
+        centers, widths, functions = (_first_values(meta.get(name), count) for name in names)
+        if any(value is None or str(value).strip() == "" for value in (*centers, *widths)):
             continue
-        if "|" in center_name and any("MONOCHROME1" in str(kind) for kind in _texts(meta.get("0028|0004"), count)):
+        if "|" in names[0] and any("MONOCHROME1" in str(kind) for kind in _first_values(meta.get("0028|0004"), count)):
             raise ValueError(
                 "ITKReader has inverted this MONOCHROME1 image, so its window, (0028,1050) and (0028,1051), does not "
                 'belong to its values; read it with LoadImage(reader="monai_simclr.data.RadiographReader")'
             )
-        texts = _texts(meta.get(function_name), count)
-        own = np.array([function or text.strip() or "LINEAR" for text in texts])
-        return {"center": center, "width": width, "function": own}
+        stated = [transform.function or str(name or "").strip() or "LINEAR" for name in functions]
+        center, width = (np.array([float(value) for value in values]) for values in (centers, widths))
+        return {"center": center, "width": width, "function": np.array(stated)}
     return None
 
 
-def _numbers(value: Any, count: int) -> np.ndarray | None:
-    first = [_first(one) for one in _by_image(value, count)]
-    if any(one is None or str(one).strip() == "" for one in first):
-        return None
-    return np.array([float(one) for one in first])
-
-
-def _texts(value: Any, count: int) -> list[str]:
-    first = [_first(one) for one in _by_image(value, count)]
-    return ["" if one is None else str(one) for one in first]
-
-
-def _by_image(value: Any, count: int) -> list[Any]:
-    """The value of each image; collating a multi-valued one makes a list, by place, of what the images have there."""
+def _first_values(value: Any, count: int) -> list[Any]:
+    """The first value of each image's attribute; collating multi-valued ones makes a list by place, then by image."""
     if isinstance(value, Mapping):  # pydicom's JSON form
         value = value.get("Value")
-    if count == 1 or value is None or isinstance(value, str):
-        return [value] * count
-    plain = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
-    if isinstance(plain, Sequence) and len(plain) and isinstance(plain[0], (Tensor, np.ndarray, list, tuple)):
-        plain = list(plain[0])
-    return list(plain) if isinstance(plain, Sequence) and len(plain) == count else [plain] * count
-
-
-def _first(value: Any) -> Any:
-    if isinstance(value, (Tensor, np.ndarray)):
+    if count > 1 and isinstance(value, (Tensor, np.ndarray)):
         value = value.tolist()
-    while isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0] if len(value) else None
-    return value.split("\\")[0] if isinstance(value, str) else value
+    values = [value] * count
+    if count > 1 and isinstance(value, Sequence) and not isinstance(value, str):
+        by_image = value[0] if len(value) and isinstance(value[0], (Tensor, np.ndarray, list, tuple)) else value
+        values = list(by_image) if len(by_image) == count else [by_image] * count
+    first = []
+    for each in values:
+        if isinstance(each, (Tensor, np.ndarray)):
+            each = each.tolist()
+        while isinstance(each, Sequence) and not isinstance(each, str):
+            each = each[0] if len(each) else None
+        first.append(each.split("\\")[0] if isinstance(each, str) else each)
+    return first
