@@ -48,10 +48,7 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
 
 
 class MaskedBCEWithLogits(nn.Module):
-    """`masked_bce` as a module.
-
-    Args:
-        pos_weight: shape ``(F,)``, or a list of F numbers; None for no weighting.
+    """`masked_bce` as a module; `pos_weight` has shape ``(F,)``, or is a list of F numbers.
 
     Example:
         >>> MaskedBCEWithLogits()(torch.zeros(1, 2), torch.full((1, 2), float("nan"))).item()

@@ -19,7 +19,7 @@ Backend = Literal["auto", "torch"]
 def per_image(
     name: str, amount: Amount, count: int, minimum: float | None = None, exclusive: bool = False
 ) -> np.ndarray:
-    """Check an amount and spread it over a batch, on the host: reading it from a device would make the host wait.
+    """Check an amount and spread it over the images of a batch, as float64 ``(count,)`` on the host.
 
     Args:
         name: what the amount is called, for the error.
@@ -27,9 +27,6 @@ def per_image(
         count: how many images there are.
         minimum: smallest allowed value; None allows all.
         exclusive: whether `minimum` itself is too small.
-
-    Returns:
-        float64, shape ``(count,)``.
 
     Raises:
         ValueError: if a number is out of range or not finite, or there is not one for each image.

@@ -22,15 +22,14 @@ from torch import Tensor
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
 from monai_simclr.ops.lungs import MIN_FIT, to_planes
 
-_WHOLE, _MARGIN = np.array([0.0, 0.0, 1.0, 1.0]), 0.2
+_WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class ChestCheck:
-    """Weights of the features, and a bias that puts the threshold at 0."""
+    """Weights of the features, float32 ``(2 * N_FEATURES,)``, and a bias that puts the threshold at 0."""
 
     weights: np.ndarray
-    """float32, shape ``(2 * N_FEATURES,)``: for the whole image, then for the lungs' box."""
     bias: float
 
     def score(self, plane: np.ndarray) -> float:
@@ -61,12 +60,10 @@ class ChestCheck:
 
 
 class Seen(NamedTuple):
-    """What the classifier judges by."""
+    """Features of the whole image and of the cascade's box, and the probable overlap of that box with the lungs."""
 
     features: np.ndarray
-    """float32, shape ``(2 * N_FEATURES,)``: of the whole image, then of the cascade's box."""
     fit: float
-    """Probable overlap of that box with the lungs, in [0, 1]."""
 
 
 def seen(plane: np.ndarray) -> Seen | None:
@@ -75,7 +72,9 @@ def seen(plane: np.ndarray) -> Seen | None:
         return None
     box, fit = LungCascade.shipped().locate(plane)
     small = reduced(plane)
-    return Seen(np.concatenate([features(look(small, _WHOLE, 0.0)), features(look(small, box, _MARGIN))]), fit)
+    return Seen(
+        np.concatenate([features(look(small, _WHOLE, margin=0.0)), features(look(small, box, margin=0.2))]), fit
+    )
 
 
 def chest_scores(images: Tensor) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _LOW, _HIGH = np.uint64(0xFFFFFFFF), np.uint64(32)
-_ROUNDS = 10
 
 
 def philox(counter: np.ndarray, seed: int) -> np.ndarray:
@@ -28,14 +27,10 @@ def philox(counter: np.ndarray, seed: int) -> np.ndarray:
     """
     a, b, c, d = counter
     low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
-    for _ in range(_ROUNDS):
+    for _ in range(10):
         first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (
-            (second >> _HIGH) ^ b ^ np.uint64(low),
-            second & _LOW,
-            (first >> _HIGH) ^ d ^ np.uint64(high),
-            first & _LOW,
-        )
+        a, c = (second >> _HIGH) ^ b ^ np.uint64(low), (first >> _HIGH) ^ d ^ np.uint64(high)
+        b, d = second & _LOW, first & _LOW
         low, high = (low + _WEYL[0]) & 0xFFFFFFFF, (high + _WEYL[1]) & 0xFFFFFFFF
     return np.stack([a, b, c, d])
 
@@ -71,14 +66,7 @@ class KeyedRandom:
         return KeyedRandom(self.seed, self.epoch, self.rows, number)
 
     def random_sample(self, size: int | tuple[int, ...]) -> np.ndarray:
-        """Draw from [0, 1) in steps of 2**-32.
-
-        Args:
-            size: shape of the result; its first axis must be the images.
-
-        Raises:
-            ValueError: if it is not.
-        """
+        """Draw from [0, 1) in steps of 2**-32; the first axis of the shape `size` must be the images."""
         shape = (size,) if isinstance(size, int | np.integer) else tuple(size)
         n = len(self.rows)
         if shape[0] != n:

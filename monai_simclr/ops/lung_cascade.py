@@ -28,23 +28,24 @@ _FIRST_BIN = (_CELL_OF_PIXEL[:, None] * _CELLS + _CELL_OF_PIXEL) * _ORIENTATIONS
 
 @dataclass(frozen=True)
 class LungCascade:
-    """The regressions of the box, one per stage, and the one that predicts how well the last box but one fits."""
+    """The regressions of the box, one per stage, and the one that predicts how well the last box but one fits.
+
+    Attributes:
+        margins: shape ``(stages,)``: what each stage sees around its box, as a share of the box's sides.
+        weights: float32, shape ``(stages, N_FEATURES, 4)``: features to the move of left, top, right, bottom.
+        biases: float32, shape ``(stages, 4)``.
+        fit_weights: float32, shape ``(N_FEATURES,)``: features of the last stage to the overlap (IoU) with the lungs.
+        fit_bias: of that overlap.
+    """
 
     margins: np.ndarray
-    """Shape ``(stages,)``: what each stage sees around its box, as a share of the box's sides."""
     weights: np.ndarray
-    """float32, shape ``(stages, N_FEATURES, 4)``: features to the move of left, top, right, bottom."""
     biases: np.ndarray
-    """float32, shape ``(stages, 4)``."""
     fit_weights: np.ndarray
-    """float32, shape ``(N_FEATURES,)``: features of the last stage to the overlap (IoU) with the lungs' box."""
     fit_bias: float
 
     def locate(self, plane: np.ndarray) -> tuple[np.ndarray, float]:
-        """Find the lungs' box.
-
-        Args:
-            plane: float32, shape ``(H, W)``, bright is dense, any size, any unit, finite.
+        """Find the lungs' box in a plane, float32 ``(H, W)``, bright is dense, any size and unit, finite.
 
         Returns:
             The box, float64 ``(4,)``: left, top, right, bottom in shares of the image, in [0, 1]; and its probable
@@ -81,15 +82,9 @@ def reduced(plane: np.ndarray) -> np.ndarray:
 
 
 def look(plane: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray:
-    """Cut a box with a margin out of an image and bring it to 64 x 64 pixels; the border repeats outside the image.
+    """Cut a box with a margin (a share of its sides) out of an image and bring it to 64 x 64 pixels, float32.
 
-    Args:
-        plane: float32, shape ``(H, W)``; about 128 pixels a side, so that nothing is skipped.
-        box: left, top, right, bottom in shares of the image.
-        margin: what is added around the box, as a share of its sides.
-
-    Returns:
-        float32, shape ``(64, 64)``.
+    The border repeats outside the image, which has about 128 pixels a side, so that nothing is skipped.
     """
     height, width = plane.shape
     left, top, right, bottom = (float(edge) for edge in box)
@@ -106,13 +101,8 @@ def features(patch: np.ndarray) -> np.ndarray:
     """Describe a patch by its gradients and its ranks of gray, neither of which changes with exposure or unit.
 
     Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), with the sign of the gradient kept because lungs
-    are dark, divided by their mean, square root taken; then the ranks of a 16 x 16 reduction, from -1 to 1.
-
-    Args:
-        patch: float32, shape ``(64, 64)``.
-
-    Returns:
-        float32, shape ``(N_FEATURES,)``.
+    are dark, divided by their mean, square root taken; then the ranks of a 16 x 16 reduction, from -1 to 1: a patch,
+    float32 ``(64, 64)``, becomes float32 ``(N_FEATURES,)``.
 
     Example:
         >>> ramp = np.tile(np.arange(64, dtype=np.float32), (64, 1))

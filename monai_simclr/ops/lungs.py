@@ -19,14 +19,17 @@ lie below, 99.6 of 100 NIH radiographs above (docs/concepts/lungs.md)."""
 
 
 class LocatedLungs(NamedTuple):
-    """Where the lungs of B images are."""
+    """Where the lungs of B images are.
+
+    Attributes:
+        boxes: float64, shape ``(B, 4)``: left, top, right, bottom of both lungs together, in shares of the image.
+        confidence: float64, shape ``(B,)``, in [0, 1]; 0 means that nothing was found and that the box is a guess.
+        masks: bool, shape ``(B, 1, H, W)``, True in the lungs, from a localizer that segments.
+    """
 
     boxes: np.ndarray
-    """float64, shape ``(B, 4)``: left, top, right, bottom of both lungs together, in shares of the image."""
     confidence: np.ndarray
-    """float64, shape ``(B,)``, in [0, 1]; 0 means that nothing was found and that the box is a guess."""
     masks: Tensor | None = None
-    """bool, shape ``(B, 1, H, W)``, True in the lungs, from a localizer that segments."""
 
 
 @runtime_checkable
@@ -85,18 +88,12 @@ def to_planes(images: Tensor) -> np.ndarray:
 
 
 def boxes_of_masks(masks: np.ndarray) -> np.ndarray:
-    """Smallest boxes around what is not 0 in masks.
-
-    Args:
-        masks: shape ``(..., H, W)``.
-
-    Returns:
-        float64, shape ``(..., 4)``: left, top, right, bottom in shares of the image; NaN where a mask is empty.
+    """Smallest boxes around what is not 0 in masks ``(..., H, W)``, as float64 ``(..., 4)``; NaN for an empty mask.
 
     Example:
         >>> mask = np.zeros((4, 8))
         >>> mask[1:3, 2:8] = 1
-        >>> boxes_of_masks(mask).tolist()
+        >>> boxes_of_masks(mask).tolist()  # left, top, right, bottom in shares of the image
         [0.25, 0.25, 1.0, 0.75]
     """
     marked = np.asarray(masks) != 0
@@ -118,14 +115,7 @@ def widened(boxes: np.ndarray, margin: float) -> np.ndarray:
 
 
 def coverage(boxes: np.ndarray, lung_boxes: np.ndarray) -> np.ndarray:
-    """Share of the area of a lung box that a box keeps.
-
-    Args:
-        boxes: shape ``(..., 4)``: left, top, right, bottom, in any unit.
-        lung_boxes: shape ``(..., 4)`` that broadcasts with `boxes`, in the same unit, of an area greater than 0.
-
-    Returns:
-        Shape ``(...)``, in [0, 1].
+    """Share of the area of lung boxes that boxes keep; both ``(..., 4)`` in one unit, lung boxes of some area.
 
     Example:
         >>> float(coverage(np.array([0.0, 0.0, 0.5, 1.0]), np.array([0.25, 0.25, 0.75, 0.75])))

@@ -45,14 +45,7 @@ def pad_resize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarra
 
 
 def undo_pad_resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Bring a square map back onto the image that `pad_resize` made square.
-
-    Args:
-        pixels: shape ``(S, S)``, float32 or uint8.
-        shape: (H, W) of the image.
-
-    Returns:
-        New array, shape `shape`, linearly interpolated; the padding is cut off.
+    """Bring a square map, float32 or uint8 ``(S, S)``, back to the `shape` (H, W) of the image that was made square.
 
     Example:
         >>> undo_pad_resize(np.arange(16, dtype=np.float32).reshape(4, 4), (2, 4))

@@ -35,21 +35,19 @@ def make_views(images: Tensor, drawn: Drawn, size: int, backend: Backend = "auto
 
             - `box` ``(B, 4)``: left, top, right, bottom of the crop, in shares of the image;
             - `angle`: rotation about the crop's middle in degrees, counterclockwise as seen; `flip`: mirrored or not;
-            - `clip`: clip limit of CLAHE, 0 leaves it out;
-            - `gamma`, `brightness`, `contrast`: see `ops.adjust`, 1 is neutral;
-            - `sigma`: of the blur, in pixels of the view;
+            - `clip`: clip limit of CLAHE, 0 for none; `gamma`, `brightness`, `contrast`: see `ops.adjust`;
+            - `sigma`: standard deviation of the blur, in pixels of the view;
             - `noise`: standard deviation in shares of the range, and `seed`: where in the noise table it starts.
         size: pixels along each side of a view.
         backend: "auto" takes OpenCV on the CPU, where uint8 stays uint8 (one warp, one look-up table, one blur) and
             the rest goes through float32. torch makes the whole batch at once: the host never waits, nothing loops
-            over images. uint8 is rounded after the same steps in both, so at most 0.1 % of its pixels differ, by 8
-            gray levels at most (where a steep curve spreads a rounding). float32 differs by 0.0001 of the range at
-            most where CLAHE is off; with it a rounding can move a gray level into another bin: of 156 such views
-            0.13 % of the pixels differed by more than 0.002, and 4 % of the worst one.
+            over images. At most 0.1 % of uint8 pixels differ between the two, by 8 gray levels at most (where a steep
+            curve spreads a rounding), and float32 by 0.0001 of the range; with CLAHE of floats, where a rounding can
+            move a gray level into another bin, 0.13 % of the pixels of 156 views differed by more than 0.002.
 
     Returns:
         New tensor, shape ``(B, 1, size, size)``, of the dtype and on the device of `images`. Views of uint8 and of
-        float32 differ by less than 1 gray level in the mean and by 8 at most.
+        float32 differ by less than 1 gray level on average and by 8 at most.
 
     Raises:
         ValueError: if `images` has another shape or dtype.

@@ -1,15 +1,18 @@
-"""Array transforms of radiographs, shape (C, H, W): local contrast, and the two stored forms."""
+"""Array transforms of radiographs, shape (C, H, W): local contrast, a mild rotation, the halves of preprocessing."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.spatial.array import RandRotate
 from torch import Tensor
 
 from monai_simclr import ops
-from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_range
+from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_number, check_range, plain_layout
 
 _MIN_CLIP = 0.01
 
@@ -67,6 +70,41 @@ class RandCLAHE(RandOperation):
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.clahe`."""
         return ops.clahe(images, params["clip_limit"], self.tile_grid)
+
+
+class RandMildRotate(RandRotate):
+    """Rotate a radiograph a little, as a tilted patient or cassette would.
+
+    A preset of `monai.transforms.RandRotate`: lazy and invertible as that is, the size stays, and the corners repeat
+    the border instead of turning black.
+
+    Args:
+        degrees: largest rotation to either side, at most 45.
+        prob: probability that an image is rotated.
+        lazy: whether to leave the rotation pending, for MONAI's lazy resampling.
+
+    Raises:
+        ValueError: if `degrees` or `prob` is out of its range.
+
+    Example:
+        >>> RandMildRotate(degrees=10, prob=1.0)(torch.rand(1, 32, 32)).shape
+        torch.Size([1, 32, 32])
+    """
+
+    def __init__(self, degrees: float = 10.0, prob: float = 0.5, lazy: bool = False) -> None:
+        if not 0 <= degrees <= 45:
+            raise ValueError(f"degrees must be in [0, 45] for a mild rotation, got {degrees}")
+        super().__init__(
+            range_x=math.radians(degrees), prob=check_number("prob", prob), padding_mode="border", lazy=lazy
+        )
+        self.degrees = degrees
+
+    def __call__(self, img: Any, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Rotate one image, shape ``(C, H, W)``; the arguments are those of MONAI's `RandRotate`."""
+        shape = img.peek_pending_shape() if isinstance(img, MetaTensor) else img.shape[1:]
+        if len(shape) != 2:
+            raise ValueError(f"RandMildRotate takes one image (C, H, W), got shape {tuple(img.shape)}")
+        return super().__call__(plain_layout(img), *args, **kwargs)
 
 
 class ToStored(Operation):

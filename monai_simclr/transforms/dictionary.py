@@ -13,7 +13,7 @@ from monai.transforms.traits import LazyTrait
 from monai.transforms.transform import LazyTransform, MapTransform, Randomizable, RandomizableTransform, Transform
 
 from monai_simclr.ops.keyed import KeyedRandom
-from monai_simclr.transforms import array, spatial, views, window
+from monai_simclr.transforms import array, lung_crops, views, window
 from monai_simclr.transforms.base import Operation, RandOperation
 
 
@@ -138,9 +138,9 @@ Windowd = WindowD = WindowDict = make_dict_transform(window.Window)
 RandWindowd = RandWindowD = RandWindowDict = make_dict_transform(window.RandWindow)
 ToStoredd = ToStoredD = ToStoredDict = make_dict_transform(array.ToStored)
 ToNetworkInputd = ToNetworkInputD = ToNetworkInputDict = make_dict_transform(array.ToNetworkInput)
-RandMildRotated = RandMildRotateD = RandMildRotateDict = make_dict_transform(spatial.RandMildRotate)
-LungCropd = LungCropD = LungCropDict = make_dict_transform(spatial.LungCrop)
+RandMildRotated = RandMildRotateD = RandMildRotateDict = make_dict_transform(array.RandMildRotate)
+LungCropd = LungCropD = LungCropDict = make_dict_transform(lung_crops.LungCrop)
 RandLungPreservingCropd = RandLungPreservingCropD = RandLungPreservingCropDict = make_dict_transform(
-    spatial.RandLungPreservingCrop
+    lung_crops.RandLungPreservingCrop
 )
 RandRadiographViewd = RandRadiographViewD = RandRadiographViewDict = make_dict_transform(views.RandRadiographView)

@@ -86,9 +86,6 @@ class PlainImaged(MapTransform):
 
     An image from memory stays a `MetaTensor`: MONAI Deploy asks it for its metadata after the network has run.
 
-    Args:
-        keys: keys of the images.
-
     Example:
         >>> image = MetaTensor(torch.zeros(1, 2, 2), meta={"filename_or_obj": "a.png"})
         >>> type(PlainImaged("image")({"image": image})["image"])

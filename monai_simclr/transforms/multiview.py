@@ -176,19 +176,18 @@ class DrawViewsd(MultiViewd):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the parameters to the dictionary; `data` is not written to."""
-        draws = self._draw(n=1)
-        return {**data, **{name: {key: value[0] for key, value in drawn.items()} for name, drawn in draws.items()}}
+        return self._draw(data, lambda value: value[0], n=1)
 
     def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
         """Add the parameters to a batch, those that `MultiViewd.batch` draws."""
-        draws = self._draw(len(random.rows), random)
-        return {
-            **data,
-            **{name: {key: torch.from_numpy(value) for key, value in drawn.items()} for name, drawn in draws.items()},
-        }
+        return self._draw(data, torch.from_numpy, len(random.rows), random)
 
-    def _draw(self, n: int, random: KeyedRandom | None = None) -> dict[Hashable, dict[str, np.ndarray]]:
+    def _draw(
+        self, data: Mapping[Hashable, Any], convert: Callable, n: int, random: KeyedRandom | None = None
+    ) -> dict[Hashable, Any]:
+        d = dict(data)
         for view, transform in enumerate(self.multi_view.transforms):
             assert isinstance(transform, RandOperation)
             transform.randomize_from(random and random.stream(view), n)
-        return {f"draws_{view}": t.drawn for view, t in enumerate(self.multi_view.transforms, 1)}  # type: ignore[attr-defined]
+            d[f"draws_{view + 1}"] = {name: convert(value) for name, value in transform.drawn.items()}
+        return d
