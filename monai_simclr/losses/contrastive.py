@@ -119,11 +119,11 @@ class NTXentLoss(nn.Module):
         n_views: see `nt_xent`.
         same_group: see `nt_xent`.
         decoupled: see `nt_xent`.
-        gather: compare with the images of all processes, when ``torch.distributed`` is initialized.
+        gather: see `nt_xent`; without ``torch.distributed`` there is one process.
 
     Attributes:
-        step: number of the last training step: counted here, one per call in training mode, unless a trainer sets it
-            before the call. It is part of ``state_dict()``.
+        step: number of the last training step, part of ``state_dict()``: counted here, one per call in training mode,
+            unless a trainer sets it before the call.
 
     Raises:
         ValueError: see `nt_xent`.
@@ -149,13 +149,7 @@ class NTXentLoss(nn.Module):
         self.n_views, self.same_group, self.decoupled, self.gather = n_views, same_group, decoupled, gather
 
     def forward(self, projections: Tensor, group_ids: Tensor, patient_ids: Tensor | None = None) -> Tensor:
-        """The loss of projections ``(V*N, D)``, a scalar.
-
-        Args:
-            projections: see `nt_xent`.
-            group_ids: see `nt_xent`; or group and patient ids stacked, ``(2, V*N)``: MONAI's trainers pass one tensor.
-            patient_ids: see `nt_xent`.
-        """
+        """See `nt_xent`; ids may be stacked, groups and patients ``(2, V*N)``: MONAI's trainers pass one tensor."""
         self.step += self.training
         if patient_ids is None and group_ids.ndim == 2 and len(group_ids) == 2:
             group_ids, patient_ids = group_ids.unbind()

@@ -63,7 +63,7 @@ class MaskedBCEWithLogits(nn.Module):
         self.register_buffer("pos_weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over known labels of logits and labels ``(B, F)``, a scalar."""
+        """See `masked_bce`."""
         return masked_bce(logits, labels, self.pos_weight)
 
 

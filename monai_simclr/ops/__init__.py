@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from monai_simclr.ops.chest_check import chest_scores as chest_scores
     from monai_simclr.ops.equalization import clahe as clahe
-    from monai_simclr.ops.filters import gaussian_blur as gaussian_blur
     from monai_simclr.ops.geometry import to_network_input as to_network_input
     from monai_simclr.ops.geometry import warp as warp
     from monai_simclr.ops.intensity import adjust as adjust
     from monai_simclr.ops.intensity import curves as curves
+    from monai_simclr.ops.intensity import gaussian_blur as gaussian_blur
     from monai_simclr.ops.intensity import window as window
     from monai_simclr.ops.lungs import PRIOR_LUNG_BOX as PRIOR_LUNG_BOX
     from monai_simclr.ops.lungs import LocatedLungs as LocatedLungs
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from monai_simclr.ops.views import make_views as make_views
     from monai_simclr.ops.views import view_matrices as view_matrices
 else:
-    _MODULES = ("resize", "chest_check", "equalization", "filters", "geometry", "intensity", "lungs", "views")
+    _MODULES = ("resize", "chest_check", "equalization", "geometry", "intensity", "lungs", "views")
 
     def __getattr__(name: str) -> object:
         """Import a part when it is asked for (PEP 562), `resize` first: processes that decode need no torch."""

@@ -25,25 +25,23 @@ def clahe(
         clip_limit: highest count of a histogram bin, as a multiple of the mean count; greater than 0. A number, or one
             for each image, shape ``(B,)``.
         tile_grid: number of tiles down and across.
-        backend: "auto" takes OpenCV's for uint8 and uint16 on the CPU, bit for bit; torch works on the whole batch
-            wherever `images` are, and the host never waits. Its integers are OpenCV's where the grid divides the
-            image, and within one gray level on at most 0.5 % of the pixels elsewhere.
+        backend: "auto" takes OpenCV for uint8 and uint16 on the CPU. torch works on the whole batch, and the host never
+            waits; integers are OpenCV's where the grid divides the image, elsewhere within one gray level on at most
+            0.5 % of the pixels.
 
     Returns:
-        New tensor of the shape, dtype and device of `images`. For uint16 OpenCV counts in 65,536 bins, so that a clip
-        limit below 65,536 / pixels of a tile is that number; scale 12-bit images to [0, 1] instead. Floating point
-        takes the 256-bin curves of uint8 and interpolates between the bins: no bands, within one gray level of uint8.
-        Values outside [0, 1] are clipped first; a NaN counts as 0 and stays NaN. A constant image stays constant, at
-        another gray level.
+        New tensor of the shape, dtype and device of `images`. For uint16 there are 65,536 bins, so that a clip limit
+        below 65,536 / pixels of a tile is that number; scale 12-bit images to [0, 1] instead. Floating point, clipped
+        to [0, 1], interpolates between the 256 bins of uint8: no bands. A NaN counts as 0 and stays NaN. A constant
+        image stays constant, at another gray level.
 
     Raises:
         ValueError: if a number is out of range, the dtype is another, or the grid has more tiles than the image has
             rows or columns.
 
     Note:
-        Zuiderveld, Contrast Limited Adaptive Histogram Equalization, Graphics Gems IV (1994). As a fixed step of
-        preprocessing it made radiograph models worse at other hospitals (Eur Radiol Exp 2023: external AUC .705
-        against .944); as a random augmentation it is defensible (REMEDIS, Azizi et al. 2023).
+        Zuiderveld, Graphics Gems IV (1994). As a fixed step of preprocessing it made radiograph models worse at other
+        hospitals (Eur Radiol Exp 2023: external AUC .705 against .944); REMEDIS (Azizi et al. 2023) has it at random.
 
     Example:
         >>> images = torch.arange(64, 192, dtype=torch.uint8).view(1, 1, 8, 16)

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from monai_simclr.ops.amounts import Backend, apply_where, on_device
 from monai_simclr.ops.equalization import clahe
-from monai_simclr.ops.filters import gaussian_blur
 from monai_simclr.ops.geometry import warp
-from monai_simclr.ops.intensity import adjust, curves
+from monai_simclr.ops.intensity import adjust, curves, gaussian_blur
 
 TILE_GRID = (8, 8)
 NOISE_PIXELS = 1 << 20

@@ -100,12 +100,7 @@ class RandOperation(RandomizableTransform, BatchTransform):
 
     Subclasses write these two. Everything else follows by rule: one image (`__call__`), a whole batch in which every
     image has its own parameters (`batch`), and the dictionary form (`make_dict_transform`). Only ``self.R`` is random.
-
-    Args:
-        prob: probability that an image is transformed, in [0, 1].
-
-    Raises:
-        ValueError: if `prob` is outside [0, 1].
+    `prob` is the probability that an image is transformed.
     """
 
     def __init__(self, prob: float = 1.0) -> None:
@@ -135,10 +130,7 @@ class RandOperation(RandomizableTransform, BatchTransform):
     def batch(self, images: Tensor, random: KeyedRandom | None = None) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters.
 
-        Args:
-            images: the batch; it is not written to.
-            random: keyed numbers to draw from in place of ``self.R``; what image i becomes is then a function of its
-                key, whatever else is in the batch.
+        With `random` in place of ``self.R`` that is a function of the image's key, whatever else is in the batch.
         """
         self.randomize_from(random, len(images))
         return self._run(images, is_batch=True)

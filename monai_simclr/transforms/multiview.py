@@ -78,8 +78,8 @@ class MultiViewd(Randomizable, MapTransform):
 
     Args:
         keys: keys of the images.
-        transform: array transform that makes one view; or one per view.
-        n_views: how many views, at least 2.
+        transform: see `MultiView`.
+        n_views: see `MultiView`.
         allow_missing_keys: do not complain about a missing key.
         partner_key: key of another image of the same patient (`StoreDataset` with `second_view`): where an item has it,
             the views after the first are made of it (MedAug, Vu et al., MLHC 2021).
@@ -125,12 +125,7 @@ class MultiViewd(Randomizable, MapTransform):
         return d
 
     def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
-        """Add the views to a batch; the view of an image is a function of its key and of the view's number.
-
-        Args:
-            data: whole batches, shape ``(B, 1, H, W)``, under the keys.
-            random: keyed numbers of the B images.
-        """
+        """Add the views to a batch ``(B, 1, H, W)``, each a function of its image's key and the number of the view."""
         d = dict(data)
         for place, key in enumerate(self.key_iterator(data)):
             pairs = zip(self.multi_view.transforms, self._images(d, key), strict=True)
@@ -155,11 +150,10 @@ MultiViewD = MultiViewDict = MultiViewd
 
 
 class DrawViewsd(MultiViewd):
-    """Draw the parameters of several views, and leave the image as it is: the device makes them of whole batches.
+    """Draw the parameters of several views, which the device then makes of whole batches.
 
-    ``image`` stays, and ``draws_1``, ``draws_2``, ... hold the parameters of its views, as `RandOperation.draw` gives
-    them, without their leading axis: collated over a batch they are what `apply` takes. The seeds are those of
-    `MultiViewd`, so the same state draws the same views.
+    ``image`` stays, and ``draws_1``, ``draws_2``, ... hold the parameters of its views: collated over a batch they are
+    what `RandOperation.apply` takes. From the same state they are the views of `MultiViewd`.
 
     Args:
         keys: key of the image; one only.
