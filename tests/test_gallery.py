@@ -44,7 +44,7 @@ def test_every_entry_has_a_picture_on_the_page(gallery):
     assert sorted(re.findall(r"\]\((\S+\.png)\)", page)) == sorted(names)
 
 
-def test_after_differs_from_before_and_from_draw_to_draw(gallery):
+def test_pictures_show_a_change_that_differs_between_draws(gallery):
     tile = gallery.TILE
     for entry in gallery.ENTRIES:
         picture = gallery.picture(entry)

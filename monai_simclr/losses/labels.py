@@ -68,22 +68,22 @@ class MaskedBCEWithLogits(nn.Module):
 
 
 def pos_weight(
-    labels: Sequence[Sequence[float]] | np.ndarray, how: str = "none", highest: float = 20.0
+    labels: Sequence[Sequence[float]] | np.ndarray, balance: str = "none", max_weight: float = 20.0
 ) -> list[float] | None:
-    """Weight of a positive in the loss, per finding: negatives over positives of the labelled rows, at most `highest`.
+    """Weight of a positive in the loss, per finding: negatives over positives of the labelled rows, within bounds.
 
     Args:
         labels: shape ``(N, K)``: 1 (present), 0 (absent) or NaN (unknown), of the training images.
-        how: "class_weights", or "none" or "balanced_sampling" for no weights.
-        highest: bound of a weight, or a finding with one positive would drown all others.
+        balance: "class_weights", or "none" or "balanced_sampling" for no weights.
+        max_weight: bound of a weight, or a finding with one positive would drown all others.
 
     Raises:
         ValueError: for another name.
     """
-    if how not in ("none", "class_weights", "balanced_sampling"):
-        raise ValueError(f"balance must be 'none', 'class_weights' or 'balanced_sampling', got {how!r}")
-    if how != "class_weights":
+    if balance not in ("none", "class_weights", "balanced_sampling"):
+        raise ValueError(f"balance must be 'none', 'class_weights' or 'balanced_sampling', got {balance!r}")
+    if balance != "class_weights":
         return None
     known = np.asarray(labels, dtype=float)
     positives, negatives = (known == 1).sum(axis=0), (known == 0).sum(axis=0)
-    return [float(np.clip(n / max(p, 1), 1 / highest, highest)) for p, n in zip(positives, negatives, strict=True)]
+    return list(np.clip(negatives / positives.clip(min=1), 1 / max_weight, max_weight).tolist())

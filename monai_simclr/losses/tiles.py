@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Tiles are kept for the backward pass up to this size; beyond it they are computed a second time.
-_KEPT_BYTES = 32 * 2**20
+KEPT_BYTES = 32 * 2**20
 # A cosine is at most 1, so below this value of 1/T no exponential, nor a sum of 2**24 of them, leaves float32.
 _SAFE_EXPONENT = 60.0
 
@@ -65,7 +65,7 @@ def log_sums(unit: Tensor, tiling: Tiling, keep: bool) -> tuple[Tensor, list[Ten
     """
     places = list(tiling.tiles(len(unit)))
     area = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns, _ in places)
-    keep = keep and unit.element_size() * area <= _KEPT_BYTES
+    keep = keep and unit.element_size() * area <= KEPT_BYTES
     buffer = None if keep else tiling.buffer(unit)
     kept = []
     sums = unit.new_full((len(unit),), -math.inf if tiling.in_logarithms else 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ def runs_in_opencv(
     images: Tensor, backend: Backend, dtypes: Collection[torch.dtype] = (torch.uint8, torch.float32)
 ) -> bool:
     """Whether an operation takes OpenCV, which works on the CPU, on `dtypes`."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {list(get_args(Backend))}, got {backend!r}")
     return backend == "auto" and images.device.type == "cpu" and images.dtype in dtypes
 
 

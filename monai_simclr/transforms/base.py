@@ -164,6 +164,6 @@ def check_range(
 
 def check_number(name: str, number: float, minimum: float = 0, maximum: float = 1) -> float:
     """A number within bounds, by default a probability or a share; else a `ValueError` that names the argument."""
-    if not minimum <= number <= maximum:
+    if not isinstance(number, int | float | np.number) or not minimum <= number <= maximum:
         raise ValueError(f"{name} must be in [{minimum:g}, {maximum:g}], got {number}")
     return float(number)

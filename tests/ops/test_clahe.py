@@ -87,6 +87,6 @@ def test_a_nan_stays_nan_and_counts_as_zero():
         (torch.zeros(64, 64), 2.0, r"CLAHE works on images \(B, C, H, W\), got shape \(64, 64\)"),
     ],
 )
-def test_what_cannot_be_equalized_is_refused(images, limit, message):
+def test_invalid_clahe_arguments_are_refused(images, limit, message):
     with pytest.raises(ValueError, match=message):
         ops.clahe(images, limit)

@@ -38,8 +38,8 @@ LAYOUTS = {
 def test_the_layout_of_a_tensor_changes_no_result(operation, layout, dtype):
     images = torch.rand(3, 2, 32, 40, generator=torch.Generator().manual_seed(0))
     images = (images * 255).to(torch.uint8) if dtype == torch.uint8 else images
-    given = LAYOUTS[layout](images)
-    assert not given.is_contiguous()
-    want = BOTH[operation](given.clone(memory_format=torch.contiguous_format))
+    laid_out = LAYOUTS[layout](images)
+    assert not laid_out.is_contiguous()
+    want = BOTH[operation](laid_out.clone(memory_format=torch.contiguous_format))
     tolerance = 1e-6 if want.is_floating_point() else 0  # torch's vectorized pow rounds unlike its plain one
-    torch.testing.assert_close(BOTH[operation](given), want, rtol=0, atol=tolerance)
+    torch.testing.assert_close(BOTH[operation](laid_out), want, rtol=0, atol=tolerance)

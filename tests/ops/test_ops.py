@@ -55,12 +55,12 @@ def test_a_window_of_width_one_is_a_step_in_linear_and_nan_stays_nan():
         ((1, 1, "LOG"), r"window function must be LINEAR_EXACT, LINEAR or SIGMOID, got 'LOG'"),
     ],
 )
-def test_a_window_that_is_none_is_refused(arguments, message):
+def test_invalid_windows_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         ops.window(torch.rand(1, 1, 2, 2), *arguments)
 
 
-def test_window_of_no_width_says_so():
+def test_a_window_of_width_zero_is_refused():
     with pytest.raises(ValueError, match=r"must be greater than 0, got 0\.0"):
         ops.window(torch.rand(1, 1, 2, 2), 0.5, 0.0)
 
@@ -89,7 +89,7 @@ def test_blur_of_uint8_is_the_rounded_convolution(images, pixels):
         assert np.abs(ops.gaussian_blur(images[:1], sigma)[0, 0].numpy() - oracle).max() <= 0.501
 
 
-def test_a_blurred_constant_stays_what_it_is():
+def test_blur_keeps_a_constant_image():
     assert (ops.gaussian_blur(torch.full((1, 1, 20, 20), 97, dtype=torch.uint8), 1.3) == 97).all()
 
 
@@ -114,19 +114,24 @@ def test_warp_in_torch_is_opencvs_inside_the_image(images, fill):
     assert torch.equal(ours[1], images[1, :, :48, :48])
 
 
+def test_another_backend_is_refused(images):
+    with pytest.raises(ValueError, match=r"backend must be one of \['auto', 'torch'\], got 'opencv'"):
+        ops.gaussian_blur(images, 1.0, backend="opencv")
+
+
 def test_warp_needs_a_matrix_for_each_image(images):
     with pytest.raises(ValueError, match="3 images need matrices of shape"):
         ops.warp(images, np.zeros((1, 2, 3)), (8, 8))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_fit_keeps_dtype_and_centers_the_image(dtype):
+def test_pad_resize_keeps_dtype_and_centers_the_image(dtype):
     out = ops.pad_resize(np.full((20, 40), 100, dtype=dtype), 10)
     assert (out.dtype, out.shape) == (dtype, (10, 10))
     assert out[:2].max() == 0
     assert out[4:6].min() == 100
 
 
-def test_quantize_refuses_what_is_not_canonical():
+def test_quantize_refuses_values_outside_0_to_1():
     with pytest.raises(ValueError, match=r"values in \[0, 1\], got 0 to 7"):
         ops.quantize(np.array([[0, 7]], dtype=np.float32), 2)
