@@ -31,7 +31,7 @@ from monai_simclr.runtime.distributed import gathered, rank, world_size
 SameGroup = Literal["exclude", "negative", "positive"]
 
 _OPTIONS = ("n_views", "same_group", "decoupled", "gather")  # of `nt_xent`, which `NTXentLoss` holds
-_SHORTEST = 1e-12  # a shorter projection has no direction: similarity 0 to all, and no gradient
+_SHORTEST = 1e-12  # a shorter projection counts as 0: similarity 0 to all, and no gradient
 
 
 def nt_xent(
@@ -216,8 +216,8 @@ class CosineTemperature:
 class _NTXent(torch.autograd.Function):
     """The two formulas at the top of this file.
 
-    The gradient for our rows needs all unit vectors and all log-sum-exps, which the forward pass has gathered; so the
-    backward pass talks to no other process, and yet is that of a gather with autograd.
+    The gradient for our rows needs all unit vectors and all log-sum-exps, which the forward pass has gathered. So the
+    backward pass needs no communication, and yet is that of a gather with autograd.
     """
 
     @staticmethod

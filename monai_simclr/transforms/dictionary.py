@@ -123,7 +123,7 @@ def make_dict_transform(array_class: type[Transform]) -> type[Any]:
         "__module__": __name__,
         "__qualname__": f"{array_class.__name__}d",
         "__doc__": f"`{array_class.__name__}` over keys of a dictionary, which share one draw.\n\n"
-        f"Args:\n    keys: keys of the images.\n    allow_missing_keys: do not complain about a missing key.\n\n"
+        f"Args:\n    keys: keys of the images.\n    allow_missing_keys: do not raise for a missing key.\n\n"
         f"The other arguments are those of `{array_class.__name__}`.",
         "array_class": array_class,
         "backend": getattr(array_class, "backend", []),

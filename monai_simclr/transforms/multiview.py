@@ -43,7 +43,7 @@ class MultiView(Randomizable, Transform):
             raise ValueError(f"n_views must be at least 2, got {n_views}")
         transforms = [transform] * n_views if callable(transform) else list(transform)
         if len(transforms) != n_views:
-            raise ValueError(f"n_views is {n_views}, but {len(transforms)} transforms came; give one each, or one")
+            raise ValueError(f"n_views is {n_views}, but {len(transforms)} transforms came; give one, or one per view")
         self.transforms = tuple(copy.deepcopy(each) for each in transforms)
         self.n_views = n_views
         self.set_random_state(seed=int(self.R.randint(MAX_SEED, dtype=np.uint32)))
@@ -80,7 +80,7 @@ class MultiViewd(Randomizable, MapTransform):
         keys: keys of the images.
         transform: see `MultiView`.
         n_views: see `MultiView`.
-        allow_missing_keys: do not complain about a missing key.
+        allow_missing_keys: do not raise for a missing key.
         partner_key: key of another image of the same patient (`StoreDataset` with `second_view`): where an item has it,
             the views after the first are made of it (MedAug, Vu et al., MLHC 2021).
 
@@ -135,7 +135,7 @@ class MultiViewd(Randomizable, MapTransform):
         return d
 
     def _images(self, d: Mapping[Hashable, Any], key: Hashable) -> list[Any]:
-        """What each view is made of."""
+        """The image that each view is made of."""
         return [d[key], *[d.get(self.partner_key, d[key])] * (self.multi_view.n_views - 1)]
 
     def _names(self, d: Mapping[Hashable, Any], key: Hashable) -> list[str]:

@@ -80,7 +80,7 @@ def test_a_list_gives_every_view_a_transform_of_its_own(image):
     strong, weak = recipes.views("simclr", 24), recipes.views("mild", 20)
     one, two, three = MultiView([strong, weak, RandCLAHE(prob=1.0)], n_views=3).set_random_state(0)(image)
     assert (one.shape, two.shape, three.shape) == ((1, 24, 24), (1, 20, 20), (1, 32, 32))
-    with pytest.raises(ValueError, match="n_views is 2, but 3 transforms came; give one each, or one"):
+    with pytest.raises(ValueError, match="n_views is 2, but 3 transforms came; give one, or one per view"):
         MultiView([strong, weak, weak])
     with pytest.raises(ValueError, match="n_views must be at least 2, got 1"):
         MultiView(strong, n_views=1)
