@@ -121,29 +121,27 @@ class MultiViewd(Randomizable, MapTransform):
         """Add the views to the dictionary; `data` is not written to."""
         d = dict(data)
         for key in self.key_iterator(data):
-            d.update(zip(self._names(d, key), self.multi_view.each(self._images(d, key)), strict=True))
+            inputs = self._inputs(d, key)
+            d.update(zip(inputs, self.multi_view.each([*inputs.values()]), strict=True))
         return d
 
     def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
         """Add the views to a batch ``(B, 1, H, W)``, each a function of its image's key and the number of the view."""
         d = dict(data)
         for place, key in enumerate(self.key_iterator(data)):
-            pairs = zip(self.multi_view.transforms, self._images(d, key), strict=True)
-            first = place * self.multi_view.n_views
-            views = [t.batch(images, random.stream(view)) for view, (t, images) in enumerate(pairs, first)]  # type: ignore[attr-defined]
-            d.update(zip(self._names(d, key), views, strict=True))
+            views = zip(self._inputs(d, key).items(), self.multi_view.transforms, strict=True)
+            for number, ((name, images), transform) in enumerate(views, place * self.multi_view.n_views):
+                d[name] = transform.batch(images, random.stream(number))  # type: ignore[attr-defined]
         return d
 
-    def _images(self, d: Mapping[Hashable, Any], key: Hashable) -> list[Any]:
-        """The image that each view is made of."""
-        return [d[key], *[d.get(self.partner_key, d[key])] * (self.multi_view.n_views - 1)]
-
-    def _names(self, d: Mapping[Hashable, Any], key: Hashable) -> list[str]:
-        names = [f"{key}_{i + 1}" for i in range(self.multi_view.n_views)]
-        taken = [name for name in names if name in d]
+    def _inputs(self, d: Mapping[Hashable, Any], key: Hashable) -> dict[str, Any]:
+        """The name of each view, and the image that it is made of."""
+        others = d.get(self.partner_key, d[key])
+        inputs = {f"{key}_{i + 1}": others if i else d[key] for i in range(self.multi_view.n_views)}
+        taken = [name for name in inputs if name in d]
         if taken:
             raise ValueError(f"the views of {key!r} would overwrite the keys {taken}; rename or drop them")
-        return names
+        return inputs
 
 
 MultiViewD = MultiViewDict = MultiViewd
