@@ -21,12 +21,7 @@ def per_image(
 ) -> np.ndarray:
     """Check an amount and spread it over the images of a batch, as float64 ``(count,)`` on the host.
 
-    Args:
-        name: what the amount is called, for the error.
-        amount: one number, or shape ``(count,)``.
-        count: how many images there are.
-        minimum: smallest allowed value; None allows all.
-        exclusive: whether `minimum` itself is too small.
+    It must be at least `minimum`, or above it (`exclusive`); errors have its `name`.
 
     Raises:
         ValueError: if a number is out of range or not finite, or there is not one for each image.
@@ -62,15 +57,10 @@ def runs_in_opencv(
 
 
 def apply_where(chosen: np.ndarray, images: Tensor, step: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """Apply a step to some images of a batch only.
+    """Apply a step, which keeps shape and dtype, to the chosen images of a batch, and give it their numbers.
 
-    Args:
-        chosen: bool, shape ``(B,)``, on the host, so that nothing waits for the device.
-        images: batch, shape ``(B, ...)``; not written to.
-        step: takes the chosen images and their numbers in the batch; keeps shape and dtype.
-
-    Returns:
-        `images` itself where none is chosen, otherwise a new tensor.
+    `chosen` is bool ``(B,)`` on the host, so that nothing waits for the device. Where none is chosen, the result is
+    `images` itself.
 
     Example:
         >>> apply_where(np.array([False, True]), torch.ones(2, 1), lambda part, rows: part + 1).flatten()

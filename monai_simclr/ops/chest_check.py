@@ -85,13 +85,13 @@ def chest_scores(images: Tensor) -> np.ndarray:
     rates. Image i of a batch gets what it gets alone. Works on the CPU, 1 ms per image.
 
     Args:
-        images: batch, shape ``(B, C, H, W)``, bright is dense, any real dtype and unit; only the first channel counts.
+        images: see `locate_lungs`.
 
     Returns:
         float64, shape ``(B,)``: 0 or more for a chest; ``-inf`` where the lung localizer has no confidence.
 
     Raises:
-        ValueError: if `images` has another rank or no pixels.
+        ValueError: see `locate_lungs`.
 
     Example:
         >>> import torch

@@ -79,15 +79,9 @@ def warp(
 
 
 def to_network_input(images: Tensor, size: int) -> Tensor:
-    """Resize stored images to what a network sees, float32 in [0, 1].
+    """Resize stored images, uint8 ``(B, 1, S, S)``, to what a network sees: float32 ``(B, 1, size, size)`` in [0, 1].
 
-    Args:
-        images: stored images, uint8, shape ``(B, 1, S, S)``, on any device.
-        size: pixels along each side of the result.
-
-    Returns:
-        New float32 tensor, shape ``(B, 1, size, size)``, on the device of `images`: areas averaged by OpenCV on the
-        CPU, so that every device sees the same numbers.
+    OpenCV averages the areas on the CPU, so that every device sees the same numbers.
 
     Raises:
         ValueError: if `images` is not such a batch.

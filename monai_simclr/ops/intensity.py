@@ -102,10 +102,7 @@ def adjust(
 
 
 def curves(gamma: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """The look-up tables of `adjust` for uint8, from factors of shape ``(B,)``.
-
-    Returns:
-        uint8, shape ``(B, 256)``: the new value of each gray level.
+    """The look-up tables of `adjust`, uint8 ``(B, 256)``, from factors of shape ``(B,)``.
 
     Example:
         >>> bool((curves(np.ones(1), np.ones(1), np.ones(1))[0] == np.arange(256)).all())

@@ -14,12 +14,7 @@ _LOW, _HIGH = np.uint64(0xFFFFFFFF), np.uint64(32)
 def philox(counter: np.ndarray, seed: int) -> np.ndarray:
     """Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) over many counters.
 
-    Args:
-        counter: uint64 of 32-bit values, shape ``(4, ...)``.
-        seed: the key, 64 bits.
-
-    Returns:
-        uint64 of 32-bit values, shape ``(4, ...)``.
+    Counters and result are uint64 of 32-bit values, shape ``(4, ...)``; the seed, Philox's key, has 64 bits.
 
     Example:
         >>> [hex(int(word)) for word in philox(np.zeros(4, dtype=np.uint64), 0)]

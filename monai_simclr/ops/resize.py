@@ -59,15 +59,7 @@ def undo_pad_resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def quantize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
-    """Pad a canonical image to a square, resize it and round it to 256 gray levels, as the image store holds it.
-
-    Args:
-        pixels: shape ``(H, W)``, float32 in [0, 1].
-        size: pixels along each side of the result.
-        squash: see `pad_resize`.
-
-    Returns:
-        uint8, shape ``(size, size)``.
+    """`pad_resize` a canonical image, float32 in [0, 1], and round it to uint8, as the image store holds it.
 
     Raises:
         ValueError: if a pixel is not in [0, 1] (or is NaN).

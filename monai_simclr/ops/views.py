@@ -127,15 +127,9 @@ def _views_in_torch(images: Tensor, drawn: Drawn, size: int) -> Tensor:
 
 
 def view_matrices(drawn: Drawn, shape: tuple[int, ...], size: int) -> np.ndarray:
-    """Where a pixel of each view lies in its image: about the crop's middle, scaled, mirrored, rotated.
+    """Where a pixel of each view lies in its image, by `box`, `angle` and `flip`: float64 ``(B, 2, 3)`` for `ops.warp`.
 
-    Args:
-        drawn: `box`, `angle` and `flip` of `make_views`.
-        shape: (height, width) of the images.
-        size: pixels along each side of a view.
-
-    Returns:
-        float64, shape ``(B, 2, 3)``, for `ops.warp`.
+    The images have `shape` (height, width), the views `size` pixels along each side.
     """
     turn = np.radians(drawn["angle"])
     entries = _affine(drawn["box"].T, np.cos(turn), np.sin(turn), 1 - 2 * drawn["flip"].astype(int), shape, size)

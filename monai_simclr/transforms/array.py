@@ -108,10 +108,7 @@ class RandMildRotate(RandRotate):
 
 
 class ToStored(Operation):
-    """Turn a canonical image into a stored one: a square of `size` pixels in 256 gray levels.
-
-    Args:
-        size: pixels along each side, see `recipes.stored_size`.
+    """Turn a canonical image into a stored one: a square of `size` pixels (`recipes.stored_size`) in 256 gray levels.
 
     Example:
         >>> ToStored(4)(torch.ones(1, 6, 8)).shape
@@ -129,10 +126,7 @@ class ToStored(Operation):
 
 
 class ToNetworkInput(Operation):
-    """Turn a stored image into the input of a network: `size` pixels, float32 in [0, 1].
-
-    Args:
-        size: pixels along each side.
+    """Turn a stored image into the input of a network: a square of `size` pixels, float32 in [0, 1].
 
     Example:
         >>> float(ToNetworkInput(7)(torch.full((1, 8, 8), 255, dtype=torch.uint8)).max())

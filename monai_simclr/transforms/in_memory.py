@@ -61,12 +61,6 @@ class FromMemoryd(MapTransform):
     right polarity, but in other axes, in the vendor's unit, and without its window. Its metadata name the patient and
     are dropped.
 
-    Args:
-        keys: keys of the images.
-
-    Raises:
-        ValueError: see `canonical`.
-
     Example:
         >>> FromMemoryd("image")({"image": np.arange(6.0).reshape(3, 2, 1)})["image"].shape
         torch.Size([1, 2, 3])

@@ -156,7 +156,7 @@ class DrawViewsd(MultiViewd):
     Args:
         keys: key of the image; one only.
         transform: a `RandOperation` that is always applied (``prob=1``).
-        n_views: how many views, at least 2.
+        n_views: see `MultiView`.
 
     Example:
         >>> from monai_simclr.transforms import RandRadiographView

@@ -198,13 +198,7 @@ class RandRadiographView(RandOperation):
         )
 
     def draw(self, n: int) -> Parameters:
-        """Draw the parameters of `n` views, with neutral values where a step does not apply.
-
-        Returns:
-            `box` ``(n, 4)`` (left, top, right, bottom in shares of the image), and of shape ``(n,)``: `angle` (degrees,
-            counterclockwise as seen), `flip`, `gamma`, `brightness`, `contrast` (1 is neutral), `sigma` (pixels),
-            `noise` (standard deviation), `clip` (0 is neutral) and `seed` (which noise); see `ops.make_views`.
-        """
+        """Draw the parameters of `n` views (see `ops.make_views`), with neutral values where a step does not apply."""
         place = self.positioning
         lungs = _LUNGS if n == 1 else _LUNGS.repeat(n, 0)
         box = draw_crops(self.R, lungs, place.scale, place.aspect, place.min_lung_coverage)
