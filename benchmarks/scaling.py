@@ -35,8 +35,7 @@ from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import ContrastiveMonitor
-from monai_simclr.losses import NTXentLoss
-from monai_simclr.losses.groups import SameGroup
+from monai_simclr.losses import NTXentLoss, SameGroup
 from monai_simclr.networks import SimCLR, encoder, load_pretrained
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength

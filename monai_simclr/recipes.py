@@ -11,11 +11,16 @@ from monai.config import KeysCollection
 from monai.transforms import Compose, LoadImaged, MapTransform
 
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS
-from monai_simclr.ops.stored import to_network_input as to_network_input
+from monai_simclr.ops.geometry import to_network_input as to_network_input
 from monai_simclr.transforms.dictionary import RandRadiographViewd, ToNetworkInputd, ToStoredd
 from monai_simclr.transforms.in_memory import FromMemoryd, PlainImaged
-from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
-from monai_simclr.transforms.views import RandRadiographView
+from monai_simclr.transforms.views import (
+    RandRadiographView,
+    ViewDetector,
+    ViewExposure,
+    ViewPositioning,
+    ViewProcessing,
+)
 
 Strength = Literal["mild", "default", "moco_cxr", "simclr", "phantom"]
 """Names of the presets of `views`."""

@@ -15,8 +15,7 @@ from monai_simclr.engines import ContrastiveTrainer, PrepareTwoViews
 from monai_simclr.engines.precision import precision_settings
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.recipes import views
-from monai_simclr.transforms import MultiViewd
-from monai_simclr.transforms.drawing import DrawViewsd
+from monai_simclr.transforms import DrawViewsd, MultiViewd
 
 
 def _batch(n: int = 4, size: int = 8) -> dict[str, torch.Tensor]:
