@@ -60,10 +60,11 @@ def _nuisances(index: pd.DataFrame, facts: pd.DataFrame) -> dict[str, np.ndarray
     table["pixels"] = facts["rows"].astype(float) * facts["columns"].astype(float)
     nuisances = {}
     for name in (name for name in (*_INDEX, *_FACTS, *_NUMBERS) if name in table):
+        values: pd.Series = table[name].astype(float if name in _NUMBERS else str)
         if name in _NUMBERS:
-            values = table[name].astype(float).where(lambda values: values >= 0)
-        else:
-            values = table[name].astype(str).replace("", np.nan if name in ("view_position", "sex") else "")
+            values = values.where(values >= 0)
+        elif name in ("view_position", "sex"):
+            values = values.where(values != "")
         if values.nunique() > 1:
             nuisances[name] = values.to_numpy()
     return nuisances

@@ -28,7 +28,18 @@ from monai_simclr.data.sources.vindr import VINDR
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_csv_header
 
-SOURCES = (NIH, CHEXPERT, MIMIC, PADCHEST, VINDR, RSNA, MEDMNIST, DICOM_TREE, CLASS_FOLDERS, IMAGE_FOLDER)
+SOURCES: tuple[Source, ...] = (
+    NIH,
+    CHEXPERT,
+    MIMIC,
+    PADCHEST,
+    VINDR,
+    RSNA,
+    MEDMNIST,
+    DICOM_TREE,
+    CLASS_FOLDERS,
+    IMAGE_FOLDER,
+)
 """In the order in which they are tried: publishers' tables first, then kinds of files."""
 
 

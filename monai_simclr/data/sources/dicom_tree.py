@@ -66,7 +66,7 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
                 "anonymised with one id for all? Give a patient_pattern, or no split can be made"
             )
         columns["patient_id"] = patients.reindex(names.index).fillna("file:" + names)
-    index = make_index(**dict(columns.items()))
+    index = make_index(None, **{str(name): column for name, column in columns.items()})
     index.attrs["excluded"] = listing.counts()
     return index
 

@@ -78,9 +78,9 @@ def read_padchest(folder: str | Path, findings: Sequence[str] = (), labeler: str
         return [float(bool(present & group)) for group in wanted]
 
     ribs = table["Projection"].str.upper() == "COSTAL"
-    labels = map_values(table["Labels"].mask(ribs, ""), parse, file)[~ribs]
+    rows = map_values(table["Labels"].mask(ribs, ""), parse, file)[~ribs]
     table = table[~ribs].reset_index(drop=True)
-    labels = pd.DataFrame(labels.tolist(), columns=pd.Index(names))
+    labels = pd.DataFrame(rows.tolist(), columns=pd.Index(names))
     if labeler == "physician":
         labels[table["MethodLabel"].str.lower() != "physician"] = np.nan
     inverted = int((table["PhotometricInterpretation_DICOM"] == "MONOCHROME1").sum())

@@ -56,7 +56,8 @@ def read_vindr(
         labels.append(decided)
     logger.info(f"VinDr-CXR: a finding needs {min_votes} readers, one that fewer saw is read as {uncertain!r}")
     index = pd.concat(parts, ignore_index=True)
-    return base.make_index(pd.concat(labels, ignore_index=True), view_position="PA", **dict(index.items()))
+    columns = {str(name): column for name, column in index.items()}
+    return base.make_index(pd.concat(labels, ignore_index=True), view_position="PA", **columns)
 
 
 def _read_votes(folder: Path) -> dict[str, tuple[pd.DataFrame, pd.Series]]:
