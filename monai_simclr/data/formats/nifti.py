@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from monai_simclr.data.formats.inflate import InflatedStream
-from monai_simclr.data.formats.scaling import PERCENTILES, spread, turn
+from monai_simclr.data.formats.scaling import PERCENTILES, describe_turn, spread, turn
 from monai_simclr.data.radiograph import (
     DEFAULT_SETTINGS,
     RadiographError,
@@ -66,7 +66,10 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     if not np.isfinite(values).all():
         raise RadiographError("has pixels that are not finite")
     meta = init_meta("NIfTI")
-    meta["orientation"] = _read_orientation(*(directions[axis] for axis in axes))
+    first, second = (directions[axis] for axis in axes)
+    columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
+    along_row, down = (first, second) if columns_are_first else (second, first)
+    meta["orientation"] = describe_turn(columns_are_first, down in ("S", "A"), along_row == "R")
     spacing = tuple(float(zooms[axis]) * _UNITS.get(unit, 1.0) for axis in axes)
     if all(math.isfinite(value) and value > 0 for value in spacing):
         meta["spacing"] = (spacing[1], spacing[0]) if "transposed" in meta["orientation"] else (spacing[0], spacing[1])
@@ -115,18 +118,6 @@ def _read_content(file: BinaryIO, max_bytes: int, header_only: bool = False) -> 
         return head
     stream.seek(0)
     return stream.read(max_bytes) if stream is file else stream.read()
-
-
-def _read_orientation(first: str | None, second: str | None) -> str:
-    """How to turn an array whose axes point to these directions upright; see `read_orientation` of DICOM."""
-    columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
-    along_row, down = (first, second) if columns_are_first else (second, first)
-    steps = ["transposed"] if columns_are_first else []
-    if down in ("S", "A"):
-        steps.append("flipped")
-    if along_row == "R":
-        steps.append("mirrored")
-    return " ".join(steps)
 
 
 def _known_range(
