@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from monai_simclr.data.formats.dicom_header import read_header
 from monai_simclr.data.formats.dicom_tags import get_text
 from monai_simclr.data.formats.exam import read_exam
-from monai_simclr.data.listing import list_files, say_left_out
+from monai_simclr.data.listing import describe_excluded, list_files
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.data.radiograph import RadiographError, describe_problem, quiet_libraries
 from monai_simclr.inference.journal import file_stamp
@@ -123,8 +123,8 @@ def list_radiographs(folder: str | Path | Sequence[str | Path], empty: bool = Fa
             f"there is no folder {shown(folder)}; pass --dataset_dir with the folder of radiographs"
         )
     found = list_files(folder)
-    if found.left_out:
-        _warn_once(say_left_out(found.left_out, folder))
+    if found.excluded:
+        _warn_once(describe_excluded(found.excluded, folder))
     if not found.paths and not empty:
         raise FileNotFoundError(
             f"the folder {shown(folder)} has no files; pass --dataset_dir with the folder of radiographs"

@@ -145,11 +145,11 @@ def _entry_points() -> dict[str, Callable[[Path], object]]:
     from monai_simclr.audit.look import look_at
     from monai_simclr.data.decoding import decode
     from monai_simclr.data.formats.dicom_header import read_header
-    from monai_simclr.data.sources.dicom_tree import read_dicom_tree
+    from monai_simclr.data.sources.dicom_tree import read_row
     from monai_simclr.inference.inputs import identity_of
 
     return {
-        "index": lambda path: read_dicom_tree(path.parent, workers=1),
+        "index": read_row,
         "audit": header_facts,
         "store": lambda path: decode(path, 64),
         "audit --pixels": look_at,

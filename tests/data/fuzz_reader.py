@@ -31,7 +31,7 @@ from monai_simclr.audit.look import look_at
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.decoding import PixelFile
 from monai_simclr.data.formats.dicom_header import read_header
-from monai_simclr.data.sources.dicom_tree import read_dicom_tree
+from monai_simclr.data.sources.dicom_tree import read_row
 from monai_simclr.inference.inputs import identity_of
 
 MEMORY, SECONDS = 2**30, 10
@@ -216,13 +216,7 @@ def _deflated_at(content: bytearray) -> int:
 
 def other_entry_points(path: Path, pixels: Path) -> str:
     """What goes wrong where more is done with a file than reading it; each must report something about every file."""
-    alone = path.parent / "alone"
-    alone.mkdir(exist_ok=True)
-    (alone / "a.bin").write_bytes(path.read_bytes())
-    try:
-        row = read_dicom_tree(alone, workers=1).iloc[0].to_dict()
-    except FileNotFoundError as error:
-        row = str(error)
+    row = read_row(path)
     facts, look, about = header_facts(path), look_at(path), identity_of(path, "key")
     with contextlib.closing(PixelFile(pixels, 0, 0, {"size": 8, "reader": {}})) as store:
         record = store.decode(0, str(path))

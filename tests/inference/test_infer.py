@@ -30,8 +30,8 @@ from monai_simclr.runtime.names import unescape
 from monai_simclr.runtime.signals import StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import make_inference_config
 from monai_simclr.workflows.inference import _looks
+from monai_simclr.workflows.inference_config import make_inference_config
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
 SIZE = 48
