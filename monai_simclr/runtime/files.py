@@ -202,7 +202,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     opened file is checked again, because a path may lead elsewhere a moment later.
 
     Raises:
-        FileNotFoundError: if nothing is there.
+        FileNotFoundError: if there is nothing.
         NotRegularFileError: if it is a folder, a pipe, a socket or a device.
         OSError: if it cannot be opened.
 
@@ -226,7 +226,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 def _check_regular(path: str | Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = next((name for test, name in _KINDS if test(mode)), "something else")
+        kind = _KINDS.get(stat.filemode(mode)[0], "something else")
         raise NotRegularFileError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
 
 
