@@ -141,8 +141,7 @@ BOMBS: tuple[Callable[[Path], Path], ...] = (
 
 
 def _entry_points() -> dict[str, Callable[[Path], object]]:
-    from monai_simclr.audit.header import header_facts
-    from monai_simclr.audit.look import look_at
+    from monai_simclr.audit.scan import header_facts, pixel_facts
     from monai_simclr.data.decoding import decode
     from monai_simclr.data.formats.dicom_header import read_header
     from monai_simclr.data.sources.dicom_tree import read_row
@@ -152,7 +151,7 @@ def _entry_points() -> dict[str, Callable[[Path], object]]:
         "index": read_row,
         "audit": header_facts,
         "store": lambda path: decode(path, 64),
-        "audit --pixels": look_at,
+        "audit --pixels": pixel_facts,
         "inference": lambda path: identity_of(path, "key"),
         "dicom results": lambda path: read_header(path, whole=True),
     }

@@ -20,9 +20,7 @@ from radiograph_corpus import code_item, make_dicom, picture, write_described, w
 
 from monai_simclr.audit.duplicates import same_bytes
 from monai_simclr.audit.flags import flag_rows
-from monai_simclr.audit.header import header_facts
-from monai_simclr.audit.look import look_at
-from monai_simclr.audit.scan import scan
+from monai_simclr.audit.scan import header_facts, pixel_facts, scan
 from monai_simclr.data import RadiographError, ReaderSettings, open_index, read_radiograph
 from monai_simclr.data.formats.dicom_header import NotDicomError, read_header, record_headers
 from monai_simclr.data.formats.exam import read_exam
@@ -346,7 +344,7 @@ def _write(path, pixels):
 )
 def test_thumbnails_and_strips_are_refused_in_every_format(tmp_path, name, shape, words):
     path = _write(tmp_path / name, np.resize(picture(8), shape))
-    problem = look_at(path)["damage"]
+    problem = pixel_facts(path)["damage"]
     assert words in problem if words else problem == ""
     loose = ReaderSettings(min_side=8, max_aspect=250)
     assert read_radiograph(path, loose)[0].shape == shape
