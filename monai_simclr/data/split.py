@@ -77,7 +77,7 @@ def label_fraction(
     if not len(train) or not names:
         raise ValueError(f"the index has {len(train)} train rows and the findings {names}; labels of both are needed")
     by_patient = train.groupby("patient_id", sort=True)[names].max()
-    positive = (by_patient == 1).to_numpy()
+    positive: np.ndarray = (by_patient == 1).to_numpy()
     absent = [name for name, any_positive in zip(names, positive.any(axis=0), strict=True) if not any_positive]
     if absent:
         raise ValueError(

@@ -137,7 +137,7 @@ def test_a_table_of_signed_input_starts_below_zero(tmp_path):
     np.testing.assert_allclose(read_radiograph(path)[0], (stored + 2048.0) / 4095, atol=1e-6)
 
 
-def test_a_table_of_65536_entries_says_zero_and_packed_bytes_are_read(tmp_path):
+def test_a_table_length_of_zero_means_65536_and_packed_bytes_are_read(tmp_path):
     whole = table_item(0, np.arange(65536), 16, "OW")
     path = write_dicom(tmp_path / "a.dcm", picture(16), 16, VOILUTSequence=[whole])
     np.testing.assert_allclose(read_radiograph(path)[0], picture(16) / 65535, atol=1e-6)
@@ -181,7 +181,7 @@ def test_the_policy_chooses_among_tables(tmp_path):
     assert read_radiograph(path, ReaderSettings(voi="index"))[1]["voi"] == "window"
 
 
-def test_without_a_usable_window_percentiles_are_shown_and_said(tmp_path):
+def test_without_a_usable_window_percentiles_are_shown_and_reported(tmp_path):
     stored = picture(12)
     low, high = np.percentile(stored, (0.5, 99.5))
     for name, attributes in {"none": {}, "zero": {"WindowCenter": 5, "WindowWidth": 0}}.items():
@@ -207,7 +207,7 @@ def test_there_is_exactly_one_inversion(tmp_path, photometric, shape):
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_is_black_in_either_polarity_and_no_part_of_the_percentiles(tmp_path, photometric):
+def test_padding_is_black_in_either_polarity_and_excluded_from_the_percentiles(tmp_path, photometric):
     stored = picture(12) // 2 + 100
     padded = stored.copy()
     padded[:6] = 4095
@@ -235,7 +235,7 @@ def test_padding_may_be_a_range_and_negative(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "steps"),
+    ("directions", "steps"),
     [
         (("L", "F"), []),
         (("R", "F"), [np.fliplr]),
@@ -251,8 +251,8 @@ def test_padding_may_be_a_range_and_negative(tmp_path):
         (("L", "R"), []),
     ],
 )
-def test_patient_orientation_makes_the_display_canonical(tmp_path, said, steps):
-    path = write_dicom(tmp_path / "a.dcm", picture(12), PatientOrientation=list(said), PixelSpacing=[0.3, 0.2])
+def test_patient_orientation_makes_the_display_canonical(tmp_path, directions, steps):
+    path = write_dicom(tmp_path / "a.dcm", picture(12), PatientOrientation=list(directions), PixelSpacing=[0.3, 0.2])
     expected = picture(12) / 4095
     for step in steps:
         expected = step(expected)
@@ -359,7 +359,7 @@ READ = {
 }
 
 
-def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_by_a_sentence():
+def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_with_a_message():
     root = Path(pydicom.__file__).parent / "data" / "test_files"
     read, refused = {}, {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
@@ -439,7 +439,7 @@ def test_a_codestream_in_a_jp2_file_is_given_to_a_decoder_without_its_boxes(tmp_
     boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x0a????\0\0" + (len(frame) + 8).to_bytes(4, "big") + b"jp2c"
     data.PixelData = encapsulate([boxes + frame])
     data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
-    given = []
-    monkeypatch.setattr(dicom_pixels, "encapsulate", lambda frames: given.append(frames) or encapsulate(frames))
+    frames_given = []
+    monkeypatch.setattr(dicom_pixels, "encapsulate", lambda frames: frames_given.append(frames) or encapsulate(frames))
     np.testing.assert_array_equal(read_radiograph(tmp_path / "b.dcm")[0], expected)
-    assert given[0][0].startswith(b"\xff\x4f\xff\x51")
+    assert frames_given[0][0].startswith(b"\xff\x4f\xff\x51")

@@ -1,4 +1,4 @@
-"""The reader in MONAI's hands: metadata that can be saved, collated and shown to anyone; the same without ITK."""
+"""The reader in MONAI's hands: metadata that can be saved, collated and shared; the same without ITK."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_monai_loads_what_we_read(folder, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_metadata_are_plain_and_name_nobody(folder, name):
+def test_the_metadata_are_plain_and_contain_no_identity(folder, name):
     _, meta = LoadImage(reader=READER, image_only=False)(folder / name)
     saved = io.BytesIO()
     torch.save(dict(meta), saved)
@@ -83,7 +83,7 @@ def test_settings_can_be_given_by_name_in_a_config(folder):
     assert asdict(RadiographReader(ReaderSettings(window_index=1), voi="index").settings)["window_index"] == 1
 
 
-def test_a_setting_that_does_not_exist_is_not_forgotten_in_silence(folder):
+def test_a_setting_that_does_not_exist_is_not_ignored_silently(folder):
     with pytest.raises(ValueError, match=r"RadiographReader has no setting \['windw'\]; it has \['voi'"):
         LoadImage(reader=READER, windw=1)
 

@@ -1,4 +1,4 @@
-"""What is refused, by which sentence, and before it costs memory."""
+"""What is refused, with which message, and before it costs memory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def describe_problem(path, **settings):
         ({"WindowCenter": -9000, "WindowWidth": 100}, "is one gray all over (1) with voi='window'; voi='percentile'"),
     ],
 )
-def test_what_is_no_radiograph_is_refused_by_its_tag(tmp_path, attributes, words):
+def test_what_is_not_a_radiograph_is_refused_by_its_tag(tmp_path, attributes, words):
     assert words in describe_problem(write_dicom(tmp_path / "a.dcm", picture(12), **attributes))
 
 
@@ -110,7 +110,7 @@ def test_a_dicom_whose_preamble_is_a_tiff_header_is_a_dicom(tmp_path):
     assert read_radiograph(path)[1]["format"] == "DICOM"
 
 
-def test_a_missing_file_and_a_folder_are_said(tmp_path):
+def test_a_missing_file_and_a_folder_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read_radiograph(tmp_path / "none.dcm")
     with pytest.raises(FileNotFoundError, match="it is a folder"):
@@ -153,7 +153,7 @@ def test_what_inflates_beyond_the_limit_is_refused_while_it_is_small(tmp_path):
     assert (tmp_path / "b.dcm").stat().st_size < 60_000
     assert describe_problem(tmp_path / "b.dcm", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
     (tmp_path / "c.dcm").write_bytes(content[:-20])
-    assert describe_problem(tmp_path / "c.dcm") == "is truncated: the deflated data set has no end"
+    assert describe_problem(tmp_path / "c.dcm") == "is truncated: the deflated data have no end"
     nifti = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(50_000_000)
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti))
     assert describe_problem(tmp_path / "a.nii.gz", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
@@ -173,7 +173,7 @@ COMPRESSED = [uid.JPEGBaseline8Bit, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: syntax.keyword)
-def test_a_codestream_that_is_not_what_the_header_says_is_never_given_to_a_decoder(tmp_path, monkeypatch, syntax):
+def test_a_codestream_that_contradicts_the_header_never_reaches_a_decoder(tmp_path, monkeypatch, syntax):
     write_syntax(tmp_path / "a.dcm", syntax)
     data = pydicom.dcmread(tmp_path / "a.dcm")
     data.Rows = 47
@@ -229,7 +229,7 @@ def test_a_box_of_length_zero_does_not_hang():
         ("ffd8 ffe0 ffff 00000000000000 ffd9", "has no frame header"),
     ],
 )
-def test_a_damaged_jpeg_header_says_what_is_missing(content, words):
+def test_a_damaged_jpeg_header_is_refused_by_what_is_missing(content, words):
     with pytest.raises(ValueError, match=words):
         parse_jpeg(bytes.fromhex(content))
 
@@ -242,7 +242,7 @@ def test_more_tiles_than_there_can_be_are_refused(tmp_path):
         parse_jpeg2000(frame[:8] + huge + frame[40:])
 
 
-def test_twelve_bit_jpeg_says_that_no_free_decoder_reads_it(tmp_path):
+def test_twelve_bit_jpeg_is_refused_since_no_free_decoder_reads_it(tmp_path):
     write_syntax(tmp_path / "a.dcm", uid.JPEGExtended12Bit)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c"))
     assert "JPEG Extended (Process 2 and 4) (1.2.840.10008.1.2.4.51) with 12 bits" in describe_problem(path)
@@ -315,7 +315,7 @@ def test_a_damaged_class_is_refused_and_not_raised_in_pydicoms_words(tmp_path):
     assert "(0008,0060) Modality is 'OT'" in describe_problem(path)
 
 
-def test_damaged_files_make_no_library_talk(tmp_path, caplog, recwarn):
+def test_damaged_files_cause_no_warnings_or_logs_of_libraries(tmp_path, caplog, recwarn):
     write_syntax(tmp_path / "a.dcm", uid.JPEG2000)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame[:200] + bytes(len(frame) - 202) + frame[-2:])
     assert "has damaged pixels" in describe_problem(path)

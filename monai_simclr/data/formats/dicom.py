@@ -17,7 +17,7 @@ from monai_simclr.data.formats.dicom_header import open_dicom
 from monai_simclr.data.formats.dicom_pixels import PixelLayout, decode_pixels
 from monai_simclr.data.formats.dicom_tags import get_code, get_codes, get_floats, get_int, get_texts, keyword_name
 from monai_simclr.data.formats.exam import is_for_processing, is_radiograph, read_exam
-from monai_simclr.data.formats.scaling import check_contrast, turn
+from monai_simclr.data.formats.scaling import check_contrast, describe_turn, turn
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError, RadiographMeta, ReaderSettings, check_size, init_meta
 
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -116,12 +116,12 @@ def read_orientation(data: pydicom.Dataset) -> str:
     if len(directions) != 2 or not all(directions):
         return ""
     along_row, down = directions[0][0], directions[1][0]  # "LF" is mostly to the left and a little to the feet
-    steps = []
-    if along_row in _VERTICAL and down in _HORIZONTAL:
-        steps, (along_row, down) = ["transposed"], (down, along_row)
+    transposed = along_row in _VERTICAL and down in _HORIZONTAL
+    if transposed:
+        along_row, down = down, along_row
     if along_row not in _HORIZONTAL or down not in _VERTICAL:
         return ""
-    return " ".join([*steps, *(["flipped"] if down == "H" else []), *(["mirrored"] if along_row == "R" else [])])
+    return describe_turn(transposed, down == "H", along_row == "R")
 
 
 def read_spacing(data: pydicom.Dataset) -> tuple[tuple[float, float], str]:

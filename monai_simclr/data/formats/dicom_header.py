@@ -6,7 +6,6 @@ This is the only place that parses a header: for the reader, the index, the audi
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +20,7 @@ from pydicom.filereader import read_dataset, read_sequence
 from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from monai_simclr.data.formats.dicom_tags import get_text, keyword_name
+from monai_simclr.data.formats.inflate import InflatedStream
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError
 from monai_simclr.runtime.files import open_regular
 
@@ -29,9 +29,7 @@ _MAX_BYTES = 32 * 2**20
 _MAX_VALUE = 4 * 2**20  # sixteen tables of 65,536 entries take two
 _MAX_DEPTH = 16  # of sequences within sequences
 _MAX_INFLATED = 64 * 2**20  # before the pixels
-_INFLATED_AFTER = 2**20  # after the pixels: padding, signatures
 _LONG = 2**20  # bytes of a value that a whole header omits: overlays, vendors' private pictures
-_BLOCK = 2**16
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, integer
 _USED = """
 SOPClassUID SOPInstanceUID StudyInstanceUID Modality PresentationIntentType DirectoryRecordSequence
@@ -125,7 +123,10 @@ def open_dicom(file: BinaryIO, max_bytes: int, whole: bool = False) -> DicomHead
     try:
         syntax, meta = _read_file_meta(_MeteredStream(file, budget))
         problem = "has a damaged header: its attributes cannot be parsed"
-        stream = InflatedStream(file, max_bytes) if syntax == DeflatedExplicitVRLittleEndian else file
+        stream: BinaryIO | InflatedStream = file
+        if syntax == DeflatedExplicitVRLittleEndian:
+            stream = InflatedStream(file, max_bytes)
+            stream.expect(_MAX_INFLATED, "bytes before its pixels")
         data = _read_data_set(_MeteredStream(stream, budget), syntax, whole)
         _parse_sequences(data, budget)
     except (RadiographError, MemoryError):
@@ -221,57 +222,3 @@ class _MeteredStream:
     def read(self, size: int = -1) -> bytes:
         self.budget.spend(size)
         return self.stream.read(size)
-
-
-class InflatedStream:
-    """A raw deflate stream (PS3.5 A.5) as a seekable file, inflated no further than is asked for.
-
-    It inflates to at most 64 MiB until `expect` says how much is to come, and never beyond `max_bytes`.
-    """
-
-    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._limit, self._reason = min(max_bytes, _MAX_INFLATED), "bytes before its pixels"
-        self._file, self._inflater = file, zlib.decompressobj(-zlib.MAX_WBITS)
-        self._content, self._at = bytearray(), 0
-
-    def expect(self, n_bytes: int) -> None:
-        """Let it inflate to `n_bytes` beyond the position, and 1 MiB for what follows them."""
-        self._limit = min(self.max_bytes, self._at + n_bytes + _INFLATED_AFTER)
-        self._reason = "bytes, more than its header states"
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next `size` bytes, fewer at the end."""
-        self._inflate(self.max_bytes + 1 if size < 0 else self._at + size)
-        stop = len(self._content) if size < 0 else self._at + size
-        with memoryview(self._content) as content:
-            result = bytes(content[self._at : stop])
-        self._at += len(result)
-        return result
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position counted from the start or from here."""
-        self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
-        return self._at
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def finish(self) -> None:
-        """Inflate what is left, so that a stream without an end is noticed."""
-        self._inflate(self.max_bytes + 1)
-
-    def _inflate(self, until: int) -> None:
-        try:
-            while len(self._content) < until and not self._inflater.eof:
-                source = self._inflater.unconsumed_tail or self._file.read(_BLOCK)
-                if not source:
-                    raise RadiographError("is truncated: the deflated data set has no end")
-                self._content += self._inflater.decompress(source, _BLOCK)
-                if len(self._content) > self._limit:
-                    at_max = self._limit == self.max_bytes
-                    limit = f"max_bytes={self._limit}" if at_max else f"{self._limit} {self._reason}"
-                    raise RadiographError(f"inflates to more than {limit}")
-        except zlib.error as error:
-            raise RadiographError("is deflated and damaged: it cannot be inflated") from error

@@ -16,8 +16,9 @@ from pydicom.filereader import data_element_generator
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from monai_simclr.data.formats.dicom_header import DicomHeader, InflatedStream
+from monai_simclr.data.formats.dicom_header import DicomHeader
 from monai_simclr.data.formats.dicom_tags import get_code, keyword_name
+from monai_simclr.data.formats.inflate import InflatedStream
 from monai_simclr.data.radiograph import RadiographError
 
 # Pillow and pylibjpeg both use OpenJPEG: 2.5.4 in Pillow 12 and 13; 2.5.2, slower and with CVE-2025-54874, in
@@ -38,6 +39,7 @@ _PROCESSES: dict[UID, tuple[int, ...]] = {
     **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), (0xF7,)),
 }
 """`Frame.process` by transfer syntax; all others are JPEG 2000."""
+_AFTER_PIXELS = 2**20  # bytes that may follow: padding, signatures
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 _RLE_HEADER, _RLE_BEST_RATIO = 64, 64  # bytes; and PS3.5 G.3: two bytes stand for at most 128
 
@@ -130,7 +132,7 @@ def _read_element(header: DicomHeader, n_bytes: int) -> tuple[bytes, str]:
     """Content and VR of the pixel data element."""
     stream = header.stream
     if isinstance(stream, InflatedStream):
-        stream.expect(n_bytes)
+        stream.expect(n_bytes + _AFTER_PIXELS, "bytes, more than its header states")
     start = stream.read(6)
     stream.seek(-len(start), 1)
     if len(start) < 6:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-import zlib
 from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 
-from monai_simclr.data.formats.scaling import PERCENTILES, spread, turn
-from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, check_size, init_meta
+from monai_simclr.data.formats.inflate import InflatedStream
+from monai_simclr.data.formats.scaling import PERCENTILES, describe_turn, spread, turn
+from monai_simclr.data.radiograph import (
+    DEFAULT_SETTINGS,
+    RadiographError,
+    RadiographMeta,
+    ReaderSettings,
+    check_size,
+    init_meta,
+)
 
 _GZIP = b"\x1f\x8b"
 _UNITS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -34,7 +41,7 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     if it is uint8 or uint16 without a slope, and not at all if they are fractions in [0, 1]; all others by percentiles
     0.5 and 99.5. ``voi="percentile"`` always takes those, ``voi="none"`` never (but the range of the type).
     """
-    content = _inflate(file.read(settings.max_bytes), settings.max_bytes)
+    content = _read_content(file, settings.max_bytes)
     try:
         kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
         image: Any = kind.from_bytes(content)
@@ -59,7 +66,10 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     if not np.isfinite(values).all():
         raise RadiographError("has pixels that are not finite")
     meta = init_meta("NIfTI")
-    meta["orientation"] = _read_orientation(*(directions[axis] for axis in axes))
+    first, second = (directions[axis] for axis in axes)
+    columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
+    along_row, down = (first, second) if columns_are_first else (second, first)
+    meta["orientation"] = describe_turn(columns_are_first, down in ("S", "A"), along_row == "R")
     spacing = tuple(float(zooms[axis]) * _UNITS.get(unit, 1.0) for axis in axes)
     if all(math.isfinite(value) and value > 0 for value in spacing):
         meta["spacing"] = (spacing[1], spacing[0]) if "transposed" in meta["orientation"] else (spacing[0], spacing[1])
@@ -77,9 +87,7 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
 
 def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
     """Return facts of the header of a NIfTI file under the audit's names; nothing after it is read or inflated."""
-    head = file.read(2**16)
-    if head.startswith(_GZIP):
-        head = _inflate_head(zlib.decompressobj(16 + zlib.MAX_WBITS), head)
+    head = _read_content(file, DEFAULT_SETTINGS.max_bytes, header_only=True)
     try:
         kind, length = (nib.Nifti2Header, 540) if head[4:8] == b"n+2\0" else (nib.Nifti1Header, 348)
         header = kind(head[:length], check=False)
@@ -98,42 +106,18 @@ def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
     }
 
 
-def _inflate(content: bytes, max_bytes: int) -> bytes:
-    if not content.startswith(_GZIP):
-        return content
-    inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    head = _inflate_head(inflater, content)
-    try:
-        body = inflater.decompress(inflater.unconsumed_tail, max_bytes)
-    except zlib.error as error:
-        raise RadiographError("is damaged: it cannot be inflated") from error
-    if inflater.unconsumed_tail:
-        raise RadiographError(f"inflates to more than max_bytes={max_bytes}")
-    if not inflater.eof:
-        raise RadiographError("is truncated: the compressed file has no end")
-    return head + body
-
-
-def _inflate_head(inflater: Any, content: bytes) -> bytes:
-    try:
-        head: bytes = inflater.decompress(content, _HEAD)
-    except zlib.error as error:
-        raise RadiographError("is damaged: it cannot be inflated") from error
-    if not is_nifti(head):
+def _read_content(file: BinaryIO, max_bytes: int, header_only: bool = False) -> bytes:
+    """All of the file, or what holds its header, inflated if need be."""
+    start = file.read(2)
+    file.seek(0)
+    stream = InflatedStream(file, max_bytes, gzip=True) if start == _GZIP else file
+    head = stream.read(_HEAD)
+    if not is_nifti(head) and start == _GZIP:
         raise RadiographError("is a gzip file, and what is in it is not NIfTI; unpack it first")
-    return head
-
-
-def _read_orientation(first: str | None, second: str | None) -> str:
-    """How to turn an array whose axes point to these directions upright; see `read_orientation` of DICOM."""
-    columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
-    along_row, down = (first, second) if columns_are_first else (second, first)
-    steps = ["transposed"] if columns_are_first else []
-    if down in ("S", "A"):
-        steps.append("flipped")
-    if along_row == "R":
-        steps.append("mirrored")
-    return " ".join(steps)
+    if header_only:
+        return head
+    stream.seek(0)
+    return stream.read(max_bytes) if stream is file else stream.read()
 
 
 def _known_range(

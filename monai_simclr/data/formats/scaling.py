@@ -82,11 +82,16 @@ def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / (high - low), 0, 1)
 
 
+def describe_turn(transposed: bool, flipped: bool, mirrored: bool) -> str:
+    """Return the steps for `turn`: "transposed", "flipped" (upside down), "mirrored" (left to right), in this order."""
+    return " ".join(step for step, is_needed in zip(_TURNS, (transposed, flipped, mirrored), strict=True) if is_needed)
+
+
 def turn(image: np.ndarray, orientation: str) -> np.ndarray:
-    """Apply some of "transposed", "flipped" (upside down) and "mirrored" (left to right), in the order given; a view.
+    """Apply the steps of an orientation one after another; a view.
 
     Example:
-        >>> turn(np.array([[1, 2], [3, 4]]), "transposed mirrored").tolist()
+        >>> turn(np.array([[1, 2], [3, 4]]), describe_turn(True, False, True)).tolist()
         [[3, 1], [4, 2]]
     """
     for step in orientation.split():

@@ -48,23 +48,22 @@ class Canvas:
         self.size, self.matrix = size, matrix
         self.unit = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))  # pixels in one unit
 
-    def fill(self, points: Points) -> Layer:
-        """The inside of a closed outline."""
+    def fill(self, *outlines: Points, value: float = 1.0) -> Layer:
+        """The inside of closed outlines."""
         layer = np.zeros((self.size, self.size), np.uint8)
-        cv2.fillPoly(layer, [self._to_pixels(points)], 255.0, cv2.LINE_AA, _SHIFT)
+        for points in outlines:
+            cv2.fillPoly(layer, [self._to_pixels(points)], 255 * value, cv2.LINE_AA, _SHIFT)
         return _to_float(layer)
 
     def bands(self, lines: Iterable[Points], width: float) -> Layer:
         """Lines with a width in units; one thinner than a pixel is drawn paler."""
-        layer = np.zeros((self.size, self.size), np.uint8)
-        drawn = max(width, 1.0 / self.unit)
+        drawn, ribbons = max(width, 1.0 / self.unit), []
         for line in lines:
             along = np.gradient(line, axis=0)
             along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
             across = np.stack([-along[:, 1], along[:, 0]], 1) * (drawn / 2)
-            ribbon = np.concatenate([line + across, (line - across)[::-1]])
-            cv2.fillPoly(layer, [self._to_pixels(ribbon)], 255 * (width / drawn), cv2.LINE_AA, _SHIFT)
-        return _to_float(layer)
+            ribbons.append(np.concatenate([line + across, (line - across)[::-1]]))
+        return self.fill(*ribbons, value=width / drawn)
 
     def tapered(self, quads: Points, strength: npt.NDArray[np.float64]) -> Layer:
         """Convex quadrilaterals `(N, 4, 2)` with a brightness each."""
