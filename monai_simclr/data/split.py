@@ -77,15 +77,15 @@ def label_fraction(
     if not len(train) or not names:
         raise ValueError(f"the index has {len(train)} train rows and the findings {names}; labels of both are needed")
     by_patient = train.groupby("patient_id", sort=True)[names].max()
-    positive: np.ndarray = np.asarray(by_patient == 1)
-    absent = [name for name, any_positive in zip(names, positive.any(axis=0).tolist(), strict=True) if not any_positive]
+    positive: np.ndarray = by_patient.eq(1).to_numpy(dtype=bool)
+    absent = [name for name, count in zip(names, positive.sum(axis=0), strict=True) if not count]
     if absent:
         raise ValueError(
             f"no train patient has {absent}; leave them out of the findings in metadata.json, or pass --findings"
         )
     order = _order(positive, by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(draw))
     chosen = order[: max(1, round(fraction * len(order)))]
-    absent = [name for name, any_positive in zip(names, positive[chosen].any(axis=0).tolist(), strict=True) if not any_positive]
+    absent = [name for name, count in zip(names, positive[chosen].sum(axis=0), strict=True) if not count]
     if absent:
         raise NoPositiveError(
             f"label_fraction {fraction} is {len(chosen)} of {len(order)} train patients and leaves {absent} without a "

@@ -17,10 +17,10 @@ from monai_simclr.networks.encoders import Norm, encoder
 from monai_simclr.networks.heads import FindingClassifier
 from monai_simclr.runtime.artefacts import (
     DamagedFileError,
-    check_archive,
+    check_zip,
     read_tensor_file,
     reading,
-    sealed_archive,
+    seal_zip,
     warn_no_checksum,
     write_tensor_file,
 )
@@ -158,7 +158,7 @@ def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
     """
     file = io.BytesIO()  # torch says of a full disk what nobody understands; write_bytes does not
     torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, file)
-    write_bytes(path, sealed_archive(file.getvalue()))
+    write_bytes(path, seal_zip(file.getvalue()))
     return Path(path)
 
 
@@ -187,7 +187,7 @@ def read_weights(path: str | Path, what: str, remedy: str) -> Mapping[str, Tenso
     """
     with reading(path, what, remedy):
         content = Path(path).read_bytes()
-        if not zipfile.is_zipfile(io.BytesIO(content)) or not check_archive(content):
+        if not zipfile.is_zipfile(io.BytesIO(content)) or not check_zip(content):
             warn_no_checksum(path)
         held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):

@@ -164,7 +164,7 @@ def _check_names(needs: Sequence[str], names: Any) -> None:
         raise ValueError(f"it lacks {', '.join(missing)}")
 
 
-def sealed_archive(content: bytes) -> bytes:
+def seal_zip(content: bytes) -> bytes:
     """A zip archive, as `torch.save` and `numpy.savez` make them, with one more member: the checksum of the others."""
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
@@ -178,7 +178,7 @@ def sealed_archive(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def check_archive(content: bytes) -> bool:
+def check_zip(content: bytes) -> bool:
     """Whether an archive has a checksum; raises `ValueError` if its members do not fit it."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         name = next((name for name in archive.namelist() if _is_checksum(name)), None)
@@ -204,14 +204,14 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays of numbers and text as ``.npz`` with a checksum inside, whole or not at all; nothing is pickled."""
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, sealed_archive(file.getvalue()))
+    write_bytes(path, seal_zip(file.getvalue()))
 
 
 def read_arrays(path: str | Path, what: str, remedy: str, needs: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz`` file of ours, with those that it `needs`; raises as `read_json` does."""
     with reading(path, what, remedy):
         content = Path(path).read_bytes()
-        if not check_archive(content):
+        if not check_zip(content):
             warn_no_checksum(path)
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             _check_names(needs, file.files)
