@@ -10,77 +10,71 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.inference.card import InferenceConfig, hash_settings
-from monai_simclr.inference.writer import unpacked
+from monai_simclr.inference.config import InferenceConfig, hash_settings
+from monai_simclr.inference.writer import unpack_features
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.names import unescape
 from monai_simclr.runtime.tables import write_rows
 
-_ABOUT = ("file_hash", "patient_hash", "study_hash", "sop_instance_hash")
+_HASHES = ("file_hash", "patient_hash", "study_hash", "sop_instance_hash")
 
 
-def write_tables(rows: Sequence[Mapping[str, Any]], card: InferenceConfig, folder: str | Path) -> list[Path]:
+def write_tables(rows: Sequence[Mapping[str, Any]], config: InferenceConfig, folder: str | Path) -> list[Path]:
     """Write ``predictions.csv`` and ``predictions.json``, and ``embeddings.npz`` when the rows have features.
 
+    In the CSV, probabilities and thresholds are rounded for display; the logits that were decided on are written in
+    full.
+
     Args:
-        rows: one a file, as `PredictionWriter` makes them.
-        card: of the classifier that made them.
+        rows: one per file, as `PredictionWriter` makes them.
+        config: inference config of the classifier that made them.
         folder: where the files go; each is written whole or not at all.
 
     Returns:
-        Paths of what was written.
+        Paths of the files.
     """
-    made = [_csv(rows, card, Path(folder) / "predictions.csv"), _json(rows, card, Path(folder) / "predictions.json")]
-    kept = [row for row in rows if row.get("features")]
-    if kept:
-        about = pd.DataFrame([{name: row[name] for name in _ABOUT} for row in kept])
-        features = np.stack([unpacked(row["features"]) for row in kept])
-        path = Path(folder) / "embeddings.npz"
-        Embeddings(features, about, {"model_sha256": card.model_sha256}).save(path)
-        made.append(path)
-    return made
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], card: InferenceConfig, path: Path) -> Path:
-    paths = ["path"] if any("path" in row for row in rows) else []
-    columns = [*_ABOUT, *paths, "view_position", "flags", "novelty"]
-    for name in card.findings:
+    table, document = Path(folder) / "predictions.csv", Path(folder) / "predictions.json"
+    columns = [*_HASHES, *(["path"] if any("path" in row for row in rows) else []), "view_position", "flags", "novelty"]
+    for name in config.findings:
         columns += [name, f"{name} threshold", f"{name} decision", f"{name} logit", f"{name} threshold logit"]
     columns.append("reason")
-    lines = ({**row, **_shown(row, card), "path": unescape(row.get("path", ""))} for row in rows)
-    return write_rows(path, columns, ([line.get(name, "") for name in columns] for line in lines))
-
-
-def _shown(row: Mapping[str, Any], card: InferenceConfig) -> dict[str, Any]:
-    """What stands for every finding; nothing at all for a file without predictions.
-
-    Probability and threshold are rounded for display; the logits are written in full, and decided on.
-    """
-    if row["probabilities"] is None:
-        return {}
-    cells: dict[str, Any] = {}
-    shown = zip(card.findings, row["probabilities"], card.threshold_probabilities(), strict=True)
-    for name, probability, threshold in shown:
-        cells[name] = f"{probability:.6f}"
-        cells[f"{name} threshold"] = "" if threshold is None else f"{threshold:.6f}"
-    for name, decision, logit, threshold in zip(
-        card.findings, row["decisions"], row["logits"], card.thresholds(), strict=True
-    ):
-        cells |= {f"{name} decision": decision, f"{name} logit": logit, f"{name} threshold logit": threshold}
-    return cells
-
-
-def _json(rows: Sequence[Mapping[str, Any]], card: InferenceConfig, path: Path) -> Path:
+    lines = ({**row, **_cells(row, config), "path": unescape(row.get("path", ""))} for row in rows)
+    write_rows(table, columns, ([line.get(name, "") for name in columns] for line in lines))
     content = {
-        "model_sha256": card.model_sha256,
-        "preprocessing_sha256": hash_settings(card.preprocessing),
+        "model_sha256": config.model_sha256,
+        "preprocessing_sha256": hash_settings(config.preprocessing),
         "findings": {
-            name: {**vars(card.operating[name]), "threshold_probability": threshold}
-            for name, threshold in zip(card.findings, card.threshold_probabilities(), strict=True)
+            name: {**vars(config.operating[name]), "threshold_probability": threshold}
+            for name, threshold in zip(config.findings, config.threshold_probabilities(), strict=True)
         },
-        "false_alarm_rate_of_novelty": card.novelty.false_alarm,
+        "false_alarm_rate_of_novelty": config.novelty.false_alarm,
         "notice": "research only, not for diagnosis",
         "rows": [{key: value for key, value in row.items() if key not in ("features", "stamp")} for row in rows],
     }
-    write_json(path, content)
-    return path
+    write_json(document, content)
+    kept = [row for row in rows if row.get("features")]
+    if not kept:
+        return [table, document]
+    about = pd.DataFrame([{name: row[name] for name in _HASHES} for row in kept])
+    features = np.stack([unpack_features(row["features"]) for row in kept])
+    Embeddings(features, about, {"model_sha256": config.model_sha256}).save(Path(folder) / "embeddings.npz")
+    return [table, document, Path(folder) / "embeddings.npz"]
+
+
+def _cells(row: Mapping[str, Any], config: InferenceConfig) -> dict[str, Any]:
+    """The cells of every finding; none for a file without predictions."""
+    if row["probabilities"] is None:
+        return {}
+    cells: dict[str, Any] = {}
+    for name, probability, threshold, decision, logit, threshold_logit in zip(
+        config.findings,
+        row["probabilities"],
+        config.threshold_probabilities(),
+        row["decisions"],
+        row["logits"],
+        config.thresholds(),
+        strict=True,
+    ):
+        cells |= {name: f"{probability:.6f}", f"{name} threshold": "" if threshold is None else f"{threshold:.6f}"}
+        cells |= {f"{name} decision": decision, f"{name} logit": logit, f"{name} threshold logit": threshold_logit}
+    return cells

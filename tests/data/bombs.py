@@ -145,16 +145,16 @@ def _doors() -> dict[str, Callable[[Path], object]]:
     from monai_simclr.audit.look import look_at
     from monai_simclr.data.decoding import decode
     from monai_simclr.data.sources.dicom_tree import _row
-    from monai_simclr.inference.inputs import identity_of
-    from monai_simclr.inference.pictures import _dicom_header
+    from monai_simclr.inference.dataset import describe_file
+    from monai_simclr.inference.dicom_source import read_source_header
 
     return {
         "index": _row,
         "audit": header_facts,
         "store": lambda path: decode(path, 64),
         "audit --pixels": look_at,
-        "inference": lambda path: identity_of(path, "key"),
-        "dicom results": lambda path: _dicom_header(str(path)),
+        "inference": lambda path: describe_file(path, "key"),
+        "dicom results": lambda path: read_source_header(str(path)),
     }
 
 

@@ -31,8 +31,8 @@ from monai_simclr.audit.look import look_at
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.decoding import PixelFile
 from monai_simclr.data.sources.dicom_tree import _row
-from monai_simclr.inference.inputs import identity_of
-from monai_simclr.inference.pictures import _dicom_header
+from monai_simclr.inference.dataset import describe_file
+from monai_simclr.inference.dicom_source import read_source_header
 
 MEMORY, SECONDS = 2**30, 10
 ABSURD = (0, 1, 2, 255, 32767, 32768, 65535)
@@ -217,11 +217,11 @@ def _deflated_at(content: bytearray) -> int:
 def other_doors(path: Path, pixels: Path) -> str:
     """What goes wrong where a file is looked at but not only read; each must say something of every file."""
     row = _row(path)
-    facts, look, about = header_facts(path), look_at(path), identity_of(path, "key")
+    facts, look, about = header_facts(path), look_at(path), describe_file(path, "key")
     with contextlib.closing(PixelFile(pixels, 0, 0, {"size": 8, "reader": {}})) as store:
         record = store.decode(0, str(path))
     with contextlib.suppress(RadiographError):
-        _dicom_header(str(path))
+        read_source_header(str(path))
     for name, told in (("index", row), ("audit", facts), ("inference", about), ("store", record)):
         json.dumps(told).encode()  # to be written down
         if not isinstance(told, str | dict | tuple):
