@@ -107,19 +107,10 @@ class LARS(torch.optim.Optimizer):
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Group trained parameters: those with weight decay, and biases and norms (one-dimensional) without.
 
-    Args:
-        module: its parameters that require a gradient are grouped.
-        weight_decay: of the first group; the second has neither decay nor adaptation.
-
-    Returns:
-        Two groups for an optimizer; ``adapt`` is read by `LARS` only.
+    The second group has neither decay nor adaptation; ``adapt`` is read by `LARS` only.
 
     Raises:
-        ValueError: if nothing in the module is trained.
-
-    Example:
-        >>> [len(group["params"]) for group in parameter_groups(nn.Linear(2, 3), 1e-4)]
-        [1, 1]
+        ValueError: if no parameter of the module requires a gradient.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trained:

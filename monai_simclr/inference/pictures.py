@@ -12,8 +12,7 @@ from torch import Tensor
 from monai_simclr.data import read_radiograph
 from monai_simclr.data.formats.quiet import quiet_libraries
 from monai_simclr.inference.config import InferenceConfig
-from monai_simclr.inference.dicom_results import capture, check_installed, encode, report
-from monai_simclr.inference.dicom_source import read_source_header
+from monai_simclr.inference.dicom_results import capture, check_installed, encode, read_source_header, report
 from monai_simclr.inference.grad_cam import overlay, write_overlay
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.runtime.files import write_bytes

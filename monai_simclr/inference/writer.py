@@ -1,28 +1,62 @@
-"""From an evaluator's batches to rows: calibrated probabilities, decisions, and when not to decide."""
+"""What an evaluator is used with: its trained weights, rows from its batches, and the tables that people read."""
 
 from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import CommonKeys
+from monai.handlers.checkpoint_loader import CheckpointLoader
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from monai_simclr.inference.config import InferenceConfig
+from monai_simclr.evaluation import Embeddings
+from monai_simclr.inference.config import InferenceConfig, hash_settings
 from monai_simclr.inference.journal import Journal
 from monai_simclr.inference.pictures import RowPictures
-from monai_simclr.networks import FindingClassifier
-from monai_simclr.runtime.names import escape
+from monai_simclr.networks import FindingClassifier, load_classifier
+from monai_simclr.runtime.files import write_json
+from monai_simclr.runtime.names import escape, unescape
+from monai_simclr.runtime.tables import write_rows
 
 NOVEL, INVERTED, NO_CHEST = "unlike the training images", "likely inverted", "not an upright chest"
 
 _NOT_FINITE = "the network's outputs are not finite"
+_HASHES = ("file_hash", "patient_hash", "study_hash", "sop_instance_hash")
+
+
+class LoadClassifier(CheckpointLoader):
+    """MONAI's `CheckpointLoader` with the checks of `load_classifier`: damage, findings, and what makes a missing file.
+
+    It loads when the evaluator starts for the first time, and not again: while a folder is watched, all rows come from
+    the same weights.
+
+    Args:
+        load_path: the classifier that ``configs/train.json`` wrote.
+        load_dict: the network, under any name, without DistributedDataParallel around it.
+
+    Raises:
+        FileNotFoundError: on the start, if there is no file: predictions would come from random weights.
+        ValueError: on the start, if the weights belong to another encoder or to other findings, or were altered.
+    """
+
+    def __init__(self, load_path: str, load_dict: dict) -> None:
+        super().__init__(load_path, load_dict)
+        self.loaded = False
+
+    def __call__(self, engine: Engine) -> None:
+        if not self.loaded:
+            (network,) = self.load_dict.values()
+            load_classifier(network, self.load_path, next(network.parameters()).device)
+        self.loaded = True
 
 
 @dataclass(frozen=True)
@@ -155,6 +189,67 @@ class PredictionWriter:
             if not (reason or flags[i] or chest):
                 flags[i].append(NO_CHEST)
         return flags
+
+
+def write_tables(rows: Sequence[Mapping[str, Any]], config: InferenceConfig, folder: str | Path) -> list[Path]:
+    """Write ``predictions.csv`` and ``predictions.json``, and ``embeddings.npz`` when the rows have features.
+
+    In the CSV, probabilities and thresholds are rounded for display; the logits that were decided on are written in
+    full.
+
+    Args:
+        rows: one per file, as `PredictionWriter` makes them.
+        config: inference config of the classifier that made them.
+        folder: where the files go; each is written whole or not at all.
+
+    Returns:
+        Paths of the files.
+    """
+    table, document = Path(folder) / "predictions.csv", Path(folder) / "predictions.json"
+    columns = [*_HASHES, *(["path"] if any("path" in row for row in rows) else []), "view_position", "flags", "novelty"]
+    for name in config.findings:
+        columns += [name, f"{name} threshold", f"{name} decision", f"{name} logit", f"{name} threshold logit"]
+    columns.append("reason")
+    lines = ({**row, **_cells(row, config), "path": unescape(row.get("path", ""))} for row in rows)
+    write_rows(table, columns, ([line.get(name, "") for name in columns] for line in lines))
+    content = {
+        "model_sha256": config.model_sha256,
+        "preprocessing_sha256": hash_settings(config.preprocessing),
+        "findings": {
+            name: {**vars(config.operating[name]), "threshold_probability": threshold}
+            for name, threshold in zip(config.findings, config.threshold_probabilities(), strict=True)
+        },
+        "false_alarm_rate_of_novelty": config.novelty.false_alarm,
+        "notice": "research only, not for diagnosis",
+        "rows": [{key: value for key, value in row.items() if key not in ("features", "stamp")} for row in rows],
+    }
+    write_json(document, content)
+    kept = [row for row in rows if row.get("features")]
+    if not kept:
+        return [table, document]
+    about = pd.DataFrame([{name: row[name] for name in _HASHES} for row in kept])
+    features = np.stack([unpack_features(row["features"]) for row in kept])
+    Embeddings(features, about, {"model_sha256": config.model_sha256}).save(Path(folder) / "embeddings.npz")
+    return [table, document, Path(folder) / "embeddings.npz"]
+
+
+def _cells(row: Mapping[str, Any], config: InferenceConfig) -> dict[str, Any]:
+    """The cells of every finding; none for a file without predictions."""
+    if row["probabilities"] is None:
+        return {}
+    cells: dict[str, Any] = {}
+    for name, probability, threshold, decision, logit, threshold_logit in zip(
+        config.findings,
+        row["probabilities"],
+        config.threshold_probabilities(),
+        row["decisions"],
+        row["logits"],
+        config.thresholds(),
+        strict=True,
+    ):
+        cells |= {name: f"{probability:.6f}", f"{name} threshold": "" if threshold is None else f"{threshold:.6f}"}
+        cells |= {f"{name} decision": decision, f"{name} logit": logit, f"{name} threshold logit": threshold_logit}
+    return cells
 
 
 def pack_features(features: np.ndarray) -> str:

@@ -52,10 +52,7 @@ def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk_size: 
     return torch.cat(
         [
             checkpoint(
-                function,
-                chunk,
-                use_reentrant=False,
-                context_fn=lambda: (contextlib.nullcontext(), averages_frozen()),
+                function, chunk, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), averages_frozen())
             )
             for chunk in chunks
         ]

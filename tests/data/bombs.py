@@ -146,7 +146,7 @@ def _doors() -> dict[str, Callable[[Path], object]]:
     from monai_simclr.data.decoding import decode
     from monai_simclr.data.sources.dicom_tree import _row
     from monai_simclr.inference.dataset import describe_file
-    from monai_simclr.inference.dicom_source import read_source_header
+    from monai_simclr.inference.dicom_results import read_source_header
 
     return {
         "index": _row,

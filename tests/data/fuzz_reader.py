@@ -32,7 +32,7 @@ from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.decoding import PixelFile
 from monai_simclr.data.sources.dicom_tree import _row
 from monai_simclr.inference.dataset import describe_file
-from monai_simclr.inference.dicom_source import read_source_header
+from monai_simclr.inference.dicom_results import read_source_header
 
 MEMORY, SECONDS = 2**30, 10
 ABSURD = (0, 1, 2, 255, 32767, 32768, 65535)

@@ -30,7 +30,7 @@ from monai_simclr.inference import (
 )
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing
 from monai_simclr.inference.pictures import leading_finding
-from monai_simclr.inference.tables import write_tables
+from monai_simclr.inference.writer import write_tables
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.artefacts import unsealed, write_sealed_json
 from monai_simclr.workflows import Run

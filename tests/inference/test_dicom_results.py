@@ -18,8 +18,7 @@ import torch
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import InferenceConfig, OperatingPoint
-from monai_simclr.inference.dicom_results import lookup_code
-from monai_simclr.inference.dicom_source import HeaderError, source_dataset
+from monai_simclr.inference.dicom_results import HeaderError, lookup_code, source_dataset
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder
 
@@ -292,7 +291,7 @@ def test_without_highdicom_nothing_is_begun(config, monkeypatch):
 
 
 def test_one_file_without_results_has_predictions_and_a_reason_in_its_row(config, tmp_path):
-    from monai_simclr.inference.tables import write_tables
+    from monai_simclr.inference.writer import write_tables
 
     n = len(NAMES)
     about = {
