@@ -210,7 +210,7 @@ def _write_onnx(model: Any, metadata: Mapping[str, str], path: str | Path) -> Pa
     import onnx
 
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata)
+    onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
     return Path(path)
