@@ -58,7 +58,11 @@ class Journal:
             raise FileExistsError(
                 f"another process is writing predictions to {self.folder}; wait for it, or pass another --output_dir"
             )
-        self.rows: list[dict[str, Any]] = self._resume()
+        try:
+            self.rows: list[dict[str, Any]] = self._resume()
+        except BaseException:
+            self._file.close()
+            raise
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows; they are on the disk when this returns."""

@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -106,28 +106,27 @@ def infer(
         hash_key(run.output_dir)  # one rank makes the key, the others wait for it and read it
     all_gather_int(0)
     key = hash_key(run.output_dir)
-    journal = Journal(run.output_dir, identity, rank())
-    writer = PredictionWriter(config, network, journal, outputs, watching=watch > 0)
-    template = leave_signals(_with_files(cast(DataLoader, evaluator.data_loader), [], key))
-    arrivals = Arrivals(dataset_dir, journal.done, key, watch)
-    signals = StopSignals()
-    signals.catch()
-    writer.attach(evaluator)
-    try:
-        for _ in _looks(watch, signals):
-            files = arrivals.look()
-            if files:
-                _predict(evaluator, _with_files(template, files, key), journal, signals)
-            if not watch or any(all_gather_int(len(files))):  # all ranks finish, or none: they meet there
+    with closing(Journal(run.output_dir, identity, rank())) as journal:
+        writer = PredictionWriter(config, network, journal, outputs, watching=watch > 0)
+        template = leave_signals(_with_files(cast(DataLoader, evaluator.data_loader), [], key))
+        arrivals = Arrivals(dataset_dir, journal.done, key, watch)
+        signals = StopSignals()
+        signals.catch()
+        writer.attach(evaluator)
+        try:
+            for _ in _looks(watch, signals):
+                files = arrivals.look()
+                if files:
+                    _predict(evaluator, _with_files(template, files, key), journal, signals)
+                if not watch or any(all_gather_int(len(files))):  # all ranks finish, or none: they meet there
+                    _finish(run, config, journal)
+        except (KeyboardInterrupt, Preempted):
+            if world_size() == 1:  # other ranks may not have been stopped, and their rows are in their journals
                 _finish(run, config, journal)
-    except (KeyboardInterrupt, Preempted):
-        if world_size() == 1:  # other ranks may not have been stopped, and their rows are in their journals
-            _finish(run, config, journal)
-        raise
-    finally:
-        writer.detach(evaluator)
-        signals.release()
-        journal.close()
+            raise
+        finally:
+            writer.detach(evaluator)
+            signals.release()
 
 
 def _with_files(batches: DataLoader, files: Sequence[Mapping[str, str]], key: str) -> DataLoader:
