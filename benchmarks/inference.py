@@ -47,8 +47,8 @@ from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import make_inference_config
 from monai_simclr.workflows.export import export_onnx, export_torchscript, trained_classifier
+from monai_simclr.workflows.inference_config import make_inference_config
 
 SIDE, FILES, LARGE, SHOWN = 1024, 64, 16, 16
 CXR = Path(os.environ.get("MONAI_SIMCLR_CXR", Path(__file__).resolve().parents[2] / "shared" / "cxr"))

@@ -55,7 +55,7 @@ def test_equal_classifiers_leave_equal_bytes_which_torch_reads(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path, place):
+def test_one_flipped_bit_of_a_weight_is_detected(tmp_path, place):
     path = own_files.make_encoder(tmp_path)
     _flip(path, int(path.stat().st_size * place))
     with pytest.raises(
@@ -64,7 +64,7 @@ def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path, place):
         load_encoder(path)
 
 
-def test_embeddings_that_were_changed_are_noticed_though_the_archive_is_whole(tmp_path):
+def test_altered_embeddings_are_detected_even_if_the_archive_is_whole(tmp_path):
     path = own_files.make_embeddings(tmp_path)
     before = path.read_bytes()
     with np.load(path) as file:
@@ -76,7 +76,7 @@ def test_embeddings_that_were_changed_are_noticed_though_the_archive_is_whole(tm
         Embeddings.load(path)
 
 
-def test_files_of_older_versions_without_a_checksum_are_read_with_a_notice(tmp_path, caplog):
+def test_files_of_older_versions_without_a_checksum_are_read_with_a_warning(tmp_path, caplog):
     network = own_files._network()
     encoder = {name: value.contiguous() for name, value in network.encoder.state_dict().items()}
     save_file(encoder, tmp_path / "old.safetensors", metadata={"name": "resnet10", "width": "0.125"})
@@ -104,7 +104,7 @@ def test_weights_that_are_not_finite_are_refused_though_their_checksum_fits(tmp_
         load_classifier(own_files._network(), tmp_path / "a.pt")
 
 
-def test_nothing_advises_to_switch_torchs_guard_off(tmp_path):
+def test_no_message_advises_to_switch_torch_s_guard_off(tmp_path):
     (tmp_path / "a.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     for read in (
         lambda path: load_classifier(own_files._network(), path),
@@ -129,7 +129,7 @@ def test_nothing_advises_to_switch_torchs_guard_off(tmp_path):
         ({"n": 3, "positives": 5}, "positives must lie between 0 and n = 3, got 5"),
     ],
 )
-def test_an_operating_point_that_cannot_be_is_refused(changes, said):
+def test_an_impossible_operating_point_is_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         OperatingPoint(**{"temperature": 1.0, "threshold": 0.0, "specificity": 0.9, **changes})
 
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path):
         assert (tmp_path / "predictions.jsonl").read_bytes() == content
 
 
-def test_a_journal_of_an_older_version_goes_on(tmp_path):
+def test_a_journal_of_an_older_version_is_continued(tmp_path):
     old = [{"model": "a"}, {"file_hash": "h0", "stamp": "1-2"}]
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
     journal = Journal(tmp_path, {"model": "a"})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from monai_simclr.report.figures import contact_sheet, png_bytes
 from monai_simclr.report.html import Table, cell, page_template, png_source
 from monai_simclr.runtime.files import write_text
 
@@ -47,7 +46,7 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
         content=content,
         files=_file_tables(content["files"]),
         views=_counted("view position", content["views"]),
-        left_out=_counted("left out of the index", content["left_out"]),
+        excluded=_counted("excluded from the index", content["excluded"]),
         splits=_records("splits", content["splits"]),
         flags=[{**flag, "some": _some(flag["rows"], flag["count"])} for flag in content["flags"].values()],
         leaks=_groups("patients in several splits", content["leaks"]["first"]),
@@ -116,23 +115,11 @@ def _sheets(content: Mapping[str, Any], thumbs: np.ndarray | None) -> list[dict[
     wanted = [(content["flags"][key]["title"], content["flags"][key]["rows"]) for key in _PICTURED]
     look_alike = [row for group in content["duplicates"]["same_look"]["first"] for row in group["rows"][:2]]
     wanted.append(("the same picture, two of each group side by side", look_alike))
-    return [
-        {"title": title, "rows": ", ".join(str(row) for row in rows[:_SHEET]), "src": _sheet(thumbs[rows[:_SHEET]])}
-        for title, rows in wanted
-        if rows
-    ]
-
-
-def _sheet(thumbs: np.ndarray, per_row: int = 12, scale: int = 3) -> str:
-    """Pictures side by side as a PNG data address."""
-    n, height, width = thumbs.shape
-    rows = -(-n // per_row)
-    sheet = np.full((rows, min(n, per_row), height + 2, width + 2), 128, dtype=np.uint8)
-    for i, thumb in enumerate(thumbs):
-        sheet[i // per_row, i % per_row, 1:-1, 1:-1] = thumb
-    whole = sheet.transpose(0, 2, 1, 3).reshape(rows * (height + 2), -1)
-    buffer = io.BytesIO()
-    Image.fromarray(whole).resize((whole.shape[1] * scale, whole.shape[0] * scale), Image.Resampling.BILINEAR).save(
-        buffer, format="PNG"
-    )
-    return png_source(buffer.getvalue())
+    sheets = []
+    for title, rows in wanted:
+        if rows:
+            images = thumbs[rows[:_SHEET]]
+            pixels = contact_sheet([images[start : start + 12] for start in range(0, len(images), 12)], height=96)
+            numbers = ", ".join(str(row) for row in rows[:_SHEET])
+            sheets.append({"title": title, "rows": numbers, "src": png_source(png_bytes(pixels))})
+    return sheets

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevale
 from monai_simclr.data.open import open_index
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import package_versions
+from monai_simclr.runtime.progress import Wording, shown_progress
 from monai_simclr.runtime.tables import write_table
 
 _COUNTED = (
@@ -95,8 +94,8 @@ def run_audit(
         raise ValueError("pictures are made of pixels; add --pixels")
     index = open_index(dataset_dir, check=False, **(options or {}))
     paths = index["image"].tolist()
-    with _progress(len(paths)) as tick:
-        facts, hashes, thumbs = scan(paths, pixels, workers, tick)
+    with shown_progress(Wording("reading files", "read")) as progress:
+        facts, hashes, thumbs = scan(paths, pixels, workers, lambda done: progress(done, len(paths), 0))
     group = {"same_bytes": same_bytes(paths, facts["bytes"].to_numpy())}
     if pixels:
         group["same_look"] = near_duplicates(hashes, thumbs)
@@ -114,7 +113,7 @@ def _content(index: pd.DataFrame, facts: pd.DataFrame, group: Mapping[str, np.nd
     twice = int(index["image"].duplicated().sum())
     return {
         "recognised": index.attrs.get("recognised", ""),
-        "left_out": index.attrs.get("left_out", {}),
+        "excluded": index.attrs.get("excluded", {}),
         "images": len(index),
         "patients": int(index["patient_id"].replace("", np.nan).nunique()),
         "rows_without_patient": int((index["patient_id"] == "").sum()),
@@ -148,17 +147,3 @@ def _counts(column: pd.Series) -> dict[str, int]:
     counts = column.astype(str).replace({"": "(none)", "-1": "(none)"}).value_counts()
     named = {str(name): int(count) for name, count in counts.iloc[:_MOST].items()}
     return named if len(counts) <= _MOST else {**named, f"{len(counts) - _MOST} others": int(counts.iloc[_MOST:].sum())}
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr for people; silence for pipelines."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("looking at files", total=total)
-        yield lambda done: progress.update(task, completed=done)

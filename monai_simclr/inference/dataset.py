@@ -17,7 +17,7 @@ from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
 from monai_simclr.data.formats.dicom_tags import text
 from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.listing import list_files, say_left_out
+from monai_simclr.data.listing import describe_excluded, list_files
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.data.radiograph import RadiographError, describe_problem
 from monai_simclr.ops import chest_scores
@@ -126,8 +126,8 @@ def list_radiographs(
             f"there is no folder {shown(folder)}; pass --dataset_dir with the folder of radiographs"
         )
     listed = list_files(folder)
-    if listed.left_out:
-        _warn_once(say_left_out(listed.left_out, folder))
+    if listed.excluded:
+        _warn_once(describe_excluded(listed.excluded, folder))
     if not listed.paths and not may_be_empty:
         raise FileNotFoundError(
             f"the folder {shown(folder)} has no files; pass --dataset_dir with the folder of radiographs"

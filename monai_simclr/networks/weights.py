@@ -18,11 +18,10 @@ from monai_simclr.networks.heads import FindingClassifier
 from monai_simclr.runtime.artefacts import (
     DamagedFileError,
     check_archive,
-    no_checksum,
     read_tensor_file,
     reading,
     sealed_archive,
-    write_tensor_file,
+    warn_no_checksum,
 )
 from monai_simclr.runtime.files import write_bytes
 
@@ -184,7 +183,7 @@ def read_weights(path: str | Path, what: str, remedy: str) -> Mapping[str, Tenso
     with reading(path, what, remedy):
         content = Path(path).read_bytes()
         if not zipfile.is_zipfile(io.BytesIO(content)) or not check_archive(content):
-            no_checksum(path)
+            warn_no_checksum(path)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
             raise ValueError(f"it holds a {type(weights).__name__} of other things than tensors")

@@ -26,6 +26,10 @@ INTERRUPTED = 130
 """Stopped by Ctrl-C, after saving in a training run."""
 
 
+DATA = 3
+"""Something is wrong with what was read: an archive, an index, a bundle, a file."""
+
+
 class Preempted(Exception):  # noqa: N818 (an answer to a request, no error)
     """The run was asked to stop by one of `STOP_SIGNALS`, as clusters do, and has saved."""
 

@@ -79,8 +79,8 @@ def check_store(store: Store, findings: Sequence[str] = (), allow_missing: bool 
     logger.warning(problem)
 
 
-def labelled_rows(store: Store, fraction: float, seed: int, findings: Sequence[str]) -> np.ndarray:
+def labelled_rows(store: Store, fraction: float, draw: int, findings: Sequence[str]) -> np.ndarray:
     """Rows of a store whose labels are used, see `label_fraction`; none of an absent one."""
     if store.absent:
         return np.zeros(0, dtype=int)
-    return label_fraction(store.index, fraction, seed, findings)
+    return label_fraction(store.index, fraction, draw, findings)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
 from torch import nn
 
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, finding_columns
-from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.engines import embed
 from monai_simclr.handlers import LinearProbe
 from monai_simclr.networks import SimCLR, save_encoder
@@ -24,7 +20,7 @@ from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.seen import patients_key
+from monai_simclr.workflows.seen import patients_header
 
 logger = logging.getLogger("monai_simclr")
 
@@ -56,11 +52,8 @@ def finish_pretraining(
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
-    save_encoder(
-        path,
-        model.encoder,
-        {**_header(run, model.encoder, patients), **{key: str(v) for key, v in encoder_name.items()}},
-    )
+    header = {"size": run.size, "seed": run.seed, **patients_header(model.encoder, patients), **encoder_name}
+    save_encoder(path, model.encoder, {key: str(value) for key, value in header.items()})
     last, chance = history[-1], monitor[-1]["chance"]
     values = {"loss": last["loss"], "images_per_second": last["images_per_second"], **monitor[-1]}
     n = {
@@ -80,17 +73,6 @@ def finish_pretraining(
     )
     write_json(run.path("history.json"), _joined(history, monitor))
     logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json"))
-
-
-def _header(run: Run, encoder: nn.Module, patients: set[str]) -> dict[str, str]:
-    """What travels with the weights; of the patients only hashes under a key of this file."""
-    key = patients_key(safetensors.torch.save(_weights(encoder)))
-    seen = json.dumps(sorted(keyed_hash(key, patient) for patient in patients))
-    return {"size": str(run.size), "seed": str(run.seed), "patients_key": key, "patients_seen": seen}
-
-
-def _weights(encoder: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
 
 
 def _joined(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

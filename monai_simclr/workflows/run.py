@@ -20,7 +20,7 @@ from monai_simclr.runtime.distributed import is_main_process, rank, record_failu
 from monai_simclr.runtime.exit_codes import exit_code, format_error, stop_at_once
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.locks import lock_folder, unlock_folder
-from monai_simclr.runtime.names import escape_what_an_encoding_lacks
+from monai_simclr.runtime.names import register_escapes
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.settings import check_workflow, running_workflow
 
@@ -65,7 +65,7 @@ def install_excepthook() -> None:
         sys.excepthook = _end_with_a_sentence
         stop_at_once("what was saved is kept")  # a trainer that saves catches the signals while it runs
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
+            sys.stdout.reconfigure(errors=register_escapes())
         logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would say each error twice before us
 
 

@@ -66,7 +66,7 @@ def test_the_main_job_runs_by_its_five_commands(pretrained):
         assert (bundle / "output" / name / "config.json").is_file()
     clusters = read_metrics(bundle / "output" / "cluster")["values"]
     assert {"encoder", "raw pixels", "grey histogram", "random encoder"} == set(clusters["knn"])
-    row = clusters["clusters"]["encoder, k=6, acc_one_to_one"]
+    row = clusters["clusters"]["encoder"]["6"]["acc_one_to_one"]
     assert row["low"] <= row["value"] <= row["high"]
     assert 0 < row["majority"] < 1
 

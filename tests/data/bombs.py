@@ -144,12 +144,12 @@ def _doors() -> dict[str, Callable[[Path], object]]:
     from monai_simclr.audit.header import header_facts
     from monai_simclr.audit.look import look_at
     from monai_simclr.data.decoding import decode
-    from monai_simclr.data.sources.dicom_tree import _row
+    from monai_simclr.data.sources.dicom_tree import read_row
     from monai_simclr.inference.dataset import describe_file
     from monai_simclr.inference.dicom_results import read_source_header
 
     return {
-        "index": _row,
+        "index": read_row,
         "audit": header_facts,
         "store": lambda path: decode(path, 64),
         "audit --pixels": look_at,

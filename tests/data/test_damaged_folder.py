@@ -19,7 +19,7 @@ from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, OutputOptions, write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import make_inference_config
+from monai_simclr.workflows.inference_config import make_inference_config
 
 SIZE = 48
 
@@ -71,9 +71,9 @@ def _infer(folder, archive):
 def _go_through_everything(folder, n_files):
     archive, sound = _folder(folder, n_files)
     index = open_index(archive, check=False)
-    n_left_out = sum(index.attrs["left_out"].values())
-    assert len(index) + n_left_out >= sound + n_files
-    assert set(index.attrs["left_out"]) >= {"DICOM with a damaged header"}
+    n_excluded = sum(index.attrs["excluded"].values())
+    assert len(index) + n_excluded >= sound + n_files
+    assert set(index.attrs["excluded"]) >= {"DICOM with a damaged header"}
     audit = run_audit(archive, folder / "audit", pixels=True, workers=0).content
     assert audit["images"] == len(index)
     store = build_store(index, folder / "store", 32, workers=0, max_rejected=1.0)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from monai_simclr.data import check_index, open_index, read_index, write_index
+from monai_simclr.data.columns import sexes
 from monai_simclr.data.sources.table import read_table as read_foreign_table
-from monai_simclr.data.sources.wording import sexes
 
 HEADER = "image,patient_id,study_id,view_position,sex,age,split"
 
@@ -40,10 +40,10 @@ def test_words_of_others_become_ours_in_a_csv_and_in_a_frame(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("2.png,b,,PA,F,60,holdout", r"own.csv, row 3: the split 'holdout' is none of .*'split'"),
-        ("2.png,b,,PA,F,60,tr", r"own.csv, row 3: the split 'tr' is none of"),
-        ("2.png,b,,PA,F,sixty,train", r"own.csv, row 3: 'sixty' in 'age' is no age"),
-        ("2.png,b,,PA,F,-3,train", r"own.csv, row 3: '-3' in 'age' is no age"),
+        ("2.png,b,,PA,F,60,holdout", r"own.csv, row 3: the split 'holdout' in the column 'split' is not one of"),
+        ("2.png,b,,PA,F,60,tr", r"own.csv, row 3: the split 'tr' in the column 'split' is not one of"),
+        ("2.png,b,,PA,F,sixty,train", r"own.csv, row 3: 'sixty' in 'age' is not an age"),
+        ("2.png,b,,PA,F,-3,train", r"own.csv, row 3: '-3' in 'age' is not an age"),
         (",b,,PA,F,60,train", r"own.csv, row 3: the column 'image' is blank"),
         ("2.png,b,,PA,F,60", r"own.csv, line 3: 6 cells, but the header has 7; the line was cut"),
         ("2.png,b,,PA,F,60,train,1", r"own.csv, line 3: 8 cells, but the header has 7; quote the cells"),
@@ -67,8 +67,8 @@ def test_view_words_and_sexes_that_nobody_knows_are_said_and_unknown(tmp_path, c
     index = read_index(_write(tmp_path / "i.csv", "1.png,a,,COSTAL,Mujer,,", "2.png,b,,COSTAL,F,,"))
     assert index["view_position"].tolist() == ["", ""]
     assert index["sex"].tolist() == ["", "F"]
-    assert "i.csv: 2 view positions are none that we know and count as unknown: 'COSTAL' (2)" in caplog.text
-    assert "1 sexes are none that we know and count as unknown: 'Mujer' (1)" in caplog.text
+    assert "i.csv: 2 view positions are not known words and count as unknown: 'COSTAL' (2)" in caplog.text
+    assert "1 sexes are not known words and count as unknown: 'Mujer' (1)" in caplog.text
 
 
 def test_sex_words_are_whole_words():
@@ -157,7 +157,7 @@ def test_an_index_csv_of_another_program_does_not_keep_a_folder_from_opening(tmp
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "1.png")
     (tmp_path / "index.csv").write_text("StudyDate,Accession\n2020,1\n")
     assert open_index(tmp_path).attrs["recognised"].startswith("a folder of images")
-    assert "its index.csv has no column of ours, so it is left aside" in caplog.text
+    assert "its index.csv has no column of ours, so it is ignored" in caplog.text
     (tmp_path / "index.csv").write_text("image,patient\n1.png,1\n")
     with pytest.raises(ValueError, match=r"index.csv: the index lacks the columns"):
         open_index(tmp_path)

@@ -26,7 +26,7 @@ from monai_simclr.audit.scan import scan
 from monai_simclr.data import RadiographError, ReaderSettings, open_index, read_radiograph
 from monai_simclr.data.formats.dicom_exam import read_exam
 from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.sources.dicom_tree import holds_dicom, read_dicom_tree
+from monai_simclr.data.sources.dicom_tree import DICOM_TREE, read_dicom_tree
 from monai_simclr.inference.dataset import InferenceDataset, describe_file
 from monai_simclr.runtime.files import open_regular
 
@@ -261,7 +261,7 @@ def test_a_deflated_file_cut_short_is_one_reason_and_the_others_go_on(tmp_path):
     _cut_deflated(tmp_path / "cut.dcm")
     index = read_dicom_tree(tmp_path)
     assert [name.rsplit("/", 1)[1] for name in index["image"]] == ["a.dcm"]
-    assert index.attrs["left_out"] == {"DICOM with a damaged header": 1}
+    assert index.attrs["excluded"] == {"DICOM with a damaged header": 1}
     paths = [str(tmp_path / "a.dcm"), str(tmp_path / "cut.dcm")]
     facts, _, _ = scan(paths, pixels=True, workers=0)
     assert facts["problem"].tolist() == ["", "is truncated: the deflated data set has no end"]
@@ -294,7 +294,7 @@ def _special_files(folder):
 def test_pipes_sockets_devices_and_links_to_them_are_reasons_and_hang_nobody(tmp_path):
     write_described(tmp_path / "a.dcm")
     with _special_files(tmp_path):
-        assert holds_dicom(tmp_path)
+        assert DICOM_TREE.recognise(tmp_path)
         index = open_index(tmp_path, check=False)
         assert len(index) == 1
         paths = sorted(str(path) for path in tmp_path.iterdir())

@@ -88,7 +88,7 @@ def test_archives_of_the_same_patients_show_who_is_in_two_splits():
 
 
 def test_an_image_twice_is_refused():
-    with pytest.raises(ValueError, match=r"1 images stand in the index twice, the first is /x/0\.png"):
+    with pytest.raises(ValueError, match=r"1 images are in the index twice, the first is /x/0\.png"):
         check_index(_index().assign(image=["/x/0.png", "/x/0.png", "/x/1.png"]))
 
 

@@ -52,7 +52,7 @@ def test_pictures_of_another_file_are_not_taken_for_this_ones(tmp_path):
     _npz(tmp_path / "chestmnist.npz", 14)
     read_medmnist(tmp_path)
     _npz(tmp_path / "chestmnist.npz", 14, counts=(4, 2, 2))
-    with pytest.raises(ValueError, match=r"chestmnist_images is there, but was not unpacked from this chestmnist.npz"):
+    with pytest.raises(ValueError, match=r"chestmnist_images exists, but was not unpacked from this chestmnist.npz"):
         read_medmnist(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_a_dicom_tree_gives_headers_and_counts_what_it_leaves_out(tmp_path, capl
     assert index["view_position"].tolist() == ["AP", "PA"]
     assert index["age"].tolist() == [0.5, 61.0]
     assert index["manufacturer"].tolist() == ["", "Acme"]
-    assert index.attrs["left_out"] == {
+    assert index.attrs["excluded"] == {
         "not DICOM": 1,
         "DICOM without the Part 10 header": 1,
         "Modality CT": 1,
@@ -128,7 +128,7 @@ def test_a_damaged_header_is_counted_and_never_an_error(tmp_path, cut):
     (tmp_path / "bad").write_bytes(whole[:cut] + b"\xff" * 40)
     index = read_dicom_tree(tmp_path)
     assert [path.rsplit("/", 1)[1] for path in index["image"]] == ["good"]
-    assert sum(index.attrs["left_out"].values()) == 1
+    assert sum(index.attrs["excluded"].values()) == 1
 
 
 def test_files_of_a_dicom_tree_without_patient_ids_are_said_loudly_or_named_by_a_pattern(tmp_path, caplog):
@@ -144,7 +144,7 @@ def test_one_patient_id_for_a_whole_archive_is_noticed(tmp_path, caplog):
     for number in range(20):
         _dicom(tmp_path / str(number), PatientID="ANONYMOUS")
     read_dicom_tree(tmp_path)
-    assert "stands in 20 of 20 files: was the archive anonymised with one id for all?" in caplog.text
+    assert "20 of 20 files have the same (0010,0020) Patient ID: was the archive anonymised" in caplog.text
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path):
@@ -169,7 +169,7 @@ def test_class_folders_are_findings_and_splits(tmp_path):
         "val/NORMAL/IM-9.jpeg",
     )
     index = open_index(tmp_path)
-    assert index.attrs["recognised"] == "class folders: its images lie in folders that are classes: NORMAL, PNEUMONIA"
+    assert index.attrs["recognised"] == "class folders: its images are in folders that are classes: NORMAL, PNEUMONIA"
     assert index["split"].tolist() == ["test", "train", "train", "val"]
     assert index["Pneumonia"].tolist() == [1, 0, 1, 0]
     assert "Normal" not in index
@@ -242,7 +242,7 @@ def test_a_csv_with_joined_labels_is_read(tmp_path):
     [
         ({"image": "f", "label": "l"}, r"unknown: \['label'\]"),
         ({"image": "g"}, r"t.csv lacks the columns \['g'\]; it has \['f', 'l', 's'\]"),
-        ({"image": "f", "split": "s"}, r"t.csv, row 2: the split 'holdout' is none of"),
+        ({"image": "f", "split": "s"}, r"t.csv, row 2: the split 'holdout' in the column 'split' is not one of"),
     ],
 )
 def test_a_map_of_columns_that_does_not_fit_says_where(tmp_path, columns, message):
@@ -253,7 +253,7 @@ def test_a_map_of_columns_that_does_not_fit_says_where(tmp_path, columns, messag
 
 def test_an_uncertain_label_of_a_foreign_csv_is_refused_with_its_row(tmp_path):
     (tmp_path / "t.csv").write_text("f,l,s\n1.png,-1,\n")
-    with pytest.raises(ValueError, match=r"t.csv, row 2: the label '-1' for 'l' is none of 1, 0, .*map uncertain"):
+    with pytest.raises(ValueError, match=r"t.csv, row 2: the label '-1' for 'l' is not one of 1, 0, .*map uncertain"):
         read_table(tmp_path / "t.csv", {"image": "f"}, ["l"])
 
 

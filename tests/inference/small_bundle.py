@@ -17,7 +17,7 @@ from monai_simclr.inference import InferenceDataset, OutputOptions, write_infere
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import make_inference_config
+from monai_simclr.workflows.inference_config import make_inference_config
 
 FINDINGS, SIZE = ["Cardiomegaly", "Effusion"], 48
 

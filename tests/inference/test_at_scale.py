@@ -25,7 +25,7 @@ from monai_simclr.inference import write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import make_inference_config
+from monai_simclr.workflows.inference_config import make_inference_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-to" / "at-scale.md"

@@ -34,8 +34,8 @@ from monai_simclr.inference.writer import write_tables
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.artefacts import unsealed, write_sealed_json
 from monai_simclr.workflows import Run
-from monai_simclr.workflows.card import _operating, make_inference_config
 from monai_simclr.workflows.export import onnx_metadata
+from monai_simclr.workflows.inference_config import fit_operating_point, make_inference_config
 
 SIZE = 48
 
@@ -95,7 +95,7 @@ def test_validation_images_are_decided_as_when_the_threshold_was_fixed_in_200_of
     same = 0
     for seed in range(200):
         labels, logits = _validation(seed)
-        one = _operating(labels, logits, 0.9)
+        one = fit_operating_point("Mass", labels, logits, 0.9)
         rows = _rows(_config(Mass=one), torch.from_numpy(logits[:, None]), tmp_path / str(seed))
         decided = np.array([row["decisions"][0] for row in rows])
         assert decided[labels == 0].mean() == pytest.approx(1 - one.achieved["specificity"], abs=1e-12)
@@ -245,16 +245,13 @@ def test_a_config_of_a_later_format_is_refused_with_the_version_that_wrote_it(tm
         read_inference_config(tmp_path / "model.pt")
 
 
-def test_a_temperature_at_its_bound_is_said_when_the_config_is_made(caplog):
-    from monai_simclr.workflows.card import _report_bounds
-
+def test_a_temperature_at_its_bound_is_logged_when_it_is_fitted(caplog):
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=3000).astype(float)
-    one = _operating(labels, 10 * (1 - 2 * labels) + rng.normal(size=3000), 0.9)
-    _report_bounds({"Mass": one})
+    one = fit_operating_point("Mass", labels, 10 * (1 - 2 * labels) + rng.normal(size=3000), 0.9)
     assert one.temperature_at_bound
-    assert "Mass: the temperature ran to its bound, 100" in caplog.text
-    assert "its probabilities are not to be trusted" in caplog.text
+    assert "Mass: the temperature is at its bound, 100" in caplog.text
+    assert "do not rely on its probabilities" in caplog.text
 
 
 def test_rows_of_the_earlier_form_are_made_anew(tmp_path):

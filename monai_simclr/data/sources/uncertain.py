@@ -1,4 +1,4 @@
-"""What a label that the publisher calls uncertain, or leaves blank, becomes: one policy for every source."""
+"""What uncertain and blank labels become: one policy for every source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMOOTHED = 0.7
 
 
 def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise `ValueError` naming the option when its value is not among the known ones."""
+    """Raise `ValueError` if the value of an option is not a known one."""
     if value not in known:
         raise ValueError(f"{option} must be one of {list(known)}, got {value!r}")
 
@@ -21,19 +21,19 @@ def plain_labels(table: pd.DataFrame, train: np.ndarray, uncertain: str, blank: 
     """CheXpert's 1, 0, -1 and blank as labels of an index.
 
     Args:
-        table: text, one column a finding of which one may be "No Finding"; "1.0", "0.0", "-1.0" or "".
+        table: text, one column per finding and perhaps "No Finding"; "1.0", "0.0", "-1.0" or "".
         train: which rows are for training, shape ``(N,)``.
-        uncertain: what -1 becomes. "ignore": NaN. "zeros": 0. "ones": 1. "smoothed": 0.7 in train rows, NaN in the
-            others, since scores need plain labels.
-        blank: what a blank becomes. A blank means that the report does not mention the finding. "zeros": 0, as the
-            authors of CheXpert train. "ignore": NaN, but for rows with "No Finding", whose blanks are 0 ("Support
-            Devices" apart, which may be there without a finding).
+        uncertain: what -1 becomes. "ignore": NaN. "zeros": 0. "ones": 1. "smoothed": 0.7 in train rows, NaN in others,
+            since scores need plain labels.
+        blank: what a blank becomes, which means that the report does not mention the finding. "zeros": 0, as CheXpert's
+            authors train. "ignore": NaN, except in rows with "No Finding", whose blanks are 0 (but not of "Support
+            Devices", which may be present without a finding).
 
     Returns:
         Floats in the same columns, without "No Finding".
 
     Raises:
-        ValueError: if a policy is unknown, or a label is none of the four (names column and row).
+        ValueError: if a policy is unknown, or a label is not one of the four (names column and row).
 
     Example:
         >>> table = pd.DataFrame({"Mass": ["1.0", "-1.0", ""]})
@@ -42,25 +42,19 @@ def plain_labels(table: pd.DataFrame, train: np.ndarray, uncertain: str, blank: 
     """
     check_choice("uncertain", uncertain, UNCERTAIN)
     check_choice("blank", blank, BLANK)
-    labels = table.apply(_numbers)
-    nothing = labels["No Finding"] == 1 if "No Finding" in labels else pd.Series(False, index=labels.index)
-    labels = labels.drop(columns="No Finding", errors="ignore")
-    value = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "smoothed": SMOOTHED}[uncertain]
-    others = np.nan if uncertain == "smoothed" else value
-    blanks = labels.isna()
-    unsure = labels == -1
-    labels = labels.mask(unsure & train[:, None], value).mask(unsure & ~train[:, None], others)
-    negative = blanks if blank == "zeros" else blanks & nothing.to_numpy()[:, None]
-    if blank == "ignore" and "Support Devices" in labels:
-        negative["Support Devices"] = False
-    return labels.mask(negative, 0.0)
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    numbers = pd.to_numeric(column.replace("", np.nan), errors="coerce")
-    bad = np.flatnonzero((column != "") & ~numbers.isin([1, 0, -1]))
-    if len(bad):
+    labels = table.replace("", np.nan).apply(pd.to_numeric, errors="coerce").astype(float)
+    for row, column in np.argwhere(((table != "") & ~labels.isin([1, 0, -1])).to_numpy())[:1]:
         raise ValueError(
-            f"labels must be 1, 0, -1 or blank, got {column.iloc[bad[0]]!r} for {column.name!r} in row {bad[0]}"
+            f"labels must be 1, 0, -1 or blank, got {table.iloc[row, column]!r} for {table.columns[column]!r} in row "
+            f"{row}"
         )
-    return numbers.astype(float)
+    healthy = labels["No Finding"] == 1 if "No Finding" in labels else pd.Series(False, index=labels.index)
+    labels = labels.drop(columns="No Finding", errors="ignore")
+    unmentioned, unsure = labels.isna(), labels == -1
+    value = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "smoothed": SMOOTHED}[uncertain]
+    held_out = np.nan if uncertain == "smoothed" else value
+    labels = labels.mask(unsure & train[:, None], value).mask(unsure & ~train[:, None], held_out)
+    if blank == "ignore":
+        unmentioned &= healthy.to_numpy()[:, None]
+        unmentioned.loc[:, unmentioned.columns == "Support Devices"] = False
+    return labels.mask(unmentioned, 0.0)

@@ -1,3 +1,5 @@
+"""Intervals, nulls and adjusted p-values against scikit-learn, slow loops and simulations."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -5,15 +7,14 @@ import pytest
 from scipy.stats import kstest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from monai_simclr.evaluation.bootstrap import (
-    auroc_with_interval,
+from monai_simclr.evaluation import Interval, holm, patient_bootstrap, score_findings
+from monai_simclr.evaluation.intervals import (
+    Ranking,
     bootstrap_interval,
     p_value,
-    patient_bootstrap,
     patient_counts,
     permute_over_patients,
 )
-from monai_simclr.evaluation.ranking import Ranking
 
 
 def _data(seed: int, patients: int = 40, images: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -24,10 +25,15 @@ def _data(seed: int, patients: int = 40, images: int = 3) -> tuple[np.ndarray, n
     return labels, np.round(labels + person + rng.normal(size=len(names)) / 3, 1), names
 
 
-def test_both_areas_equal_scikit_learn_on_every_resample_ties_included():
+def _auroc(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
+    row = score_findings(labels[:, None], scores[:, None], patients, ["Mass"], n, seed).iloc[0]
+    return Interval(row["auroc"], row["low"], row["high"])
+
+
+def test_auroc_and_average_precision_equal_scikit_learn_on_every_resample_ties_included():
     labels, scores, patients = _data(0)
     codes, counts = patient_counts(patients, 50, seed=1)
-    auroc, auprc = Ranking(labels, scores, codes).areas(counts)
+    auroc, auprc = Ranking(labels, scores, codes).resample(counts)
     drawn = [(np.repeat(labels, row[codes]), np.repeat(scores, row[codes])) for row in counts]
     np.testing.assert_allclose(auroc, [roc_auc_score(*pair) for pair in drawn], atol=1e-12)
     np.testing.assert_allclose(auprc, [average_precision_score(*pair) for pair in drawn], atol=1e-12)
@@ -37,38 +43,38 @@ def test_the_fast_interval_equals_the_general_one():
     labels, scores, patients = _data(1)
     slow = patient_bootstrap(patients, lambda rows: roc_auc_score(labels[rows], scores[rows]), n=100, seed=3)
     codes, counts = patient_counts(patients, 100, 3)
-    fast = bootstrap_interval(slow.value, Ranking(labels, scores, codes).areas(counts)[0], units=40)
+    fast = bootstrap_interval(slow.value, Ranking(labels, scores, codes).resample(counts)[0], units=40)
     np.testing.assert_allclose(fast, slow, atol=1e-9)
-    assert auroc_with_interval(labels, scores, patients, n=100, seed=3).value == pytest.approx(slow.value)
+    assert _auroc(labels, scores, patients, n=100, seed=3).value == pytest.approx(slow.value)
 
 
 def test_images_of_one_patient_widen_the_interval():
     labels, scores, patients = _data(2)
-    by_patient = auroc_with_interval(labels, scores, patients)
-    by_image = auroc_with_interval(labels, scores, np.arange(len(labels)))
+    by_patient = _auroc(labels, scores, patients)
+    by_image = _auroc(labels, scores, np.arange(len(labels)))
     assert by_patient.high - by_patient.low > 1.2 * (by_image.high - by_image.low)
 
 
 def _coverage(sets: int) -> float:
-    truth = 0.749  # Phi(1 / sqrt(2 (1 + 1/9))): two normals 1 apart, variance 1 + 1/9 each
+    true_value = 0.749  # Phi(1 / sqrt(2 (1 + 1/9))): two normals 1 apart, variance 1 + 1/9 each
     inside = 0
     for seed in range(sets):
-        found = auroc_with_interval(*_data(seed + 100, patients=80), n=400, seed=seed)
-        inside += found.low <= truth <= found.high
+        interval = _auroc(*_data(seed + 100, patients=80), n=400, seed=seed)
+        inside += interval.low <= true_value <= interval.high
     return inside / sets
 
 
-def test_about_95_of_100_intervals_hold_the_truth():
+def test_about_95_of_100_intervals_cover_the_true_value():
     assert 0.90 <= _coverage(100) <= 0.99
 
 
 @pytest.mark.slow
-def test_of_500_intervals_95_percent_hold_the_truth_give_or_take_2():
+def test_of_500_intervals_95_percent_cover_the_true_value_give_or_take_2():
     assert 0.93 <= _coverage(500) <= 0.97
 
 
 def _null_p(seed: int) -> float:
-    """p-value of the agreement of clusters and classes that know nothing of each other, patients of unequal size."""
+    """p-value of the agreement of independent clusters and classes, patients of unequal size."""
     rng = np.random.default_rng(seed)
     patients = np.repeat(np.arange(60), rng.choice([1, 1, 1, 2, 3, 4, 8, 20], size=60))
     classes = rng.integers(3, size=60)[patients]
@@ -80,9 +86,9 @@ def _null_p(seed: int) -> float:
 
 
 def test_the_permutation_null_is_uniform_with_patients_of_unequal_size():
-    found = np.array([_null_p(seed) for seed in range(300)])
-    assert kstest(found, "uniform").pvalue > 0.01
-    assert (found <= 0.05).mean() <= 0.075
+    p = np.array([_null_p(seed) for seed in range(300)])
+    assert kstest(p, "uniform").pvalue > 0.01
+    assert (p <= 0.05).mean() <= 0.075
 
 
 def test_few_patients_widen_an_interval_as_students_t_does_and_one_has_none():
@@ -101,6 +107,12 @@ def test_labels_of_a_patient_stay_together_under_permutation():
     assert (permuted != patients).any()
 
 
-def test_a_missing_label_is_refused():
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        auroc_with_interval(np.array([0, np.nan]), np.array([1, 2]), np.array(["a", "b"]))
+def test_a_score_or_label_that_is_infinite_is_refused():
+    with pytest.raises(ValueError, match="1 scores are not finite"):
+        _auroc(np.array([0, 1]), np.array([np.nan, 2]), np.array(["a", "b"]))
+    with pytest.raises(ValueError, match=r"labels are 1, 0 or NaN, got \[inf\]"):
+        _auroc(np.array([0, np.inf]), np.array([1, 2]), np.array(["a", "b"]))
+
+
+def test_holm_equals_the_steps_done_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.005])), [0.06, 0.03, 0.06, 0.02])

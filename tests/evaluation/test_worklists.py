@@ -1,4 +1,4 @@
-"""What to label next, what is alike, what looks wrong."""
+"""What to label next, what is alike or copied, what looks wrong."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from sklearn.metrics import average_precision_score
 
 from monai_simclr.evaluation import (
     Embeddings,
+    find_copies,
     find_label_errors,
     find_outliers,
     knn_findings,
+    probe_findings,
     probe_scores,
     select_images,
     similar_images,
 )
 from monai_simclr.evaluation.neighbors import knn_scores
-from monai_simclr.evaluation.selection import _greedy
+from monai_simclr.evaluation.worklists import choose_covering
 
 
 def _archive(seed: int, n: int = 400) -> Embeddings:
@@ -54,26 +56,28 @@ def test_a_selection_reads_no_label():
     assert select_images(archive, 20)["image"].tolist() == select_images(blind, 20)["image"].tolist()
 
 
-def test_labelled_patients_are_left_out_and_what_they_stand_for_is_not_chosen_again():
+def test_labelled_patients_are_excluded_and_what_they_represent_is_not_chosen_again():
     archive = _archive(0)
     before = select_images(archive, 10)
     labelled = archive.index["image"].isin(before["image"]).to_numpy()
     after = select_images(archive, 10, labelled=labelled)
     assert not set(after["patient_id"]) & set(before["patient_id"])
     both = select_images(archive, 20)
-    assert set(after["patient_id"]) == set(both["patient_id"][10:])  # a list goes on where it stopped
+    assert set(after["patient_id"]) == set(both["patient_id"][10:])  # a list continues where it stopped
 
 
 def test_the_greedy_choice_is_that_of_a_slow_loop():
     rng = np.random.default_rng(0)
-    likeness, patients = rng.normal(size=(40, 60)).astype(np.float32), np.arange(40) // 2
+    similarity, patients = rng.normal(size=(40, 60)).astype(np.float32), np.arange(40) // 2
     best, taken, expected = np.full(60, -1.0), set(), []
     for _ in range(12):
-        gains = [np.maximum(row, best).sum() if patients[i] not in taken else -np.inf for i, row in enumerate(likeness)]
+        gains = [
+            np.maximum(row, best).sum() if patients[i] not in taken else -np.inf for i, row in enumerate(similarity)
+        ]
         expected.append(int(np.argmax(gains)))
         taken.add(patients[expected[-1]])
-        best = np.maximum(best, likeness[expected[-1]])
-    assert _greedy(likeness, np.full(60, -1.0, dtype=np.float32), patients, 12).tolist() == expected
+        best = np.maximum(best, similarity[expected[-1]])
+    assert choose_covering(similarity, np.full(60, -1.0, dtype=np.float32), patients, 12).tolist() == expected
 
 
 def test_a_budget_above_the_patients_is_refused():
@@ -90,11 +94,11 @@ def test_selected_images_teach_a_probe_more_than_random_ones():
         train = np.flatnonzero(archive.index["split"] == "train")
         chosen = np.flatnonzero(archive.index["image"].isin(select_images(archive, 15, seed)["image"]))
         random = np.random.default_rng(seed).choice(train[::2], 15, replace=False)
-        areas = []
+        aurocs = []
         for rows in (chosen, random):
             scores, test, _ = probe_scores(archive, ["Mass"], rows)
-            areas.append(roc_auc_score(archive.index["Mass"].to_numpy()[test], scores[:, 0]))
-        gains.append(areas[0] - areas[1])
+            aurocs.append(roc_auc_score(archive.index["Mass"].to_numpy()[test], scores[:, 0]))
+        gains.append(aurocs[0] - aurocs[1])
     assert np.mean(gains) > 0.02
     assert np.sum(np.array(gains) > 0) >= 6
 
@@ -120,9 +124,9 @@ def test_planted_label_errors_come_first():
     wrong = [3, 50, 121, 200, 301]
     index = archive.index.copy()
     index.loc[wrong, "Mass"] = 1 - index.loc[wrong, "Mass"]
-    found = find_label_errors(Embeddings(archive.features, index), ["Mass"], n=40)
-    assert len({f"{row}.png" for row in wrong} & set(found["image"])) >= 4
-    assert found["probability"].is_monotonic_increasing
+    table = find_label_errors(Embeddings(archive.features, index), ["Mass"], n=40)
+    assert len({f"{row}.png" for row in wrong} & set(table["image"])) >= 4
+    assert table["probability"].is_monotonic_increasing
 
 
 def test_neighbours_by_finding_equal_a_slow_loop_with_unknown_labels():
@@ -150,3 +154,33 @@ def test_the_map_of_neighbours_is_scikit_learns():
     train, test = archive.of_split("train"), archive.of_split("test")
     scores = knn_scores(train.features, train.index[["Mass"]].to_numpy(), test.features)
     assert table["auprc"][0] == pytest.approx(average_precision_score(test.index["Mass"], scores[:, 0]))
+
+
+@pytest.fixture
+def leaky() -> Embeddings:
+    rng = np.random.default_rng(0)
+    index = pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(60)],
+            "patient_id": [f"p{i}" for i in range(59)] + ["p0"],
+            "split": ["train"] * 30 + ["test"] * 30,
+            "Mass": rng.integers(2, size=60).astype(float),
+        }
+    )
+    features = rng.normal(size=(60, 8))
+    features[45] = features[3] * 1.5
+    return Embeddings(features, index)
+
+
+@pytest.mark.parametrize("evaluate", [probe_findings, knn_findings])
+def test_a_patient_in_train_and_test_is_refused(leaky, evaluate):
+    with pytest.raises(ValueError, match=r"1 patients are in train and in test, the first is 'p0'"):
+        evaluate(leaky, ["Mass"])
+
+
+def test_a_renamed_copy_in_another_split_is_found(leaky):
+    features = leaky.features.copy()
+    features[45] = features[3]
+    table = find_copies(Embeddings(features, leaky.index))
+    assert table[["image", "copy"]].to_numpy().tolist() == [["45.png", "3.png"]]
+    assert find_copies(Embeddings(leaky.features, leaky.index), similarity=0.99999).empty

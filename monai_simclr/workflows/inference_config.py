@@ -1,10 +1,9 @@
-"""What must travel with a trained classifier: calibration, thresholds, and what is novel."""
+"""What inference needs besides a classifier's weights: temperatures, thresholds, and what is novel."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ from monai_simclr import recipes
 from monai_simclr.data import Store
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import fit_novelty
-from monai_simclr.evaluation.calibration import fit_temperature, is_at_bound
-from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds
+from monai_simclr.evaluation.calibration import OPERATING_POINTS, choose_thresholds, fit_temperature, is_at_bound
 from monai_simclr.inference import InferenceConfig, OperatingPoint
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.workflows.run import Run
@@ -25,14 +23,14 @@ logger = logging.getLogger("monai_simclr")
 def make_inference_config(
     run: Run, network: FindingClassifier, store: Store, specificity: float = 0.9, false_alarm: float = 0.05
 ) -> InferenceConfig:
-    """Fix everything that inference needs beside the weights.
+    """Fix everything that inference needs besides the weights.
 
     Args:
         run: settings of the run.
         network: the trained classifier.
         store: images of the train patients (what is familiar) and of the validation patients (everything else).
         specificity: of the decisions, on validation patients; 0.90 or 0.95.
-        false_alarm: share of images like the validation images that may be called novel.
+        false_alarm: largest share of images like the validation images that may be called novel.
 
     Raises:
         ValueError: if there are no validation images, or `specificity` is another value.
@@ -47,8 +45,10 @@ def make_inference_config(
     with torch.no_grad():
         logits = network.classifier(torch.from_numpy(features).to(run.device)).float().cpu().numpy()
     labels = store.index[list(network.findings)].to_numpy(dtype=float)[held_out]
-    operating = {name: _operating(labels[:, k], logits[:, k], specificity) for k, name in enumerate(network.findings)}
-    _report_bounds(operating)
+    operating = {
+        name: fit_operating_point(name, labels[:, k], logits[:, k], specificity)
+        for k, name in enumerate(network.findings)
+    }
     return InferenceConfig(
         findings=list(network.findings),
         preprocessing=recipes.settings(run.size),
@@ -57,31 +57,30 @@ def make_inference_config(
     )
 
 
-def _operating(labels: np.ndarray, logits: np.ndarray, specificity: float) -> OperatingPoint:
+def fit_operating_point(finding: str, labels: np.ndarray, logits: np.ndarray, specificity: float) -> OperatingPoint:
+    """Temperature and threshold of one finding; labels ``(N,)`` are 1, 0 or NaN, logits ``(N,)``.
+
+    A temperature at its bound, where the logits do not fit the labels, is logged.
+    """
     known = np.isfinite(labels)
     labels, logits = labels[known], logits[known]
     n, positives = len(labels), int(labels.sum())
     if not 0 < positives < n:
         return OperatingPoint(1.0, None, specificity, {}, n, positives)
+    temperature = fit_temperature(labels, logits)
+    at_bound = is_at_bound(temperature)
+    if at_bound:
+        logger.warning(
+            f"{finding}: the temperature is at its bound, {temperature:g} ({positives} of {n} validation images are "
+            "positive): do not rely on its probabilities; look at its AUROC and its labels"
+        )
     which = OPERATING_POINTS.index(f"sensitivity at {specificity:.0%} specificity")
     threshold = float(choose_thresholds(labels, logits)[which])
-    temperature = fit_temperature(labels, logits)
-    bound = is_at_bound(temperature)
     if not np.isfinite(threshold):
-        return OperatingPoint(temperature, None, specificity, {}, n, positives, bound)
+        return OperatingPoint(temperature, None, specificity, {}, n, positives, at_bound)
     called = logits >= threshold
     achieved = {
         "specificity": float(1 - called[labels == 0].mean()),
         "sensitivity": float(called[labels == 1].mean()),
     }
-    return OperatingPoint(temperature, threshold, specificity, achieved, n, positives, bound)
-
-
-def _report_bounds(operating: Mapping[str, OperatingPoint]) -> None:
-    """Say where calibration failed: the logits of validation images do not go with their labels."""
-    for name, one in operating.items():
-        if one.temperature_at_bound:
-            logger.warning(
-                f"{name}: the temperature ran to its bound, {one.temperature:g} ({one.positives} of {one.n} validation "
-                "images are positive): its probabilities are not to be trusted; look at its AUROC and its labels"
-            )
+    return OperatingPoint(temperature, threshold, specificity, achieved, n, positives, at_bound)

@@ -12,20 +12,23 @@ from sklearn.linear_model import LogisticRegression
 from monai_simclr.evaluation import (
     Predictions,
     compare_to_baseline,
-    delong_interval,
-    delong_test,
     score_subgroups,
     score_table,
 )
-from monai_simclr.evaluation.bootstrap import patient_counts, patients_of_smaller_class
-from monai_simclr.evaluation.calibration import fit_recalibration, fit_temperature, reliability
+from monai_simclr.evaluation.calibration import (
+    OPERATING_POINTS,
+    choose_thresholds,
+    fit_recalibration,
+    fit_temperature,
+    reliability,
+)
+from monai_simclr.evaluation.intervals import patient_counts, patients_of_smaller_class
 from monai_simclr.evaluation.predictions import sigmoid
-from monai_simclr.evaluation.scorecard import SCORES, _rows, _scores
-from monai_simclr.evaluation.thresholds import OPERATING_POINTS, choose_thresholds
+from monai_simclr.evaluation.scores import SCORES, score_resamples, score_rows
 
 
 def _draw(rng: np.random.Generator, patients: int) -> Predictions:
-    """One to six images a patient, whose labels and logits hang together."""
+    """One to six images per patient, with correlated labels and logits."""
     codes = np.repeat(np.arange(patients), rng.integers(1, 7, size=patients))
     labels = (rng.random(patients) < 0.35)[codes].astype(float)
     labels = np.where(rng.random(len(codes)) < 0.1, 1 - labels, labels)
@@ -41,11 +44,11 @@ def pair() -> tuple[Predictions, Predictions]:
 
 
 @pytest.fixture(scope="module")
-def card(pair) -> pd.DataFrame:
+def table(pair) -> pd.DataFrame:
     return score_table(*pair, n_bootstrap=200).set_index(["finding", "score"])
 
 
-def test_scores_equal_scikit_learn_at_thresholds_of_validation(pair, card):
+def test_scores_equal_scikit_learn_at_thresholds_of_validation(pair, table):
     test, val = pair
     y, z, p = test.labels[:, 0], test.scores[:, 0], sigmoid(test.scores[:, 0])
     cuts = dict(zip(OPERATING_POINTS, choose_thresholds(val.labels[:, 0], val.scores[:, 0]), strict=True))
@@ -61,11 +64,11 @@ def test_scores_equal_scikit_learn_at_thresholds_of_validation(pair, card):
         "Brier": metrics.brier_score_loss(y, p),
     }
     for name, value in expected.items():
-        assert card.loc[("Mass", name), "value"] == pytest.approx(value, abs=1e-12), name
-    assert card.loc[("Mass", "F1"), "threshold"] == cuts["F1"]
+        assert table.loc[("Mass", name), "value"] == pytest.approx(value, abs=1e-12), name
+    assert table.loc[("Mass", "F1"), "threshold"] == cuts["F1"]
 
 
-def test_a_threshold_keeps_what_it_promises_on_validation(pair):
+def test_a_threshold_has_its_specificity_or_sensitivity_on_validation(pair):
     y, z = pair[1].labels[:, 0], pair[1].scores[:, 0]
     at90, at95, sensitive, _ = choose_thresholds(y, z)
     assert (z[y == 0] < at90).mean() >= 0.90
@@ -78,10 +81,10 @@ def test_a_threshold_keeps_what_it_promises_on_validation(pair):
 def test_slope_and_intercept_equal_an_unpenalised_logistic_regression(pair):
     y, z = pair[0].labels[:, 0], pair[0].scores[:, 0]
     oracle = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(z[:, None], y)
-    found = fit_recalibration(y, z)
-    assert found.slope == pytest.approx(oracle.coef_[0, 0], abs=1e-4)
-    assert found.offset == pytest.approx(oracle.intercept_[0], abs=1e-4)
-    assert sigmoid(z + found.intercept).mean() == pytest.approx(y.mean(), abs=1e-9)
+    fitted = fit_recalibration(y, z)
+    assert fitted.slope == pytest.approx(oracle.coef_[0, 0], abs=1e-4)
+    assert fitted.offset == pytest.approx(oracle.intercept_[0], abs=1e-4)
+    assert sigmoid(z + fitted.intercept).mean() == pytest.approx(y.mean(), abs=1e-9)
 
 
 def test_separated_labels_have_no_slope():
@@ -91,10 +94,10 @@ def test_separated_labels_have_no_slope():
 def test_reliability_equals_scikit_learn(pair):
     y, p = pair[0].labels[:, 0], sigmoid(pair[0].scores[:, 0])
     keep = len(y) // 10 * 10
-    said, seen, _ = reliability(y[:keep], p[:keep], bins=10)
+    predicted, observed, _ = reliability(y[:keep], p[:keep], bins=10)
     expected = calibration_curve(y[:keep], p[:keep], n_bins=10, strategy="quantile")
-    np.testing.assert_allclose(seen, expected[0], atol=0.06)  # its edges are interpolated, so single images differ
-    np.testing.assert_allclose(said, expected[1], atol=0.02)
+    np.testing.assert_allclose(observed, expected[0], atol=0.06)  # its edges are interpolated, so single images differ
+    np.testing.assert_allclose(predicted, expected[1], atol=0.02)
 
 
 def test_the_temperature_is_the_most_probable_one_after_a_prior_around_1(pair):
@@ -109,7 +112,7 @@ def test_the_temperature_is_the_most_probable_one_after_a_prior_around_1(pair):
 def test_a_resample_of_slope_and_ece_is_that_of_the_repeated_images(pair):
     test, cuts = pair[0], choose_thresholds(pair[1].labels[:, 0], pair[1].scores[:, 0])
     codes, counts = patient_counts(test.patients, 5, seed=2)
-    fast = _scores(test, 0, codes, counts, cuts, 1.5)
+    fast = score_resamples(test, 0, codes, counts, cuts, 1.5)[1:]
     for row, scores in zip(counts, fast, strict=True):
         rows = np.repeat(np.arange(len(test)), row[codes])
         again = fit_recalibration(test.labels[rows, 0], test.scores[rows, 0])
@@ -120,11 +123,11 @@ def test_a_resample_of_slope_and_ece_is_that_of_the_repeated_images(pair):
 
 
 def test_without_validation_labels_only_what_needs_them_is_unknown(pair):
-    card = score_table(pair[0], None, n_bootstrap=20).set_index(["finding", "score"])["value"]
-    assert np.isfinite(card["Mass", "AUROC"])
-    assert np.isfinite(card["Mass", "ECE"])
-    assert np.isnan(card["Mass", "F1"])
-    assert np.isnan(card["Mass", "Brier after temperature scaling"])
+    values = score_table(pair[0], None, n_bootstrap=20).set_index(["finding", "score"])["value"]
+    assert np.isfinite(values["Mass", "AUROC"])
+    assert np.isfinite(values["Mass", "ECE"])
+    assert np.isnan(values["Mass", "F1"])
+    assert np.isnan(values["Mass", "Brier after temperature scaling"])
 
 
 def test_a_patient_in_validation_and_test_is_refused(pair):
@@ -135,27 +138,26 @@ def test_a_patient_in_validation_and_test_is_refused(pair):
 def _coverage(sets: int, patients: int) -> dict[str, float]:
     cuts, temperature = np.array([0.3, 0.6, -1.0, 0.0]), 1.7
     large = _draw(np.random.default_rng(12345), 100_000)
-    everyone = np.ones((1, 100_000), dtype=np.uint16)
-    truth = _scores(large, 0, large.patients.astype(int), everyone, cuts, temperature)[0]
+    nobody = np.zeros((0, 100_000), dtype=np.uint16)
+    true_values = score_resamples(large, 0, large.patients.astype(int), nobody, cuts, temperature)[0]
     inside = np.zeros(len(SCORES))
     for seed in range(sets):
         test = _draw(np.random.default_rng(seed), patients)
         codes, counts = patient_counts(test.patients, 400, seed)
-        counts = np.vstack([np.ones((1, counts.shape[1]), dtype=counts.dtype), counts])
-        values = _scores(test, 0, codes, counts, cuts, temperature)
+        values = score_resamples(test, 0, codes, counts, cuts, temperature)
         units = patients_of_smaller_class(test.labels[:, 0], codes)
-        rows = _rows({"finding": "Mass"}, values, {}, units)
-        inside += [row["low"] <= t <= row["high"] for row, t in zip(rows, truth, strict=True)]
+        rows = score_rows({"finding": "Mass"}, values, units)
+        inside += [row["low"] <= value <= row["high"] for row, value in zip(rows, true_values, strict=True)]
     return dict(zip(SCORES, inside / sets, strict=True))
 
 
-def test_about_95_percent_of_intervals_of_every_score_hold_the_truth():
+def test_about_95_percent_of_intervals_of_every_score_cover_the_true_value():
     for name, share in _coverage(60, 100).items():
         assert share >= (0.70 if name.startswith("ECE") else 0.85), name
 
 
 @pytest.mark.slow
-def test_of_1000_data_sets_95_percent_hold_the_truth_give_or_take_2():
+def test_of_1000_data_sets_95_percent_cover_the_true_value_give_or_take_2():
     # 500 sets of each size: with 500 alone a share of 0.95 scatters by 0.01, and fourteen are looked at
     small, large = _coverage(500, 100), _coverage(500, 150)
     shares = {name: (small[name] + large[name]) / 2 for name in SCORES}
@@ -163,30 +165,6 @@ def test_of_1000_data_sets_95_percent_hold_the_truth_give_or_take_2():
     for name, share in shares.items():
         low, high = (0.80, 0.99) if name.startswith("ECE") else (0.93, 0.97)
         assert low <= share <= high, (name, share)
-
-
-def _slow_delong(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """The definition (DeLong 1988), placement by placement."""
-    parts = []
-    for scores in (a, b):
-        up, down = scores[y == 1], scores[y == 0]
-        wins = np.array([[1.0 if u > d else 0.5 if u == d else 0.0 for d in down] for u in up])
-        parts.append((wins.mean(axis=1), wins.mean(axis=0)))
-    (ua, da), (ub, db) = parts
-    s10, s01 = np.cov(ua, ub), np.cov(da, db)
-    s = s10 / len(ua) + s01 / len(da)
-    return ua.mean() - ub.mean(), float(np.sqrt(s[0, 0] + s[1, 1] - 2 * s[0, 1]))
-
-
-def test_delong_equals_its_definition_and_refuses_repeated_patients():
-    rng = np.random.default_rng(0)
-    y = rng.integers(2, size=60)
-    a, b = np.round(y + rng.normal(size=60), 1), np.round(y / 2 + rng.normal(size=60), 1)
-    found = delong_test(y, a, b, np.arange(60))
-    np.testing.assert_allclose(found[:2], _slow_delong(y, a, b), atol=1e-12)
-    assert delong_interval(y, a, np.arange(60)).value == pytest.approx(metrics.roc_auc_score(y, a))
-    with pytest.raises(ValueError, match=r"60 images are of 30 patients; DeLong needs one image a patient"):
-        delong_test(y, a, b, np.arange(60) // 2)
 
 
 def test_subgroups_equal_scores_of_the_group_and_show_the_gap():
@@ -205,11 +183,11 @@ def test_subgroups_equal_scores_of_the_group_and_show_the_gap():
     assert ("age", "gap: under 40 - 60 and over") in table.index
 
 
-def test_a_model_that_only_knows_the_view_does_not_beat_its_floor():
+def test_a_model_that_only_knows_the_view_does_not_beat_the_baseline():
     rng = np.random.default_rng(1)
     view = rng.integers(2, size=300).astype(float)
     y = (rng.random(300) < 0.2 + 0.5 * view).astype(float)
     only_view = Predictions(y[:, None], (view + 1e-3 * rng.normal(size=300))[:, None], np.arange(300), ["Mass"])
     row = compare_to_baseline(only_view, view[:, None], n_bootstrap=200).iloc[0]
     assert row["low"] < 0 < row["high"]
-    assert row["floor"] > 0.6
+    assert row["baseline"] > 0.6

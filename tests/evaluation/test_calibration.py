@@ -7,12 +7,16 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 
-from monai_simclr.evaluation import Embeddings, Predictions, score_findings, score_table
-from monai_simclr.evaluation.calibration import TEMPERATURES, fit_temperature, is_at_bound
-from monai_simclr.evaluation.label_errors import find_label_errors
-from monai_simclr.evaluation.neighbors import similar_images
+from monai_simclr.evaluation import (
+    Embeddings,
+    Predictions,
+    find_label_errors,
+    score_findings,
+    score_table,
+    similar_images,
+)
+from monai_simclr.evaluation.calibration import TEMPERATURES, choose_thresholds, fit_temperature, is_at_bound
 from monai_simclr.evaluation.predictions import sigmoid
-from monai_simclr.evaluation.thresholds import choose_thresholds
 
 
 def _ordinary(seed: int, n: int = 150) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +26,7 @@ def _ordinary(seed: int, n: int = 150) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _least_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature without a prior, as this package had it."""
+    """The temperature without a prior."""
 
     def entropy(place: float) -> float:
         scaled = logits / np.exp(place)
@@ -83,38 +87,40 @@ def test_few_positives_leave_the_temperature_nearer_to_1_than_many():
 def test_probabilities_of_new_patients_are_not_worse_than_without_the_prior(n):
     rng = np.random.default_rng(n)
     new = rng.normal(-2, 2, 4000)
-    truth, losses = sigmoid(new), []
+    probabilities, losses = sigmoid(new), []
     for true in np.exp(rng.normal(0, 1, 150)):
         calibrated = rng.normal(-2, 2, n)
         labels = (rng.random(n) < sigmoid(calibrated)).astype(float)
         if 0 < labels.sum() < n:
             scaled = [new * true / fit(labels, calibrated * true) for fit in (fit_temperature, _least_cross_entropy)]
-            losses.append([np.mean(np.logaddexp(0, z) - truth * z) for z in scaled])
-    mine, other = np.mean(losses, axis=0)
-    assert mine <= other + 1e-6
+            losses.append([np.mean(np.logaddexp(0, z) - probabilities * z) for z in scaled])
+    with_prior, without = np.mean(losses, axis=0)
+    assert with_prior <= without + 1e-6
 
 
-def test_a_model_that_is_sure_of_the_wrong_thing_is_reported_at_the_bound():
+def test_the_temperature_of_an_overconfident_wrong_model_is_at_its_bound():
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=3000).astype(float)
     wrong = 10 * (1 - 2 * labels) + rng.normal(size=3000)  # even chances for all would be best: T without end
     found = fit_temperature(labels, wrong)
     assert is_at_bound(found)
     assert found == pytest.approx(TEMPERATURES[1], rel=0.01)
-    card = score_table(
+    table = score_table(
         Predictions(labels[:1000, None], wrong[:1000, None], np.arange(1000), ["Mass"]),
         Predictions(labels[1000:, None], wrong[1000:, None], np.arange(1000, 3000), ["Mass"]),
         n_bootstrap=5,
     )
-    assert card.loc[card["finding"] == "Mass", "temperature_at_bound"].all()
+    assert table.loc[table["finding"] == "Mass", "temperature_at_bound"].all()
 
 
 def test_saturated_logits_are_ranked_and_decided_as_if_they_were_not():
     labels, logits = _ordinary(5)
     far = logits.astype(float) * 100 + 5000  # every probability is 1.0
     assert (sigmoid(far) == 1).all()
-    near, away = (score_findings(labels[:, None], z[:, None], np.arange(len(z)), ["Mass"], 20) for z in (logits, far))
-    assert away.loc[0, "auroc"] == pytest.approx(near.loc[0, "auroc"], abs=1e-12)
+    plain, saturated = (
+        score_findings(labels[:, None], z[:, None], np.arange(len(z)), ["Mass"], 20) for z in (logits, far)
+    )
+    assert saturated.loc[0, "auroc"] == pytest.approx(plain.loc[0, "auroc"], abs=1e-12)
     cut, other = choose_thresholds(labels, logits)[0], choose_thresholds(labels, far)[0]
     np.testing.assert_array_equal(logits >= cut, far >= other)
 
