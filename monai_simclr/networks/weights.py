@@ -22,6 +22,7 @@ from monai_simclr.runtime.artefacts import (
     reading,
     sealed_archive,
     warn_no_checksum,
+    write_tensor_file,
 )
 from monai_simclr.runtime.files import write_bytes
 
