@@ -31,7 +31,7 @@ class AppendOnlyFile:
         >>> file.close()
         >>> with open(file.path, "rb") as lines:
         ...     list(read_lines(lines))
-        [({'row': 1}, 32), ({'row': 2}, 63)]
+        [({'row': 1}, 31), ({'row': 2}, 62)]
     """
 
     def __init__(self, path: str | Path, sync_seconds: float = 0.0) -> None:
@@ -86,7 +86,7 @@ def read_lines(lines: Iterable[bytes], unsealed: bool = False) -> Iterator[tuple
     Example:
         >>> line = encode_line({"row": 1})
         >>> list(read_lines([line, line.replace(b"1", b"2", 1), line[:9]]))
-        [({'row': 1}, 32), (None, 64)]
+        [({'row': 1}, 31), (None, 62)]
     """
     end = 0
     for line in lines:

@@ -76,5 +76,5 @@ def test_an_archive_that_is_there_and_nothing_that_we_know_is_an_error_at_once(t
     (tmp_path / "data").mkdir()
     assert "is empty; pass --dataset_dir" in find_store(tmp_path / "data", tmp_path / "cache", 56).absent
     (tmp_path / "data" / "notes.txt").write_text("nothing")
-    with pytest.raises(FileNotFoundError, match=r"holds no index\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"has no index\.csv"):
         find_store(tmp_path / "data", tmp_path / "cache", 56)
