@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = {"family.py": "ARGUMENTS: dict", "gallery.py": "ENTRIES = [", "open.py": "SOURCES: tuple"}
+TABLES = {"family.py": "ARGUMENTS: dict", "gallery.py": "ENTRIES = ["}
 
 
 def _steps(title: str) -> list[tuple[str, str]]:
@@ -35,8 +35,10 @@ def _follow(project: Path, title: str) -> list[str]:
         path = project / file
         if not path.exists():
             path.write_text(code, encoding="utf-8")
-        elif code.startswith(("from ", "import ")) and path.name == "open.py":
-            path.write_text(path.read_text(encoding="utf-8").replace("\nimport pandas", f"\n{code}\nimport pandas", 1))
+        elif path.name == "open.py":
+            place = "\nimport pandas" if code.startswith("from ") else "SOURCES = ("
+            new = f"\n{code}{place}" if code.startswith("from ") else f"{place}{code.strip()}, "
+            path.write_text(path.read_text(encoding="utf-8").replace(place, new, 1), encoding="utf-8")
         elif path.name in TABLES:
             before, start, after = path.read_text(encoding="utf-8").partition(TABLES[path.name])
             line, _, rest = after.partition("\n")

@@ -138,7 +138,7 @@ def test_json_and_pages_with_a_name_that_is_not_utf8_can_be_read_by_anyone(tmp_p
 
 
 def test_a_line_end_in_a_name_does_not_enter_a_message():
-    error = RadiographError("in/a\nERROR: all is lost\r\u2028.dcm", "has no pixels")
+    error = RadiographError("has no pixels", "in/a\nERROR: all is lost\r\u2028.dcm")
     assert str(error) == "a\\nERROR: all is lost\\r\\u2028.dcm: has no pixels"
     assert format_error(ValueError("in/a\nb.dcm")) == "ValueError: in/a\\nb.dcm"
 

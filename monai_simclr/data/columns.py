@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.formats.exam_words import view_in
+from monai_simclr.data.formats.exam import find_view
 from monai_simclr.runtime.names import shown
 
 logger = logging.getLogger("monai_simclr.data")
@@ -59,12 +59,17 @@ def describe_row(row: int, file: str = "") -> str:
     return f"{shown(file)}, row {row + 2}" if file else f"row {row}"
 
 
-def map_values(column: pd.Series, convert: Callable[[Any], Any], file: str = "") -> pd.Series:
-    """Convert a column, each distinct value once.
+def check_rows(valid: pd.Series, message: str, file: str = "", values: pd.Series | None = None) -> None:
+    """Raise `ValueError` for the first row that is not valid, with its value."""
+    bad = np.flatnonzero(~valid.to_numpy(dtype=bool))
+    if len(bad):
+        value = "" if values is None else values.iloc[bad[0]]
+        got = "" if values is None else f", got {value!r}" if isinstance(value, str) else f", got {value}"
+        raise ValueError(f"{describe_row(int(bad[0]), file)}: {message}{got}")
 
-    Raises:
-        ValueError: as `convert` does, with the first row of the value.
-    """
+
+def map_values(column: pd.Series, convert: Callable[[Any], Any], file: str = "") -> pd.Series:
+    """Convert a column, each distinct value once; a `ValueError` of `convert` gets the first row of the value."""
     converted: dict[Any, Any] = {}
     values = column.tolist()
     for row, value in enumerate(values):
@@ -83,7 +88,7 @@ def view_positions(column: pd.Series) -> pd.Series:
         >>> view_positions(pd.Series(["AP_horizontal", "lateral", "postero-anterior", "COSTAL"])).tolist()
         ['AP', 'LL', 'PA', '']
     """
-    return map_values(column, lambda text: view_in(text).position)
+    return map_values(column, lambda text: find_view(text).position)
 
 
 def sexes(column: pd.Series) -> pd.Series:
@@ -115,59 +120,34 @@ def _years(text: str) -> float:
 
 
 def check_splits(column: pd.Series, file: str = "") -> pd.Series:
-    """Splits as "train", "val", "test" or "".
-
-    Raises:
-        ValueError: if a word is unknown: an image in no split would be trained on.
-    """
-
-    def convert(text: str) -> str:
-        if text.strip().lower() not in SPLIT_WORDS:
-            raise ValueError(
-                f"the split {shown(text)!r} in the column {column.name!r} is not one of {sorted(SPLIT_WORDS)}"
-            )
-        return SPLIT_WORDS[text.strip().lower()]
-
-    return map_values(column, convert, file)
+    """Splits as "train", "val", "test" or ""; raises for other words: an image in no split would be trained on."""
+    words = column.str.strip().str.lower()
+    check_rows(words.isin(list(SPLIT_WORDS)), f"{column.name!r} must be one of {sorted(SPLIT_WORDS)}", file, column)
+    return words.map(SPLIT_WORDS)
 
 
 def check_ages(column: pd.Series, file: str = "") -> pd.Series:
-    """`ages` of a column whose blank entries, and only these, may be something other than an age.
-
-    Raises:
-        ValueError: if an entry is neither blank nor an age.
-    """
+    """`ages` of a column; raises for an entry that is neither an age nor blank."""
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(float)
-
-    def convert(value: object) -> float:
-        text = "" if value is None or value is pd.NA else str(value).strip()
-        if text.upper() not in UNKNOWN_WORDS and not _AGE.fullmatch(text):
-            raise ValueError(
-                f"{shown(text)!r} in {column.name!r} is not an age; write years (60), DICOM's 060Y, or leave it blank"
-            )
-        return _years(text)
-
-    return map_values(column, convert, file).astype(float)
+    text = _as_text(column)
+    valid = text.str.upper().isin(UNKNOWN_WORDS) | text.map(_AGE.fullmatch).notna()
+    check_rows(valid, f"{column.name!r} must be years (60), DICOM's 060Y, or blank", file, text)
+    return ages(text)
 
 
 def check_labels(column: pd.Series, file: str = "") -> pd.Series:
-    """Labels from 0 to 1, NaN where unknown.
-
-    Raises:
-        ValueError: if a label is something else.
-    """
+    """Labels from 0 to 1, NaN if unknown; raises for other values."""
     if not pd.api.types.is_numeric_dtype(column):
-        text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
-        column = column.astype(object).mask(text.str.upper().isin(UNKNOWN_WORDS), np.nan)
-    values = pd.to_numeric(column, errors="coerce").astype(float)
-    bad = np.flatnonzero(column.notna() & ~values.between(0, 1))
-    if len(bad):
-        raise ValueError(
-            f"labels must be 1, 0 or NaN, got {shown(column.iloc[bad[0]])} for {column.name!r} in "
-            f"{describe_row(int(bad[0]), file)}; map uncertain labels first"
-        )
-    return values
+        column = column.astype(object).mask(_as_text(column).str.upper().isin(UNKNOWN_WORDS), np.nan)
+    labels = pd.to_numeric(column, errors="coerce").astype(float)
+    message = f"labels of {column.name!r} must be 1, 0 or NaN (map uncertain labels first)"
+    check_rows(column.isna() | labels.between(0, 1), message, file, column)
+    return labels
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    return column.astype(object).where(column.notna(), "").astype(str).str.strip()
 
 
 def warn_of_unknown(column: pd.Series, converted: pd.Series, kind: str, file: str = "") -> None:

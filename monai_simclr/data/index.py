@@ -14,8 +14,8 @@ from monai_simclr.data.columns import (
     check_ages,
     check_columns,
     check_labels,
+    check_rows,
     check_splits,
-    describe_row,
     sexes,
     view_positions,
     warn_of_unknown,
@@ -37,15 +37,12 @@ def finding_columns(index: pd.DataFrame) -> tuple[str, ...]:
 def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     """Convert the types and words of an index without checking it: what sources return, and the audit reads.
 
-    Words of other programs are replaced: "valid" by "val", "lateral" by "LL", "male" by "M", "060Y" by 60.
+    Words of other programs are replaced: "valid" by "val", "lateral" by "LL", "male" by "M", "060Y" by 60. Text is str
+    ("" is unknown), `age` is in years (NaN is unknown), labels are from 0 to 1 or NaN.
 
     Args:
         index: a table with `COLUMNS`, any of `OPTIONAL_COLUMNS`, and one column per finding.
         file: name of the file it was read from, for messages.
-
-    Returns:
-        New table: text columns as str ("" is unknown), `split` as "train", "val", "test" or "", `view_position` as
-        "PA", "AP", "LL" or "", `sex` as "M", "F" or "", `age` in years (NaN is unknown), labels from 0 to 1 or NaN.
 
     Raises:
         ValueError: if a column is missing or repeated, there are no rows, or a split, an age or a label is not known
@@ -74,16 +71,9 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     A label is 1, 0 or NaN (unknown). In train rows, and before there are splits, it may also lie between: a smoothed
     label of an uncertain finding, which a loss can use. Validation and test rows need plain labels.
 
-    Args:
-        index: a table with `COLUMNS`, any of `OPTIONAL_COLUMNS`, and one column per finding.
-
-    Returns:
-        New table, as `coerce_index` returns it.
-
     Raises:
-        ValueError: if a column is missing, there are no rows, an image is repeated, a patient is in two splits, a
-            patient_id is empty, a finding's name would run as code in a config, or a label is out of range (names the
-            column and the row).
+        ValueError: as `coerce_index`; and if an image is repeated, a patient is in two splits, a patient_id is empty, a
+            finding's name would run as code in a config, or a smoothed label is not for training (names the row).
     """
     index = coerce_index(index)
     repeated = index["image"][index["image"].duplicated()]
@@ -130,9 +120,6 @@ def image_classes(index: pd.DataFrame, several: str = "", unknown: str = "") -> 
         several: class of images with more than one positive finding.
         unknown: class of images with an unknown or smoothed label, and of all images of an index without labels.
 
-    Returns:
-        Text, shape ``(N,)``.
-
     Example:
         >>> index = pd.DataFrame({"Mass": [1.0, 0, 1, np.nan], "Edema": [0.0, 0, 1, 0]})
         >>> image_classes(index, several="several", unknown="unknown").tolist()
@@ -150,15 +137,9 @@ def image_classes(index: pd.DataFrame, several: str = "", unknown: str = "") -> 
 
 
 def records(index: pd.DataFrame, findings: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Rows as dictionaries, as MONAI's datasets take them.
+    """Rows as dictionaries for MONAI's datasets: ``{"image": path, "row": int, "patient": int}``.
 
-    Args:
-        index: a checked index.
-        findings: whose labels to include.
-
-    Returns:
-        ``{"image": path, "row": int, "patient": int}`` per row, and with findings ``"label"``, a list of K floats;
-        `patient` numbers the patients.
+    `patient` numbers the patients. With `findings` there is ``"label"``, a list of K floats.
 
     Raises:
         ValueError: if the index has no labels of a finding.
@@ -211,9 +192,7 @@ def read_index(path: str | Path, check: bool = True) -> pd.DataFrame:
     check_columns([*table.columns, *table.attrs.pop("repeated")], [], f"{shown(path.name)}: the index")
     table = unescaped_text(table)
     if "image" in table:
-        empty = np.flatnonzero(table["image"] == "")
-        if len(empty):
-            raise ValueError(f"{describe_row(int(empty[0]), path.name)}: the column 'image' is blank; remove the row")
+        check_rows(table["image"] != "", "the column 'image' is blank; remove the row", path.name)
         hold_odd_names([str(path)])
         table["image"] = [_image_path(path.parent, name) for name in table["image"]]
     table = coerce_index(table, path.name)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monai_simclr.data.columns import SPLIT_WORDS
+from monai_simclr.data.columns import SPLIT_WORDS, logger
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import hold_odd_names
-
-logger = logging.getLogger("monai_simclr.data")
 
 _COMPARED_BYTES = 1 << 15
 """At the start and at the end of two files: they hold identifiers, and compressed pixels."""
@@ -52,34 +50,62 @@ class Listing:
 
 
 def list_files(folder: str | Path) -> Listing:
-    """Every regular file below a folder, except hidden files and folders.
+    """List every regular file below a folder, except hidden files and folders.
 
-    Links to folders are followed after the folders themselves, so a link to a folder that is listed already is
-    excluded; so is a link to a folder above, which would be a loop.
-
-    Args:
-        folder: where to search.
-
-    Returns:
-        The files, and what is excluded: links to what is listed already, to folders above, to nothing; folders that
-        cannot be opened; pipes, sockets and devices.
+    Links to folders are followed after the folders themselves. Excluded are links to what is listed already, to folders
+    above (which would be loops) and to nothing, folders that cannot be opened, pipes, sockets and devices.
     """
-    walk = _Walk(os.path.realpath(folder))
-    walk.enter(os.fspath(folder), walk.root)
-    while walk.folder_links:
-        walk.folder_links.sort(reverse=True)
-        walk.follow(walk.folder_links.pop())
-    real_paths = set(walk.files.values())
-    for link in sorted(walk.file_links):
-        real = os.path.realpath(link)
+    listing, root = Listing(), os.path.realpath(folder)
+    entered: set[tuple[int, int]] = set()
+    by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)  # path and real path, by the kind of entry
+    by_kind["folder"] = [(os.fspath(folder), root)]
+    while by_kind["folder"] or by_kind["link to folder"]:
+        followed = not by_kind["folder"]
+        if followed:
+            by_kind["link to folder"].sort(reverse=True)
+        path, real = by_kind["link to folder" if followed else "folder"].pop()
+        if followed and (root == real or root.startswith(real.rstrip(os.sep) + os.sep)):
+            by_kind["links to folders above (loops)"].append((path, real))
+            continue
+        try:
+            status = os.stat(path)
+            with os.scandir(path) as scanned:
+                entries = [entry for entry in scanned if not entry.name.startswith(".")]
+        except OSError:
+            by_kind["folders that cannot be opened"].append((path, real))
+            continue
+        if (status.st_dev, status.st_ino) in entered:
+            by_kind["folders that are listed already"].append((path, real))
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        listing.followed += [Path(path)] if followed else []
+        for entry in entries:
+            kind = _kind(entry)
+            resolved = os.path.realpath(entry.path) if "link" in kind else os.path.join(real, entry.name)
+            by_kind[kind].append((entry.path, resolved))
+    files = by_kind.pop("file", [])
+    real_paths = {real for _, real in files}
+    for path, real in sorted(by_kind.pop("link to file", [])):
         if real in real_paths:
-            walk.exclude("links to files that are listed already", link)
+            by_kind["links to files that are listed already"].append((path, real))
         else:
             real_paths.add(real)
-            walk.files[link] = real
-    hold_odd_names([*walk.files, os.fspath(folder)])
-    walk.listing.paths = sorted(Path(path) for path in walk.files)
-    return walk.listing
+            files.append((path, real))
+    hold_odd_names([*(path for path, _ in files), os.fspath(folder)])
+    listing.paths = sorted(Path(path) for path, _ in files)
+    listing.excluded = {reason: [Path(path) for path, _ in paths] for reason, paths in by_kind.items() if paths}
+    return listing
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Kind of a folder's entry, or why it is excluded."""
+    try:
+        is_folder, is_file, is_link = entry.is_dir(), entry.is_file(), entry.is_symlink()
+    except OSError:
+        return "links to nothing"
+    if is_folder or is_file:
+        return ("link to " if is_link else "") + ("folder" if is_folder else "file")
+    return "links to nothing" if is_link else "pipes, sockets or devices"
 
 
 def describe_excluded(excluded: Mapping[str, Sequence[Path]], folder: str | Path) -> str:
@@ -151,66 +177,3 @@ def _read_ends(path: Path, size: int) -> bytes:
         start = file.read(_COMPARED_BYTES)
         file.seek(max(0, size - _COMPARED_BYTES))
         return start + file.read(_COMPARED_BYTES)
-
-
-class _Walk:
-    """A walk through folders that enters none twice."""
-
-    def __init__(self, root: str) -> None:
-        self.root, self.listing = root, Listing()
-        self.files: dict[str, str] = {}  # real paths by listed paths
-        self.entered: set[tuple[int, int]] = set()
-        self.folder_links: list[str] = []
-        self.file_links: list[str] = []
-
-    def enter(self, folder: str, real: str) -> None:
-        """List a folder and the folders in it; links are collected for later."""
-        waiting = [(folder, real)]
-        while waiting:
-            here, real = waiting.pop()
-            try:
-                status = os.stat(here)
-                with os.scandir(here) as entries:
-                    visible = [entry for entry in entries if not entry.name.startswith(".")]
-            except OSError:
-                self.exclude("folders that cannot be opened", here)
-                continue
-            if (status.st_dev, status.st_ino) in self.entered:
-                self.exclude("folders that are listed already", here)
-                continue
-            self.entered.add((status.st_dev, status.st_ino))
-            for entry in visible:
-                path = os.path.join(real, entry.name)
-                if self.add(entry, path):
-                    waiting.append((entry.path, path))
-
-    def follow(self, link: str) -> None:
-        """List the folder that a link leads to, unless it is listed already or a folder above."""
-        real, status = os.path.realpath(link), os.stat(link)
-        if self.root == real or self.root.startswith(real.rstrip(os.sep) + os.sep):
-            self.exclude("links to folders above (loops)", link)
-        elif (status.st_dev, status.st_ino) in self.entered:
-            self.exclude("folders that are listed already", link)
-        else:
-            self.listing.followed.append(Path(link))
-            self.enter(link, real)
-
-    def add(self, entry: os.DirEntry[str], real: str) -> bool:
-        """Sort an entry into files, links and excluded; return whether it is a folder and not a link."""
-        try:
-            is_folder, is_file, is_link = entry.is_dir(), entry.is_file(), entry.is_symlink()
-        except OSError:
-            is_folder, is_file, is_link = False, False, True
-        if is_folder and is_link:
-            self.folder_links.append(entry.path)
-        elif is_file and is_link:
-            self.file_links.append(entry.path)
-        elif is_file:
-            self.files[entry.path] = real
-        elif not is_folder:
-            self.exclude("links to nothing" if is_link else "pipes, sockets or devices", entry.path)
-        return is_folder and not is_link
-
-    def exclude(self, reason: str, path: str) -> None:
-        """Count a path as excluded."""
-        self.listing.excluded.setdefault(reason, []).append(Path(path))

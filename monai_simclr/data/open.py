@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from monai_simclr.data.columns import MissingColumnsError
+from monai_simclr.data.columns import MissingColumnsError, logger
 from monai_simclr.data.index import COLUMNS, check_images_exist, check_index, read_index
 from monai_simclr.data.listing import list_files
 from monai_simclr.data.sources.base import Source
@@ -29,20 +28,7 @@ from monai_simclr.data.sources.vindr import VINDR
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_csv_header
 
-logger = logging.getLogger("monai_simclr.data")
-
-SOURCES: tuple[Source, ...] = (
-    NIH,
-    CHEXPERT,
-    MIMIC,
-    PADCHEST,
-    VINDR,
-    RSNA,
-    MEDMNIST,
-    DICOM_TREE,
-    CLASS_FOLDERS,
-    IMAGE_FOLDER,
-)
+SOURCES = (NIH, CHEXPERT, MIMIC, PADCHEST, VINDR, RSNA, MEDMNIST, DICOM_TREE, CLASS_FOLDERS, IMAGE_FOLDER)
 """In the order in which they are tried: publishers' tables first, then kinds of files."""
 
 

@@ -15,7 +15,7 @@ class NoPositiveError(ValueError):
 
 
 _AHEAD = 64
-"""Maximum number of next patients from whom one is chosen; a tenth of a small archive."""
+"""Maximum number of next patients to choose from; a tenth of a small archive."""
 _MANY = 5
 """Patients with this many findings or more are counted together."""
 

@@ -1,4 +1,4 @@
-"""Embeddings and what they know: clusters, probes, neighbours and scores, each with its interval and its baselines."""
+"""Evaluation of embeddings and classifiers: clusters, probes, neighbours, scores, with intervals and baselines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from monai_simclr.evaluation.few_label import labels_needed as labels_needed
 from monai_simclr.evaluation.few_label import unstated_saving as unstated_saving
 from monai_simclr.evaluation.intervals import Interval as Interval
 from monai_simclr.evaluation.intervals import holm as holm
-from monai_simclr.evaluation.intervals import patient_bootstrap as patient_bootstrap
 from monai_simclr.evaluation.neighbors import knn as knn
 from monai_simclr.evaluation.neighbors import knn_findings as knn_findings
 from monai_simclr.evaluation.neighbors import knn_predict as knn_predict

@@ -1,16 +1,16 @@
-"""What clusters follow instead of findings (view position, sex, age, source), and what they tell about each finding."""
+"""What clusters follow instead of findings (view position, sex, age, source), and their relation to each finding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 from sklearn.metrics import adjusted_mutual_info_score
 
-from monai_simclr.evaluation.predictions import certain_labels
+from monai_simclr.evaluation.predictions import certain_labels, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
 _ACQUISITION = ("view_position", "sex", "age_decile", "source", "manufacturer")
@@ -18,14 +18,8 @@ _NEGLIGIBLE = 0.01
 """A lower AMI counts as none: chance is 0, and the adjustment leaves about this much scatter."""
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """What the clusters follow.
-
-    Attributes:
-        table: `what, kind ("acquisition", "finding" or "patient"), ami, n`, the highest AMI first.
-        sentence: the same in plain English.
-    """
+class Alignment(NamedTuple):
+    """What clusters follow: `what, kind ("acquisition", "finding" or "patient"), ami, n`, and the same in English."""
 
     table: pd.DataFrame
     sentence: str
@@ -36,8 +30,8 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
 
     Args:
         clusters: of the test images, shape ``(N,)``.
-        index: the rows of the same images; `view_position, sex, age, source, manufacturer` and `patient_id` are used
-            where present, age in decades (0-9, 10-19, ...). Rows where a column is empty or NaN are ignored for it.
+        index: the rows of the same images; `view_position, sex, age` (in decades), `source, manufacturer, patient_id`
+            and the findings are used where present, and rows where one is unknown are ignored for it.
         findings: columns of the index.
 
     Raises:
@@ -63,7 +57,7 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
             continue
         values = columns[what].astype(object).fillna("").astype(str).to_numpy()
         known = values != ""
-        if len(np.unique(values[known])) > 1:  # a single value tells nothing: no AMI rather than 0 or 1
+        if len(np.unique(values[known])) > 1:  # a single value has no AMI, rather than 0 or 1
             ami = float(adjusted_mutual_info_score(values[known], np.asarray(clusters)[known]))
             rows.append({"what": what, "kind": kind, "ami": ami, "n": int(known.sum())})
     if not rows:
@@ -98,10 +92,8 @@ def prevalence_auroc(
 
     Args:
         clusters: of every row of the index, shape ``(N,)``.
-        index: with `patient_id`, `split` and the findings.
-        findings: columns of the index.
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        index, findings: with `patient_id`, `split` and the findings, and their names.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
         The table of `score_findings`. A cluster without a known training label scores the prevalence of all.
@@ -109,9 +101,7 @@ def prevalence_auroc(
     Raises:
         ValueError: if there are no train or no test rows.
     """
-    train, test = (index["split"] == "train").to_numpy(), (index["split"] == "test").to_numpy()
-    if not train.any() or not test.any():
-        raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the evaluation needs both")
+    train, test = train_and_test(index)
     labels = certain_labels(index[list(findings)].to_numpy(dtype=float))
     scores = np.zeros((int(test.sum()), len(findings)))
     for k in range(len(findings)):

@@ -31,8 +31,8 @@ class Recalibration(NamedTuple):
     """A logistic regression of the labels on the logits (Cox 1958; Van Calster et al., BMC Medicine 2019).
 
     `intercept` is calibration in the large: the shift of all logits that makes the mean probability right, with the
-    slope held at 1; 0 is best, below 0 probabilities are too high. `slope` is of the regression with both free; 1 is
-    best, below 1 the model is overconfident. `offset` is the other parameter of that regression.
+    slope held at 1; below 0 probabilities are too high. `slope` is of the regression with both free; below 1 the model
+    is overconfident. `offset` is the other parameter of that regression.
     """
 
     intercept: float
@@ -41,17 +41,9 @@ class Recalibration(NamedTuple):
 
 
 def fit_recalibration(labels: np.ndarray, logits: np.ndarray) -> Recalibration:
-    """Intercept and slope by Newton's method; NaN where the maximum does not exist (labels alike, or separated).
+    """Intercept and slope for labels 0 or 1 and logits ``(N,)``, by Newton's method.
 
-    Args:
-        labels: 0 or 1, shape ``(N,)``.
-        logits: shape ``(N,)``.
-
-    Example:
-        >>> logits = np.repeat([-1.0, 1.0], 100)
-        >>> labels = np.r_[np.arange(100) < 27, np.arange(100) < 73].astype(float)
-        >>> round(fit_recalibration(labels, logits).slope, 2)
-        0.99
+    NaN where the maximum does not exist (labels alike, or separated).
     """
     ones = np.ones((len(logits), 1))
     shift = _fit_logistic(ones, labels, logits)
@@ -95,8 +87,6 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         >>> labels = np.r_[np.arange(1000) < 269, np.arange(1000) < 731].astype(float)
         >>> round(fit_temperature(labels, logits), 1)  # right where sigmoid(4 / T) = 0.731
         4.0
-        >>> round(fit_temperature(np.array([0, 0, 1]), np.array([-8.0, -7.0, 9.0])), 1)  # separated
-        1.0
     """
     if not 0 < np.sum(labels) < len(labels):
         return float("nan")
@@ -115,25 +105,13 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def is_at_bound(temperature: float) -> bool:
-    """Whether a temperature is at its lowest or highest value: the logits do not fit their labels.
-
-    Example:
-        >>> is_at_bound(100.0), is_at_bound(1.3), is_at_bound(float("nan"))
-        (True, False, False)
-    """
+    """Whether a temperature is at its lowest or highest value: the logits do not fit their labels."""
     low, high = TEMPERATURES
     return temperature <= 1.1 * low or temperature >= high / 1.1
 
 
 def equal_mass_bins(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The bin of every probability, with the same number of images in each bin (Nixon et al. 2019).
-
-    Equal probabilities share a bin, so there can be fewer than `bins`.
-
-    Example:
-        >>> equal_mass_bins(np.array([0.1, 0.9, 0.2, 0.8]), bins=2).tolist()
-        [0, 1, 0, 1]
-    """
+    """The bin of every probability, with equal numbers of images (Nixon et al. 2019); equal probabilities share one."""
     first_of_equals = np.searchsorted(np.sort(probabilities), probabilities, side="left")
     return first_of_equals * bins // max(1, len(probabilities))
 
@@ -141,13 +119,7 @@ def equal_mass_bins(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
 def reliability(
     labels: np.ndarray, probabilities: np.ndarray, bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean probability, share of positives and number of images of every equal-mass bin that is not empty.
-
-    Example:
-        >>> predicted, observed, n = reliability(np.array([0.0, 1.0, 1.0, 1.0]), np.array([0.1, 0.3, 0.8, 0.9]), bins=2)
-        >>> predicted.round(2).tolist(), observed.tolist(), n.tolist()
-        ([0.2, 0.85], [0.5, 1.0], [2, 2])
-    """
+    """Mean probability, share of positives and number of images of every equal-mass bin that is not empty."""
     binned = equal_mass_bins(probabilities, bins)
     images = np.bincount(binned, minlength=bins)
     filled = images > 0

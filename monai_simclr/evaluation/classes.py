@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation.embeddings import Embeddings
-from monai_simclr.evaluation.intervals import (
-    bootstrap_interval,
-    compare_to_null,
-    patient_counts,
-    permute_over_patients,
-)
+from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
 from monai_simclr.evaluation.predictions import refuse_shared_patients
 
 ENCODER = "encoder"
@@ -31,14 +26,14 @@ class ClassRows(NamedTuple):
     patients: np.ndarray
     names: np.ndarray
 
+    @property
+    def codes(self) -> np.ndarray:
+        """Classes as positions in `names`, a new array of shape ``(N,)``; 0 for rows in neither mask."""
+        return np.searchsorted(self.names, np.where(self.train | self.test, self.classes, self.names[0]))
+
 
 def class_rows(embeddings: Embeddings, references: Mapping[str, np.ndarray], classes: np.ndarray) -> ClassRows:
-    """Check what an evaluation by class starts from.
-
-    Args:
-        embeddings: index with `patient_id` and `split`.
-        references: name -> features of the same rows.
-        classes: as text, shape ``(N,)``; "" is in neither mask.
+    """The rows that have a class: `classes` is text, shape ``(N,)``, "" for none.
 
     Raises:
         ValueError: if lengths differ, a patient is in train and test, a split has no row with a class, or train rows
@@ -81,13 +76,11 @@ def score_accuracy(
     """Accuracy of one classifier on the embeddings and on every reference, with its interval, majority and null.
 
     Args:
-        embeddings: of N images.
-        references: name -> features of the same rows.
+        embeddings, references: features of N images, and name -> other features of the same.
         rows: from `class_rows`.
         predict: maps features ``(N, D)`` to a class for every test row.
-        n_bootstrap: resamples of test patients.
-        n_permutations: of the test classes over patients, against the fixed predictions.
-        seed: of both.
+        n_bootstrap, n_permutations, seed: of the resampling of test patients, and of the null: the test classes
+            permuted over patients against the fixed predictions.
 
     Returns:
         One row per set of features: `features, n, value, low, high, majority, null_low, null_high, p`.
@@ -109,40 +102,29 @@ def score_accuracy(
     return pd.DataFrame(table)
 
 
-def format_score(
-    value: float,
-    low: float,
-    high: float,
-    majority: float | None,
-    null: tuple[float, float] | None,
-    name: str = "ACC",
-    baseline: str = "majority",
-) -> str:
-    """A score as text, with its interval, the majority baseline and the 95 % band of the permutation null.
+def format_score(row: Mapping[str, Any], name: str = "ACC", baseline: str = "majority") -> str:
+    """A row of `score_accuracy` or of a `ClusterReport` as text, with interval, baseline and the band of the null.
 
     Args:
-        value: the score.
-        low: of its interval.
-        high: of its interval.
-        majority: score of a constant answer, the commonest training class.
-        null: the band of the same procedure under permuted labels.
-        name: of the score.
-        baseline: name of the majority.
+        row: `value, low, high, majority, null_low, null_high`.
+        name, baseline: of the score, and of what the majority is.
 
     Raises:
-        ValueError: if the interval, the majority or the null is missing: an accuracy alone is meaningless.
+        ValueError: if a number is missing or not finite: an accuracy alone is meaningless.
 
     Example:
-        >>> format_score(0.67, 0.61, 0.72, 0.23, (0.15, 0.19))
+        >>> score = {"value": 0.67, "low": 0.61, "high": 0.72, "majority": 0.23, "null_low": 0.15, "null_high": 0.19}
+        >>> format_score(score)
         'ACC 0.67 [0.61, 0.72] (majority 0.23, null 0.15-0.19)'
     """
-    needed = {"low": low, "high": high, "majority": majority, "null": None if null is None else sum(null)}
-    missing = [key for key, number in needed.items() if number is None or not math.isfinite(number)]
-    if missing or majority is None or null is None:
+    needed = ("low", "high", "majority", "null_low", "null_high")
+    missing = [key for key in needed if not math.isfinite(row.get(key, math.nan))]
+    if missing:
         raise ValueError(
-            f"{name} {value:.2f} came without its {', '.join(missing)}, and a score alone is meaningless; "
+            f"{name} {row['value']:.2f} came without its {', '.join(missing)}, and a score alone is meaningless; "
             "compute them with evaluate_clusters() or knn()"
         )
-    dash = "-" if min(null) >= 0 else " to "
-    band = f"null {null[0]:.2f}{dash}{null[1]:.2f}"
-    return f"{name} {value:.2f} [{low:.2f}, {high:.2f}] ({baseline} {majority:.2f}, {band})"
+    low, high, majority, null_low, null_high = (float(row[key]) for key in needed)
+    dash = "-" if min(null_low, null_high) >= 0 else " to "
+    band = f"null {null_low:.2f}{dash}{null_high:.2f}"
+    return f"{name} {row['value']:.2f} [{low:.2f}, {high:.2f}] ({baseline} {majority:.2f}, {band})"

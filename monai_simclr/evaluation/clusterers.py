@@ -1,4 +1,4 @@
-"""Ways to cluster, all fitted on train rows and applied to the rest, and a number of clusters chosen without labels."""
+"""Clustering methods, fitted on train rows and applied to all, and a number of clusters chosen without labels."""
 
 from __future__ import annotations
 
@@ -23,13 +23,7 @@ SILHOUETTE_ROWS = 2000
 
 
 def reduce_features(features: np.ndarray, train: np.ndarray, seed: int = 0) -> np.ndarray:
-    """L2-normalised features on at most 50 principal components, fitted on train rows; float32 ``(N, d)``.
-
-    Args:
-        features: shape ``(N, D)``, or images ``(N, H, W)``.
-        train: the rows to fit on, a mask of shape ``(N,)``.
-        seed: of the PCA.
-    """
+    """L2-normalised features ``(N, D)`` on at most 50 principal components of train rows, float32 ``(N, d)``."""
     unit = normalize(np.asarray(features, dtype=np.float32).reshape(len(features), -1))
     size = min(_COMPONENTS, int(train.sum()))
     if unit.shape[1] <= size:
@@ -89,8 +83,7 @@ def choose_n_clusters(
         ValueError: if no candidate is from 2 to the number of train rows minus one.
 
     Example:
-        >>> rng = np.random.default_rng(0)
-        >>> three = rng.normal(size=(90, 4)) / 9 + np.eye(4)[np.arange(90) % 3]
+        >>> three = np.random.default_rng(0).normal(size=(90, 4)) / 9 + np.eye(4)[np.arange(90) % 3]
         >>> best, curve = choose_n_clusters(three, np.ones(90, dtype=bool), [2, 3, 4])
         >>> best, float(curve["stability"].round(2).max())
         (3, 1.0)

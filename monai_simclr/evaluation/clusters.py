@@ -12,17 +12,12 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import silhouette_samples
 from sklearn.metrics.cluster import expected_mutual_information
 
-from monai_simclr.evaluation.classes import ENCODER, class_rows, format_score
+from monai_simclr.evaluation.classes import ENCODER, ClassRows, class_rows, format_score
 from monai_simclr.evaluation.clusterers import METHODS, SILHOUETTE_ROWS, reduce_features
 from monai_simclr.evaluation.embeddings import Embeddings, sample_rows
-from monai_simclr.evaluation.intervals import (
-    bootstrap_interval,
-    compare_to_null,
-    patient_counts,
-    permute_over_patients,
-)
+from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
 from monai_simclr.evaluation.predictions import refuse_shared_patients
-from monai_simclr.runtime.metrics import nest_rows
+from monai_simclr.runtime.metrics import nest_rows, table_rows
 
 MEASURES: tuple[str, ...] = (
     "acc_one_to_one",
@@ -39,7 +34,7 @@ MEASURES: tuple[str, ...] = (
 _NOT_CENTERED = ("acc_one_to_one", "acc_many_to_one", "balanced_acc")
 """Measures whose resamples are not raised by patients drawn twice."""
 
-_PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle_map_acc": "commonest test class"}
+_PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle_map_acc": "most frequent test class"}
 """Measures that are printed, and the name of the constant answer that each is compared with."""
 
 
@@ -50,8 +45,8 @@ class ClusterReport:
     Attributes:
         table: one row per features, number of clusters and measure: `features, n_clusters, measure, value, low, high,
             majority, null_low, null_high, p, seed_sd`; `p` is of the permutation null, `seed_sd` the spread over seeds.
-            `majority` is what a constant answer scores: the commonest training class, and for `oracle_map_acc`, whose
-            map knows the test classes, the commonest test class.
+            `majority` is what a constant answer scores: the most frequent training class, or test class for
+            `oracle_map_acc`, whose map is fitted on the test classes.
         clusters: for every number of clusters, the cluster of every row of the embeddings, shape ``(N,)``.
         n: images and patients that clusters were fitted on (`fitted_...`, all of train), that the map was learned on
             (`train_...`, those with a class) and that were scored (`test_...`); `excluded`, images of these splits
@@ -72,13 +67,11 @@ class ClusterReport:
         A measure that a number of clusters does not define (the one-to-one map needs as many as classes) has no line.
         """
         known = self.table[self.table["measure"].isin(list(_PRINTED)) & np.isfinite(self.table["value"])]
-        lines = []
-        for row in known.to_dict("records"):
-            null = (row["null_low"], row["null_high"])
-            name, majority = row["measure"], row["majority"]
-            score = format_score(row["value"], row["low"], row["high"], majority, null, name, _PRINTED[name])
-            lines.append(f"{row['features']}, {row['n_clusters']} clusters: {score}")
-        return lines
+        return [
+            f"{row['features']}, {row['n_clusters']} clusters: "
+            + format_score(row, row["measure"], _PRINTED[row["measure"]])
+            for row in table_rows(known)
+        ]
 
 
 def evaluate_clusters(
@@ -108,8 +101,7 @@ def evaluate_clusters(
         classes: the class of every row as text, shape ``(N,)``; rows with "" are clustered, not scored, and counted.
         n_clusters: numbers of clusters.
         seed: of everything random.
-        n_bootstrap: resamples of test patients.
-        n_permutations: of the null.
+        n_bootstrap, n_permutations: resamples of test patients, and permutations of the null.
         method: a key of `clusterers.METHODS`.
         n_seeds: fits with seed, seed + 1, ...; all but the first only for the spread of the values.
 
@@ -118,34 +110,40 @@ def evaluate_clusters(
             row with a class.
 
     Example:
-        >>> rng = np.random.default_rng(0)
-        >>> kind = np.tile(["Mass", "Edema"], 40)
+        >>> rng, kind = np.random.default_rng(0), np.tile(["Mass", "Edema"], 40)
         >>> features = rng.normal(size=(80, 4)) + 4 * (kind == "Mass")[:, None] * np.eye(4)[0]
         >>> index = pd.DataFrame({"patient_id": [f"p{i}" for i in range(80)], "split": ["train"] * 40 + ["test"] * 40})
-        >>> noise = {"noise": rng.normal(size=(80, 4))}
-        >>> report = evaluate_clusters(Embeddings(features, index), noise, kind, [2], n_bootstrap=50, n_permutations=20)
-        >>> [line.split(":")[0] for line in report.lines()][::3], report.n["excluded"]
-        (['encoder, 2 clusters', 'noise, 2 clusters'], 0)
+        >>> report = evaluate_clusters(Embeddings(features, index), {}, kind, [2], n_bootstrap=50, n_permutations=20)
+        >>> report.lines()[0].split(":")[0], report.n["excluded"]
+        ('encoder, 2 clusters', 0)
     """
     if method not in METHODS:
         raise ValueError(f"unknown clustering {method!r}; choose one of {list(METHODS)}")
-    rows, n = _rows(embeddings, references, classes)
+    rows = class_rows(embeddings, references, classes)
+    split, patients, codes = embeddings.index["split"].to_numpy().astype(str), rows.patients, rows.codes
+    fit, held_out = split == "train", split == "test"
+    refuse_shared_patients({"train": patients[fit], "test": patients[held_out]})
+    n: dict[str, int] = {}
+    for name, part in {"fitted": fit, "train": rows.train, "test": rows.test}.items():
+        n |= {f"{name}_images": int(part.sum()), f"{name}_patients": len(np.unique(patients[part]))}
+    n["excluded"] = int(((rows.classes == "") & (fit | held_out)).sum())
     clusters: dict[int, np.ndarray] = {}
     records: list[dict] = []
     for name, features in {ENCODER: embeddings.features, **references}.items():
-        reduced = reduce_features(features, rows.fit, seed)
+        reduced = reduce_features(features, fit, seed)
         for count in dict.fromkeys(n_clusters):
-            if not 1 <= count <= rows.fit.sum():
-                raise ValueError(f"{count} clusters cannot be fitted on {rows.fit.sum()} train rows")
-            fits = [METHODS[method](reduced, rows.fit, count, seed + i, 10) for i in range(n_seeds)]
+            if not 1 <= count <= fit.sum():
+                raise ValueError(f"{count} clusters cannot be fitted on {fit.sum()} train rows")
+            fits = [METHODS[method](reduced, fit, count, seed + i, 10) for i in range(n_seeds)]
             if name == ENCODER:
                 clusters[count] = fits[0]
             spread: dict[str, float] = {}
             if n_seeds > 1:
-                values = [agreement(*rows.table_and_maps(fit, count)) for fit in fits]
+                values = [agreement(*_table_and_maps(rows, own, codes, count)) for own in fits]
                 spread = dict(zip(MEASURES, np.std(values, axis=0, ddof=1), strict=True))
-            scored = _score_agreement(fits[0], rows, count, seed, n_bootstrap, n_permutations)
-            for row in [*scored, _score_silhouette(reduced, fits[0], rows, seed, n_bootstrap)]:
+            scored = _score_agreement(rows, fits[0], count, seed, n_bootstrap, n_permutations)
+            scored.append(_score_silhouette(reduced, fits[0], held_out, patients, seed, n_bootstrap))
+            for row in scored:
                 seed_sd = float(spread.get(row["measure"], np.nan))
                 records.append({"features": name, "n_clusters": count, **row, "seed_sd": seed_sd})
     return ClusterReport(pd.DataFrame(records), clusters, n)
@@ -154,34 +152,15 @@ def evaluate_clusters(
 def contingency(
     clusters: np.ndarray, classes: np.ndarray, shape: tuple[int, int], weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Table of clusters x classes: the number of images in both.
-
-    Args:
-        clusters: ``0 .. shape[0] - 1``, shape ``(N,)``.
-        classes: ``0 .. shape[1] - 1``, shape ``(N,)``.
-        shape: of the table.
-        weights: how often every image counts, shape ``(N,)``.
-
-    Example:
-        >>> contingency(np.array([0, 0, 1]), np.array([1, 1, 0]), (2, 2)).tolist()
-        [[0, 2], [1, 0]]
-    """
+    """Table of clusters x classes, of the given shape: the number of images in both, each counted `weights` times."""
     counts = np.bincount(clusters * shape[1] + classes, weights=weights, minlength=shape[0] * shape[1])
     return np.rint(counts).astype(np.int64).reshape(shape)
 
 
 def one_to_one(table: np.ndarray) -> np.ndarray:
-    """A class for every cluster, each class at most once, with as many images right as possible (Kuhn 1955).
+    """A class for every cluster of a table, each class at most once, with as many images right as possible (Kuhn 1955).
 
-    Args:
-        table: clusters x classes of training patients, never of those to be scored.
-
-    Returns:
-        Shape ``(clusters,)``; -1 for clusters without a class.
-
-    Example:
-        >>> one_to_one(np.array([[9, 8], [8, 1]])).tolist()
-        [1, 0]
+    The table is of training patients, never of those to be scored; -1 for clusters without a class.
     """
     clusters, classes = linear_sum_assignment(table, maximize=True)
     mapping = np.full(len(table), -1)
@@ -190,36 +169,20 @@ def one_to_one(table: np.ndarray) -> np.ndarray:
 
 
 def many_to_one(table: np.ndarray) -> np.ndarray:
-    """The commonest class of every cluster; an empty cluster gets the commonest class of all.
-
-    Example:
-        >>> many_to_one(np.array([[9, 8], [8, 1], [0, 0]])).tolist()
-        [0, 0, 0]
-    """
+    """The most frequent class of every cluster of a table; an empty cluster gets the most frequent class of all."""
     mapping = table.argmax(axis=1)
     mapping[table.sum(axis=1) == 0] = table.sum(axis=0).argmax()
     return mapping
 
 
 def agreement(table: np.ndarray, single: np.ndarray | None, many: np.ndarray) -> np.ndarray:
-    """`MEASURES` of one table at the patients to be scored.
+    """`MEASURES` of a table of clusters x classes, given the one-to-one map (None without one) and the many-to-one map.
 
     `oracle_map_acc` is the accuracy of a one-to-one map fitted on the very labels it is scored on: an upper bound that
     published numbers often are. Balanced accuracy (mean recall of the classes that occur) uses the one-to-one map where
-    there is one. AMI is Vinh et al. (JMLR 2010) with the arithmetic mean, as in scikit-learn; ARI is Hubert and Arabie
-    (1985). V-measure (Rosenberg and Hirschberg 2007) with equal weights is the NMI with the arithmetic mean.
-
-    Args:
-        table: clusters x classes.
-        single: the one-to-one map, or None where the number of clusters is not the number of classes.
-        many: the many-to-one map.
-
-    Returns:
-        Shape ``(8,)``; NaN for the one-to-one accuracy without such a map.
-
-    Example:
-        >>> agreement(np.array([[5, 0], [0, 5]]), np.array([0, 1]), np.array([0, 1])).round(3).tolist()
-        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    there is one; the one-to-one accuracy is NaN without it. AMI is Vinh et al. (JMLR 2010) with the arithmetic mean, as
+    in scikit-learn; ARI is Hubert and Arabie (1985). V-measure (Rosenberg and Hirschberg 2007) with equal weights is
+    the NMI with the arithmetic mean.
     """
 
     def hits(mapping: np.ndarray) -> np.ndarray:
@@ -241,7 +204,7 @@ def agreement(table: np.ndarray, single: np.ndarray | None, many: np.ndarray) ->
 def _information(table: np.ndarray) -> tuple[float, float]:
     """AMI and NMI."""
     table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
-    if 1 in table.shape:  # as in scikit-learn: one cluster agrees with one class, and tells nothing of several
+    if 1 in table.shape:  # as in scikit-learn: one cluster agrees fully with one class, and not at all with several
         return (1.0, 1.0) if table.shape == (1, 1) else (0.0, 0.0)
     total = table.sum()
     rows, columns = table.sum(axis=1) / total, table.sum(axis=0) / total
@@ -264,57 +227,31 @@ def _adjusted_rand(table: np.ndarray) -> float:
     return 1.0 if room == 0 else (pairs - expected) / room
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows with a class: `train` and `test` masks, classes as numbers; and `fit` and `held_out`, all of both splits."""
-
-    fit: np.ndarray
-    held_out: np.ndarray
-    classes: np.ndarray
-    patients: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-    n_classes: int
-
-    def table_and_maps(
-        self, clusters: np.ndarray, n_clusters: int, classes: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """The table of test rows, and the one-to-one and many-to-one map learned on train rows."""
-        classes, shape = self.classes if classes is None else classes, (n_clusters, self.n_classes)
-        train, test = (contingency(clusters[part], classes[part], shape) for part in (self.train, self.test))
-        return test, one_to_one(train) if n_clusters == self.n_classes else None, many_to_one(train)
-
-
-def _rows(
-    embeddings: Embeddings, references: Mapping[str, np.ndarray], classes: np.ndarray
-) -> tuple[_Rows, dict[str, int]]:
-    train, test, names_of_rows, patients, names = class_rows(embeddings, references, classes)
-    split = embeddings.index["split"].to_numpy().astype(str)
-    fit, held_out = split == "train", split == "test"
-    refuse_shared_patients({"train": patients[fit], "test": patients[held_out]})
-    codes = np.searchsorted(names, np.where(train | test, names_of_rows, names[0]))
-    n = {}
-    for name, part in {"fitted": fit, "train": train, "test": test}.items():
-        n |= {f"{name}_images": int(part.sum()), f"{name}_patients": len(np.unique(patients[part]))}
-    n["excluded"] = int(((names_of_rows == "") & (fit | held_out)).sum())
-    return _Rows(fit, held_out, codes, patients, train, test, len(names)), n
+def _table_and_maps(
+    rows: ClassRows, clusters: np.ndarray, codes: np.ndarray, n_clusters: int
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """The table of test rows, and the one-to-one and many-to-one map learned on train rows."""
+    shape = (n_clusters, len(rows.names))
+    train, test = (contingency(clusters[part], codes[part], shape) for part in (rows.train, rows.test))
+    return test, one_to_one(train) if n_clusters == len(rows.names) else None, many_to_one(train)
 
 
 def _score_agreement(
-    clusters: np.ndarray, rows: _Rows, n_clusters: int, seed: int, n_bootstrap: int, n_permutations: int
+    rows: ClassRows, clusters: np.ndarray, n_clusters: int, seed: int, n_bootstrap: int, n_permutations: int
 ) -> list[dict]:
-    table, single, many = rows.table_and_maps(clusters, n_clusters)
-    values, own, classes = agreement(table, single, many), clusters[rows.test], rows.classes[rows.test]
+    labels = rows.codes
+    table, single, many = _table_and_maps(rows, clusters, labels, n_clusters)
+    values, own, classes = agreement(table, single, many), clusters[rows.test], labels[rows.test]
     codes, counts = patient_counts(rows.patients[rows.test], n_bootstrap, seed)
     drawn = np.array([agreement(contingency(own, classes, table.shape, row[codes]), single, many) for row in counts])
     generator, null = np.random.default_rng(seed), []
     for _ in range(n_permutations):
-        permuted = rows.classes.copy()
+        permuted = labels.copy()
         for part in (rows.train, rows.test):
             permuted[part] = permute_over_patients(permuted[part], rows.patients[part], generator)
-        null.append(agreement(*rows.table_and_maps(clusters, n_clusters, permuted)))
-    # what a constant answer scores: the commonest training class, and where the map is an oracle's, of the test
-    share = float((classes == np.bincount(rows.classes[rows.train]).argmax()).mean())
+        null.append(agreement(*_table_and_maps(rows, clusters, permuted, n_clusters)))
+    # a constant answer: the most frequent training class, and for an oracle's map the most frequent test class
+    share = float((classes == np.bincount(labels[rows.train]).argmax()).mean())
     majority = {
         "acc_one_to_one": share,
         "acc_many_to_one": share,
@@ -330,7 +267,9 @@ def _score_agreement(
     return scored
 
 
-def _score_silhouette(reduced: np.ndarray, clusters: np.ndarray, rows: _Rows, seed: int, n_bootstrap: int) -> dict:
+def _score_silhouette(
+    reduced: np.ndarray, clusters: np.ndarray, held_out: np.ndarray, patients: np.ndarray, seed: int, n_bootstrap: int
+) -> dict:
     """Separation of the clusters at test images; needs no class, so its null is clusters permuted over patients."""
 
     def silhouette(positions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -339,12 +278,12 @@ def _score_silhouette(reduced: np.ndarray, clusters: np.ndarray, rows: _Rows, se
             return np.full(len(positions), np.nan)
         return silhouette_samples(reduced[positions], labels).astype(np.float64)
 
-    positions = sample_rows(np.flatnonzero(rows.held_out), SILHOUETTE_ROWS, seed)
+    positions = sample_rows(np.flatnonzero(held_out), SILHOUETTE_ROWS, seed)
     values = silhouette(positions, clusters[positions])
-    codes, counts = patient_counts(rows.patients[positions], n_bootstrap, seed)
+    codes, counts = patient_counts(patients[positions], n_bootstrap, seed)
     weights = counts[:, codes].astype(float)
     interval = bootstrap_interval(float(values.mean()), weights @ values / weights.sum(axis=1), units=counts.shape[1])
     few, generator = positions[:500], np.random.default_rng(seed)
-    permuted = [permute_over_patients(clusters[few], rows.patients[few], generator) for _ in range(20)]
+    permuted = [permute_over_patients(clusters[few], patients[few], generator) for _ in range(20)]
     null = compare_to_null(interval.value, np.array([silhouette(few, labels).mean() for labels in permuted]))
     return {"measure": "silhouette", **interval.as_dict(), "majority": 0.0, **null}

@@ -35,8 +35,7 @@ class Embeddings:
 
     Example:
         >>> table = pd.DataFrame({"patient_id": ["a", "b"], "split": ["train", "test"]})
-        >>> two = Embeddings(np.eye(2, dtype=np.float32), table)
-        >>> two.of_split("test").features
+        >>> Embeddings(np.eye(2, dtype=np.float32), table).of_split("test").features
         array([[0., 1.]], dtype=float32)
     """
 

@@ -29,8 +29,7 @@ def compare_arms(
             `scores` ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two are the same in
             all runs.
         reference: the arm that the others are compared with ("scratch").
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
         One row per fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd,
@@ -70,8 +69,7 @@ def few_label_gain(
         runs: as for `compare_arms`. A draw counts where it has every fraction, of the arm and of the reference.
         reference: the arm that the others are compared with.
         at_most: share of the train patients up to which labels are few.
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
         One row per arm except the reference: `arm, fractions` (percents, as "2, 5, 10"), `draws`, and the columns of
@@ -79,14 +77,6 @@ def few_label_gain(
 
     Raises:
         ValueError: as `compare_arms` does.
-
-    Example:
-        >>> right = np.tile([[0.0], [1.0]], (20, 1))
-        >>> test = {"labels": right, "patients": np.arange(40), "draw": 0}
-        >>> runs = [{"arm": arm, "fraction": fraction, "scores": scores, **test} for fraction in (0.05, 0.1, 1.0)
-        ...         for arm, scores in {"scratch": np.zeros((40, 1)), "simclr": right}.items()]
-        >>> few_label_gain(runs, "scratch", 0.1, 50)[["arm", "fractions", "difference"]].to_numpy().tolist()
-        [['simclr', '5, 10', 0.5]]
     """
     _check_runs(runs, reference)
     few = [run for run in runs if run["fraction"] <= at_most]
@@ -151,22 +141,14 @@ def _compare(own: np.ndarray, other: np.ndarray, n_patients: int, seed: int) -> 
     picks = np.random.default_rng(seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
     both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
     with_draws = bootstrap_interval(gap[0], both if several else both * np.nan, units=len(gaps))
+    sd, difference_sd = (float(part[:, 0].std(ddof=1)) if several else _UNKNOWN for part in (own, gaps))
     known = gap[1:][np.isfinite(gap[1:])]
     tail = 1 + min(np.sum(known <= 0), np.sum(known >= 0))
-    return {
-        "draws": len(own),
-        "mean": mean_interval.value,
-        "mean_low": mean_interval.low,
-        "mean_high": mean_interval.high,
-        "sd": float(own[:, 0].std(ddof=1)) if several else _UNKNOWN,
-        "difference": paired.value,
-        "difference_sd": float(gaps[:, 0].std(ddof=1)) if several else _UNKNOWN,
-        "low": paired.low,
-        "high": paired.high,
-        "low_draws": with_draws.low,
-        "high_draws": with_draws.high,
-        "p": float(min(1.0, 2 * tail / (1 + len(known)))) if np.any(gaps) else _UNKNOWN,
-    }
+    p = float(min(1.0, 2 * tail / (1 + len(known)))) if np.any(gaps) else _UNKNOWN
+    mean_columns = dict(zip(("mean", "mean_low", "mean_high"), mean_interval, strict=True))
+    differences = {"difference": paired.value, "difference_sd": difference_sd, "low": paired.low, "high": paired.high}
+    draws = {"low_draws": with_draws.low, "high_draws": with_draws.high}
+    return {"draws": len(own), **mean_columns, "sd": sd, **differences, **draws, "p": p}
 
 
 class Curve(NamedTuple):
@@ -183,17 +165,8 @@ class PowerLaw(NamedTuple):
     beta: float
     gamma: float
 
-    def at(self, n: float) -> float:
-        """AUROC with `n` labelled patients."""
-        return self.alpha - self.beta * n**-self.gamma
-
     def needed(self, auroc: float) -> float:
-        """Labelled patients for an AUROC; infinite at the plateau `alpha` and above.
-
-        Example:
-            >>> PowerLaw(0.9, 0.4, 0.5).needed(0.7), PowerLaw(0.9, 0.4, 0.5).needed(0.9)
-            (4.0, inf)
-        """
+        """Labelled patients for an AUROC; infinite at the plateau `alpha` and above."""
         if auroc >= self.alpha or self.beta <= 0:
             return float("inf") if auroc >= self.alpha else 1.0
         return round(float((self.beta / (self.alpha - auroc)) ** (1 / self.gamma)), 6)
@@ -219,8 +192,8 @@ def fit_power_law(patients: np.ndarray, aurocs: np.ndarray) -> PowerLaw | None:
 
     Example:
         >>> law = fit_power_law(np.array([4, 16, 64, 256]), np.array([0.7, 0.8, 0.85, 0.875]))
-        >>> [round(value, 2) for value in law]
-        [0.9, 0.4, 0.5]
+        >>> [round(value, 2) for value in law], round(law.needed(0.7))
+        ([0.9, 0.4, 0.5], 4)
     """
     known = np.isfinite(aurocs)
     n, y = np.asarray(patients, dtype=float)[known], np.asarray(aurocs, dtype=float)[known]
@@ -246,10 +219,6 @@ def labels_needed(laws: Sequence[PowerLaw], auroc: float) -> Interval:
     """Labelled patients that an AUROC needs by the power laws of `curve_laws`, with the interval over test patients.
 
     Infinite means "not with any number"; an extrapolation beyond the curve is a forecast.
-
-    Example:
-        >>> labels_needed([PowerLaw(0.9, 0.4, 0.5)] * 3, 0.7)
-        Interval(value=4.0, low=4.0, high=4.0)
     """
     return _outer_interval([law.needed(auroc) for law in laws])
 
@@ -265,8 +234,6 @@ def label_saving(curve: Curve, reference: Curve) -> Interval:
         >>> scratch = Curve(np.array([0.1, 1.0]), np.array([[0.6, 0.8]] * 3))
         >>> label_saving(Curve(np.array([0.1, 1.0]), np.array([[0.7, 0.9]] * 3)), scratch).value
         0.316228
-        >>> label_saving(Curve(np.array([0.1, 1.0]), np.array([[0.5, 0.7]] * 3)), scratch).value
-        inf
     """
     if unstated_saving(reference):
         return Interval(_UNKNOWN, _UNKNOWN, _UNKNOWN)
@@ -289,10 +256,6 @@ def unstated_saving(reference: Curve) -> str:
     """Why no label saving can be stated against a reference, "" where it can.
 
     A reference no better than chance with the most labels is reached by any arm with any number of labels.
-
-    Example:
-        >>> unstated_saving(Curve(np.array([0.1, 1.0]), np.array([[0.5, 0.52], [0.5, 0.45], [0.5, 0.6]])))
-        'the reference is not above chance with its most labels, AUROC 0.520 [0.450, 0.600]'
     """
     target, low, high = _outer_interval(reference.aurocs[:, -1].tolist())
     if not np.isfinite(target):

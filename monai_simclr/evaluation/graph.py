@@ -50,17 +50,7 @@ def spectral(reduced: np.ndarray, train: np.ndarray, n_clusters: int, seed: int,
     """Spectral clustering of the graph of nearest neighbours of train rows (Shi and Malik 2000; von Luxburg 2007).
 
     At most `LANDMARKS` train rows, drawn by the seed, are cut; every other row joins the cluster of most of its ten
-    nearest landmarks.
-
-    Args:
-        reduced: from `clusterers.reduce_features`, shape ``(N, d)``.
-        train: the rows to fit on, a mask of shape ``(N,)``.
-        n_clusters: number of clusters.
-        seed: of the landmarks and of k-means on the eigenvectors.
-        n_init: starts of k-means.
-
-    Returns:
-        The cluster of every row, shape ``(N,)``.
+    nearest landmarks. Arguments and result as for `clusterers.METHODS`.
     """
     rows = sample_rows(np.flatnonzero(train), LANDMARKS, seed)
     if n_clusters == 1 or n_clusters >= len(rows) - 1:  # nothing to cut, or too few rows for so many eigenvectors

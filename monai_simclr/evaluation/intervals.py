@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +27,11 @@ class Interval(NamedTuple):
 def bootstrap_interval(
     value: float, resamples: np.ndarray, level: float = 0.95, recenter: bool = False, units: int | None = None
 ) -> Interval:
-    """Percentile interval (Efron 1979) of a value from its bootstrap resamples; NaN resamples are ignored.
+    """Percentile interval (Efron 1979) of a value from its bootstrap resamples ``(n,)``; NaN resamples are ignored.
 
     Args:
         value: the statistic on the data.
-        resamples: the statistic on every resample, shape ``(n,)``.
+        resamples: the statistic on every resample.
         level: share of the resamples inside.
         recenter: shift the interval so that the resamples' mean is `value`. For measures of agreement (AMI, NMI, ARI):
             a patient drawn twice agrees with himself, which raises every resample.
@@ -43,8 +42,6 @@ def bootstrap_interval(
     Example:
         >>> bootstrap_interval(0.5, np.linspace(0, 1, 101), level=0.9)
         Interval(value=0.5, low=0.05, high=0.95)
-        >>> bootstrap_interval(0.5, np.linspace(0, 1, 101), level=0.9, units=10)
-        Interval(value=0.5, low=0.026663, high=0.973337)
     """
     known = resamples[np.isfinite(resamples)]
     if not len(known) or not np.isfinite(value) or (units is not None and units < 2):
@@ -57,12 +54,7 @@ def bootstrap_interval(
 
 
 def p_value(value: float, null: np.ndarray) -> float:
-    """Share of a permutation null that is at least as high, the data themselves counted (Phipson and Smyth 2010).
-
-    Example:
-        >>> p_value(0.9, np.array([0.1, 0.95, 0.2]))
-        0.5
-    """
+    """Share of a permutation null that is at least as high, the data themselves counted (Phipson and Smyth 2010)."""
     known = null[np.isfinite(null)]
     return float((1 + np.sum(known >= value - 1e-12)) / (1 + len(known))) if np.isfinite(value) else float("nan")
 
@@ -90,18 +82,10 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def patient_counts(patients: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often every patient is drawn, with replacement, in each of `n` resamples.
-
-    Args:
-        patients: the patient of every image, shape ``(N,)``.
-        n: resamples.
-        seed: of NumPy's generator.
+    """How often every patient is drawn, with replacement, in each of `n` resamples; `ValueError` without rows.
 
     Returns:
         The number ``0 .. P - 1`` of every image's patient, shape ``(N,)``, and the counts, uint16 ``(n, P)``.
-
-    Raises:
-        ValueError: if there are no rows.
 
     Example:
         >>> codes, counts = patient_counts(np.array(["b", "a", "b"]), n=4, seed=0)
@@ -119,44 +103,12 @@ def patient_counts(patients: np.ndarray, n: int, seed: int) -> tuple[np.ndarray,
 
 
 def with_data(counts: np.ndarray) -> np.ndarray:
-    """Counts of resamples below a first row of ones, which stands for the data: ``(1 + n, P)``."""
+    """Counts of resamples below a first row of ones, the data: ``(1 + n, P)``."""
     return np.vstack([np.ones((1, counts.shape[1]), dtype=counts.dtype), counts])
 
 
-def patient_bootstrap(
-    patients: np.ndarray, statistic: Callable[[np.ndarray], float], n: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """A statistic with an interval from resampling patients, each with all of his images.
-
-    Args:
-        patients: the patient of every image, shape ``(N,)``.
-        statistic: maps row positions (some may repeat) to a number; NaN, where a resample does not define it, is
-            ignored.
-        n: resamples.
-        seed: of NumPy's generator.
-        level: of the interval.
-
-    Raises:
-        ValueError: if there are no rows.
-
-    Example:
-        >>> ages = np.array([30.0, 32.0, 70.0, 72.0])
-        >>> patient_bootstrap(np.array(["a", "a", "b", "b"]), lambda rows: ages[rows].mean(), n=200)
-        Interval(value=51.0, low=31.0, high=71.0)
-    """
-    codes, counts = patient_counts(patients, n, seed)
-    positions = np.arange(len(codes))
-    resamples = np.array([statistic(np.repeat(positions, row[codes])) for row in counts], dtype=float)
-    return bootstrap_interval(float(statistic(positions)), resamples, level, units=counts.shape[1])
-
-
 def patients_of_smaller_class(labels: np.ndarray, codes: np.ndarray) -> int:
-    """Patients with a positive image or patients with a negative one, whichever are fewer.
-
-    Example:
-        >>> patients_of_smaller_class(np.array([1, 1, 0, 0]), np.array([0, 0, 1, 2]))
-        1
-    """
+    """Patients with a positive image or patients with a negative one, whichever are fewer."""
     return min(len(np.unique(codes[labels == value])) for value in (0, 1))
 
 
@@ -167,14 +119,7 @@ def permute_over_patients(values: np.ndarray, patients: np.ndarray, generator: n
     values, patient after patient, on rows in another order is different: patients of unequal size then divide each
     other's values, and the null is too narrow: 9 % of p-values were below 0.05 in the simulation of the tests.)
 
-    Args:
-        values: shape ``(N,)``.
-        patients: shape ``(N,)``.
-        generator: of the permutation.
-
     Example:
-        >>> permute_over_patients(np.array([1, 1, 2, 2]), np.array(list("aabb")), np.random.default_rng(3)).tolist()
-        [2, 2, 1, 1]
         >>> permute_over_patients(np.array([1, 1, 2]), np.array(list("aab")), np.random.default_rng(3)).tolist()
         [2, 2, 1]
     """
@@ -190,22 +135,19 @@ def permute_over_patients(values: np.ndarray, patients: np.ndarray, generator: n
 
 
 class Ranking:
-    """AUROC and average precision of one set of scores for every bootstrap resample of its patients, exact and fast.
+    """AUROC and average precision of scores for every bootstrap resample of patients (for a single one: scikit-learn).
 
     Images are sorted by score once. With the negatives sorted, one running sum of their weights gives for every
-    positive how much weight is below it, so a resample costs one pass over the images. For one set of weights use
-    scikit-learn.
+    positive how much weight is below it, so a resample costs one pass over the images.
 
     Args:
-        labels: 0 or 1, shape ``(N,)``.
-        scores: shape ``(N,)``, higher for 1.
-        codes: the patient ``0 .. P - 1`` of every image, shape ``(N,)``, from `patient_counts`.
+        labels, scores: of N images, 0 or 1, and higher for 1.
+        codes: the patient ``0 .. P - 1`` of every image, from `patient_counts`.
 
     Example:
         >>> ranking = Ranking(np.array([0, 1, 1]), np.array([0.1, 0.1, 0.9]), np.array([0, 1, 2]))
-        >>> auroc, auprc = ranking.resample(np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]]))
-        >>> auroc, auprc.round(3)
-        (array([0.75, 0.5 ,  nan]), array([0.833, 0.5  , 1.   ]))
+        >>> [values.round(3).tolist() for values in ranking.resample(np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]]))]
+        [[0.75, 0.5, nan], [0.833, 0.5, 1.0]]
     """
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> None:
@@ -219,13 +161,9 @@ class Ranking:
         self._levels = np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
 
     def resample(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """AUROC (Mann-Whitney, a tie counts half) and average precision of every resample, as scikit-learn's.
+        """AUROC and average precision of every row of counts ``(n, P)``, as scikit-learn's: a tie counts half.
 
-        Args:
-            counts: how often every patient is in each resample, shape ``(n, P)``.
-
-        Returns:
-            Two arrays of shape ``(n,)``; NaN where a resample has no positive, and AUROC also where it has no negative.
+        NaN where a resample has no positive, and AUROC also where it has no negative.
         """
         auroc, auprc = np.full(len(counts), np.nan), np.full(len(counts), np.nan)
         if len(self._positives):

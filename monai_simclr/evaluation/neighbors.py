@@ -10,7 +10,7 @@ from sklearn.preprocessing import normalize
 
 from monai_simclr.evaluation.classes import class_rows, score_accuracy
 from monai_simclr.evaluation.embeddings import Embeddings
-from monai_simclr.evaluation.predictions import certain_labels, refuse_shared_patients
+from monai_simclr.evaluation.predictions import certain_labels, refuse_shared_patients, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
 _CHUNK = 1024
@@ -18,16 +18,7 @@ _CHUNK = 1024
 
 
 def nearest(train_features: np.ndarray, test_features: np.ndarray, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The `k` most similar training rows of every test row and their cosines, 1024 test rows at a time.
-
-    Args:
-        train_features: shape ``(N, D)``.
-        test_features: shape ``(M, D)``.
-        k: neighbours; all of train when it has fewer.
-
-    Yields:
-        Positions and cosines, both ``(m, k)``, unsorted within a row.
-    """
+    """Positions and cosines ``(m, k)``, unsorted, of the `k` training rows most similar to each of 1024 test rows."""
     k = min(k, len(train_features))
     train = normalize(np.asarray(train_features, dtype=np.float32))
     test = normalize(np.asarray(test_features, dtype=np.float32))
@@ -89,21 +80,10 @@ def knn_scores(
     k: int = 20,
     temperature: float = 0.07,
 ) -> np.ndarray:
-    """Per finding, the weighted share of positive neighbours among those whose label is known.
+    """Per finding, the weighted share of positive neighbours among those whose label is known: shape ``(M, K)``.
 
-    Args:
-        train_features: shape ``(N, D)``.
-        train_labels: 1, 0 or NaN, shape ``(N, K)``; a smoothed label counts as unknown.
-        test_features: shape ``(M, D)``.
-        k: neighbours.
-        temperature: of the weights, see `knn_predict`.
-
-    Returns:
-        Shape ``(M, K)``; the prevalence in train where no neighbour's label is known.
-
-    Example:
-        >>> knn_scores(np.eye(2), np.array([[1.0], [0.0]]), np.array([[0.9, 0.1]]), k=1).tolist()
-        [[1.0]]
+    Labels ``(N, K)`` are 1, 0 or NaN; a smoothed label counts as unknown. Where no neighbour's label is known, the
+    score is the prevalence in train. The other arguments are those of `knn_predict`.
     """
     labels = certain_labels(train_labels)
     known = np.isfinite(labels)
@@ -120,14 +100,12 @@ def knn_scores(
 def knn_findings(
     embeddings: Embeddings, findings: Sequence[str], k: int = 20, n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Many findings per image: every finding scored by its share among the nearest training images.
+    """Many findings per image: every finding scored by its share among the `k` nearest training images.
 
     Args:
-        embeddings: index with `patient_id`, `split` and the findings.
-        findings: columns of the index.
+        embeddings, findings: index with `patient_id`, `split` and the findings, and their names.
         k: neighbours.
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
         The table of `score_findings`; the mean of its `auprc` is the mAP.
@@ -135,9 +113,7 @@ def knn_findings(
     Raises:
         ValueError: if train or test is empty, or a patient is in both.
     """
-    train, test = embeddings.of_split("train"), embeddings.of_split("test")
-    if not len(train) or not len(test):
-        raise ValueError(f"{len(train)} train and {len(test)} test rows; nearest neighbours need both")
+    train, test = (embeddings.where(rows) for rows in train_and_test(embeddings.index))
     patients, train_patients = (part.index["patient_id"].to_numpy().astype(str) for part in (test, train))
     refuse_shared_patients({"train": train_patients, "test": patients})
     train_labels, labels = (part.index[list(findings)].to_numpy(dtype=float) for part in (train, test))
@@ -154,16 +130,12 @@ def knn(
     n_permutations: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Nearest-neighbour accuracy at test patients, neighbours from train, with majority, null and references.
+    """Accuracy at test patients of `k` nearest neighbours from train, with majority, null and references.
 
     Args:
-        embeddings: index with `patient_id` and `split`.
-        references: name -> features of the same rows, ``(N, D)``.
-        classes: as text, shape ``(N,)``; rows with "" are not used.
+        embeddings, references, classes: as for `evaluate_clusters`; rows with the class "" are not used.
         k: neighbours.
-        n_bootstrap: resamples of test patients.
-        n_permutations: of the null, the test classes over patients against the fixed predictions.
-        seed: of everything random.
+        n_bootstrap, n_permutations, seed: of the interval and the null.
 
     Returns:
         The table of `score_accuracy`.

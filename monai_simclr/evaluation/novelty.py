@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 _VARIANCE, _MAX_DIRECTIONS = 0.95, 64
-"""Share of the variance that the kept directions hold, and their largest number; all others are noise, all alike."""
+"""Share of the variance that the kept directions hold, and their largest number; the others count as noise."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,7 @@ class Novelty:
             )
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """Mahalanobis distance under probabilistic PCA, per direction: about 1 for a training image.
-
-        Args:
-            features: shape ``(N, D)``.
-
-        Returns:
-            Shape ``(N,)``.
-        """
+        """Mahalanobis distance ``(N,)`` under probabilistic PCA, per direction: about 1 for a training image."""
         centered = np.asarray(features, dtype=np.float64) - self.mean
         along = centered @ self.components.T
         rest = np.maximum((centered**2).sum(1) - (along**2).sum(1), 0)

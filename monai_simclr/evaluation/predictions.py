@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit
 
 
@@ -67,23 +68,13 @@ class Predictions:
 
 
 def certain_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels for whatever classifies or counts: 1 and 0 stay, a smoothed label (between them) becomes NaN, unknown.
-
-    Example:
-        >>> certain_labels(np.array([1.0, 0.7, 0.0, np.nan])).tolist()
-        [1.0, nan, 0.0, nan]
-    """
+    """Labels for whatever classifies or counts: 1 and 0 stay, a smoothed label (between them) becomes NaN, unknown."""
     values = np.asarray(labels, dtype=float)
     return np.where((values == 0) | (values == 1), values, np.nan)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, in float64, for people to read: above 37 they are exactly 1, so decide on logits.
-
-    Example:
-        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist(), bool(sigmoid(np.array(-100.0)) > 0)
-        ([0.0, 0.5, 1.0], True)
-    """
+    """Probabilities of logits, in float64, for people to read: above 37 they are exactly 1, so decide on logits."""
     return expit(np.asarray(logits, dtype=float))
 
 
@@ -98,3 +89,11 @@ def refuse_shared_patients(splits: Mapping[str, np.ndarray]) -> None:
                     f"{len(both)} patients are in {first} and in {second}, the first is {str(both[0])!r}; split by "
                     "patient with split_by_patient()"
                 )
+
+
+def train_and_test(index: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the train and the test rows; `ValueError` if one is empty."""
+    train, test = (index["split"] == "train").to_numpy(), (index["split"] == "test").to_numpy()
+    if not train.any() or not test.any():
+        raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the evaluation needs both")
+    return train, test

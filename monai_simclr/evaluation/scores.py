@@ -1,8 +1,7 @@
 """Scores of findings with patient intervals: ranking (`score_findings`), and everything (`score_table`).
 
-Everything but AUROC and average precision is a function of sums over images, so a bootstrap resample of it is one row
-of a matrix product, counts of patients times sums by patient: 100,000 images x 14 findings x 1,000 resamples take
-seconds.
+Everything but AUROC and average precision is a function of sums over images, so a bootstrap resample of it is one
+row of a matrix product, counts of patients times sums by patient: seconds for 100,000 images x 14 findings x 1,000.
 """
 
 from __future__ import annotations
@@ -59,8 +58,7 @@ def score_findings(
         scores: finite, shape ``(N, K)``.
         patients: shape ``(N,)``.
         findings: K names.
-        n_bootstrap: resamples of patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of patients.
 
     Returns:
         One row per finding and a last one, `MACRO`, over the findings that could be scored: `finding, n, positives,
@@ -94,28 +92,16 @@ def score_findings(
 
 
 def macro_auroc_resamples(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Macro AUROC of the data, then of every resample that `patient_counts` drew; equal counts pair sets of scores.
+    """Macro AUROC of the data, then of every resample, ``(1 + n,)``; equal codes and counts pair sets of scores.
 
-    Args:
-        labels: 1, 0 or NaN, shape ``(N, K)``.
-        scores: shape ``(N, K)``.
-        codes: the patient of every image, shape ``(N,)``, from `patient_counts`.
-        counts: shape ``(n, P)``, from `patient_counts`.
-
-    Returns:
-        Shape ``(1 + n,)``.
+    Labels ``(N, K)`` are 1, 0 or NaN, scores ``(N, K)``; codes and counts are from `patient_counts`.
     """
     test = Predictions(labels, scores, codes, [str(k) for k in range(np.shape(labels)[1])])
     return mean_of_known(np.array([_rank(test, k, codes, counts)[0] for k in range(len(test.findings))]))
 
 
 def mean_of_known(table: np.ndarray) -> np.ndarray:
-    """Mean over findings ``(K, n) -> (n,)`` without NaN; NaN where nothing is left, without a warning.
-
-    Example:
-        >>> mean_of_known(np.array([[1.0, np.nan], [3.0, np.nan]]))
-        array([ 2., nan])
-    """
+    """Mean over findings ``(K, n) -> (n,)`` without NaN; NaN where nothing is left, without a warning."""
     known = np.isfinite(table)
     total = np.where(known, table, 0).sum(axis=0)
     return np.divide(total, known.sum(axis=0), out=np.full(table.shape[1], np.nan), where=known.any(axis=0))
@@ -160,8 +146,7 @@ def score_table(
     Args:
         test: logits and labels to score.
         validation: of validation patients, the same findings in the same order.
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
         One row per finding and score (`SCORES`), and a macro mean of each over the findings that have it: `finding,
@@ -194,10 +179,7 @@ def score_table(
             labels, logits = validation.labels[known, k], validation.scores[known, k]
             thresholds, temperature = choose_thresholds(labels, logits), fit_temperature(labels, logits)
         values = score_resamples(test, k, codes, counts, thresholds, temperature)
-        about = _count(test, k, codes) | {
-            "temperature": temperature,
-            "temperature_at_bound": is_at_bound(temperature),
-        }
+        about = _count(test, k, codes) | {"temperature": temperature, "temperature_at_bound": is_at_bound(temperature)}
         units = patients_of_smaller_class(test.labels[:, k], codes)
         named = dict(zip(OPERATING_POINTS, thresholds, strict=True))
         rows += [row | {"threshold": named.get(row["score"], np.nan)} for row in score_rows(about, values, units)]

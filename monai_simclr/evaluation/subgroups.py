@@ -1,4 +1,4 @@
-"""Who is on the image and how it was taken: scores within such groups, and what view, age and sex reach alone."""
+"""Scores within groups of patients, and the confounder baseline: what view position, age and sex reach alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_simclr.evaluation.intervals import (
     patients_of_smaller_class,
     with_data,
 )
-from monai_simclr.evaluation.predictions import Predictions, certain_labels
+from monai_simclr.evaluation.predictions import Predictions, certain_labels, train_and_test
 from monai_simclr.evaluation.scores import MACRO, mean_of_known
 
 _AGES = ((0, 40, "under 40"), (40, 60, "40 to 59"), (60, np.inf, "60 and over"))
@@ -27,12 +27,7 @@ _MIN_GROUP = 10
 
 
 def demographic_groups(index: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The group of every row, "" if unknown, by each of sex, age, view position and source that the index has.
-
-    Example:
-        >>> list(map(str, demographic_groups(pd.DataFrame({"age": [30.0, np.nan]}))["age"]))
-        ['under 40', '']
-    """
+    """The group of every row, "" if unknown, by each of sex, age, view position and source that the index has."""
     columns = [name for name in ("sex", "age", "view_position", "source") if name in index]
     groups = {name: index[name].astype(object).fillna("").astype(str).to_numpy() for name in columns}
     if "age" in index:
@@ -51,8 +46,7 @@ def score_subgroups(
         test: predictions to score.
         index: the rows of the same images.
         thresholds: of every finding, shape ``(K,)``, fixed on validation patients; None for ranking alone.
-        n_bootstrap: resamples of test patients, the same in all groups.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients, the same in all groups.
 
     Returns:
         One row per finding, attribute and group: `finding, by, group, n, patients, positives, auroc, low, high,
@@ -132,9 +126,7 @@ def baseline_scores(index: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
     Raises:
         ValueError: if there are no train or no test rows.
     """
-    train, test = (index["split"] == "train").to_numpy(), (index["split"] == "test").to_numpy()
-    if not train.any() or not test.any():
-        raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the baseline needs both")
+    train, test = train_and_test(index)
     coded = pd.get_dummies(index[["view_position", "sex"]].fillna("").astype(str), dtype=float)
     age = index["age"].astype(float)
     filled = age.fillna(50) / 100  # any constant does: the last column marks the rows
@@ -159,8 +151,7 @@ def compare_to_baseline(
     Args:
         model: of the test images.
         baseline: scores of the same images from `baseline_scores`, shape ``(N, K)``; NaN where there is none.
-        n_bootstrap: resamples of patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of patients.
 
     Returns:
         One row per finding and the macro mean over the findings that have a baseline: `finding, model, baseline,

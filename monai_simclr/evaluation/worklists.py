@@ -1,4 +1,4 @@
-"""Lists of images to look at: what to label next, what is alike, odd or copied, which labels may be wrong."""
+"""Lists of images to review: what to label next, similar images, outliers, copies, likely label errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from monai_simclr.evaluation.probe import fit_probe
 
 _CANDIDATES, _COVERED = 4_000, 10_000
 """Largest numbers of images that are offered and that are to be covered; a larger archive is thinned at random."""
-_CHUNK = 1024
 
 
 def typicality(features: np.ndarray, neighbors: int = 20) -> np.ndarray:
     """Density of the archive around every image: the mean cosine to its nearest others, shape ``(N,)``.
 
-    Hacohen et al., ICML 2022 ("Active learning on a budget"): with few labels, typical images teach more than odd ones.
+    Hacohen et al., ICML 2022 ("Active learning on a budget"): with few labels, typical images are worth more.
     """
     parts = [
         (np.sort(cosines, axis=1)[:, :-1]).mean(axis=1) if cosines.shape[1] > 1 else np.ones(len(cosines))
@@ -38,16 +37,14 @@ def select_images(
 
     Facility location (Wei et al., ICML 2015): every image of the archive is represented by the chosen one most similar
     to it (cosine of centered features); image after image is chosen that raises the sum of these similarities most.
-    Typical images come first, then what they do not cover; every prefix of the list is a selection too. No label is
-    read. The gain over random choice is in benchmarks/selection.json; on features that know little of the findings (raw
-    pixels) ten draws show none.
+    Every prefix of the list is a selection too. No label is read. The gain over random choice is in
+    benchmarks/selection.json; on features with little information on the findings (raw pixels) ten draws show none.
 
     Args:
         embeddings: index with `image` and `patient_id`; rows of split "test" and "val" are never offered.
         budget: images to label.
         seed: of the thinning of archives of more than 4000 images.
-        labelled: mask of rows that have labels already; they represent what is similar, and their patients are not
-            offered.
+        labelled: mask of rows that have labels already: they represent similar images, their patients are not offered.
 
     Returns:
         `order, image, patient_id, covers, typicality`: how many images it represents (of those looked at), and the
@@ -57,9 +54,8 @@ def select_images(
         ValueError: if there are fewer patients to choose from than the budget.
 
     Example:
-        >>> rng = np.random.default_rng(0)
         >>> index = pd.DataFrame({"image": [f"{i}.png" for i in range(60)], "patient_id": [f"p{i}" for i in range(60)]})
-        >>> features = np.eye(3)[np.arange(60) % 3] + rng.normal(size=(60, 3)) / 20
+        >>> features = np.eye(3)[np.arange(60) % 3] + np.random.default_rng(0).normal(size=(60, 3)) / 20
         >>> chosen = select_images(Embeddings(features, index), budget=3)
         >>> sorted(int(name.split(".")[0]) % 3 for name in chosen["image"])
         [0, 1, 2]
@@ -94,16 +90,10 @@ def select_images(
 
 
 def choose_covering(similarity: np.ndarray, start: np.ndarray, patients: np.ndarray, budget: int) -> np.ndarray:
-    """Greedy facility location: rows that one after another raise the sum of similarities most, one per patient.
+    """Greedy facility location: rows of a similarity ``(N, M)`` that each raise its sum most, one per patient.
 
-    Gains only shrink as more is chosen (the sum is submodular), so an older bound that is too small already needs no
-    update (Minoux 1978).
-
-    Args:
-        similarity: of every offered image to every image to cover, shape ``(N, M)``.
-        start: similarity of what covers them already, shape ``(M,)``.
-        patients: of the offered images, shape ``(N,)``.
-        budget: rows to choose; at most the number of patients.
+    `start` ``(M,)`` is the similarity of what covers the columns already. Gains only shrink as more is chosen (the sum
+    is submodular), so an older bound that is too small already needs no update (Minoux 1978).
     """
     best, bound = start.copy(), np.full(len(similarity), np.inf)
     chosen: list[int] = []
@@ -121,12 +111,7 @@ def choose_covering(similarity: np.ndarray, start: np.ndarray, patients: np.ndar
 
 
 def similar_images(embeddings: Embeddings, row: int, n: int = 10) -> pd.DataFrame:
-    """The images most similar to one image, at most one per patient, without its own patient.
-
-    Args:
-        embeddings: index with `image` and `patient_id`.
-        row: position of the image.
-        n: how many.
+    """The `n` images most similar to the image at position `row`, at most one per patient, without its own patient.
 
     Returns:
         Index rows with `similarity` (cosine of centered features) in front, the most similar first.
@@ -145,15 +130,14 @@ def similar_images(embeddings: Embeddings, row: int, n: int = 10) -> pd.DataFram
 
 
 def find_outliers(embeddings: Embeddings, n: int = 20) -> pd.DataFrame:
-    """The images least similar to their nearest others: wrong body parts, inverted or damaged images.
+    """The `n` images least similar to their nearest others: wrong body parts, inverted or damaged images.
 
     Returns:
-        `image, patient_id, typicality` of `n` images, the oddest first.
+        `image, patient_id, typicality`, the least typical first.
 
     Example:
         >>> index = pd.DataFrame({"image": list("wxyz"), "patient_id": list("abcd")})
-        >>> features = np.array([[1, 0.01], [1, 0], [1, -0.01], [0, 1]])
-        >>> find_outliers(Embeddings(features, index), n=1)["image"].tolist()
+        >>> find_outliers(Embeddings(np.array([[1, 0.01], [1, 0], [1, -0.01], [0, 1]]), index), n=1)["image"].tolist()
         ['z']
     """
     density = typicality(embeddings.features)
@@ -165,46 +149,29 @@ def find_outliers(embeddings: Embeddings, n: int = 20) -> pd.DataFrame:
 def find_copies(embeddings: Embeddings, similarity: float = 0.9999) -> pd.DataFrame:
     """Test images whose embedding equals that of an image of another split: the same picture, perhaps renamed.
 
-    Args:
-        embeddings: index with `patient_id`, `split` and `image`.
-        similarity: cosine of centered features from which two images count as one picture.
+    Two images count as one picture from this `similarity` on, the cosine of centered features.
 
     Returns:
         One row per test image with a copy: `image, copy, patient_id, copy_patient_id, similarity`, highest first.
-
-    Example:
-        >>> index = pd.DataFrame({"image": list("xyz"), "patient_id": list("abc"), "split": ["train", "test", "test"]})
-        >>> two = Embeddings(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), index)
-        >>> find_copies(two)[["image", "copy"]].to_numpy().tolist()
-        [['y', 'x']]
     """
-    index = embeddings.index
+    index, features = embeddings.index, embeddings.features - embeddings.features.mean(axis=0)
     is_test = (index["split"] == "test").to_numpy()
     test, other = np.flatnonzero(is_test), np.flatnonzero(~is_test)
-    unit = normalize(embeddings.features - embeddings.features.mean(axis=0))
-    pairs = []
-    for start in range(0, len(test) if len(other) else 0, _CHUNK):
-        part = test[start : start + _CHUNK]
-        cosines = unit[part] @ unit[other].T
-        best = cosines.argmax(axis=1)
-        pairs += zip(part, other[best], cosines[np.arange(len(part)), best].astype(float), strict=True)
-    pairs = sorted((pair for pair in pairs if pair[2] >= similarity), key=lambda pair: -pair[2])
-    first, second = (index.iloc[[pair[i] for pair in pairs]].reset_index(drop=True) for i in (0, 1))
+    best = list(nearest(features[other], features[test], 1)) if len(test) and len(other) else []
+    copy, cosine = (np.concatenate([np.zeros(0), *(part[i][:, 0] for part in best)]) for i in (0, 1))
+    order = np.argsort(-cosine, kind="stable")
+    order = order[cosine[order] >= similarity]
+    first = index.iloc[test[order]].reset_index(drop=True)
+    second = index.iloc[other[copy[order].astype(int)]].reset_index(drop=True)
     table = pd.DataFrame({"image": first["image"], "copy": second["image"], "patient_id": first["patient_id"]})
-    return table.assign(copy_patient_id=second["patient_id"], similarity=[pair[2] for pair in pairs])
+    return table.assign(copy_patient_id=second["patient_id"], similarity=cosine[order])
 
 
 def find_label_errors(embeddings: Embeddings, findings: Sequence[str], n: int = 20, folds: int = 5) -> pd.DataFrame:
-    """Labels that a probe of other patients finds least credible (in the spirit of Northcutt et al., JAIR 2021).
+    """The `n` labels least credible to a probe of other patients (in the spirit of Northcutt et al., JAIR 2021).
 
     The probability of every label comes from a logistic regression on the other folds of patients. Findings with fewer
     than 2 x `folds` patients of either label are skipped.
-
-    Args:
-        embeddings: index with `image`, `patient_id` and the findings.
-        findings: columns of the index.
-        n: rows of the table.
-        folds: of patients.
 
     Returns:
         `image, patient_id, finding, label, probability` (of the label in the index), the least credible first.

@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from monai_simclr.data.decoding import file_identity
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.formats.dicom_tags import text
-from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.formats.dicom_header import read_header
+from monai_simclr.data.formats.dicom_tags import get_text
+from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.listing import describe_excluded, list_files
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.data.radiograph import RadiographError, describe_problem
+from monai_simclr.data.radiograph import RadiographError, describe_problem, quiet_libraries
 from monai_simclr.ops import chest_scores
 from monai_simclr.runtime.names import shown
 
@@ -83,8 +82,10 @@ def describe_file(path: str | Path, key: str) -> dict[str, str]:
     try:
         with quiet_libraries():
             header = read_header(path)[0]
-            patient, study, image = (text(header, tag) for tag in ("PatientID", "StudyInstanceUID", "SOPInstanceUID"))
-            patient = f"{text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
+            patient, study, image = (
+                get_text(header, tag) for tag in ("PatientID", "StudyInstanceUID", "SOPInstanceUID")
+            )
+            patient = f"{get_text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
             exam = read_exam(header)
     except (OSError, RadiographError):  # the reader reports it, as the reason of the row
         return about

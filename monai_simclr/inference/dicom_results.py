@@ -23,7 +23,7 @@ from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from monai_simclr.data.formats.dicom_file import read_header
+from monai_simclr.data.formats.dicom_header import read_header
 from monai_simclr.data.formats.dicom_tags import keyword_name
 from monai_simclr.inference.config import InferenceConfig
 from monai_simclr.runtime.files import open_regular

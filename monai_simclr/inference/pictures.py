@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_simclr.data import read_radiograph
-from monai_simclr.data.formats.quiet import quiet_libraries
+from monai_simclr.data.radiograph import quiet_libraries
 from monai_simclr.inference.config import InferenceConfig
 from monai_simclr.inference.dicom_results import capture, check_installed, encode, read_source_header, report
 from monai_simclr.inference.grad_cam import overlay, write_overlay

@@ -75,7 +75,7 @@ def confounder_tables(data: ReportData) -> list[Table]:
         tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
     for name, metrics in data.metrics.items():
         baseline = metrics.get("baselines", {}).get("confounder_baseline", [])
-        if baseline and "difference" in baseline[0]:
+        if baseline and "baseline" in baseline[0]:
             rows = [
                 [
                     row["finding"],

@@ -191,6 +191,10 @@ def _encodable(content: Any) -> Any:
     return encodable(content) if isinstance(content, str) else content
 
 
+class NotRegularFileError(OSError):
+    """A folder, a pipe, a socket or a device where a regular file is needed; `strerror` says which."""
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading, or one that a link leads to; anything else is refused at once.
 
@@ -199,7 +203,8 @@ def open_regular(path: str | Path) -> BinaryIO:
 
     Raises:
         FileNotFoundError: if there is nothing.
-        OSError: if it is not a regular file (a folder, a pipe, a socket, a device), or cannot be opened.
+        NotRegularFileError: if it is a folder, a pipe, a socket or a device.
+        OSError: if it cannot be opened.
 
     Example:
         >>> try:
@@ -222,7 +227,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 def _check_regular(path: str | Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.filemode(mode)[0], "something else")
-        raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
+        raise NotRegularFileError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
 
 
 def file_sha256(path: str | Path) -> str:

@@ -173,7 +173,7 @@ def plain(value: Any) -> Any:
     """Only JSON's types: NumPy becomes Python, a table a list of rows, a number that is not finite None."""
     if hasattr(value, "as_dict"):
         value = value.as_dict()
-    if hasattr(value, "to_dict"):
+    if hasattr(value, "columns"):
         value = table_rows(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""A classifier of findings: where it starts, what training leaves, its scores on held-out patients."""
+"""A classifier of findings: its encoder at the start, its files after training, its scores on held-out patients."""
 
 from __future__ import annotations
 
@@ -64,13 +64,12 @@ class LoadEncoder:
         network: the classifier, without DistributedDataParallel around it.
         encoder_path: the encoder that `configs/pretrain.json` wrote, or a bare state dict (.pt) of the same
             architecture; None for random weights.
-        store: the archive, for the check below.
-        scoring: whose patients will be scored.
+        store, scoring: the archive, and whose patients will be scored: they must not have been seen in pretraining.
 
     Raises:
         FileNotFoundError: on the start, if there is no encoder.
-        ValueError: on the start, if the encoder has another architecture, or a patient to be scored was seen in
-            pretraining, unless `scoring` allows it.
+        ValueError: on the start, if the encoder has another architecture, or has seen a patient to be scored, unless
+            `scoring` allows it.
     """
 
     def __init__(
@@ -121,8 +120,7 @@ def finish_training(
         run: settings of the run.
         path: where the classifier goes.
         network: the trained classifier, without DistributedDataParallel around it.
-        store: the archive's images.
-        rows: which rows had labels in training.
+        store, rows: the archive's images, and which rows had labels in training.
         scoring: how it is scored.
         settings: of the run (label fraction, draw, arm, encoder_path), for ``metrics.json``.
     """
@@ -174,10 +172,10 @@ def _score(
     write_arrays(run.path("scores.npz"), arrays)
     table = score_findings(test.labels, test.scores, test.patients, test.findings, n_bootstrap, run.seed)
     scores = score_table(test, val if val is not None and len(val) else None, n_bootstrap, run.seed)
-    thresholds = scores[scores["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
-    thresholds = thresholds.reindex(list(test.findings)).to_numpy()
+    cuts = scores[scores["score"] == "sensitivity at 90% specificity"].set_index("finding")["threshold"]
+    groups = score_subgroups(test, index, cuts.reindex(list(test.findings)).to_numpy(), n_bootstrap, run.seed)
     write_table(scores, run.path("scores.csv"))
-    write_table(score_subgroups(test, index, thresholds, n_bootstrap, run.seed), run.path("subgroups.csv"))
+    write_table(groups, run.path("subgroups.csv"))
     baseline = None  # it is fitted for the test split
     if split == "test":
         baseline = compare_to_baseline(test, baseline_scores(store.index, test.findings), n_bootstrap, run.seed)

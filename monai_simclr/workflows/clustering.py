@@ -13,28 +13,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from monai_simclr import recipes
+from monai_simclr import evaluation, recipes
 from monai_simclr.data import Store, image_classes
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed
-from monai_simclr.evaluation import (
-    Embeddings,
-    align_clusters,
-    choose_n_clusters,
-    enrich,
-    evaluate_clusters,
-    find_copies,
-    find_label_errors,
-    find_outliers,
-    fit_clusters,
-    format_score,
-    knn,
-    knn_findings,
-    prevalence_auroc,
-    probe_classes,
-    probe_findings,
-)
-from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, write_metrics
+from monai_simclr.evaluation import Embeddings
+from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, table_rows, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_encoder
@@ -69,7 +53,7 @@ class Clustering:
 
 
 def cluster(
-    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, encoder_path: str | Path, how: Clustering
+    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, encoder_path: str | Path, options: Clustering
 ) -> None:
     """Cluster and probe an encoder's embeddings on held-out patients, next to raw pixels, histograms, random weights.
 
@@ -81,48 +65,50 @@ def cluster(
         encoder: to evaluate.
         random_encoder: the same network with random weights.
         encoder_path: the file of `encoder`, whose header has the patients seen in pretraining.
-        how: settings of the clustering.
+        options: of the clustering.
 
     Raises:
-        ValueError: if a test patient was seen in pretraining, unless `how` allows it.
+        ValueError: if a test patient was seen in pretraining, unless `options` allow it.
     """
-    index, seed, n_bootstrap = store.index, run.seed, how.n_bootstrap
+    index, seed, n_bootstrap = store.index, run.seed, options.n_bootstrap
     train, test = ((index["split"] == name).to_numpy() for name in ("train", "test"))
-    seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], how.allow_seen_patients)
+    seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
     embeddings, references = _embed(run, store, encoder, random_encoder)
     public_index = index_for_outputs(store)
     Embeddings(embeddings.features, public_index, embeddings.source).save(run.path("embeddings.npz"))
     classes = image_classes(index)
-    chosen, curve = choose_n_clusters(embeddings.features, train, _CANDIDATES, how.method)
+    chosen, curve = evaluation.choose_n_clusters(embeddings.features, train, _CANDIDATES, options.method)
     n_classes = len(set(classes[classes != ""]))
-    counts = [n_classes, *(chosen if count == "auto" else int(count) for count in how.n_clusters)]
-    report = evaluate_clusters(
-        embeddings, references, classes, counts, seed, n_bootstrap, method=how.method, n_seeds=how.n_seeds
+    counts = [n_classes, *(chosen if count == "auto" else int(count) for count in options.n_clusters)]
+    report = evaluation.evaluate_clusters(
+        embeddings, references, classes, counts, seed, n_bootstrap, method=options.method, n_seeds=options.n_seeds
     )
     largest, test_index = report.clusters[max(counts)], index[test].reset_index(drop=True)
-    alignment = align_clusters(largest[test], test_index, how.findings)
-    probe = probe_classes(embeddings, references, classes, n_bootstrap, seed=seed)
+    alignment = evaluation.align_clusters(largest[test], test_index, options.findings)
+    probe = evaluation.probe_classes(embeddings, references, classes, n_bootstrap, seed=seed)
+    probed = evaluation.probe_findings(embeddings, options.findings, None, n_bootstrap, seed)
+    nearest = evaluation.knn_findings(embeddings, options.findings, 20, n_bootstrap, seed)
     tables = {
         "clusters": public_index[["image", "patient_id", "split"]]
         .rename(columns={"patient_id": "patient_hash"})
         .assign(**{"class": classes}, **{f"cluster_of_{count}": own for count, own in report.clusters.items()}),
         "n_clusters": curve,
         "alignment": alignment.table,
-        "enrichment": enrich(largest[test], test_index, how.findings),
-        "outliers": find_outliers(embeddings),
-        "label_errors": find_label_errors(embeddings, how.findings),
-        "copies_between_splits": find_copies(embeddings),
+        "enrichment": evaluation.enrich(largest[test], test_index, options.findings),
+        "outliers": evaluation.find_outliers(embeddings),
+        "label_errors": evaluation.find_label_errors(embeddings, options.findings),
+        "copies_between_splits": evaluation.find_copies(embeddings),
     }
     for name, table in tables.items():
         write_table(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
     values = {
         "clusters": report.to_dict(),
         "n_clusters": {"chosen": chosen, "curve": nest_rows(curve, "n_clusters")},
-        "knn": nest_rows(knn(embeddings, references, classes, n_bootstrap=n_bootstrap, seed=seed), "features"),
-        "knn_findings": nest_rows(knn_findings(embeddings, how.findings, 20, n_bootstrap, seed), "finding"),
+        "knn": nest_rows(evaluation.knn(embeddings, references, classes, 20, n_bootstrap, seed=seed), "features"),
+        "knn_findings": nest_rows(nearest, "finding"),
         "probe_classes": nest_rows(probe, "features"),
-        "probe_findings": nest_rows(probe_findings(embeddings, how.findings, None, n_bootstrap, seed).table, "finding"),
-        "prevalence": nest_rows(_prevalence(embeddings, largest, max(counts), how, seed), "finding", "n_clusters"),
+        "probe_findings": nest_rows(probed.table, "finding"),
+        "prevalence": nest_rows(_prevalence(embeddings, largest, max(counts), options, seed), "finding", "n_clusters"),
         "alignment": {"sentence": alignment.sentence, **nest_rows(alignment.table, "what")},
         "enrichment": nest_rows(tables["enrichment"].head(20), "cluster", "finding"),
     }
@@ -131,10 +117,8 @@ def cluster(
     print_table(alignment.table, title=alignment.sentence)
     if copies := len(tables["copies_between_splits"]):
         logger.warning(f"{copies} test images have a copy in another split: see copies_between_splits.csv")
-    upper = probe.iloc[0]
-    null = (upper["null_low"], upper["null_high"])
-    score = format_score(upper["value"], upper["low"], upper["high"], upper["majority"], null)
-    for line in [*report.lines(), f"upper bound, a linear probe with all train labels: {score}", alignment.sentence]:
+    upper = f"upper bound, a linear probe with all train labels: {evaluation.format_score(table_rows(probe)[0])}"
+    for line in [*report.lines(), upper, alignment.sentence]:
         logger.info(line)
     logger.info(closing_line([run.path("embeddings.npz"), metrics], "run configs/train.json"))
 
@@ -145,21 +129,24 @@ def _embed(
     """Embeddings of the archive, and what they are compared with."""
     finish = functools.partial(recipes.to_network_input, size=run.size)
     features, random = (embed(network, store.images, finish, run.device) for network in (encoder, random_encoder))
-    images = [np.array(image) for image in store.images]
-    small = [recipes.to_network_input(torch.from_numpy(image)[None, None], 32).numpy().ravel() for image in images]
-    levels = [np.bincount(image.ravel() // 8, minlength=32) for image in images]
+    small, levels = [], []
+    for image in map(np.array, store.images):  # one at a time: the store may be larger than memory
+        small.append(recipes.to_network_input(torch.from_numpy(image)[None, None], 32).numpy().ravel())
+        levels.append(np.bincount(image.ravel() // 8, minlength=32))
     references = {"raw pixels": np.stack(small), "grey histogram": np.stack(levels).astype(np.float32)}
     return Embeddings(features, store.index, {"size": str(run.size)}), {**references, "random encoder": random}
 
 
 def _prevalence(
-    embeddings: Embeddings, clusters: np.ndarray, n_clusters: int, how: Clustering, seed: int
+    embeddings: Embeddings, clusters: np.ndarray, n_clusters: int, options: Clustering, seed: int
 ) -> pd.DataFrame:
     """Cluster prevalence as a score of every finding, for these clusters with all resamples and for others with few."""
     train = (embeddings.index["split"] == "train").to_numpy()
-    scores = prevalence_auroc(clusters, embeddings.index, how.findings, how.n_bootstrap, seed)
-    parts = [scores.assign(n_clusters=n_clusters)]
+    fitted = {n_clusters: (clusters, options.n_bootstrap)}
     for count in (count for count in _CURVE if count < train.sum() and count != n_clusters):
-        others = fit_clusters(embeddings.features, train, count, seed, 3, how.method)
-        parts.append(prevalence_auroc(others, embeddings.index, how.findings, 200, seed).assign(n_clusters=count))
+        fitted[count] = evaluation.fit_clusters(embeddings.features, train, count, seed, 3, options.method), 200
+    parts = [
+        evaluation.prevalence_auroc(own, embeddings.index, options.findings, n, seed).assign(n_clusters=count)
+        for count, (own, n) in fitted.items()
+    ]
     return pd.concat(parts, ignore_index=True)

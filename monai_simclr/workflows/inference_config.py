@@ -79,8 +79,5 @@ def fit_operating_point(finding: str, labels: np.ndarray, logits: np.ndarray, sp
     if not np.isfinite(threshold):
         return OperatingPoint(temperature, None, specificity, {}, n, positives, at_bound)
     called = logits >= threshold
-    achieved = {
-        "specificity": float(1 - called[labels == 0].mean()),
-        "sensitivity": float(called[labels == 1].mean()),
-    }
+    achieved = {"specificity": float(1 - called[labels == 0].mean()), "sensitivity": float(called[labels == 1].mean())}
     return OperatingPoint(temperature, threshold, specificity, achieved, n, positives, at_bound)

@@ -21,18 +21,11 @@ logger = logging.getLogger("monai_simclr")
 
 
 def patients_key(checkpoint: bytes | str) -> str:
-    """The key of the patient hashes that travel with a checkpoint, from the checkpoint itself.
+    """The key of the patient hashes that travel with a checkpoint, from its weights or the checksum of its file.
 
     The key is public, next to the hashes, so that anyone with the ids can check them: it keeps the hashes of two
     checkpoints apart, and makes precomputed tables of hashes useless. Weights do both as well as a random number, since
     nobody has them before the run ends, and equal runs write equal files. See SECURITY.md.
-
-    Args:
-        checkpoint: the weights as bytes, or a checksum of their file.
-
-    Example:
-        >>> patients_key("1f0c"), patients_key("1f0d")
-        ('659f13b80222c127', 'be9727f173429475')
     """
     content = checkpoint.encode() if isinstance(checkpoint, str) else checkpoint
     return hashlib.sha256(b"monai-simclr patients_key:" + content).hexdigest()[:16]
@@ -67,10 +60,7 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
 def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False) -> int:
     """Refuse to score patients seen in pretraining, unless allowed; returns their number.
 
-    Args:
-        path: the encoder; a state dict (.pt) has no record of patients, which is logged.
-        patients: to be scored.
-        allowed: score them all the same.
+    A state dict (.pt) has no record of patients, which is logged.
 
     Raises:
         ValueError: if one was seen and that is not allowed.
@@ -101,13 +91,7 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
 
 
 def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: bool = False) -> int:
-    """Refuse to score patients that a checkpoint was trained on, unless allowed; returns their number.
-
-    Args:
-        patients: of the images to be scored.
-        key: of the hashes; "" for a checkpoint without a record of patients.
-        seen: keyed hashes of the patients that the checkpoint was trained on.
-        allowed: score them all the same.
+    """Refuse to score patients whose hash under `key` is in `seen` ("": none is), unless allowed; returns how many.
 
     Raises:
         ValueError: if one was seen and that is not allowed.

@@ -141,8 +141,7 @@ BOMBS: tuple[Callable[[Path], Path], ...] = (
 
 
 def _doors() -> dict[str, Callable[[Path], object]]:
-    from monai_simclr.audit.header import header_facts
-    from monai_simclr.audit.look import look_at
+    from monai_simclr.audit.scan import header_facts, pixel_facts
     from monai_simclr.data.decoding import decode
     from monai_simclr.data.sources.dicom_tree import read_row
     from monai_simclr.inference.dataset import describe_file
@@ -152,7 +151,7 @@ def _doors() -> dict[str, Callable[[Path], object]]:
         "index": read_row,
         "audit": header_facts,
         "store": lambda path: decode(path, 64),
-        "audit --pixels": look_at,
+        "audit --pixels": pixel_facts,
         "inference": lambda path: describe_file(path, "key"),
         "dicom results": lambda path: read_source_header(str(path)),
     }

@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 from resident import forget_peak, peak_kib
 
-from monai_simclr.audit.header import header_facts
-from monai_simclr.audit.look import look_at
+from monai_simclr.audit.scan import header_facts, pixel_facts
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.decoding import PixelFile
 from monai_simclr.data.sources.dicom_tree import read_row
@@ -217,7 +216,7 @@ def _deflated_at(content: bytearray) -> int:
 def other_doors(path: Path, pixels: Path) -> str:
     """What goes wrong where a file is looked at but not only read; each must say something of every file."""
     row = read_row(path)
-    facts, look, about = header_facts(path), look_at(path), describe_file(path, "key")
+    facts, look, about = header_facts(path), pixel_facts(path), describe_file(path, "key")
     with contextlib.closing(PixelFile(pixels, 0, 0, {"size": 8, "reader": {}})) as store:
         record = store.decode(0, str(path))
     with contextlib.suppress(RadiographError):

@@ -20,12 +20,10 @@ from radiograph_corpus import code_item, make_dicom, picture, write_described, w
 
 from monai_simclr.audit.duplicates import same_bytes
 from monai_simclr.audit.flags import flag_rows
-from monai_simclr.audit.header import header_facts
-from monai_simclr.audit.look import look_at
-from monai_simclr.audit.scan import scan
+from monai_simclr.audit.scan import header_facts, pixel_facts, scan
 from monai_simclr.data import RadiographError, ReaderSettings, open_index, read_radiograph
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
+from monai_simclr.data.formats.dicom_header import NotDicomError, read_header, record_headers
+from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.sources.dicom_tree import DICOM_TREE, read_dicom_tree
 from monai_simclr.inference.dataset import InferenceDataset, describe_file
 from monai_simclr.runtime.files import open_regular
@@ -346,7 +344,7 @@ def _write(path, pixels):
 )
 def test_thumbnails_and_strips_are_refused_in_every_format(tmp_path, name, shape, words):
     path = _write(tmp_path / name, np.resize(picture(8), shape))
-    problem = look_at(path)["damage"]
+    problem = pixel_facts(path)["damage"]
     assert words in problem if words else problem == ""
     loose = ReaderSettings(min_side=8, max_aspect=250)
     assert read_radiograph(path, loose)[0].shape == shape
@@ -371,6 +369,29 @@ def test_the_whole_header_leaves_out_what_is_long_and_keeps_the_rest(tmp_path):
     few, _ = read_header(tmp_path / "a.dcm")
     assert "PatientName" not in few
     assert few.StudyDescription == "as it is"
+
+
+def test_a_recorded_header_is_the_header_that_was_read_even_of_a_file_that_is_refused(tmp_path):
+    path = write_described(tmp_path / "a.dcm")
+    with record_headers() as headers:
+        read_radiograph(path)
+        with pytest.raises(RadiographError, match="Modality is 'CT'"):
+            read_radiograph(write_dicom(tmp_path / "b.dcm", picture(12), Modality="CT"))
+        Image.fromarray(picture(8)).save(tmp_path / "c.png")
+        read_radiograph(tmp_path / "c.png")
+    read_radiograph(path)
+    assert [data.Modality for data in headers] == ["DX", "CT"]
+    assert headers[0] == read_header(path)[0]
+
+
+def test_a_file_that_is_not_dicom_has_an_error_of_its_own_and_a_damaged_one_has_not(tmp_path):
+    Image.fromarray(picture(8)).save(tmp_path / "a.png")
+    with pytest.raises(NotDicomError, match=r"^a\.png: is not DICOM \(PS3\.10 section 7\.1\)$"):
+        read_header(tmp_path / "a.png")
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(RadiographError, match=r"^a\.dcm: has no \(0002,0010\)") as error:
+        read_header(tmp_path / "a.dcm")
+    assert not isinstance(error.value, NotDicomError)
 
 
 def test_no_other_way_to_a_header_or_a_picture_is_in_the_package():

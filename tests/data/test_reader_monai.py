@@ -95,12 +95,12 @@ def test_a_file_that_is_refused_reaches_no_other_reader(tmp_path):
 
 
 def test_two_files_are_not_one_image(folder):
-    with pytest.raises(ValueError, match="reads one file an image, got 2 files"):
+    with pytest.raises(ValueError, match="reads one file per image, got 2 files"):
         LoadImage(reader=READER)([folder / "one.dcm", folder / "two.dcm"])
 
 
 def test_an_error_survives_the_trip_from_a_worker():
-    error = pickle.loads(pickle.dumps(RadiographError("in/a.dcm", "is nothing")))
+    error = pickle.loads(pickle.dumps(RadiographError("is nothing", "in/a.dcm")))
     assert (error.path, error.problem, str(error)) == ("in/a.dcm", "is nothing", "a.dcm: is nothing")
 
 

@@ -52,7 +52,7 @@ def test_equal_channels_are_gray_in_full_depth(tmp_path, dtype, suffix):
 def test_colour_is_refused(tmp_path):
     Image.fromarray(np.stack([RAMP, RAMP, RAMP // 2], axis=2)).save(tmp_path / "rgb.png")
     assert describe_problem(tmp_path / "rgb.png") == (
-        "is a colour picture (its channels differ by 126 of 255); a radiograph is gray"
+        "is a color picture (its channels differ by 126 of 255); a radiograph is gray"
     )
 
 

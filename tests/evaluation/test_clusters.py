@@ -96,7 +96,7 @@ def test_a_patient_without_a_class_in_train_and_with_one_in_test_is_refused():
 
 
 def test_an_oracles_map_is_compared_with_a_constant_one_fitted_on_test():
-    """The commonest class of test, since an oracle knows it; the commonest class of train is another one here."""
+    """The most frequent class of test, since an oracle is fitted on it; that of train is another one here."""
     rng = np.random.default_rng(3)
     classes = np.array(["a"] * 60 + ["b"] * 40 + ["a"] * 30 + ["b"] * 70)
     index = pd.DataFrame({"patient_id": [f"p{i}" for i in range(200)], "split": ["train"] * 100 + ["test"] * 100})
@@ -105,7 +105,7 @@ def test_an_oracles_map_is_compared_with_a_constant_one_fitted_on_test():
     assert majority["oracle_map_acc"] == 0.7
     assert majority["acc_one_to_one"] == majority["acc_many_to_one"] == 0.3
     assert "oracle_map_acc" in report.lines()[-1]
-    assert "(commonest test class 0.70, null" in report.lines()[-1]
+    assert "(most frequent test class 0.70, null" in report.lines()[-1]
     assert "(majority 0.30, null" in report.lines()[0]
 
 
@@ -152,6 +152,6 @@ def test_a_patient_in_train_and_test_is_refused():
 
 def test_an_accuracy_alone_is_refused():
     with pytest.raises(ValueError, match="without its majority"):
-        format_score(0.67, 0.6, 0.7, None, (0.1, 0.2))
+        format_score({"value": 0.67, "low": 0.6, "high": 0.7, "null_low": 0.1, "null_high": 0.2})
     with pytest.raises(ValueError, match="without its null"):
-        format_score(0.67, 0.6, 0.7, 0.2, None)
+        format_score({"value": 0.67, "low": 0.6, "high": 0.7, "majority": 0.2, "null_low": np.nan})

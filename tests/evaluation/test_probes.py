@@ -1,4 +1,4 @@
-"""Probes, neighbours and confounder baselines on features that know one finding and not the other."""
+"""Probes, neighbours and confounder baselines on features that contain one finding and not the other."""
 
 from __future__ import annotations
 

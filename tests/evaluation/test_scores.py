@@ -9,12 +9,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from monai_simclr.evaluation import (
-    Predictions,
-    compare_to_baseline,
-    score_subgroups,
-    score_table,
-)
+from monai_simclr.evaluation import Predictions, compare_to_baseline, score_subgroups, score_table
 from monai_simclr.evaluation.calibration import (
     OPERATING_POINTS,
     choose_thresholds,

@@ -193,7 +193,7 @@ def test_a_file_that_cannot_be_read_is_an_item_with_a_reason_and_no_name(tmp_pat
     (tmp_path / "secret_name.dcm").write_text("no image")
 
     def transform(item):
-        raise RadiographError(item["image"], "is nothing")
+        raise RadiographError("is nothing", item["image"])
 
     dataset = InferenceDataset(list_radiographs(tmp_path), transform, 8)
     assert dataset[0]["reason"] == "is nothing"

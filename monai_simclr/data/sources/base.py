@@ -1,4 +1,4 @@
-"""What all sources share: their contract, publishers' tables, the files they name, patients, and the index."""
+"""What all sources share: their contract, publishers' tables, the files they name, patients, labels, and the index."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.data.columns import ages, check_columns, logger, sexes, view_positions
+from monai_simclr.data.findings import CHEXPERT14, canonical_finding
 from monai_simclr.data.index import COLUMNS, coerce_index
 from monai_simclr.runtime.names import encode_name, shown
 from monai_simclr.runtime.tables import read_cells, read_csv_header
 
-_VAL_SHARE = 0.125
+UNCERTAIN = ("ignore", "zeros", "ones", "smoothed")
+"""What an uncertain label may become: NaN, 0, 1, or a value between."""
+SMOOTHED = 0.7
+"""Mean of the interval (0.55, 0.85) from which Pham et al. (Neurocomputing 2021, "U-Ones+LSR") draw smoothed labels."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class Source:
     Attributes:
         name: what the log calls it.
         recognise: why a folder is an archive of this kind, or "".
-        read: the folder's image index, by `make_index`; its keyword arguments are options of `open_index`. It need not
-            find leaks or missing images, `open_index` does.
+        read: the folder's image index, by `make_index`; its keyword arguments are options of `open_index`. It raises
+            `FileNotFoundError` without its table or images, and `ValueError` for a missing column, an unknown option or
+            an unknown value (with the row). It need not find leaks or missing images, `open_index` does.
         hint: what to do about missing images.
     """
 
@@ -40,12 +45,9 @@ class Source:
 
 
 def find_table(folder: str | Path, *patterns: str) -> Path | None:
-    """The first file in a folder that matches a pattern, also if it ends in ``.gz``; None if there is none."""
-    for pattern in patterns:
-        for path in sorted([*Path(folder).glob(pattern), *Path(folder).glob(f"{pattern}.gz")]):
-            if path.is_file():
-                return path
-    return None
+    """First file in a folder that matches a pattern, also if it ends in ``.gz``; None if there is none."""
+    matches = [sorted([*Path(folder).glob(name), *Path(folder).glob(f"{name}.gz")]) for name in patterns]
+    return next((path for paths in matches for path in paths if path.is_file()), None)
 
 
 def has_table(folder: Path, *patterns: str, columns: Iterable[str] = (), publisher: str = "") -> str:
@@ -57,11 +59,7 @@ def has_table(folder: Path, *patterns: str, columns: Iterable[str] = (), publish
 
 
 def read_text_table(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
-    """Table of a CSV file, every cell as text; optional columns that it lacks are "".
-
-    Raises:
-        ValueError: as `read_cells`, and if a needed column is missing or repeated (names the file).
-    """
+    """Cells of a CSV file as text; raises if a needed column is missing or repeated, adds optional ones as ""."""
     table = read_cells(path)
     repeated = [name for name in table.attrs.pop("repeated") if name in needed]
     check_columns([*table.columns, *repeated], needed, shown(path.name))
@@ -71,12 +69,7 @@ def read_text_table(path: Path, needed: Sequence[str], optional: Sequence[str] =
 def read_publisher_table(
     folder: str | Path, *patterns: str, needed: Sequence[str], optional: Sequence[str] = (), hint: str = ""
 ) -> tuple[pd.DataFrame, str]:
-    """`read_text_table` of the file that `find_table` finds, and the file's name for messages.
-
-    Raises:
-        FileNotFoundError: if there is none (names the first pattern).
-        ValueError: as `read_text_table`.
-    """
+    """`read_text_table` of `find_table`, and the file's name for messages; raises `FileNotFoundError` without one."""
     path = find_table(folder, *patterns)
     if path is None:
         raise FileNotFoundError(f"there is no {patterns[0]} in {shown(folder)}{hint and '; ' + hint}")
@@ -96,8 +89,7 @@ def base_name(name: str) -> str:
 def locate(folders: Sequence[Path], names: Iterable[str], suffixes: Sequence[str] = ("",)) -> list[str]:
     """Absolute paths of the files with a name and one of the suffixes, in the first folder that has one.
 
-    Folders in a name ("images/0001.png") do not count. A name that no folder has is given the first folder and the
-    first suffix, for the message about missing images.
+    Folders in a name ("images/0001.png") do not count. A missing file is placed in the first folder, for the message.
     """
     paths: dict[str, str] = {}
     for folder in reversed(folders):
@@ -115,11 +107,8 @@ def patients_by_name(names: Sequence[str], pattern: str, archive: str) -> list[s
 
     Args:
         names: file names, or paths below the archive's folder with ``/``.
-        pattern: regular expression whose first group is the patient, as ``r"^(\\d+)_"``; searched in each name.
+        pattern: regular expression whose first group is the patient, as ``r"^(\\d+)_"``; it must match in every name.
         archive: what the log calls the archive.
-
-    Raises:
-        ValueError: if the pattern is not a regular expression with a group, or does not match a name.
 
     Example:
         >>> patients_by_name(["00013_002.png", "00013_004.png"], r"^(\\d+)_", "this archive")
@@ -150,7 +139,47 @@ def patients_by_name(names: Sequence[str], pattern: str, archive: str) -> list[s
 @cache
 def is_val_patient(patient: str) -> bool:
     """Whether a patient of a training list is held out for validation: one in eight, always the same, by a hash."""
-    return int(hashlib.sha256(encode_name(patient)).hexdigest()[:8], 16) / 2**32 < _VAL_SHARE
+    return int(hashlib.sha256(encode_name(patient)).hexdigest()[:8], 16) / 2**32 < 0.125
+
+
+def check_choice(option: str, value: str, known: Sequence[str]) -> None:
+    """Raise `ValueError` if the value of an option is not a known one."""
+    if value not in known:
+        raise ValueError(f"{option} must be one of {list(known)}, got {value!r}")
+
+
+def chexpert_labels(table: pd.DataFrame, train: np.ndarray, uncertain: str, blank: str) -> pd.DataFrame:
+    """Labels of CheXpert's findings among a table's columns, from its 1.0, 0.0, -1.0 and blanks.
+
+    A "smoothed" label is for train rows only, since scores need plain labels. A blank means that the report does not
+    mention the finding; with `blank` "ignore" it is still 0 if there is "No Finding", except of "Support Devices",
+    which may be present without a finding.
+
+    Example:
+        >>> table = pd.DataFrame({"Fracture": ["1.0", "-1.0", ""]})
+        >>> chexpert_labels(table, np.array([True] * 3), "smoothed", "zeros")["Fracture"].tolist()
+        [1.0, 0.7, 0.0]
+    """
+    check_choice("uncertain", uncertain, UNCERTAIN)
+    check_choice("blank", blank, ("zeros", "ignore"))
+    table = table[[name for name in table.columns if canonical_finding(name) in CHEXPERT14]]
+    table = table.rename(columns=canonical_finding)
+    labels = table.replace("", np.nan).apply(pd.to_numeric, errors="coerce").astype(float)
+    for row, column in np.argwhere(((table != "") & ~labels.isin([1, 0, -1])).to_numpy())[:1]:
+        raise ValueError(
+            f"labels must be 1, 0, -1 or blank, got {table.iloc[row, column]!r} for {table.columns[column]!r} in row "
+            f"{row}"
+        )
+    healthy = labels["No Finding"] == 1 if "No Finding" in labels else pd.Series(False, index=labels.index)
+    labels = labels.drop(columns="No Finding", errors="ignore")
+    unmentioned, unsure = labels.isna(), labels == -1
+    value = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "smoothed": SMOOTHED}[uncertain]
+    held_out = np.nan if uncertain == "smoothed" else value
+    labels = labels.mask(unsure & train[:, None], value).mask(unsure & ~train[:, None], held_out)
+    if blank == "ignore":
+        unmentioned &= healthy.to_numpy()[:, None]
+        unmentioned.loc[:, unmentioned.columns == "Support Devices"] = False
+    return labels.mask(unmentioned, 0.0)
 
 
 def make_index(labels: pd.DataFrame | None = None, **columns: Any) -> pd.DataFrame:
@@ -162,8 +191,9 @@ def make_index(labels: pd.DataFrame | None = None, **columns: Any) -> pd.DataFra
             the publisher's words.
 
     Example:
-        >>> make_index(image=["/a/1.png"], patient_id=["007"], sex=["Male"], age=["060Y"]).iloc[0, 1:].tolist()
-        ['007', '', '', 'M', 60.0, '']
+        >>> index = make_index(image=["/a/1.png"], patient_id=["007"], sex=["Male"], age=["060Y"])
+        >>> index[["patient_id", "sex", "age", "split"]].to_dict("records")
+        [{'patient_id': '007', 'sex': 'M', 'age': 60.0, 'split': ''}]
     """
     rows = range(len(columns["image"]))
     index = pd.DataFrame({**dict.fromkeys(COLUMNS, ""), "age": np.nan, **columns}, index=rows)

@@ -41,10 +41,6 @@ def read_class_folders(folder: str | Path, patient_pattern: str = "") -> pd.Data
         folder: of the folders.
         patient_pattern: regular expression whose first group is the patient in a file's name, as ``r"(person\\d+)"``.
             Without it every image counts as a patient of its own, and the log says so.
-
-    Raises:
-        FileNotFoundError: if there is no image.
-        ValueError: if the pattern does not match a file's name, or an image is in no class.
     """
     folder = Path(folder)
     listing = _list_images(folder)
@@ -71,10 +67,6 @@ def read_image_folder(folder: str | Path, patient_pattern: str = "") -> pd.DataF
         folder: where the images are; links to other folders are followed.
         patient_pattern: regular expression whose first group is the patient in a file's name, as ``r"^(\\d+)_"``.
             Without it every image counts as a patient of its own, and the log says so: splits may then leak.
-
-    Raises:
-        FileNotFoundError: if there is no image.
-        ValueError: if the pattern does not match a file's name.
     """
     folder = Path(folder)
     return _index(_list_images(folder), folder, patient_pattern)

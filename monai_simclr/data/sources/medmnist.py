@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
@@ -15,11 +14,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from monai_simclr.data.columns import logger
 from monai_simclr.data.findings import NIH14
 from monai_simclr.data.sources.base import Source, make_index, patients_by_name
 from monai_simclr.runtime.files import writing
-
-logger = logging.getLogger("monai_simclr.data")
 
 _FINDINGS = {"chestmnist": NIH14, "pneumoniamnist": ("Pneumonia",)}
 _SPLITS = ("train", "val", "test")
@@ -41,15 +39,10 @@ def read_medmnist(path: str | Path, patient_pattern: str = "", folder: str | Pat
 
     Returns:
         The index with the official splits; ChestMNIST has NIH's fourteen findings, PneumoniaMNIST has Pneumonia.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not one of the two, or its parts do not fit together.
     """
-    file = _find_file(Path(path))
+    file, kind = _find_file(Path(path))
     if file is None:
         raise FileNotFoundError(f"there is no .npz file at {path}")
-    kind = _kind(file)
     if not kind:
         raise ValueError(
             f"{file.name} is not chestmnist or pneumoniamnist; other MedMNIST sets are not chest radiographs"
@@ -71,25 +64,18 @@ def read_medmnist(path: str | Path, patient_pattern: str = "", folder: str | Pat
     )
 
 
-def _find_file(path: Path) -> Path | None:
-    """An ``.npz`` file, or the only one in a folder."""
-    if path.is_file():
-        return path if path.suffix == ".npz" else None
-    files = sorted(path.glob("*.npz"))
-    return files[0] if len(files) == 1 else None
-
-
-def _kind(file: Path) -> str:
-    """Which of the two sets a file is, or ""."""
-    kind = next((name for name in _FINDINGS if file.stem.lower().startswith(name)), "")
+def _find_file(path: Path) -> tuple[Path | None, str]:
+    """An ``.npz`` file, or the only one in a folder; and which of the two sets it is, or ""."""
+    files = [path] if path.is_file() and path.suffix == ".npz" else sorted(path.glob("*.npz"))
+    if len(files) != 1:
+        return None, ""
+    kind = next((name for name in _FINDINGS if files[0].stem.lower().startswith(name)), "")
     members = {f"{split}_{part}.npy" for split in _SPLITS for part in ("images", "labels")}
-    if not kind or not zipfile.is_zipfile(file):
-        return ""
     try:
-        with zipfile.ZipFile(file) as archive:
-            return kind if members <= set(archive.namelist()) else ""
-    except zipfile.BadZipFile:
-        return ""
+        with zipfile.ZipFile(files[0]) as archive:
+            return files[0], kind if members <= set(archive.namelist()) else ""
+    except (OSError, zipfile.BadZipFile):
+        return files[0], ""
 
 
 def _unpack(file: Path, target: Path) -> None:
@@ -142,8 +128,8 @@ def _read_pictures(member: IO[bytes], name: str) -> Iterator[np.ndarray]:
 
 
 def _recognise(path: Path) -> str:
-    file = _find_file(path)
-    return f"{file.name} is {_kind(file)} in MedMNIST's form" if file and _kind(file) else ""
+    file, kind = _find_file(path)
+    return f"{file.name} is {kind} in MedMNIST's form" if file and kind else ""
 
 
 MEDMNIST = Source("MedMNIST", _recognise, read_medmnist)

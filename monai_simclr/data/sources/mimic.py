@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import check_splits, describe_row
-from monai_simclr.data.findings import CHEXPERT14, canonical_finding
-from monai_simclr.data.sources.base import Source, has_table, make_index, read_publisher_table
-from monai_simclr.data.sources.uncertain import check_choice, plain_labels
-
-logger = logging.getLogger("monai_simclr.data")
+from monai_simclr.data.columns import check_rows, check_splits, logger
+from monai_simclr.data.sources import base
 
 _IMAGE = ["dicom_id", "study_id", "subject_id"]
 _STUDY = ["subject_id", "study_id"]
@@ -38,26 +33,20 @@ def read_mimic(
 
     Returns:
         The index, with 13 findings; sex and age are unknown (they are in MIMIC-IV).
-
-    Raises:
-        FileNotFoundError: if a table is missing.
-        ValueError: if a table lacks a column, a key is repeated, or a policy, split or label is unknown.
     """
-    check_choice("labeler", labeler, ("chexpert", "negbio"))
+    base.check_choice("labeler", labeler, ("chexpert", "negbio"))
     images = _read_table(folder, "metadata", _IMAGE, ["ViewPosition"])
     splits = _read_table(folder, "split", _IMAGE, ["split"])
     studies = _read_table(folder, labeler, _STUDY, ["No Finding", "Pleural Effusion"])
     images = images[[*_IMAGE, "ViewPosition"]].merge(splits, on=_IMAGE, how="left")
     images = images.merge(studies.assign(labelled="yes"), on=_STUDY, how="left").fillna("")
-    labels = images[[name for name in studies.columns if canonical_finding(name) in CHEXPERT14]]
-    train = (images["split"] == "train").to_numpy()
-    labels = plain_labels(labels.rename(columns=canonical_finding), train, uncertain, blank)
+    labels = base.chexpert_labels(images, (images["split"] == "train").to_numpy(), uncertain, blank)
     labels[images["labelled"] != "yes"] = np.nan
     logger.info(f"MIMIC-CXR-JPG: labels of {labeler}, uncertain read as {uncertain!r}, blanks as {blank!r}")
     logger.warning("MIMIC-CXR-JPG files are histogram-equalised: do not mix them with images rendered from DICOM")
     root = Path(folder).absolute() / "files"
     keys = zip(images["subject_id"], images["study_id"], images["dicom_id"], strict=True)
-    return make_index(
+    return base.make_index(
         labels,
         image=[str(root / f"p{patient[:2]}/p{patient}/s{study}/{name}.jpg") for patient, study, name in keys],
         patient_id=images["subject_id"],
@@ -69,18 +58,16 @@ def read_mimic(
 
 def _read_table(folder: str | Path, kind: str, key: list[str], columns: list[str]) -> pd.DataFrame:
     """One of the tables, with a key that no two rows share."""
-    table, file = read_publisher_table(
+    table, file = base.read_publisher_table(
         folder, f"mimic-cxr-2.*-{kind}.csv", needed=[*key, *columns], hint="the labels need every table"
     )
-    repeated = np.flatnonzero(table.duplicated(key))
-    if len(repeated):
-        raise ValueError(f"{describe_row(int(repeated[0]), file)}: the same {' and '.join(key)} are in an earlier row")
+    check_rows(~table.duplicated(key), f"the same {' and '.join(key)} are in an earlier row", file)
     return table.assign(split=check_splits(table["split"], file)) if "split" in columns else table
 
 
-MIMIC = Source(
+MIMIC = base.Source(
     "MIMIC-CXR-JPG",
-    lambda folder: has_table(folder, "mimic-cxr-2.*-metadata.csv"),
+    lambda folder: base.has_table(folder, "mimic-cxr-2.*-metadata.csv"),
     read_mimic,
     "the folder files/ belongs next to the tables",
 )

@@ -7,17 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import describe_row, map_values
+from monai_simclr.data.columns import check_rows, map_values
 from monai_simclr.data.findings import NIH14, canonical_finding, parse_findings
-from monai_simclr.data.sources.base import (
-    Source,
-    base_name,
-    has_table,
-    is_val_patient,
-    locate,
-    make_index,
-    read_publisher_table,
-)
+from monai_simclr.data.sources import base
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_text
 
@@ -36,45 +28,35 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
     Returns:
         The index. The official test list is the test split; one patient in eight of the official train_val list is val,
         by a hash of the patient's number, so that it never changes. Without lists `split` is "".
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if the table lacks a column, or names an unknown finding (says the row).
     """
     folder = Path(folder)
-    table, file = read_publisher_table(
+    table, file = base.read_publisher_table(
         folder, *_TABLES, needed=_COLUMNS, optional=("Follow-up #",), hint="see docs/how-to/nih.md"
     )
     labels = map_values(table["Finding Labels"], lambda text: list(parse_findings(text).values()), file)
-    return make_index(
+    names = table["Image Index"].map(base.base_name)
+    lists = {}
+    for name in ("train_val", "test"):
+        paths = [folder / f"{name}_list.txt", folder / f"{name}_list_NIH.txt"]
+        lines = next((read_text(path).splitlines() for path in paths if path.is_file()), [])
+        lists[name] = {base.base_name(line) for line in lines} - {""}
+    in_test, in_train = names.isin(lists["test"]), names.isin(lists["train_val"])
+    if any(lists.values()) and not (in_test | in_train).any():
+        raise ValueError(
+            f"the official lists in {shown(folder)} name none of the {len(names)} images of the table (the first is "
+            f"{shown(names.iloc[0])}); are they lists of file names, one per line?"
+        )
+    train = np.where(table["Patient ID"].map(base.is_val_patient), "val", "train")
+    return base.make_index(
         pd.DataFrame(np.array(labels.tolist()), columns=pd.Index(NIH14)),
-        image=locate([folder / "images", *sorted(folder.glob("images_0*/images"))], table["Image Index"]),
+        image=base.locate([folder / "images", *sorted(folder.glob("images_0*/images"))], table["Image Index"]),
         patient_id=table["Patient ID"],
         study_id=table["Patient ID"] + "_" + table["Follow-up #"],
         view_position=table["View Position"],
         sex=table["Patient Gender"],
         age=table["Patient Age"],
-        split=_splits(folder, table["Image Index"].map(base_name), table["Patient ID"]),
+        split=np.where(in_test, "test", np.where(in_train, train, "")),
     )
-
-
-def _splits(folder: Path, names: pd.Series, patients: pd.Series) -> np.ndarray:
-    """Splits by the official lists, for the files and patients of the table."""
-    lists = {}
-    for name in ("train_val", "test"):
-        paths = [folder / f"{name}_list.txt", folder / f"{name}_list_NIH.txt"]
-        lines = next((read_text(path).splitlines() for path in paths if path.is_file()), [])
-        lists[name] = {base_name(line) for line in lines} - {""}
-    if not any(lists.values()):
-        return np.full(len(names), "")
-    in_test, in_train = names.isin(lists["test"]), names.isin(lists["train_val"])
-    if not (in_test | in_train).any():
-        raise ValueError(
-            f"the official lists in {shown(folder)} name none of the {len(names)} images of the table (the first is "
-            f"{shown(names.iloc[0])}); are they lists of file names, one per line?"
-        )
-    train = np.where(patients.map(is_val_patient), "val", "train")
-    return np.where(in_test, "test", np.where(in_train, train, ""))
 
 
 def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
@@ -83,25 +65,18 @@ def read_nih_boxes(folder: str | Path) -> pd.DataFrame:
     Returns:
         One row per box: `image` (the file's name), `finding`, and `left, top, width, height` in pixels of the 1024 x
         1024 images, from the upper left corner. "Infiltrate" is called Infiltration, as in the labels.
-
-    Raises:
-        FileNotFoundError: if there is no list.
-        ValueError: if a line does not have a name, a finding and four numbers.
     """
-    table, file = read_publisher_table(folder, "BBox_List_2017.csv", needed=["Image Index", "Finding Label"])
+    table, file = base.read_publisher_table(folder, "BBox_List_2017.csv", needed=["Image Index", "Finding Label"])
     table = table.iloc[:, :6]  # by position, because the header "Bbox [x,y,w,h],,," splits at its own commas
     table.columns = pd.Index(["image", "finding", "left", "top", "width", "height"])
     numbers = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce")
-    bad = np.flatnonzero(numbers.isna().any(axis=1))
-    if len(bad):
-        row = int(bad[0])
-        raise ValueError(f"{describe_row(row, file)}: a box needs four numbers, got {table.iloc[row, 2:].tolist()}")
-    return pd.concat([table["image"].map(base_name), table["finding"].map(canonical_finding), numbers], axis=1)
+    check_rows(numbers.notna().all(axis=1), "a box needs four numbers", file, table.iloc[:, 2:].apply(list, axis=1))
+    return pd.concat([table["image"].map(base.base_name), table["finding"].map(canonical_finding), numbers], axis=1)
 
 
-NIH = Source(
+NIH = base.Source(
     "NIH ChestX-ray14",
-    lambda folder: has_table(folder, *_TABLES),
+    lambda folder: base.has_table(folder, *_TABLES),
     read_nih,
     "NIH ships 12 archives: are all of them unpacked there?",
 )

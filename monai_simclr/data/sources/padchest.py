@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import ast
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import map_values
-from monai_simclr.data.sources.base import Source, has_table, locate, make_index, read_publisher_table
-from monai_simclr.data.sources.uncertain import check_choice
-
-logger = logging.getLogger("monai_simclr.data")
+from monai_simclr.data.columns import logger, map_values
+from monai_simclr.data.sources import base
 
 LABELS: dict[str, list[str]] = {
     finding: labels.split(", ")
@@ -63,14 +59,10 @@ def read_padchest(folder: str | Path, findings: Sequence[str] = (), labeler: str
     Returns:
         The index, without splits (the publisher has none: see `split_by_patient`). Labels of images whose study is
         excluded, unchanged or suboptimal, or has none, are NaN. Rib views (COSTAL) are excluded and counted.
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if it lacks a column, or a cell of labels is not a list.
     """
-    check_choice("labeler", labeler, ("all", "physician"))
+    base.check_choice("labeler", labeler, ("all", "physician"))
     folder = Path(folder)
-    table, file = read_publisher_table(
+    table, file = base.read_publisher_table(
         folder, _TABLE, needed=_COLUMNS, optional=(*_DICOM, "PatientBirth", "MethodLabel")
     )
     names = list(findings) or list(LABELS)
@@ -100,9 +92,9 @@ def read_padchest(folder: str | Path, findings: Sequence[str] = (), labeler: str
     birth = pd.to_numeric(table["PatientBirth"], errors="coerce")
     age = pd.to_numeric(table["StudyDate_DICOM"].str[:4], errors="coerce") - birth
     numbered = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
-    index = make_index(
+    index = base.make_index(
         labels,
-        image=locate([folder / "images", folder, *numbered], table["ImageID"]),
+        image=base.locate([folder / "images", folder, *numbered], table["ImageID"]),
         patient_id=table["PatientID"],
         study_id=table["StudyID"],
         view_position=table["Projection"],
@@ -114,9 +106,9 @@ def read_padchest(folder: str | Path, findings: Sequence[str] = (), labeler: str
     return index
 
 
-PADCHEST = Source(
+PADCHEST = base.Source(
     "PadChest",
-    lambda folder: has_table(folder, _TABLE),
+    lambda folder: base.has_table(folder, _TABLE),
     read_padchest,
     "PadChest ships 54 archives: are all of them unpacked there?",
 )

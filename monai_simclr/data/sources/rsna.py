@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import describe_row
-from monai_simclr.data.sources.base import (
-    Source,
-    has_table,
-    locate,
-    make_index,
-    patients_by_name,
-    read_publisher_table,
-)
+from monai_simclr.data.columns import check_rows, logger
+from monai_simclr.data.sources import base
 from monai_simclr.runtime.tables import read_text
-
-logger = logging.getLogger("monai_simclr.data")
 
 _TABLE = "stage_2_train_labels.csv"
 _MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
@@ -42,18 +31,10 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     Returns:
         The index, with the finding Pneumonia: 1 where radiologists drew a box (lung opacity suspicious for pneumonia),
         else 0. No splits, views, sexes or ages: they are in the DICOM headers.
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if it lacks a column, a Target is not 0 or 1, or the mapping is not RSNA's.
     """
     folder = Path(folder)
-    table, file = read_publisher_table(folder, _TABLE, needed=["patientId", "Target"])
-    bad = np.flatnonzero(~table["Target"].isin(["0", "1"]))
-    if len(bad):
-        raise ValueError(
-            f"{describe_row(int(bad[0]), file)}: Target must be 0 or 1, got {table['Target'].iloc[bad[0]]!r}"
-        )
+    table, file = base.read_publisher_table(folder, _TABLE, needed=["patientId", "Target"])
+    check_rows(table["Target"].isin(["0", "1"]), "Target must be 0 or 1", file, table["Target"])
     target = table.groupby("patientId", sort=True)["Target"].max().astype(float)
     names = list(target.index)
     logger.warning(
@@ -62,32 +43,27 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     )
     mapping = folder / _MAPPING
     if mapping.is_file() and not patient_pattern:
-        patients = _nih_patients(mapping, names)
+        try:
+            rows = json.loads(read_text(mapping))
+            numbers = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{mapping.name} does not list subset_img_id and img_id: {error}") from error
+        missing = [name for name in names if name not in numbers]
+        if missing:
+            raise ValueError(f"{mapping.name} does not have {len(missing)} of the images, the first is {missing[0]}")
+        patients = [numbers[name] for name in names]
     else:
-        patients = patients_by_name(names, patient_pattern, "RSNA pneumonia")
-    return make_index(
+        patients = base.patients_by_name(names, patient_pattern, "RSNA pneumonia")
+    return base.make_index(
         pd.DataFrame({"Pneumonia": target}),
-        image=locate([folder / "stage_2_train_images"], names, (".dcm", ".png", ".jpg")),
+        image=base.locate([folder / "stage_2_train_images"], names, (".dcm", ".png", ".jpg")),
         patient_id=patients,
     )
 
 
-def _nih_patients(mapping: Path, names: list[str]) -> list[str]:
-    """NIH's numbers of the patients on RSNA's images."""
-    try:
-        rows = json.loads(read_text(mapping))
-        numbers = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{mapping.name} does not list subset_img_id and img_id: {error}") from error
-    missing = [name for name in names if name not in numbers]
-    if missing:
-        raise ValueError(f"{mapping.name} does not have {len(missing)} of the images, the first is {missing[0]}")
-    return [numbers[name] for name in names]
-
-
-RSNA = Source(
+RSNA = base.Source(
     "RSNA pneumonia",
-    lambda folder: has_table(folder, _TABLE),
+    lambda folder: base.has_table(folder, _TABLE),
     read_rsna,
     "the folder stage_2_train_images/ belongs next to the table",
 )

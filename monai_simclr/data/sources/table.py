@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import map_values
+from monai_simclr.data.columns import check_rows
 from monai_simclr.data.findings import NO_FINDING, canonical_finding
 from monai_simclr.data.index import COLUMNS, OPTIONAL_COLUMNS, coerce_index
 from monai_simclr.data.sources.base import patients_by_name, read_text_table
@@ -35,9 +35,6 @@ def read_table(
 
     Returns:
         The index; columns of the file that are not named are dropped.
-
-    Raises:
-        ValueError: if a column is missing or unknown, or a split or a label is not known (says the row).
 
     Example:
         >>> import tempfile, pathlib
@@ -67,18 +64,11 @@ def read_table(
         rows = [[float(name in labels) if labels else np.nan for name in names] for labels in present]
         labels = pd.DataFrame(rows, columns=pd.Index(names))
     else:
-        labels = pd.DataFrame({name: _labels(table[name], path.name) for name in label_columns}, index=index.index)
+        labels = pd.DataFrame(index=index.index)
+        for name in label_columns:
+            words = table[name].str.strip().str.lower()
+            message = f"{name!r} must be 1, 0, true, false, yes, no or blank (map uncertain labels first)"
+            check_rows(words.isin(list(_LABELS)), message, path.name, table[name])
+            labels[name] = words.map(_LABELS).astype(float)
         labels = labels.rename(columns=canonical_finding)
     return coerce_index(pd.concat([index, labels], axis=1), path.name)
-
-
-def _labels(column: pd.Series, file: str) -> pd.Series:
-    def convert(text: str) -> float:
-        if text.strip().lower() not in _LABELS:
-            raise ValueError(
-                f"the label {text!r} for {column.name!r} is not one of 1, 0, true, false, yes, no and blank; map "
-                "uncertain labels first"
-            )
-        return _LABELS[text.strip().lower()]
-
-    return map_values(column, convert, file).astype(float)

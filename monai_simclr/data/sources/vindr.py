@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.columns import describe_row
+from monai_simclr.data.columns import check_rows, logger
 from monai_simclr.data.findings import NO_FINDING, canonical_finding
-from monai_simclr.data.sources.base import (
-    Source,
-    find_table,
-    has_table,
-    is_val_patient,
-    locate,
-    make_index,
-    patients_by_name,
-    read_publisher_table,
-)
-from monai_simclr.data.sources.uncertain import UNCERTAIN, check_choice
-
-logger = logging.getLogger("monai_simclr.data")
+from monai_simclr.data.sources import base
 
 _PHYSIONET = {part: (f"annotations/image_labels_{part}.csv", f"image_labels_{part}.csv") for part in ("train", "test")}
 _KAGGLE = ("image_id", "class_name", "class_id", "rad_id")
@@ -48,20 +35,16 @@ def read_vindr(
 
     Returns:
         The index: all views are PA; one train image in eight is val, by a hash of its id; PhysioNet's test is test.
-
-    Raises:
-        FileNotFoundError: if there is no table.
-        ValueError: if it lacks a column, or a policy or vote is unknown.
     """
-    check_choice("uncertain", uncertain, UNCERTAIN)
+    base.check_choice("uncertain", uncertain, base.UNCERTAIN)
     if min_votes < 1:
         raise ValueError(f"min_votes must be at least 1, got {min_votes}")
     folder = Path(folder)
     parts, labels = [], []
     for part, (seen, readers) in _read_votes(folder).items():
-        patients = pd.Series(patients_by_name(list(seen.index), patient_pattern, f"VinDr-CXR ({part})"))
-        held_out = patients.map(is_val_patient) if part == "train" else pd.Series(False, index=patients.index)
-        images = locate([folder / part, folder.parent / part], seen.index, (".dicom", ".dcm", ".png", ".jpg"))
+        patients = pd.Series(base.patients_by_name(list(seen.index), patient_pattern, f"VinDr-CXR ({part})"))
+        held_out = patients.map(base.is_val_patient) if part == "train" else pd.Series(False, index=patients.index)
+        images = base.locate([folder / part, folder.parent / part], seen.index, (".dicom", ".dcm", ".png", ".jpg"))
         parts.append(pd.DataFrame({"image": images, "patient_id": patients, "split": np.where(held_out, "val", part)}))
         seen = seen.rename(columns=canonical_finding).drop(columns=NO_FINDING, errors="ignore").reset_index(drop=True)
         share = seen.div(readers.to_numpy(), axis=0)
@@ -73,36 +56,34 @@ def read_vindr(
         labels.append(decided)
     logger.info(f"VinDr-CXR: a finding needs {min_votes} readers, one that fewer saw is read as {uncertain!r}")
     index = pd.concat(parts, ignore_index=True)
-    return make_index(pd.concat(labels, ignore_index=True), view_position="PA", **dict(index.items()))
+    return base.make_index(pd.concat(labels, ignore_index=True), view_position="PA", **dict(index.items()))
 
 
 def _read_votes(folder: Path) -> dict[str, tuple[pd.DataFrame, pd.Series]]:
     """By part: how many readers saw each finding, one row per image, and how many readers looked at each image."""
     votes = {}
     for part, names in _PHYSIONET.items():
-        if find_table(folder, *names):
-            table, file = read_publisher_table(folder, *names, needed=["image_id", "No finding"])
+        if base.find_table(folder, *names):
+            table, file = base.read_publisher_table(folder, *names, needed=["image_id", "No finding"])
             reader = [name for name in table.columns if str(name).lower() == "rad_id"]
             seen = table.drop(columns=["image_id", *reader]).apply(pd.to_numeric, errors="coerce")
-            bad = np.flatnonzero(~seen.isin([0, 1]).all(axis=1))
-            if len(bad):
-                raise ValueError(f"{describe_row(int(bad[0]), file)}: a vote must be 1 or 0")
+            check_rows(seen.isin([0, 1]).all(axis=1), "a vote must be 1 or 0", file)
             images = seen.groupby(table["image_id"], sort=True)
             votes[part] = (images.sum(), images.size())
     if not votes:
         hint = "nor image_labels_train.csv"
-        table, _ = read_publisher_table(folder, "train.csv", needed=_KAGGLE, hint=hint)
+        table, _ = base.read_publisher_table(folder, "train.csv", needed=_KAGGLE, hint=hint)
         marks = table[["image_id", "class_name", "rad_id"]].drop_duplicates()
         seen = pd.crosstab(marks["image_id"], marks["class_name"])
         votes["train"] = (seen, table.groupby("image_id", sort=True)["rad_id"].nunique())
     return votes
 
 
-VINDR = Source(
+VINDR = base.Source(
     "VinDr-CXR",
     lambda folder: (
-        has_table(folder, *_PHYSIONET["train"])
-        or has_table(folder, "train.csv", columns=_KAGGLE, publisher="Kaggle's VinDr-CXR")
+        base.has_table(folder, *_PHYSIONET["train"])
+        or base.has_table(folder, "train.csv", columns=_KAGGLE, publisher="Kaggle's VinDr-CXR")
     ),
     read_vindr,
     "the folders train/ and test/ belong next to the tables",
