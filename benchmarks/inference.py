@@ -40,7 +40,7 @@ import torch
 from record import RESULTS, save
 
 from monai_simclr import recipes
-from monai_simclr.data import build_store, store_of
+from monai_simclr.data import build_store, get_store
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.inference import InferenceDataset, Journal, predict, write_inference_config
 from monai_simclr.inference.pictures import RowPictures
@@ -59,7 +59,7 @@ def trained_bundle(folder: Path) -> Path:
     """The bundle at its own size with random weights and a card: speed does not depend on the weights."""
     bundle = copy_bundle(folder / "bundle", FINDINGS)
     size = 224
-    store = store_of(write_nih_phantoms(folder / "nih", 60, size=128), folder / "store", recipes.stored_size(size), 0)
+    store = get_store(write_nih_phantoms(folder / "nih", 60, size=128), folder / "store", recipes.stored_size(size), 0)
     torch.manual_seed(0)
     network = FindingClassifier(encoder("resnet18"), FINDINGS).eval()
     path = save_classifier(bundle / "models" / "model.pt", network)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from monai_simclr.data import build_store, open_store, store_of
+from monai_simclr.data import build_store, get_store, open_store
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
@@ -221,11 +221,10 @@ def test_a_journal_of_an_older_version_is_continued(tmp_path):
 @pytest.fixture
 def cached(tmp_path):
     archive = write_nih_phantoms(tmp_path / "nih", n_patients=4, size=64)
-    store_of(archive, tmp_path / "s", 16, 0)
-    return archive, tmp_path / "s"
+    return archive, get_store(archive, tmp_path / "s", 16, 0).folder
 
 
-def test_a_cached_store_with_a_cut_provenance_is_made_again_with_a_warning(cached, caplog):
+def test_a_cached_store_with_a_cut_provenance_is_made_again_with_a_warning(cached, tmp_path, caplog):
     archive, folder = cached
     images = open_store(folder).images.copy()
     whole = (folder / "provenance.json").read_bytes()
@@ -233,7 +232,7 @@ def test_a_cached_store_with_a_cut_provenance_is_made_again_with_a_warning(cache
     with pytest.raises(DamagedFileError, match=r"provenance\.json cannot be read .*monai-simclr store with --rebuild"):
         open_store(folder)
     with caplog.at_level(logging.WARNING):
-        again = store_of(archive, folder, 16, 0)
+        again = get_store(archive, tmp_path / "s", 16, 0)
     assert "provenance.json cannot be read as the provenance of a store" in caplog.text
     assert "is made again" in caplog.text
     np.testing.assert_array_equal(again.images, images)
@@ -254,10 +253,10 @@ def test_a_store_that_nobody_asked_to_rebuild_and_a_strangers_folder_stay_as_the
         build_store(index, tmp_path / "other", 16, 0, options=StoreOptions(rebuild=True))
     assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["letter.txt", "provenance.json"]
     (archive / "provenance.json").write_text('["the publisher\'s own"]')
-    assert len(store_of(archive, tmp_path / "t", 16, 0).images) == len(open_store(tmp_path / "t").images) > 0
+    assert len(get_store(archive, tmp_path / "t", 16, 0).images) > 0
 
 
-@pytest.mark.parametrize("name", ["plan.json", "images.npy"])
+@pytest.mark.parametrize("name", ["plan.json", "pixels.npy"])
 def test_a_build_whose_own_files_were_damaged_is_begun_again(tmp_path, caplog, name):
     def stop(done, total, rejected):
         if done == 2:
@@ -266,11 +265,11 @@ def test_a_build_whose_own_files_were_damaged_is_begun_again(tmp_path, caplog, n
     index = own_files._archive()
     with pytest.raises(InterruptedError):
         build_store(index, tmp_path / "s", 16, 0, options=StoreOptions(progress=stop))
-    path = tmp_path / "s" / "building" / f"0of1.{name}"
+    path = tmp_path / "s" / "building" / name
     path.write_bytes(path.read_bytes()[:20])
     store = build_store(index, tmp_path / "s", 16, 0)
     assert len(store.images) == 4
-    assert f"0of1.{name} cannot be read" in caplog.text
+    assert f"{name} cannot be read" in caplog.text
     assert "it is begun again" in caplog.text
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.handlers.scores import mean_auroc
+from monai_simclr.handlers.validation import mean_auroc
 from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import NoSpaceError, write_atomically, write_text, writing
 from monai_simclr.runtime.metrics import write_metrics

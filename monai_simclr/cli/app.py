@@ -13,8 +13,9 @@ import typer
 from typer import Argument, Option
 
 from monai_simclr._version import __version__
-from monai_simclr.runtime.exit_codes import DATA, Stopped, exit_code, format_error, stoppable
+from monai_simclr.runtime.exit_codes import DATA, exit_code, format_error
 from monai_simclr.runtime.names import register_escapes
+from monai_simclr.runtime.signals import Stopped, stoppable
 
 app = typer.Typer(
     help="Self-supervised learning on chest radiographs with MONAI. Research only, not for diagnosis.",
@@ -155,17 +156,16 @@ def store(
     squash: Annotated[bool, Option("--squash", help="Resize without padding to a square.")] = False,
     rebuild: Annotated[bool, Option("--rebuild", help="Replace a store of other settings.")] = False,
     reader: Annotated[list[str] | None, Option(help="A setting of the reader, as voi=percentile.")] = None,
-    patience: Annotated[float, Option(help="Seconds that rank 0 waits for a silent rank.", min=0)] = 120.0,
 ) -> None:
-    """Decode every radiograph of an archive once into a store; after a stop, the same command goes on."""
+    """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
     import logging
 
-    from monai_simclr.cli.store import make_store, parse_reader
+    from monai_simclr.cli.store import parse_reader, run_store_command
     from monai_simclr.data.store import StoreOptions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = StoreOptions(squash, parse_reader(reader or []), rebuild, patience)
-    typer.echo(make_store(archive, folder, size, workers, max_rejected, options))
+    options = StoreOptions(squash, parse_reader(reader or []), rebuild)
+    typer.echo(run_store_command(archive, folder, size, workers, max_rejected, options))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from monai_simclr.data.radiograph import RadiographError
 from monai_simclr.data.store import decode
 from monai_simclr.report.figures import contact_sheet, png_bytes
 from monai_simclr.runtime.files import write_bytes
-from monai_simclr.transforms.spatial import LungCrop
+from monai_simclr.transforms.lung_crops import LungCrop
 from monai_simclr.transforms.views import RandRadiographView
 
 STRENGTHS: tuple[str, ...] = get_args(recipes.Strength)

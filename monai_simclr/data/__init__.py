@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from monai_simclr.data.store import Store as Store
     from monai_simclr.data.store import StoreOptions as StoreOptions
     from monai_simclr.data.store import build_store as build_store
+    from monai_simclr.data.store import get_store as get_store
     from monai_simclr.data.store import open_store as open_store
-    from monai_simclr.data.store import store_of as store_of
 else:
     from monai_simclr.runtime.lazy import lazy_exports
 

@@ -8,6 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.progress
 
 Progress = Callable[[int, int, int], None]
 """Called with the number of images that are done, of all images, and of those that were refused."""
@@ -50,18 +54,21 @@ class LoggedProgress:
         )
 
 
+def make_bar(*texts: str) -> rich.progress.Progress:
+    """A bar on stderr with its name, counts, the time left, and a column for each template of `texts`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, *map(TextColumn, texts), console=Console(stderr=True))
+
+
 @contextmanager
 def shown_progress(wording: Wording = DECODING) -> Iterator[Progress]:
     """Show a bar on stderr while the block runs, or log lines where stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield LoggedProgress(wording)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    refusals = [TextColumn(f"{{task.fields[refused]}} {wording.refused}")] if wording.refused else []
-    with Bar(*columns, *refusals, console=Console(stderr=True)) as bar:
+    with make_bar(*([f"{{task.fields[refused]}} {wording.refused}"] if wording.refused else [])) as bar:
         task = bar.add_task(wording.name, total=None, refused=0)
         yield lambda done, total, refused: bar.update(task, completed=done, total=total, refused=refused)

@@ -19,7 +19,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, label_fraction
+from monai_simclr.data import Store, get_store, label_fraction
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.data.split import NoPositiveError
 from monai_simclr.engines import embed
@@ -30,7 +30,7 @@ from monai_simclr.runtime.files import file_sha256, writing
 from monai_simclr.runtime.tables import table_text
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
-from monai_simclr.workflows import check_store, check_workflow, config_identity, get_store
+from monai_simclr.workflows import check_settings, check_store, config_identity
 from monai_simclr.workflows.bundle import read_metadata, run_bundle
 from monai_simclr.workflows.seen import check_encoder
 
@@ -59,11 +59,11 @@ class StudyContext:
         for arm in study.arms:
             if arm not in FROZEN:
                 workflow = train(**study.training_settings(arm))
-                check_workflow(workflow)
+                check_settings(workflow)
                 batch_sizes[arm] = int(workflow.parser.get_parsed_content("batch_size"))
         network = metadata["network_data_format"]
         size = int(network["inputs"]["image"]["spatial_shape"][0])
-        store = get_store(study.dataset_dir, study.bundle / metadata["files"]["store"], size)
+        store = get_store(study.dataset_dir, study.bundle / metadata["files"]["store"], recipes.stored_size(size))
         findings = list(network["outputs"]["pred"]["channel_def"].values())
         check_store(store, findings)
         index_sha256 = hashlib.sha256(table_text(store.index.drop(columns="image"), "").encode()).hexdigest()

@@ -30,14 +30,13 @@ from monai_simclr.inference.config import hash_settings
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank, world_size
-from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
-from monai_simclr.runtime.signals import StopSignals
+from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.workflows.arrivals import Arrivals
+from monai_simclr.workflows.calling import calling_parser
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.settings import running_parser
 
 logger = logging.getLogger("monai_simclr")
 
@@ -92,7 +91,7 @@ def infer(
             "has files of its own and cannot wait for the others as DistributedDataParallel does: pass @network_def"
         )
     network = load_classifier(evaluator.network, path, run.device)
-    parser = running_parser()
+    parser = calling_parser()
     settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
     identity = {
         "model": config.model_sha256,

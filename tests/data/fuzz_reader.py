@@ -28,7 +28,7 @@ from resident import forget_peak, peak_kib
 
 from monai_simclr.audit.scan import header_facts, pixel_facts
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
-from monai_simclr.data.decoding import PixelFile
+from monai_simclr.data.decoding import DecodeInto
 from monai_simclr.data.sources.dicom_tree import read_row
 from monai_simclr.inference.dataset import describe_file
 from monai_simclr.inference.dicom_results import read_source_header
@@ -217,8 +217,7 @@ def other_doors(path: Path, pixels: Path) -> str:
     """What goes wrong where a file is looked at but not only read; each must say something of every file."""
     row = read_row(path)
     facts, look, about = header_facts(path), pixel_facts(path), describe_file(path, "key")
-    with contextlib.closing(PixelFile(pixels, 0, 0, {"size": 8, "reader": {}})) as store:
-        record = store.decode(0, str(path))
+    [record] = DecodeInto(pixels, 0, 8)([(0, str(path))])
     with contextlib.suppress(RadiographError):
         read_source_header(str(path))
     for name, told in (("index", row), ("audit", facts), ("inference", about), ("store", record)):

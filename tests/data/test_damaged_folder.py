@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.audit.run import run_audit
-from monai_simclr.data import build_store, open_index, store_of
+from monai_simclr.data import build_store, get_store, open_index
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, OutputOptions, write_inference_config
@@ -48,7 +48,7 @@ def _network():
 
 
 def _infer(folder, archive):
-    store = store_of(
+    store = get_store(
         write_nih_phantoms(folder / "nih", n_patients=100, size=64),
         folder / "nih_store",
         recipes.stored_size(SIZE),

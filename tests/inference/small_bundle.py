@@ -10,7 +10,7 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.data import store_of
+from monai_simclr.data import get_store
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, OutputOptions, write_inference_config
@@ -26,7 +26,7 @@ def small_bundle(folder: Path, patients: int, scale: float = 1.0) -> Path:
     """Make it; `scale` multiplies the classifier's weights, so that probabilities depend more on the image."""
     bundle = copy_bundle(folder / "bundle", FINDINGS, size=SIZE, encoder="resnet10", width=0.125)
     archive = write_nih_phantoms(folder / "nih", patients, size=64)
-    store = store_of(archive, folder / "store", recipes.stored_size(SIZE), 0)
+    store = get_store(archive, folder / "store", recipes.stored_size(SIZE), 0)
     network = small_network().eval()
     with torch.no_grad():
         network.classifier.weight.mul_(scale)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.data import store_of
+from monai_simclr.data import get_store
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, embed
 from monai_simclr.evaluation import fit_novelty
@@ -158,7 +158,7 @@ def pictures(tmp_path_factory):
     """A store of 120 pictures: 60 to train, 30 for validation, 30 to test."""
     folder = tmp_path_factory.mktemp("pictures")
     archive = write_nih_phantoms(folder / "nih", n_patients=80, size=64)
-    store = store_of(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
+    store = get_store(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
     index = store.index.iloc[:120].assign(split=np.repeat(["train", "val", "test"], [60, 30, 30]))
     return dataclasses.replace(store, images=store.images[:120], index=index)
 

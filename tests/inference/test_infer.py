@@ -22,9 +22,8 @@ from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference import InferenceDataset, Journal, OutputOptions, list_radiographs
 from monai_simclr.inference.dataset import describe_file
-from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.names import unescape
-from monai_simclr.runtime.signals import StopSignals
+from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.inference import _looks

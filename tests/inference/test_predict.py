@@ -261,7 +261,13 @@ def test_monais_own_exports_work(bundle, tmp_path, command, name):
 def test_two_processes_share_the_files_and_no_row_is_there_twice(bundle, tmp_path):
     folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=20, size=64)
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "monai.bundle", "run", "--config_file", "['configs/inference.json','configs/multi_gpu.json']"]
+    command += [
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        "['configs/inference.json','configs/multi_gpu_train.json']",
+    ]
     command += ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
     done = subprocess.run(
         command, cwd=bundle, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
