@@ -178,7 +178,7 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         "writing": (Journal, "append"),
         "writing_tables": (inference, "write_tables"),
     }
-    with timed(whole=(inference, "_run"), last=(inference, "_finish"), **stages) as seconds:
+    with timed(whole=(inference, "_predict"), last=(inference, "_finish"), **stages) as seconds:
         rows = predict(files, bundle, out, outputs={"overlays": overlays})
     assert (rows["reason"] == "").all()
     return seconds["whole"] + seconds["last"], seconds

@@ -123,10 +123,10 @@ def test_no_message_advises_to_switch_torch_s_guard_off(tmp_path):
         ({"temperature": 0.0}, "a temperature must be finite and greater than 0, got 0.0"),
         ({"temperature": -1.0}, "a temperature must be finite and greater than 0, got -1.0"),
         ({"temperature": float("inf")}, "a temperature must be finite"),
-        ({"threshold": float("nan")}, "a threshold is a finite logit"),
-        ({"specificity": 1.5}, "a specificity lies between 0 and 1"),
-        ({"achieved": {"specificity": 2.0}}, "lies between 0 and 1"),
-        ({"n": 3, "positives": 5}, "5 positives of 3 images cannot be"),
+        ({"threshold": float("nan")}, "a threshold must be a finite logit"),
+        ({"specificity": 1.5}, "a specificity must lie between 0 and 1"),
+        ({"achieved": {"specificity": 2.0}}, "must lie between 0 and 1"),
+        ({"n": 3, "positives": 5}, "positives must lie between 0 and n = 3, got 5"),
     ],
 )
 def test_an_impossible_operating_point_is_refused(changes, said):

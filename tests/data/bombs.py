@@ -145,14 +145,14 @@ def _entry_points() -> dict[str, Callable[[Path], object]]:
     from monai_simclr.data.decoding import decode
     from monai_simclr.data.formats.dicom_header import read_header
     from monai_simclr.data.sources.dicom_tree import read_row
-    from monai_simclr.inference.inputs import identity_of
+    from monai_simclr.inference.dataset import describe_file
 
     return {
         "index": read_row,
         "audit": header_facts,
         "store": lambda path: decode(path, 64),
         "audit --pixels": pixel_facts,
-        "inference": lambda path: identity_of(path, "key"),
+        "inference": lambda path: describe_file(path, "key"),
         "dicom results": lambda path: read_header(path, whole=True),
     }
 

@@ -31,7 +31,7 @@ from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.decoding import DecodeInto
 from monai_simclr.data.formats.dicom_header import read_header
 from monai_simclr.data.sources.dicom_tree import read_row
-from monai_simclr.inference.inputs import identity_of
+from monai_simclr.inference.dataset import describe_file
 
 MEMORY, SECONDS = 2**30, 10
 ABSURD = (0, 1, 2, 255, 32767, 32768, 65535)
@@ -216,7 +216,7 @@ def _deflated_at(content: bytearray) -> int:
 def other_entry_points(path: Path, pixels: Path) -> str:
     """What goes wrong where more is done with a file than reading it; each must report something about every file."""
     row = read_row(path)
-    facts, look, about = header_facts(path), pixel_facts(path), identity_of(path, "key")
+    facts, look, about = header_facts(path), pixel_facts(path), describe_file(path, "key")
     [record] = DecodeInto(pixels, 0, 8)([(0, str(path))])
     with contextlib.suppress(RadiographError):
         read_header(path, whole=True)

@@ -25,14 +25,14 @@ from monai_simclr.data import RadiographError, ReaderSettings, open_index, read_
 from monai_simclr.data.formats.dicom_header import NotDicomError, read_header, record_headers
 from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.sources.dicom_tree import DICOM_TREE, read_dicom_tree
-from monai_simclr.inference.inputs import InferenceDataset, identity_of
+from monai_simclr.inference.dataset import InferenceDataset, describe_file
 from monai_simclr.runtime.files import open_regular
 
 
 def view_and_flags(folder, **attributes):
     """Write a file; return its view and flags, on which index, audit, inference and reader must agree."""
     path = write_dicom(folder / "a.dcm", picture(12), **{"ViewPosition": None, **attributes})
-    index, facts, about = read_dicom_tree(folder), header_facts(path), identity_of(path, "key")
+    index, facts, about = read_dicom_tree(folder), header_facts(path), describe_file(path, "key")
     view = index["view_position"].iloc[0]
     by_audit = facts["header_view"] or ("LL" if facts["lateral_words"] == "yes" else view)
     assert view == by_audit == about["view_position"] == read_radiograph(path)[1]["view_position"]
@@ -174,7 +174,7 @@ def test_vindrs_files_are_read_by_reader_index_audit_and_inference(tmp_path):
     assert index["image"].tolist() == [str(path)]
     facts = header_facts(path)
     assert (facts["problem"], facts["sop_class"]) == ("", "Digital X-Ray Image Storage - For Presentation")
-    about = identity_of(path, "key")
+    about = describe_file(path, "key")
     assert about["sop_instance_hash"]
     assert about["flags"] == ""
 
@@ -305,7 +305,7 @@ def test_pipes_sockets_devices_and_links_to_them_are_reported_and_do_not_hang(tm
         assert problems["zero.dcm"] == "is a device, not a regular file"
         assert same_bytes(paths, np.full(len(paths), 7)).tolist() == [-1] * len(paths)
         for path in paths:
-            identity_of(path, "key")
+            describe_file(path, "key")
         items = InferenceDataset([{"image": path} for path in paths], _image_of, 8)
         assert sum(item["reason"] == "" for item in items) == 1
         with pytest.raises(RadiographError, match=r"^pipe.dcm: is a named pipe, not a regular file$"):

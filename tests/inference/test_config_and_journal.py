@@ -1,4 +1,4 @@
-"""The card that travels with a classifier, the journal of a run, and what counts as novel."""
+"""The inference config that travels with a classifier, the journal of a run, and what counts as novel."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from monai_simclr.inference import (
     read_inference_config,
     write_inference_config,
 )
-from monai_simclr.inference.writer import packed, unpacked
+from monai_simclr.inference.writer import pack_features, unpack_features
 
 SETTINGS = {"size": 56, "reader": {"window": "auto", "limits": (1, 2)}}
 
 
-def _card(**changes):
+def _config(**changes):
     rng = np.random.default_rng(0)
     novelty = fit_novelty(rng.normal(size=(60, 6)), rng.normal(size=(30, 6)))
     operating = {
@@ -38,12 +38,12 @@ def _card(**changes):
 
 def _written(folder):
     (folder / "model.pt").write_bytes(b"weights")
-    write_inference_config(_card(), folder / "model.pt")
+    write_inference_config(_config(), folder / "model.pt")
     return folder / "model.pt"
 
 
-def test_a_card_comes_back_as_it_was_written(tmp_path):
-    found, made = read_inference_config(_written(tmp_path)), _card()
+def test_an_inference_config_comes_back_as_it_was_written(tmp_path):
+    found, made = read_inference_config(_written(tmp_path)), _config()
     assert found.findings == made.findings
     assert found.operating == made.operating
     np.testing.assert_array_equal(found.novelty.components, made.novelty.components)
@@ -52,32 +52,32 @@ def test_a_card_comes_back_as_it_was_written(tmp_path):
 
 
 def test_a_probability_is_the_sigmoid_of_the_logit_over_the_temperature():
-    card = _card()
+    config = _config()
     np.testing.assert_allclose(
-        card.probabilities(np.array([[2.0, 2.0]])), [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))]]
+        config.probabilities(np.array([[2.0, 2.0]])), [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))]]
     )
-    assert card.threshold_probabilities() == [pytest.approx(1 / (1 + np.exp(-0.5))), None]
-    assert card.thresholds() == [1.0, None]
+    assert config.threshold_probabilities() == [pytest.approx(1 / (1 + np.exp(-0.5))), None]
+    assert config.thresholds() == [1.0, None]
 
 
 def test_another_preprocessing_is_refused_with_every_difference():
     with pytest.raises(
         ValueError, match=r"reader is .*'none'.* and was .*'auto'.*; size is 64 now and was 56; use the bundle"
     ):
-        _card().check_preprocessing({"size": 64, "reader": {"window": "none", "limits": (1, 2)}})
+        _config().check_preprocessing({"size": 64, "reader": {"window": "none", "limits": (1, 2)}})
 
 
 @pytest.mark.parametrize("name", ["model.pt", "novelty.safetensors"])
-def test_a_card_of_other_files_is_refused(tmp_path, name):
+def test_an_inference_config_of_other_files_is_refused(tmp_path, name):
     model = _written(tmp_path)
     (tmp_path / name).write_bytes(b"other")
     with pytest.raises(ValueError, match=rf"{name} is not the file that classifier.json was written for"):
         read_inference_config(model)
 
 
-def test_a_classifier_without_a_card_says_what_makes_one(tmp_path):
+def test_a_classifier_without_a_config_says_what_makes_one(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
-    with pytest.raises(FileNotFoundError, match=r"no classifier.json beside model.pt.*run configs/train.json again"):
+    with pytest.raises(FileNotFoundError, match=r"no classifier.json next to model.pt.*run configs/train.json again"):
         read_inference_config(tmp_path / "model.pt")
 
 
@@ -157,4 +157,4 @@ def test_a_kill_loses_no_row_that_was_appended(tmp_path):
 
 def test_features_survive_as_text():
     features = np.linspace(-3, 3, 64).astype(np.float32)
-    np.testing.assert_allclose(unpacked(packed(features)), features, atol=2e-3)
+    np.testing.assert_allclose(unpack_features(pack_features(features)), features, atol=2e-3)
