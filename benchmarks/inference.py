@@ -40,15 +40,15 @@ import torch
 from record import RESULTS, save
 
 from monai_simclr import recipes
-from monai_simclr.data import build_store, store_of
+from monai_simclr.data import build_store, get_store
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.inference import InferenceDataset, Journal, predict, write_inference_config
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import make_inference_config
 from monai_simclr.workflows.export import export_onnx, export_torchscript, trained_classifier
+from monai_simclr.workflows.inference_config import make_inference_config
 
 SIDE, FILES, LARGE, SHOWN = 1024, 64, 16, 16
 CXR = Path(os.environ.get("MONAI_SIMCLR_CXR", Path(__file__).resolve().parents[2] / "shared" / "cxr"))
@@ -59,7 +59,7 @@ def trained_bundle(folder: Path) -> Path:
     """The bundle at its own size with random weights and a card: speed does not depend on the weights."""
     bundle = copy_bundle(folder / "bundle", FINDINGS)
     size = 224
-    store = store_of(write_nih_phantoms(folder / "nih", 60, size=128), folder / "store", recipes.stored_size(size), 0)
+    store = get_store(write_nih_phantoms(folder / "nih", 60, size=128), folder / "store", recipes.stored_size(size), 0)
     torch.manual_seed(0)
     network = FindingClassifier(encoder("resnet18"), FINDINGS).eval()
     path = save_classifier(bundle / "models" / "model.pt", network)
@@ -178,7 +178,7 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         "writing": (Journal, "append"),
         "writing_tables": (inference, "write_tables"),
     }
-    with timed(whole=(inference, "_run"), last=(inference, "_finish"), **stages) as seconds:
+    with timed(whole=(inference, "_predict"), last=(inference, "_finish"), **stages) as seconds:
         rows = predict(files, bundle, out, outputs={"overlays": overlays})
     assert (rows["reason"] == "").all()
     return seconds["whole"] + seconds["last"], seconds

@@ -38,7 +38,7 @@ from record import RESULTS, save
 from sklearn.metrics import roc_auc_score
 
 from monai_simclr import recipes
-from monai_simclr.data import store_of
+from monai_simclr.data import get_store
 from monai_simclr.workflows.export import export_onnx, trained_classifier
 
 CALIBRATION, BATCH, RESAMPLES = 128, 16, 200
@@ -125,7 +125,7 @@ def falls(labels: np.ndarray, patients: np.ndarray, before: np.ndarray, after: n
 def judge(bundle: Path, archive: Path, folder: Path) -> dict[str, Any]:
     """AUROC, its fall, and milliseconds of every file."""
     _, card, size = trained_classifier(bundle)
-    store = store_of(archive, folder / "store", recipes.stored_size(size), 0)
+    store = get_store(archive, folder / "store", recipes.stored_size(size), 0)
     index = store.index
     images = recipes.to_network_input(torch.from_numpy(np.array(store.images))[:, None], size).numpy()
     train, test = (np.flatnonzero(index["split"] == split) for split in ("train", "test"))

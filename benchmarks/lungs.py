@@ -32,7 +32,7 @@ from sklearn.model_selection import GroupKFold
 
 from monai_simclr.ops import PRIOR_LUNG_BOX, locate_lungs, widened
 from monai_simclr.ops.lung_cascade import LungCascade, reduced
-from monai_simclr.ops.lungs import LEAST_FIT
+from monai_simclr.ops.lungs import MIN_FIT
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import LungCrop
 
@@ -66,7 +66,7 @@ def cascaded(cascade: LungCascade) -> Callable[[np.ndarray], tuple[np.ndarray, b
 
     def find(image: np.ndarray) -> tuple[np.ndarray, bool]:
         box, confidence = cascade.locate(image.astype(np.float32))
-        return (box, True) if confidence >= LEAST_FIT else (np.array(PRIOR_LUNG_BOX), False)
+        return (box, True) if confidence >= MIN_FIT else (np.array(PRIOR_LUNG_BOX), False)
 
     return find
 

@@ -23,27 +23,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.handlers import LrScheduleHandler
 from real_pack import MAIN_FINDINGS
 from record import RESULTS
 from safetensors.torch import save_file
 from tries_scores import floors, questions_of, score, table_of
 
 from monai_simclr import recipes
-from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader, open_index
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, get_store, loader, open_index
 from monai_simclr.data.index import COLUMNS
 from monai_simclr.data.partners import SecondView
-from monai_simclr.engines import ContrastiveTrainer, embed
+from monai_simclr.engines import embed
 from monai_simclr.engines.precision import Precision
-from monai_simclr.handlers import Checkpoint, ContrastiveMonitor, SeedEachStep, TerminateOnNonFinite
-from monai_simclr.losses import NTXentLoss
-from monai_simclr.losses.groups import SameGroup
+from monai_simclr.handlers import ContrastiveMonitor
+from monai_simclr.losses import NTXentLoss, SameGroup
 from monai_simclr.networks import SimCLR, encoder, load_pretrained
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import get_store
+from monai_simclr.workflows import contrastive_trainer
 
 STORED = 128
 """Size of network images that the store is made for; smaller ones are made from the same store."""
@@ -170,24 +168,15 @@ def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module
     optimizer = make_optimizer("adamw", network, settings.learning_rate, 1e-4)
     schedule = warmup_cosine(optimizer, min(len(batches), 200), len(batches) * settings.epochs)
     monitor = ContrastiveMonitor(network.encoder)
-    steps = LrScheduleHandler(schedule, print_lr=False, epoch_level=False)
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
-    objects = {"network": network, "optimizer": optimizer, "scheduler": schedule, "monitor": monitor}
-    identity = {"settings": dataclasses.asdict(settings), "data": data.fingerprint}
-    checkpoint = Checkpoint(folder / "checkpoints", objects, identity, n_saved=2)
-    handlers = [TerminateOnNonFinite(), SeedEachStep(settings.seed), steps, monitor, checkpoint]
-    handlers += [SizeSchedule(settings, data)] if settings.sizes else []
-    trainer = ContrastiveTrainer(
-        torch.device("cpu"),
-        settings.epochs,
-        batches,
-        network,
-        optimizer,
-        loss,
-        precision=settings.precision,
-        train_handlers=handlers,
-    )
-    trainer.run()
+    how = {
+        "seed": settings.seed,
+        "checkpoints": folder / "checkpoints",
+        "identity": {"settings": dataclasses.asdict(settings), "data": data.fingerprint},
+        "handlers": [monitor, *([SizeSchedule(settings, data)] if settings.sizes else [])],
+        "precision": settings.precision,
+    }
+    contrastive_trainer(network, batches, loss, optimizer, schedule, settings.epochs, **how).run()
     names = ("top1", "alignment", "uniformity", "effective_rank")
     return network.encoder, {name: round(float(monitor.history[-1][name]), 4) for name in names}
 
@@ -212,7 +201,7 @@ def main(folder: Path, out: Path, names: list[str]) -> None:
     """Run what is missing, score what is there, and write the table."""
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    store = get_store(folder / "pretraining", out / "store", STORED, workers=1)
+    store = get_store(folder / "pretraining", out / "store", recipes.stored_size(STORED), workers=1)
     asked = open_index(folder / "nih128")[[*COLUMNS, "source", *MAIN_FINDINGS]]
     questions = questions_of({"nih128": asked})
     place = {image: row for row, image in enumerate(store.index["image"])}

@@ -36,7 +36,7 @@ from record import RESULTS, save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from monai_simclr.data import KeyedSampler, Store, StoreDataset
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, get_store
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import AutocastInferer, ContrastiveTrainer
 from monai_simclr.losses import NTXentLoss
@@ -44,7 +44,6 @@ from monai_simclr.networks import SimCLR, encoder
 from monai_simclr.optimizers import make_optimizer
 from monai_simclr.recipes import preprocessing, stored_size, views
 from monai_simclr.transforms import MultiViewd
-from monai_simclr.workflows import get_store
 
 SIZE, BATCH, ITERATIONS, TEMPERATURE = 224, 16, 2, 0.1
 PHASES = ("data", "forward", "loss", "backward", "optimizer")
@@ -278,7 +277,7 @@ def main(path: Path, rounds: int, only: str = "") -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         archive = write_nih_phantoms(Path(folder) / "archive", n_patients=BATCH * ITERATIONS, size=1024)
-        every = loops(get_store(archive, Path(folder) / "store", SIZE, workers=1))
+        every = loops(get_store(archive, Path(folder) / "store", stored_size(SIZE), workers=1))
         results = measure({name: loop for name, loop in every.items() if only in name}, rounds)
     rate = {entry["loop"]: entry["images_per_second"] for entry in results}
     for entry in results:

@@ -28,8 +28,6 @@ from record import RESULTS, save
 from skimage.exposure import equalize_adapthist
 
 from monai_simclr import ops
-from monai_simclr.ops.equalization import clahe_on_device
-from monai_simclr.ops.views import views_on_device
 from monai_simclr.transforms import MultiView, RandRadiographView, ViewDetector, ViewExposure, ViewPositioning
 
 Side = Callable[[], Any]
@@ -174,7 +172,7 @@ def device_views() -> Side:
     """Our torch path on the same batch, drawing included."""
     images = torch.from_numpy(picture())[None, None].repeat(BATCH, 1, 1, 1) / 255
     view = our_view(full=True).set_random_state(0)
-    return lambda: [views_on_device(images, view.draw(BATCH), SIZE) for _ in range(2)]
+    return lambda: [ops.make_views(images, view.draw(BATCH), SIZE, backend="torch") for _ in range(2)]
 
 
 def clahe_sides() -> dict[str, tuple[Side, int]]:
@@ -190,8 +188,8 @@ def clahe_sides() -> dict[str, tuple[Side, int]]:
         "ours, uint8 batch": (lambda: ops.clahe(images, 2.0), BATCH),
         "scikit-image, uint8": (lambda: equalize_adapthist(pixels, kernel_size=32, clip_limit=0.01), 1),
         "kornia, float32 batch": (lambda: equalize_clahe(floats, 2.0, (8, 8)), BATCH),
-        "ours in torch, float32 batch": (lambda: clahe_on_device(floats, 2.0), BATCH),
-        "ours in torch, uint8 batch": (lambda: clahe_on_device(images, 2.0), BATCH),
+        "ours in torch, float32 batch": (lambda: ops.clahe(floats, 2.0, backend="torch"), BATCH),
+        "ours in torch, uint8 batch": (lambda: ops.clahe(images, 2.0, backend="torch"), BATCH),
     }
 
 
@@ -287,7 +285,7 @@ def device_table(device: torch.device, count: int = 1024, repeats: int = 10) -> 
         with torch.autocast(device.type, torch.bfloat16):
             network(batch).float().square().mean().backward()
 
-    for_views = seconds(lambda: views_on_device(images, view.draw(count), SIZE)) / count
+    for_views = seconds(lambda: ops.make_views(images, view.draw(count), SIZE, backend="torch")) / count
     for_step = seconds(step) / len(batch)
     return {
         "views_per_second": 1 / for_views,

@@ -25,22 +25,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from monai.handlers import LrScheduleHandler
 from record import RESULTS
 from tries_scores import floors, questions_of, score, table_of
 
 from monai_simclr import recipes
-from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader, open_index
-from monai_simclr.engines import ContrastiveTrainer, embed
+from monai_simclr.data import KeyedSampler, Store, StoreDataset, get_store, loader, open_index
+from monai_simclr.engines import embed
 from monai_simclr.engines.precision import Precision
-from monai_simclr.handlers import ContrastiveMonitor, SeedEachStep, TerminateOnNonFinite
+from monai_simclr.handlers import ContrastiveMonitor
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.networks import SimCLR, encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
-from monai_simclr.workflows import get_store
+from monai_simclr.workflows import contrastive_trainer
 
 SIZE, WIDTH = 96, 0.3
 
@@ -138,19 +137,9 @@ def pretrain(settings: Try, store: Store) -> tuple[torch.nn.Module, dict[str, fl
     optimizer = make_optimizer("adamw", network, settings.learning_rate, 1e-4)
     schedule = warmup_cosine(optimizer, len(batches), len(batches) * settings.epochs)
     monitor = ContrastiveMonitor(network.encoder)
-    steps = LrScheduleHandler(schedule, print_lr=False, epoch_level=False)
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
-    trainer = ContrastiveTrainer(
-        torch.device("cpu"),
-        settings.epochs,
-        batches,
-        network,
-        optimizer,
-        loss,
-        precision=settings.precision,
-        train_handlers=[TerminateOnNonFinite(), SeedEachStep(settings.seed), steps, monitor],
-    )
-    trainer.run()
+    how = {"seed": settings.seed, "handlers": [monitor], "precision": settings.precision}
+    contrastive_trainer(network, batches, loss, optimizer, schedule, settings.epochs, **how).run()
     names = ("top1", "alignment", "uniformity", "effective_rank")
     return network.encoder, {name: round(float(monitor.history[-1][name]), 4) for name in names}
 
@@ -174,7 +163,7 @@ def main(folder: Path, out: Path, which: str, names: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     tries = ROUNDS[which]
-    store = get_store(folder / "all", out / "store", SIZE, workers=1)
+    store = get_store(folder / "all", out / "store", recipes.stored_size(SIZE), workers=1)
     questions = questions_of({name: open_index(folder / name) for name in ("kermany", "nih")})
     floors(store, questions, out, functools.partial(encoder, "resnet18", WIDTH), SIZE)
     settings = {name: (one.key, dataclasses.asdict(one)) for name, one in tries.items()}

@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from monai_simclr.data import image_classes
 from monai_simclr.data.phantoms import FINDINGS, draw_phantom
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.report.figures import COLORS, place_on_map
-from monai_simclr.report.sections import classes
 from monai_simclr.runtime.files import write_atomically
 from monai_simclr.runtime.metrics import read_metrics
 
@@ -39,7 +39,7 @@ def draw_map(axes: Axes, embeddings: Embeddings) -> None:
     """The report's map of the test images by their finding."""
     test = embeddings.of_split("test")
     rows, places = place_on_map(test.features)
-    found = classes(test.index)[rows]
+    found = image_classes(test.index, several="several", unknown="unknown")[rows]
     for name, color in zip([*FINDINGS, "No Finding"], COLORS, strict=False):
         axes.scatter(*places[found == name].T, s=5, color=color, label=name)
     axes.set(xticks=[], yticks=[])

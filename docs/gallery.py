@@ -148,7 +148,9 @@ def picture(entry: Entry) -> np.ndarray:
         image = torch.from_numpy(draw_phantom(patient, 0, 256).pixels)[None]
         before = BEFORE.get(entry.transform, lambda same: same)(image)
         after = [tile(entry.show(image, draw)) for draw in range(entry.draws)]
-        rows.append(np.concatenate([tile(before), line(), *(part for one in after for part in (one, gap()))][:-1], 1))
+        rows.append(
+            np.concatenate([tile(before), line(), *(part for shown in after for part in (shown, gap()))][:-1], 1)
+        )
     between = np.zeros((GAP, rows[0].shape[1]), np.uint8)
     return np.concatenate([rows[0], between, rows[1]])
 
@@ -166,16 +168,16 @@ def tile(image: Tensor) -> np.ndarray:
 
 
 def line() -> np.ndarray:
-    """What stands between before and after."""
+    """Between before and after."""
     return np.concatenate([np.zeros((TILE, GAP)), np.full((TILE, GAP), 255), np.zeros((TILE, GAP))], 1).astype(np.uint8)
 
 
 def gap() -> np.ndarray:
-    """What stands between two draws."""
+    """Between two draws."""
     return np.zeros((TILE, GAP), np.uint8)
 
 
-def name_of(entry: Entry) -> str:
+def file_name(entry: Entry) -> str:
     """File name of a picture."""
     quoted = entry.call.split('"')
     return f"{entry.transform}-{quoted[1]}.png" if entry.transform == "RandRadiographView" else f"{entry.transform}.png"
@@ -190,7 +192,7 @@ def page() -> str:
         f"{DRAWS} draws. Drawn by `python docs/gallery.py`. Gray around a picture is the page, not the image.",
     ]
     for entry in ENTRIES:
-        parts.append(f"## `{entry.call}`\n\n{entry.caption}\n\n![{entry.call}]({name_of(entry)})".replace('"', "'"))
+        parts.append(f"## `{entry.call}`\n\n{entry.caption}\n\n![{entry.call}]({file_name(entry)})".replace('"', "'"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -200,7 +202,7 @@ def main() -> None:
     folder = parser.parse_args().out
     folder.mkdir(exist_ok=True)
     for entry in ENTRIES:
-        cv2.imwrite(str(folder / name_of(entry)), picture(entry), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        cv2.imwrite(str(folder / file_name(entry)), picture(entry), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     write_text(folder / "README.md", page())
 
 

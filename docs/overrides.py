@@ -15,8 +15,8 @@ import marked
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "bundles" / "chest_xray_simclr" / "configs"
 PAGE = ROOT / "docs" / "how-to" / "bundle.md"
-COMMANDS = ("pretrain", "cluster", "train", "evaluate", "inference", "multi_gpu")
-OVERLAYS = ("evaluate", "multi_gpu")
+COMMANDS = ("pretrain", "cluster", "train", "evaluate", "inference", "multi_gpu_train")
+OVERLAYS = ("evaluate", "multi_gpu_train")
 Override = tuple[str, str]
 """What an override does, and its default, in words for a table."""
 

@@ -1,11 +1,11 @@
-"""Optimizers and schedules for training without labels."""
+"""LARS, parameter groups, layer-wise rates and schedules."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +23,17 @@ logger = logging.getLogger("monai_simclr")
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling: every weight moves by a share of its own size.
 
-    With gradient g and weight w, the rate of a weight is ``learning_rate * trust * |w| / (|g| + weight_decay * |w|)``,
-    and the velocity ``v = momentum * v + rate * (g + weight_decay * w)`` is taken from w. It adapts with a weight decay
-    of 0 too. A weight or a gradient that is all zero moves by the plain rate. Nothing is read back from the device.
+    With gradient g and weight w, the rate of a weight is
+    ``lr * trust_coefficient * |w| / (|g| + weight_decay * |w|)``, and the velocity
+    ``v = momentum * v + rate * (g + weight_decay * w)`` is subtracted from w. It adapts with a weight decay of 0 too. A
+    weight or a gradient that is all zero moves by the plain rate. Nothing is read back from the device.
 
     Args:
         parameters: tensors, or groups of them; a group with ``adapt=False`` takes plain momentum steps.
-        learning_rate: the global rate, above 0 (SimCLR's LARS rates are large, see `scaled_learning_rate`).
+        lr: the global rate, above 0 (SimCLR's LARS rates are large, see `scaled_learning_rate`).
         momentum: in [0, 1).
         weight_decay: at least 0.
-        trust: the share, above 0.
+        trust_coefficient: the share, above 0.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -43,7 +44,7 @@ class LARS(torch.optim.Optimizer):
     Example:
         >>> weight = nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> weight.grad = torch.tensor([0.0, 100.0])
-        >>> LARS([weight], learning_rate=1.0, trust=0.1).step()
+        >>> LARS([weight], lr=1.0, trust_coefficient=0.1).step()
         >>> weight.data  # moved by a tenth of its length 5, however long the gradient
         tensor([3.0000, 3.5000])
     """
@@ -51,21 +52,26 @@ class LARS(torch.optim.Optimizer):
     def __init__(
         self,
         parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
-        learning_rate: float,
+        lr: float,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        trust: float = 0.001,
+        trust_coefficient: float = 0.001,
     ) -> None:
-        for name, value, fine in (
-            ("learning_rate must be above 0", learning_rate, learning_rate > 0),
+        for requirement, value, valid in (
+            ("lr must be above 0", lr, lr > 0),
             ("momentum must lie in [0, 1)", momentum, 0 <= momentum < 1),
             ("weight_decay must be at least 0", weight_decay, weight_decay >= 0),
-            ("trust must be above 0", trust, trust > 0),
+            ("trust_coefficient must be above 0", trust_coefficient, trust_coefficient > 0),
         ):
-            if not fine:
-                raise ValueError(f"{name}, got {value}")
-        defaults = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
-        super().__init__(parameters, {**defaults, "adapt": True})
+            if not valid:
+                raise ValueError(f"{requirement}, got {value}")
+        settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "adapt": True}
+        super().__init__(parameters, {**settings, "trust_coefficient": trust_coefficient})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # states of version 0.1 have the name that it used
+            group.setdefault("trust_coefficient", group.pop("trust", 0.001))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -75,62 +81,43 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            moving = [(weight, weight.grad) for weight in group["params"] if weight.grad is not None]
-            if moving:
-                self._move([weight for weight, _ in moving], [gradient for _, gradient in moving], group)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            gradients = [weight.grad for weight in weights]
+            moves = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+            if group["adapt"]:
+                lengths, slopes = torch._foreach_norm(weights), torch._foreach_norm(gradients)
+                totals = torch._foreach_add(slopes, lengths, alpha=group["weight_decay"])
+                ratios = [
+                    torch.where((length > 0) & (slope > 0), group["trust_coefficient"] * length / total, 1.0)
+                    for length, slope, total in zip(lengths, slopes, totals, strict=True)
+                ]
+                torch._foreach_mul_(moves, ratios)
+            for weight in weights:
+                if not self.state[weight]:
+                    self.state[weight]["velocity"] = torch.zeros_like(weight)
+            velocities: list[Tensor] = [self.state[weight]["velocity"] for weight in weights]
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, moves, alpha=group["lr"])
+            torch._foreach_sub_(weights, velocities)
         return loss
-
-    def _move(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-        moves = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
-        if group["adapt"]:
-            torch._foreach_mul_(moves, _trust_ratios(weights, gradients, group["trust"], group["weight_decay"]))
-        velocities = [self._velocity(weight) for weight in weights]
-        torch._foreach_mul_(velocities, group["momentum"])
-        torch._foreach_add_(velocities, moves, alpha=group["lr"])
-        torch._foreach_sub_(weights, velocities)
-
-    def _velocity(self, weight: Tensor) -> Tensor:
-        state = self.state[weight]
-        if "velocity" not in state:
-            state["velocity"] = torch.zeros_like(weight)
-        velocity: Tensor = state["velocity"]
-        return velocity
-
-
-def _trust_ratios(weights: list[Tensor], gradients: list[Tensor], trust: float, weight_decay: float) -> list[Tensor]:
-    lengths, slopes = torch._foreach_norm(weights), torch._foreach_norm(gradients)
-    below = torch._foreach_add(slopes, lengths, alpha=weight_decay)
-    return [
-        torch.where((length > 0) & (slope > 0), trust * length / total, 1.0)
-        for length, slope, total in zip(lengths, slopes, below, strict=True)
-    ]
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with weight decay, and those (biases and norms: one-dimensional) with neither decay nor adaptation.
+    """Group trained parameters: those with weight decay, and biases and norms (one-dimensional) without.
 
-    Args:
-        module: whose trained parameters (those that require a gradient).
-        weight_decay: of the first group.
-
-    Returns:
-        Two groups for an optimizer; ``adapt`` is read by `LARS` only.
+    The second group has neither decay nor adaptation; ``adapt`` is read by `LARS` only.
 
     Raises:
-        ValueError: if nothing in the module is trained.
-
-    Example:
-        >>> [len(group["params"]) for group in parameter_groups(nn.Linear(2, 3), 1e-4)]
-        [1, 1]
+        ValueError: if no parameter of the module requires a gradient.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError(f"no parameter of {type(module).__name__} requires a gradient, so there is nothing to train")
-    decayed = [parameter for parameter in trained if parameter.ndim > 1]
-    others = [parameter for parameter in trained if parameter.ndim <= 1]
     return [
-        {"params": decayed, "weight_decay": weight_decay, "adapt": True},
-        {"params": others, "weight_decay": 0.0, "adapt": False},
+        {"params": [value for value in trained if value.ndim > 1], "weight_decay": weight_decay, "adapt": True},
+        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0, "adapt": False},
     ]
 
 
@@ -142,7 +129,7 @@ def make_optimizer(
     batch_size: int = 0,
     scaling: Scaling = "none",
 ) -> torch.optim.Optimizer:
-    """AdamW, `LARS`, or SGD with Nesterov momentum, over a module's trained parameters; what it does is logged.
+    """Make AdamW, `LARS`, or SGD with Nesterov momentum over a module's trained parameters, and log its settings.
 
     Args:
         name: ``"adamw"`` (Loshchilov and Hutter, ICLR 2019), ``"lars"`` or ``"sgd"``; momentum 0.9 for the last two.
@@ -167,20 +154,17 @@ def make_optimizer(
         rule = f" = {learning_rate:g} * " + (f"sqrt({batch_size})" if scaling == "sqrt" else f"{batch_size} / 256")
     decayed, others = (len(group["params"]) for group in groups)
     logger.info(
-        "%s: learning rate %g%s; weight decay %g on %d of %d tensors, none on biases and norms",
-        name,
-        rate,
-        rule,
-        weight_decay,
-        decayed,
-        decayed + others,
+        f"{name}: learning rate {rate:g}{rule}; weight decay {weight_decay:g} on {decayed} of {decayed + others} "
+        "tensors, none on biases and norms"
     )
+    # one pass over memory for the whole step: on the CPU it takes a fraction of the time of the loop
+    fused = all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])
     if name == "adamw":
-        return torch.optim.AdamW(groups, rate, fused=_can_fuse(groups))
+        return torch.optim.AdamW(groups, rate, fused=fused)
     if name == "lars":
         return LARS(groups, rate)
     if name == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, fused=_can_fuse(groups))
+        return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, fused=fused)
     raise ValueError(f"there is no optimizer {name!r}; choose 'adamw', 'lars' or 'sgd'")
 
 
@@ -194,7 +178,7 @@ def scaled_learning_rate(base: float, batch_size: int, rule: Scaling = "sqrt") -
             `base` itself.
 
     Raises:
-        ValueError: if the batch size is below 1 or the rule is another.
+        ValueError: if the batch size is below 1 or there is no such rule.
 
     Source:
         Chen et al. 2020, "A simple framework for contrastive learning", appendix B.1.
@@ -207,11 +191,9 @@ def scaled_learning_rate(base: float, batch_size: int, rule: Scaling = "sqrt") -
         return base
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if rule == "sqrt":
-        return base * math.sqrt(batch_size)
-    if rule == "linear":
-        return base * batch_size / 256
-    raise ValueError(f"there is no rule {rule!r}; choose 'none', 'sqrt' or 'linear'")
+    if rule not in get_args(Scaling):
+        raise ValueError(f"there is no rule {rule!r}; choose 'none', 'sqrt' or 'linear'")
+    return base * math.sqrt(batch_size) if rule == "sqrt" else base * batch_size / 256
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_iterations: int, total_iterations: int) -> LambdaLR:
@@ -238,11 +220,6 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_iterations: int, tota
     return LambdaLR(optimizer, factor)
 
 
-def _can_fuse(groups: list[dict[str, Any]]) -> bool:
-    """Whether one pass over memory can do the whole step: on the CPU it takes a fraction of the time of the loop."""
-    return all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])
-
-
 def layerwise_optimizer(
     network: FindingClassifier, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
@@ -259,8 +236,9 @@ def layerwise_optimizer(
 
     Example:
         >>> from monai_simclr.networks import encoder
-        >>> made = layerwise_optimizer(FindingClassifier(encoder("resnet10", width=0.125), ["Mass"]), 0.1, 0.0, 0.5)
-        >>> sorted({round(group["lr"], 5) for group in made.param_groups})
+        >>> network = FindingClassifier(encoder("resnet10", width=0.125), ["Mass"])
+        >>> optimizer = layerwise_optimizer(network, 0.1, 0.0, 0.5)
+        >>> sorted({round(group["lr"], 5) for group in optimizer.param_groups})
         [0.00313, 0.00625, 0.0125, 0.025, 0.05, 0.1]
     """
     if not 0 < layer_decay <= 1:

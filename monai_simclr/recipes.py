@@ -1,4 +1,4 @@
-"""The pipelines that every config shares: preprocessing, views for pretraining, augmentation for fine-tuning."""
+"""Pipelines that all configs share: preprocessing, views for pretraining, augmentation for fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from monai.config import KeysCollection
 from monai.transforms import Compose, LoadImaged, MapTransform
 
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS
-from monai_simclr.ops.stored import to_network_input as to_network_input
+from monai_simclr.ops.geometry import to_network_input as to_network_input
 from monai_simclr.transforms.dictionary import RandRadiographViewd, ToNetworkInputd, ToStoredd
 from monai_simclr.transforms.in_memory import FromMemoryd, PlainImaged
-from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
-from monai_simclr.transforms.views import RandRadiographView
+from monai_simclr.transforms.views import (
+    RandRadiographView,
+    ViewDetector,
+    ViewExposure,
+    ViewPositioning,
+    ViewProcessing,
+)
 
 Strength = Literal["mild", "default", "moco_cxr", "simclr", "phantom"]
 """Names of the presets of `views`."""
 
-_MILD: dict[str, Any] = {
-    "positioning": ViewPositioning(scale=(0.5, 1.0)),
-    "detector": ViewDetector(prob_blur=0.0, noise_std=(0.0, 0.02), prob_noise=0.3),
-}
 _PRESETS: dict[str, dict[str, Any]] = {
-    "mild": _MILD,
+    "mild": {
+        "positioning": ViewPositioning(scale=(0.5, 1.0)),
+        "detector": ViewDetector(prob_blur=0.0, noise_std=(0.0, 0.02), prob_noise=0.3),
+    },
     "default": {
         "positioning": ViewPositioning(scale=(0.3, 1.0)),
         "exposure": ViewExposure(brightness=0.4, contrast=0.4),
@@ -49,7 +53,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 def stored_size(size: int) -> int:
-    """Side of the stored images for networks that see `size` pixels: an eighth more, so that crops stay sharp.
+    """Side of the stored images for a network input of `size` pixels: an eighth more, so that crops stay sharp.
 
     Example:
         >>> stored_size(224), stored_size(64)
@@ -59,10 +63,10 @@ def stored_size(size: int) -> int:
 
 
 def views(strength: Strength = "default", size: int = 224) -> RandRadiographView:
-    """Give the random view of a preset.
+    """The random view of a preset; a bundle config overrides single settings of it below ``train#views``.
 
-    Only the presets that imitate a paper mirror, as the paper does: 94 % of cardiomegaly boxes lie right of the middle
-    of the image, and in a mirror image side markers turn unreadable and lateralized labels wrong.
+    Only the presets that imitate a paper use mirror images, as the paper does: 94 % of cardiomegaly boxes lie right of
+    the middle of the image, and mirroring makes side markers unreadable and lateralized labels wrong.
 
     Args:
         strength: which preset.
@@ -72,12 +76,12 @@ def views(strength: Strength = "default", size: int = 224) -> RandRadiographView
             - ``default``: crops of 0.3 or more that keep 80 % of the lungs, changes of exposure of 0.4, weak blur, and
               CLAHE in one view of five, random as in REMEDIS (Azizi et al., Nature BME 2023).
             - ``moco_cxr``: Sowrirajan et al. (MIDL 2021): 10 degrees, a mirror image, aspect kept, intensity untouched.
-              Their encoder began from ImageNet; from random weights gray levels alone tell which views are partners,
-              and on 2,008 radiographs it learned little more than random weights know (docs/results.md).
+              Their encoder was pretrained on ImageNet; from random weights the gray levels alone identify the partner
+              view, and on 2,008 radiographs it learned little more than random weights (docs/results.md).
             - ``simclr``: Chen et al. (ICML 2020) without color: crops of 0.08 or more, a mirror image, exposure 0.8,
               blur up to 2 pixels. For comparison; half of such crops lose a lesion.
             - ``phantom``: for the synthetic phantoms of `data.phantoms`, whose findings are small.
-        size: pixels along each side of a view.
+        size: side of a view in pixels.
 
     Returns:
         The transform; seed it with `set_random_state`.
@@ -95,28 +99,28 @@ def views(strength: Strength = "default", size: int = 224) -> RandRadiographView
 
 
 def augmentation(size: int = 224, keys: KeysCollection = "image") -> MapTransform:
-    """Give the augmentation for fine-tuning with labels: the mild view, which keeps what the labels are about.
+    """The augmentation for fine-tuning: the mild view, which preserves what the labels describe.
 
     Args:
-        size: pixels along each side of the result.
+        size: side of the result in pixels.
         keys: keys of stored images, uint8 ``(1, S, S)``.
 
     Example:
         >>> augmentation(64).keys
         ('image',)
     """
-    return RandRadiographViewd(keys, size=size, **_MILD)
+    return RandRadiographViewd(keys, size=size, **_PRESETS["mild"])
 
 
 def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
-    """Give the steps from files, or from arrays in memory where another runtime has read them, to what a network sees.
+    """The transforms from files (or arrays in memory, where another runtime has read them) to the network's input.
 
-    The same numbers, bit for bit, as decoding to the image store and `to_network_input` give: read as a canonical
-    image, pad to a square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`. Where MONAI
-    Deploy takes out the reading, arrays become canonical images instead, see `transforms.in_memory.canonical`.
+    Bit for bit the numbers that the image store and `to_network_input` give: read as a canonical image, pad to a
+    square, resize to `stored_size(size)`, round to 256 gray levels, resize to `size`. Where MONAI Deploy removes the
+    reading, arrays become canonical images instead, see `transforms.in_memory.canonical`.
 
     Args:
-        size: pixels along each side of the result.
+        size: side of the result in pixels.
         keys: keys of the paths.
 
     Returns:
@@ -127,27 +131,25 @@ def preprocessing(size: int = 224, keys: KeysCollection = "image") -> Compose:
         >>> len(preprocessing(64).transforms)
         5
     """
-    reader = "monai_simclr.data.RadiographReader"
     other_reader = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
     level = other_reader.level
-    with warnings.catch_warnings():  # MONAI's other readers introduce themselves, although ours is asked for
+    with warnings.catch_warnings():  # MONAI's other readers announce themselves, although ours is asked for
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
         other_reader.setLevel(logging.ERROR)
-        load = LoadImaged(keys, reader=reader, image_only=True, ensure_channel_first=True)
+        load = LoadImaged(keys, reader="monai_simclr.data.RadiographReader", image_only=True, ensure_channel_first=True)
         other_reader.setLevel(level)
-    return Compose(
-        [
-            load,
-            FromMemoryd(keys),
-            ToStoredd(keys, stored_size(size)),
-            ToNetworkInputd(keys, size),
-            PlainImaged(keys),
-        ]
-    )
+    steps = [
+        load,
+        FromMemoryd(keys),
+        ToStoredd(keys, stored_size(size)),
+        ToNetworkInputd(keys, size),
+        PlainImaged(keys),
+    ]
+    return Compose(steps)
 
 
 def settings(size: int = 224) -> dict[str, Any]:
-    """What `preprocessing` does, as plain values: a classifier keeps them, and inference with others is an error.
+    """The settings of `preprocessing` as plain values, stored with a classifier; inference with others is an error.
 
     Example:
         >>> settings(224)["stored_size"]

@@ -50,7 +50,7 @@ from monai_simclr.networks import (
     save_encoder,
 )
 from monai_simclr.report import collect_runs
-from monai_simclr.runtime.artefacts import sealed, sealed_archive, write_arrays, write_sealed_json, write_tensor_file
+from monai_simclr.runtime.artefacts import seal_zip, sealed, write_arrays, write_sealed_json, write_tensor_file
 from monai_simclr.runtime.checkpoints import save_checkpoint
 from monai_simclr.runtime.metrics import read_metrics, write_metrics
 from monai_simclr.study.summary import read_run
@@ -239,7 +239,8 @@ def _run(folder: Path) -> Any:
 
 def _reported(name: str, content: str, command: str) -> tuple[Callable[[Path], Path], Callable[[Path], Any]]:
     def make(folder: Path) -> Path:
-        write_metrics(folder, {}, command=command, split="test", seed=0, n={})
+        values = {"clusters": {"encoder": {"3": {}}}} if command == "cluster" else {}
+        write_metrics(folder, values, command=command, split="test", seed=0, n={})
         if command == "cluster":
             make_embeddings(folder)
         (folder / name).write_text(content, encoding="utf-8")
@@ -401,10 +402,10 @@ def _other_arrays(kind: str, content: bytes, rng: np.random.Generator, n: int) -
         state = torch.load(io.BytesIO(content), weights_only=True)
         for strange in (float("nan"), float("inf"), -1.0):
             spoilt = {**state, "encoder.bn1.running_var": torch.full_like(state["encoder.bn1.running_var"], strange)}
-            yield Damage(f"a variance of {strange}, sealed", sealed_archive(_saved(spoilt)), sealed=True)
+            yield Damage(f"a variance of {strange}, sealed", seal_zip(_saved(spoilt)), sealed=True)
         for name in list(state)[:: max(1, len(state) // 5)]:
             less = {key: value for key, value in state.items() if key != name}
-            yield Damage(f"without {name}, sealed", sealed_archive(_saved(less)), sealed=True)
+            yield Damage(f"without {name}, sealed", seal_zip(_saved(less)), sealed=True)
         for strange in (3, ["a"], {"a": 1}, {3: torch.ones(2)}, {"_extra_state": torch.ones(2)}):
             yield Damage(f"{strange} saved by torch", _saved(strange), sealed=True)
         return
@@ -414,11 +415,11 @@ def _other_arrays(kind: str, content: bytes, rng: np.random.Generator, n: int) -
         for strange in (np.float32(np.nan), np.array(["x"]), np.zeros((0, 3)), np.arange(5), np.array(b"\xff")):
             file = io.BytesIO()
             np.savez(file, **{**arrays, name: strange})
-            yield Damage(f"{name} became {strange!r}, sealed", sealed_archive(file.getvalue()), sealed=True)
+            yield Damage(f"{name} became {strange!r}, sealed", seal_zip(file.getvalue()), sealed=True)
             yield Damage(f"{name} became {strange!r}", _with_old_checksum(file.getvalue(), content))
         file = io.BytesIO()
         np.savez(file, **{other: value for other, value in arrays.items() if other != name})
-        yield Damage(f"without {name}, sealed", sealed_archive(file.getvalue()), sealed=True)
+        yield Damage(f"without {name}, sealed", seal_zip(file.getvalue()), sealed=True)
 
 
 def _with_old_checksum(new: bytes, old: bytes) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from monai_simclr.data import build_store, open_store, store_of
+from monai_simclr.data import build_store, get_store, open_store
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.data.store import StoreOptions
@@ -55,7 +55,7 @@ def test_equal_classifiers_leave_equal_bytes_which_torch_reads(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path, place):
+def test_one_flipped_bit_of_a_weight_is_detected(tmp_path, place):
     path = own_files.make_encoder(tmp_path)
     _flip(path, int(path.stat().st_size * place))
     with pytest.raises(
@@ -64,7 +64,7 @@ def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path, place):
         load_encoder(path)
 
 
-def test_embeddings_that_were_changed_are_noticed_though_the_archive_is_whole(tmp_path):
+def test_altered_embeddings_are_detected_even_if_the_archive_is_whole(tmp_path):
     path = own_files.make_embeddings(tmp_path)
     before = path.read_bytes()
     with np.load(path) as file:
@@ -76,7 +76,7 @@ def test_embeddings_that_were_changed_are_noticed_though_the_archive_is_whole(tm
         Embeddings.load(path)
 
 
-def test_files_of_older_versions_without_a_checksum_are_read_with_a_notice(tmp_path, caplog):
+def test_files_of_older_versions_without_a_checksum_are_read_with_a_warning(tmp_path, caplog):
     network = own_files._network()
     encoder = {name: value.contiguous() for name, value in network.encoder.state_dict().items()}
     save_file(encoder, tmp_path / "old.safetensors", metadata={"name": "resnet10", "width": "0.125"})
@@ -104,7 +104,7 @@ def test_weights_that_are_not_finite_are_refused_though_their_checksum_fits(tmp_
         load_classifier(own_files._network(), tmp_path / "a.pt")
 
 
-def test_nothing_advises_to_switch_torchs_guard_off(tmp_path):
+def test_no_message_advises_to_switch_torch_s_guard_off(tmp_path):
     (tmp_path / "a.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     for read in (
         lambda path: load_classifier(own_files._network(), path),
@@ -123,13 +123,13 @@ def test_nothing_advises_to_switch_torchs_guard_off(tmp_path):
         ({"temperature": 0.0}, "a temperature must be finite and greater than 0, got 0.0"),
         ({"temperature": -1.0}, "a temperature must be finite and greater than 0, got -1.0"),
         ({"temperature": float("inf")}, "a temperature must be finite"),
-        ({"threshold": float("nan")}, "a threshold is a finite logit"),
-        ({"specificity": 1.5}, "a specificity lies between 0 and 1"),
-        ({"achieved": {"specificity": 2.0}}, "lies between 0 and 1"),
-        ({"n": 3, "positives": 5}, "5 positives of 3 images cannot be"),
+        ({"threshold": float("nan")}, "a threshold must be a finite logit"),
+        ({"specificity": 1.5}, "a specificity must lie between 0 and 1"),
+        ({"achieved": {"specificity": 2.0}}, "must lie between 0 and 1"),
+        ({"n": 3, "positives": 5}, "positives must lie between 0 and n = 3, got 5"),
     ],
 )
-def test_an_operating_point_that_cannot_be_is_refused(changes, said):
+def test_an_impossible_operating_point_is_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         OperatingPoint(**{"temperature": 1.0, "threshold": 0.0, "specificity": 0.9, **changes})
 
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path):
         assert (tmp_path / "predictions.jsonl").read_bytes() == content
 
 
-def test_a_journal_of_an_older_version_goes_on(tmp_path):
+def test_a_journal_of_an_older_version_is_continued(tmp_path):
     old = [{"model": "a"}, {"file_hash": "h0", "stamp": "1-2"}]
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
     journal = Journal(tmp_path, {"model": "a"})
@@ -221,11 +221,10 @@ def test_a_journal_of_an_older_version_goes_on(tmp_path):
 @pytest.fixture
 def cached(tmp_path):
     archive = write_nih_phantoms(tmp_path / "nih", n_patients=4, size=64)
-    store_of(archive, tmp_path / "s", 16, 0)
-    return archive, tmp_path / "s"
+    return archive, get_store(archive, tmp_path / "s", 16, 0).folder
 
 
-def test_a_cached_store_with_a_cut_provenance_is_made_again_with_a_warning(cached, caplog):
+def test_a_cached_store_with_a_cut_provenance_is_made_again_with_a_warning(cached, tmp_path, caplog):
     archive, folder = cached
     images = open_store(folder).images.copy()
     whole = (folder / "provenance.json").read_bytes()
@@ -233,7 +232,7 @@ def test_a_cached_store_with_a_cut_provenance_is_made_again_with_a_warning(cache
     with pytest.raises(DamagedFileError, match=r"provenance\.json cannot be read .*monai-simclr store with --rebuild"):
         open_store(folder)
     with caplog.at_level(logging.WARNING):
-        again = store_of(archive, folder, 16, 0)
+        again = get_store(archive, tmp_path / "s", 16, 0)
     assert "provenance.json cannot be read as the provenance of a store" in caplog.text
     assert "is made again" in caplog.text
     np.testing.assert_array_equal(again.images, images)
@@ -254,10 +253,10 @@ def test_a_store_that_nobody_asked_to_rebuild_and_a_strangers_folder_stay_as_the
         build_store(index, tmp_path / "other", 16, 0, options=StoreOptions(rebuild=True))
     assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["letter.txt", "provenance.json"]
     (archive / "provenance.json").write_text('["the publisher\'s own"]')
-    assert len(store_of(archive, tmp_path / "t", 16, 0).images) == len(open_store(tmp_path / "t").images) > 0
+    assert len(get_store(archive, tmp_path / "t", 16, 0).images) > 0
 
 
-@pytest.mark.parametrize("name", ["plan.json", "images.npy"])
+@pytest.mark.parametrize("name", ["plan.json", "pixels.npy"])
 def test_a_build_whose_own_files_were_damaged_is_begun_again(tmp_path, caplog, name):
     def stop(done, total, rejected):
         if done == 2:
@@ -266,11 +265,11 @@ def test_a_build_whose_own_files_were_damaged_is_begun_again(tmp_path, caplog, n
     index = own_files._archive()
     with pytest.raises(InterruptedError):
         build_store(index, tmp_path / "s", 16, 0, options=StoreOptions(progress=stop))
-    path = tmp_path / "s" / "building" / f"0of1.{name}"
+    path = tmp_path / "s" / "building" / name
     path.write_bytes(path.read_bytes()[:20])
     store = build_store(index, tmp_path / "s", 16, 0)
     assert len(store.images) == 4
-    assert f"0of1.{name} cannot be read" in caplog.text
+    assert f"{name} cannot be read" in caplog.text
     assert "it is begun again" in caplog.text
 
 

@@ -14,37 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = {"family.py": "ARGUMENTS: dict", "gallery.py": "ENTRIES = [", "open.py": "SOURCES: tuple"}
-
-
-def _steps(title: str) -> list[tuple[str, str]]:
-    """(file, code) of every block of a section; a second block after the same file goes into it, too."""
-    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split(f"## {title}")[1].split("\n## ")[0]
-    found, file = [], ""
-    for part in re.finditer(
-        r"`((?:monai_simclr|tests|docs)/[\w/]+\.py)`|^   ```python\n(.*?)^   ```", section, re.S | re.M
-    ):
-        file = part[1] or file
-        if part[2]:
-            found.append((file, textwrap.dedent(part[2])))
-    return found
-
-
-def _follow(project: Path, title: str) -> list[str]:
-    steps = _steps(title)
-    for file, code in steps:
-        path = project / file
-        if not path.exists():
-            path.write_text(code, encoding="utf-8")
-        elif code.startswith(("from ", "import ")) and path.name == "open.py":
-            path.write_text(path.read_text(encoding="utf-8").replace("\nimport pandas", f"\n{code}\nimport pandas", 1))
-        elif path.name in TABLES:
-            before, start, after = path.read_text(encoding="utf-8").partition(TABLES[path.name])
-            line, _, rest = after.partition("\n")
-            entry = code.strip().rstrip(",")  # a formatter would make a tuple of an entry with its comma
-            path.write_text(f"{before}{start}{line}\n{entry},\n{rest}", encoding="utf-8")
-        else:
-            path.write_text(path.read_text(encoding="utf-8") + "\n\n" + code, encoding="utf-8")
-    return [file for file, _ in steps]
+STEP = r"`((?:monai_simclr|tests|docs)/[\w/]+\.py)`|^   ```python\n(.*?)^   ```"
 
 
 @pytest.fixture
@@ -57,7 +27,33 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(project: Path, *words: str) -> None:
+def follow(project: Path, title: str) -> list[str]:
+    """Put every block of a section into the file named before it, and return those files."""
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split(f"## {title}")[1].split("\n## ")[0]
+    files, file = [], ""
+    for part in re.finditer(STEP, section, re.S | re.M):
+        file = part[1] or file
+        if part[2]:
+            path = project / file
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            path.write_text(insert(textwrap.dedent(part[2]), text, path.name), encoding="utf-8")
+            files.append(file)
+    return files
+
+
+def insert(code: str, text: str, name: str) -> str:
+    """A file's text with a block of code where it belongs: with the imports, at the top of a table, or at the end."""
+    if code.startswith(("from ", "import ")) and name == "open.py":
+        return text.replace("\nimport pandas", f"\n{code}\nimport pandas", 1)
+    if name in TABLES:
+        before, start, after = text.partition(TABLES[name])
+        line, _, rest = after.partition("\n")
+        entry = code.strip().rstrip(",")  # a formatter would make a tuple of an entry with its comma
+        return f"{before}{start}{line}\n{entry},\n{rest}"
+    return f"{text}\n\n{code}" if text else code
+
+
+def run(project: Path, *words: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     done = subprocess.run(
         [sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True, timeout=280
@@ -67,26 +63,15 @@ def _run(project: Path, *words: str) -> None:
 
 @pytest.mark.slow
 def test_a_transform_in_four_steps_keeps_the_contract(project):
-    files = _follow(project, "Add a transform in four steps")
-    assert len(files) == 6
-    _run(project, "docs/gallery.py")
+    assert len(follow(project, "Add a transform in four steps")) == 6
+    run(project, "docs/gallery.py")
     tests = ("tests/transforms/test_contract.py", "tests/test_gallery.py", "tests/test_doctests.py")
-    _run(
-        project,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-        "-k",
-        "RandScatter or scatter or every or about or names",
-    )
+    chosen = "RandScatter or scatter or every or about or names"
+    run(project, "-m", "pytest", "-p", "no:cacheprovider", *tests, "-k", chosen)
 
 
 @pytest.mark.slow
 def test_a_source_in_three_steps_is_read(project):
-    files = _follow(project, "Add a source in three steps")
-    assert len(files) == 4
-    _run(
-        project, "-m", "pytest", "-p", "no:cacheprovider", "tests/data/test_sources_registry.py", "tests/test_layers.py"
-    )
+    assert len(follow(project, "Add a source in three steps")) == 4
+    tests = ("tests/data/test_sources_registry.py", "tests/test_layers.py")
+    run(project, "-m", "pytest", "-p", "no:cacheprovider", *tests)

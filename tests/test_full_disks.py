@@ -19,7 +19,7 @@ from torch import nn
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.handlers.scores import mean_auroc
+from monai_simclr.handlers.validation import mean_auroc
 from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import NoSpaceError, write_atomically, write_text, writing
 from monai_simclr.runtime.metrics import write_metrics
@@ -83,7 +83,7 @@ WRAPPED = [
 
 
 @pytest.mark.parametrize("error", WRAPPED, ids=lambda error: f"{type(error).__name__} {str(error)[:20]}")
-def test_a_full_disk_is_seen_in_whatever_words_a_library_says_it(tmp_path, error):
+def test_a_full_disk_is_recognised_in_the_words_of_every_library(tmp_path, error):
     assert exit_code(error) == 6
     assert "make room and run the same command again" in format_error(error)
     wrapped = RuntimeError("could not save")
@@ -103,14 +103,14 @@ def _save_and_wrap(path: Path) -> None:
         raise RuntimeError("Failed to evaluate ConfigExpression") from error
 
 
-def test_the_innermost_file_is_named_through_what_wraps_it(tmp_path):
+def test_the_innermost_file_is_named_through_errors_that_wrap_it(tmp_path):
     with pytest.raises(RuntimeError, match="Failed to evaluate") as caught, writing(tmp_path / "log.txt"):
         _save_and_wrap(tmp_path / "model.pt")
     assert exit_code(caught.value) == 6
     assert f"no space for {tmp_path}/model.pt" in format_error(caught.value)
 
 
-def test_an_error_that_says_nothing_of_a_disk_stays_what_it_is(tmp_path):
+def test_an_error_that_is_not_about_a_disk_is_raised_as_it_is(tmp_path):
     with pytest.raises(ValueError, match="no rows"), write_atomically(tmp_path / "a"):
         raise ValueError("no rows")
     with pytest.raises(FileNotFoundError, match="b"), writing(tmp_path / "a"):
@@ -136,10 +136,10 @@ def test_a_read_only_mount_ends_with_4_and_names_the_file(tmp_path, monkeypatch)
     assert exit_code(OSError(errno.EROFS, "Read-only file system", "output")) == 4, "where nothing named the file, too"
 
 
-def test_a_folder_in_a_files_place_is_the_output_folders_fault_and_named(tmp_path):
+def test_a_folder_where_a_file_should_go_is_an_error_of_the_output_folder_and_named(tmp_path):
     (tmp_path / "a.json").mkdir()
     with pytest.raises(
-        FileExistsError, match=r"a\.json is a folder, and a file of that name shall be written"
+        FileExistsError, match=r"a\.json is a folder, and a file of that name is to be written"
     ) as caught:
         write_text(tmp_path / "a.json", "x")
     assert exit_code(caught.value) == 4
@@ -165,7 +165,7 @@ def test_embeddings_that_are_not_finite_are_a_numerical_error():
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory):
+def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("full")
     write_nih_phantoms(folder / "phantoms", n_patients=40, size=64)
     copy_bundle(folder / "bundle", ["Cardiomegaly"], size=32, encoder="resnet10", width=0.125)
@@ -219,12 +219,12 @@ STUDY = [
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("command", "name"), [(TRAIN, "model.pt"), (STUDY, "model.pt")], ids=["train", "study"])
-def test_a_disk_that_fills_up_ends_training_and_a_study_with_6(ground, command, name):
+def test_a_disk_that_fills_up_ends_training_and_a_study_with_6(workspace, command, name):
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # the store's pixels fit, the model does not
 
     done = subprocess.run(
-        [sys.executable, *command], cwd=ground, capture_output=True, text=True, preexec_fn=fill, timeout=800
+        [sys.executable, *command], cwd=workspace, capture_output=True, text=True, preexec_fn=fill, timeout=800
     )
     assert done.returncode == 6, done.stderr
     assert f"{name} (File too large): " in done.stderr.strip().splitlines()[-1]
@@ -233,10 +233,10 @@ def test_a_disk_that_fills_up_ends_training_and_a_study_with_6(ground, command, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_training_that_blows_up_before_validation_ends_with_5(ground):
+def test_training_that_blows_up_before_validation_ends_with_5(workspace):
     """A huge rate: the weights are finite after the only step, what they make of validation images is not."""
     command = [*TRAIN, "--learning_rate", "1e36", "--val_interval", "1", "--batch_size", "20", "--ckpt_path", "m.pt"]
-    done = subprocess.run([sys.executable, *command], cwd=ground, capture_output=True, text=True, timeout=800)
+    done = subprocess.run([sys.executable, *command], cwd=workspace, capture_output=True, text=True, timeout=800)
     assert done.returncode == 5, done.stderr
     assert "FloatingPointError: " in done.stderr.strip().splitlines()[-1]
-    assert not (ground / "m.pt").exists()
+    assert not (workspace / "m.pt").exists()

@@ -37,18 +37,18 @@ def test_every_transform_has_an_entry(gallery):
 
 
 def test_every_entry_has_a_picture_on_the_page(gallery):
-    names = [gallery.name_of(entry) for entry in gallery.ENTRIES]
+    names = [gallery.file_name(entry) for entry in gallery.ENTRIES]
     assert sorted(names) == sorted(path.name for path in FOLDER.glob("*.png"))
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert page == gallery.page()
     assert sorted(re.findall(r"\]\((\S+\.png)\)", page)) == sorted(names)
 
 
-def test_after_differs_from_before_and_from_draw_to_draw(gallery):
+def test_pictures_show_a_change_that_differs_between_draws(gallery):
     tile = gallery.TILE
     for entry in gallery.ENTRIES:
         picture = gallery.picture(entry)
-        shown = cv2.imread(str(FOLDER / gallery.name_of(entry)), cv2.IMREAD_GRAYSCALE)
+        shown = cv2.imread(str(FOLDER / gallery.file_name(entry)), cv2.IMREAD_GRAYSCALE)
         assert shown.shape == picture.shape
         drawn = picture[:tile]
         after = [drawn[:, tile + 3 * gallery.GAP + k * (tile + gallery.GAP) :][:, :tile] for k in range(entry.draws)]

@@ -37,7 +37,7 @@ any_text = st.text(st.characters(), max_size=12) | st.text("='+-@\\xu;\n\r\t\udc
 @example("'=1")
 @example("\\xfc")
 @example("'\\xfc")
-def test_any_text_comes_back_and_what_is_written_is_one_line_of_utf8_that_nothing_runs(text):
+def test_any_text_survives_a_round_trip_and_is_written_as_one_line_of_utf8_that_no_spreadsheet_runs(text):
     cell = escape(text)
     assert unescape(cell) == text
     assert cell.encode() is not None
@@ -50,7 +50,7 @@ def test_any_text_comes_back_and_what_is_written_is_one_line_of_utf8_that_nothin
 
 
 @pytest.mark.parametrize("foreign", ["'s-Hertogenbosch/1.png", "'0012", "'", "'a\\x", "''"])
-def test_text_of_others_that_begins_with_an_apostrophe_is_kept(foreign):
+def test_foreign_text_that_begins_with_an_apostrophe_is_kept(foreign):
     assert unescape(foreign) == foreign or escape(unescape(foreign)) == foreign
     assert unescape(escape(foreign)) == foreign
 
@@ -67,7 +67,7 @@ def test_lists_in_cells_are_written_as_they_are():
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(any_text, min_size=1, max_size=5), any_text)
-def test_a_table_comes_back_with_its_header(cells, title):
+def test_a_table_survives_a_round_trip_with_its_header(cells, title):
     table = pd.DataFrame({f"t{title}": cells, "n": [-0.5] * len(cells)})
     text = table_text(table)
     back = unescaped_text(pd.read_csv(io.StringIO(text), dtype={0: str, 1: float}, keep_default_na=False))
@@ -103,7 +103,7 @@ def test_every_way_to_write_a_table_escapes(tmp_path):
         assert read_table(tmp_path / name)["=image"].tolist() == [row[0] for row in rows]
 
 
-def test_embeddings_and_worklists_carry_odd_names(tmp_path):
+def test_embeddings_and_worklists_keep_odd_names(tmp_path):
     names = ["=1.png", "M\udcfc.png", "a\nb.png", "4.png"]
     index = pd.DataFrame({"image": names, "patient_id": ["@1", "-2", "00123", "'4"], "split": "train"})
     Embeddings(np.eye(4, dtype=np.float32), index).save(tmp_path / "e.npz")
@@ -138,7 +138,7 @@ def test_json_and_pages_with_a_name_that_is_not_utf8_can_be_read_by_anyone(tmp_p
 
 
 def test_a_line_end_in_a_name_does_not_enter_a_message():
-    error = RadiographError("in/a\nERROR: all is lost\r\u2028.dcm", "has no pixels")
+    error = RadiographError("has no pixels", "in/a\nERROR: all is lost\r\u2028.dcm")
     assert str(error) == "a\\nERROR: all is lost\\r\\u2028.dcm: has no pixels"
     assert format_error(ValueError("in/a\nb.dcm")) == "ValueError: in/a\\nb.dcm"
 

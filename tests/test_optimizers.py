@@ -87,15 +87,15 @@ def test_lars_continues_from_its_state() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"lr": 0.0}, "lr must be above 0, got 0.0"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0, got -1.0"),
-        ({"trust": 0.0}, "trust must be above 0, got 0.0"),
+        ({"trust_coefficient": 0.0}, "trust_coefficient must be above 0, got 0.0"),
     ],
 )
 def test_lars_refuses_settings_out_of_range(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        LARS([nn.Parameter(torch.ones(1))], **{"learning_rate": 1.0, **options})
+        LARS([nn.Parameter(torch.ones(1))], **{"lr": 1.0, **options})
 
 
 def test_biases_and_norms_have_neither_decay_nor_adaptation() -> None:

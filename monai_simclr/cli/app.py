@@ -1,17 +1,21 @@
-"""The command `monai-simclr`: parse, call one function, say what was made. Imports nothing heavy."""
+"""The command `monai-simclr`: parse, call one function, print what was written. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import ast
+import logging
 import sys
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from monai_simclr._version import __version__
-from monai_simclr.runtime.exit_codes import Stopped, exit_code, format_error, stoppable
-from monai_simclr.runtime.names import escape_what_an_encoding_lacks
+from monai_simclr.runtime.exit_codes import DATA, exit_code, format_error
+from monai_simclr.runtime.names import register_escapes
+from monai_simclr.runtime.signals import Stopped, stoppable
 
 app = typer.Typer(
     help="Self-supervised learning on chest radiographs with MONAI. Research only, not for diagnosis.",
@@ -20,16 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_debug = False
-
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error (read by `main`).")] = False,
 ) -> None:
-    global _debug
-    _debug = debug
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -37,12 +37,12 @@ def _options(
 
 @app.command()
 def demo(
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to work in.")] = Path("demo"),
-    patients: Annotated[int, typer.Option(help="Phantom patients to draw.", min=120)] = 600,
-    epochs: Annotated[int, typer.Option(help="Epochs of pretraining.", min=1)] = 30,
-    draws: Annotated[int, typer.Option(help="Draws of few labels.", min=2)] = 5,
+    output_dir: Annotated[Path, Option("--output-dir", "-o", help="Folder to work in.")] = Path("demo"),
+    patients: Annotated[int, Option(help="Phantom patients to draw.", min=120)] = 600,
+    epochs: Annotated[int, Option(help="Epochs of pretraining.", min=1)] = 30,
+    draws: Annotated[int, Option(help="Draws of labelled patients.", min=2)] = 5,
 ) -> None:
-    """Run the whole main job on drawn phantoms, in a few minutes on two cores, and print the table of results."""
+    """Run the whole workflow on drawn phantoms, in a few minutes on two cores, and print the table of results."""
     from monai_simclr.cli.demo import run_demo
 
     run_demo(output_dir, patients=patients, epochs=epochs, draws=draws)
@@ -50,14 +50,14 @@ def demo(
 
 @app.command()
 def bundle(
-    folder: Annotated[Path, typer.Argument(help="New folder for the bundle.")],
-    findings: Annotated[str, typer.Option(help="Names joined by commas; NIH's fourteen when left out.")] = "",
-    size: Annotated[int | None, typer.Option(help="Side of the network's images in pixels.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="resnet10, resnet18, resnet34, resnet50 or densenet121.")] = None,
-    width: Annotated[float | None, typer.Option(help="Factor on the encoder's channels.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Normalization of the encoder: batch or group.")] = None,
+    folder: Annotated[Path, Argument(help="New folder for the bundle.")],
+    findings: Annotated[str, Option(help="Names joined by commas; NIH's fourteen by default.")] = "",
+    size: Annotated[int | None, Option(help="Side of the network's images in pixels.")] = None,
+    encoder: Annotated[str | None, Option(help="resnet10, resnet18, resnet34, resnet50 or densenet121.")] = None,
+    width: Annotated[float | None, Option(help="Factor on the encoder's channels.")] = None,
+    norm: Annotated[str | None, Option(help="Normalization of the encoder: batch or group.")] = None,
     own_findings: Annotated[
-        bool, typer.Option("--own-findings", help="Take names that look like misspellings: my index has them.")
+        bool, Option("--own-findings", help="Accept names that look misspelled: my index has them.")
     ] = False,
 ) -> None:
     """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
@@ -65,23 +65,22 @@ def bundle(
 
     _show_log()
     names = [name.strip() for name in findings.split(",") if name.strip()]
-    made = copy_bundle(folder, names, size, encoder, width, norm, own_findings)
-    command = f"cd {made} && python -m monai.bundle run --config_file configs/pretrain.json --dataset_dir DIR"
-    typer.echo(f"made {made}; next: {command}")
+    path = copy_bundle(folder, names, size, encoder, width, norm, own_findings)
+    command = f"cd {path} && python -m monai.bundle run --config_file configs/pretrain.json --dataset_dir DIR"
+    typer.echo(f"made {path}; next: {command}")
 
 
 @app.command()
 def export(
-    bundle: Annotated[Path, typer.Argument(help="A bundle with a trained classifier.")],
+    bundle: Annotated[Path, Argument(help="A bundle with a trained classifier.")],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="The new file, .onnx or .ts (TorchScript), or folder, for MONAI Deploy."),
+        Path, Option("--output", "-o", help="New .onnx or .ts (TorchScript) file, or folder for MONAI Deploy.")
     ],
     int8: Annotated[
-        Path | None, typer.Option(help="An 8-bit .onnx, smaller and faster; folder of train images to calibrate it on.")
+        Path | None, Option(help="Write an 8-bit .onnx, calibrated on train images of this folder.")
     ] = None,
 ) -> None:
-    """Write a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
+    """Export a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
     from monai_simclr.workflows.export import export_folder, export_int8, export_onnx, export_torchscript
 
     kinds = {".onnx": export_onnx, ".ts": export_torchscript, "": export_folder}
@@ -91,37 +90,37 @@ def export(
         )
     if int8 is not None and output.suffix != ".onnx":
         raise typer.BadParameter(f"only .onnx files can be int8, got {output.name}", param_hint="--output")
-    made = kinds[output.suffix](bundle, output) if int8 is None else export_int8(bundle, output, int8)
-    typer.echo(f"made {made}")
+    path = kinds[output.suffix](bundle, output) if int8 is None else export_int8(bundle, output, int8)
+    typer.echo(f"made {path}")
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="The bundle to read.")],
-    everything: Annotated[bool, typer.Option("--all", help="List what our own bundle runs, too.")] = False,
+    folder: Annotated[Path, Argument(help="Bundle to read.")],
+    everything: Annotated[bool, Option("--all", help="Also list what our own bundle runs.")] = False,
 ) -> None:
-    """Read a bundle as text and list what it would run that ours does not; exit code 3 if there is anything."""
+    """Read a bundle without running it, and list what it would run that ours does not; if anything, exit code 3."""
     from monai_simclr.workflows.verify import verify_bundle
 
-    found = verify_bundle(folder)
-    for one in found:
-        if everything or not one.known:
-            typer.echo(f"{'known' if one.known else 'OTHER'}  {one.file}  {one.where}  {one.text}")
-    others = sum(not one.known for one in found)
-    typer.echo(f"{len(found)} things would run, {others} of them are not in the bundle of monai-simclr {__version__}")
+    calls = verify_bundle(folder)
+    for call in calls:
+        if everything or not call.known:
+            typer.echo(f"{'known' if call.known else 'OTHER'}  {call.file}  {call.where}  {call.text}")
+    others = sum(not call.known for call in calls)
+    typer.echo(f"{len(calls)} things would run, {others} of them are not in the bundle of monai-simclr {__version__}")
     if others:
-        raise typer.Exit(3)
+        raise typer.Exit(DATA)
 
 
 @app.command()
 def phantoms(
-    folder: Annotated[Path, typer.Argument(help="New folder for the files.")],
-    patients: Annotated[int, typer.Option(help="How many patients to draw.", min=1)] = 300,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=64, max=1024)] = 256,
-    dicom: Annotated[bool, typer.Option("--dicom", help="DICOM files instead of an NIH folder.")] = False,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same patients.")] = 0,
+    folder: Annotated[Path, Argument(help="New folder for the files.")],
+    patients: Annotated[int, Option(help="How many patients to draw.", min=1)] = 300,
+    size: Annotated[int, Option(help="Side of the images in pixels.", min=64, max=1024)] = 256,
+    dicom: Annotated[bool, Option("--dicom", help="Write DICOM files instead of an NIH folder.")] = False,
+    seed: Annotated[int, Option(help="The same seed draws the same patients.")] = 0,
 ) -> None:
-    """Draw chest phantoms: an archive for trying things; its numbers say nothing about patients."""
+    """Draw chest phantoms: an archive to try things on; its numbers say nothing about patients."""
     from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
     write = write_dicom_phantoms if dicom else write_nih_phantoms
@@ -130,94 +129,83 @@ def phantoms(
 
 @app.command()
 def preview(
-    dataset_dir: Annotated[Path, typer.Argument(help="Archive: index.csv, NIH folder, DICOM files or images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("preview.png"),
-    strength: Annotated[str, typer.Option(help="mild, default, moco_cxr, simclr or phantom.")] = "default",
-    size: Annotated[int, typer.Option(help="Pixels along each side of a view.", min=32, max=1000)] = 224,
-    images: Annotated[int, typer.Option(help="Radiographs to show, drawn at random.", min=1, max=64)] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed shows others.", min=0)] = 0,
+    dataset_dir: Annotated[Path, Argument(help="Archive: index.csv, NIH folder, DICOM files or images.")],
+    output: Annotated[Path, Option("--output", "-o", help="PNG file to write.")] = Path("preview.png"),
+    strength: Annotated[str, Option(help="mild, default, moco_cxr, simclr or phantom.")] = "default",
+    size: Annotated[int, Option(help="Pixels along each side of a view.", min=32, max=1000)] = 224,
+    images: Annotated[int, Option(help="Radiographs to show, drawn at random.", min=1, max=64)] = 8,
+    seed: Annotated[int, Option(help="Another seed shows other radiographs.", min=0)] = 0,
 ) -> None:
-    """Show what training would see: radiographs with the lungs' box, lung crops and views, on one sheet."""
+    """Draw what training sees on one sheet: radiographs with the box of the lungs, lung crops and views."""
     from monai_simclr.cli.preview import STRENGTHS, write_preview
 
     if strength not in STRENGTHS:
-        raise typer.BadParameter(f"{strength!r} is none of {', '.join(STRENGTHS)}", param_hint="--strength")
-    made = write_preview(dataset_dir, output, strength, size, images, seed)  # type: ignore[arg-type]
-    typer.echo(f"made {made.path}: {made.shown} radiographs, lungs of {made.guessed} not found, {made.rejected} unread")
+        raise typer.BadParameter(f"{strength!r} is not one of {', '.join(STRENGTHS)}", param_hint="--strength")
+    sheet = write_preview(dataset_dir, output, strength, size, images, seed)  # type: ignore[arg-type]
+    counts = f"{sheet.shown} radiographs, lungs of {sheet.guessed} not found, {sheet.rejected} not readable"
+    typer.echo(f"made {sheet.path}: {counts}")
 
 
 @app.command()
 def store(
-    archive: Annotated[Path, typer.Argument(help="Folder of an archive, or an index.csv.")],
-    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the store.")],
-    size: Annotated[int, typer.Option(help="Side of the stored images in pixels.", min=1)] = 256,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode; all cores when left out.", min=0)] = None,
-    max_rejected: Annotated[float, typer.Option(help="Share of images that may be damaged.", min=0, max=1)] = 0.05,
-    squash: Annotated[bool, typer.Option("--squash", help="Resize without padding to a square.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace a store of other settings.")] = False,
-    reader: Annotated[list[str] | None, typer.Option(help="A setting of the reader, as voi=percentile.")] = None,
-    patience: Annotated[float, typer.Option(help="Seconds that rank 0 waits for a silent rank.", min=0)] = 120.0,
+    archive: Annotated[Path, Argument(help="Folder of an archive, or an index.csv.")],
+    folder: Annotated[Path, Option("--output", "-o", help="Folder of the store.")],
+    size: Annotated[int, Option(help="Side of the stored images in pixels.", min=1)] = 256,
+    workers: Annotated[int | None, Option(help="Processes that decode; all cores when left out.", min=0)] = None,
+    max_rejected: Annotated[float, Option(help="Share of images that may be damaged.", min=0, max=1)] = 0.05,
+    squash: Annotated[bool, Option("--squash", help="Resize without padding to a square.")] = False,
+    rebuild: Annotated[bool, Option("--rebuild", help="Replace a store of other settings.")] = False,
+    reader: Annotated[list[str] | None, Option(help="A setting of the reader, as voi=percentile.")] = None,
 ) -> None:
-    """Decode every radiograph of an archive once into a store; after a stop, the same command goes on."""
+    """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
     import logging
 
-    from monai_simclr.cli.store import make_store, parse_reader
+    from monai_simclr.cli.store import parse_reader, run_store_command
     from monai_simclr.data.store import StoreOptions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = StoreOptions(squash, parse_reader(reader or []), rebuild, patience)
-    typer.echo(make_store(archive, folder, size, workers, max_rejected, options))
+    options = StoreOptions(squash, parse_reader(reader or []), rebuild)
+    typer.echo(run_store_command(archive, folder, size, workers, max_rejected, options))
 
 
 @app.command()
 def study(
-    bundle: Annotated[Path, typer.Argument(help="Bundle with a pretrained encoder in models/.")],
-    dataset_dir: Annotated[Path, typer.Option(help="Archive with labels and splits.")],
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the study.")] = Path("study"),
-    fractions: Annotated[str, typer.Option(help="Percents of the train patients.")] = "0.1,1,5,10,25,100",
-    draws: Annotated[int, typer.Option(help="Draws of labelled patients.", min=1)] = 5,
-    arms: Annotated[str, typer.Option(help="Ways of training.")] = "scratch,random_frozen,frozen,finetuned",
-    arm: Annotated[list[str] | None, typer.Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
-    reference: Annotated[str, typer.Option(help="The arm that the others are compared with.")] = "scratch",
-    iterations: Annotated[int, typer.Option(help="Steps of every fine-tuning.", min=1)] = 200,
+    bundle: Annotated[Path, Argument(help="Bundle with a pretrained encoder in models/.")],
+    dataset_dir: Annotated[Path, Option(help="Archive with labels and splits.")],
+    output_dir: Annotated[Path, Option("--output-dir", "-o", help="Folder of the study.")] = Path("study"),
+    fractions: Annotated[str, Option(help="Percents of the train patients.")] = "0.1,1,5,10,25,100",
+    draws: Annotated[int, Option(help="Draws of labelled patients.", min=1)] = 5,
+    arms: Annotated[str, Option(help="Ways of training.")] = "scratch,random_frozen,frozen,finetuned",
+    arm: Annotated[list[str] | None, Option(help="NAME=FILE: another encoder to fine-tune.")] = None,
+    reference: Annotated[str, Option(help="Arm that the others are compared with.")] = "scratch",
+    iterations: Annotated[int, Option(help="Steps of every fine-tuning.", min=1)] = 200,
     override: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of train.json; ARM:KEY=VALUE for one arm.")
+        list[str] | None, Option("--set", help="KEY=VALUE of train.json, ARM:KEY=VALUE for one arm.")
     ] = None,
-    shard: Annotated[str, typer.Option(help="1/2: this process takes every second run.")] = "1/1",
-    allow_seen_patients: Annotated[bool, typer.Option(help="Score patients whom pretraining saw.")] = False,
+    shard: Annotated[str, Option(help="1/2: this process does every second run.")] = "1/1",
+    allow_seen_patients: Annotated[bool, Option(help="Also score patients seen in pretraining.")] = False,
 ) -> None:
-    """Measure how many labels pretraining saves: fractions x draws x arms, resumable, one table and one curve."""
+    """Measure how many labels pretraining saves: fractions x draws x arms; the same command resumes it."""
     from monai_simclr.study.plan import Study, parse_fractions, parse_shard
 
     encoders, training = _pairs(arm), {key: _literal(value) for key, value in _pairs(override).items()}
     names = (*(name.strip() for name in arms.split(",") if name.strip()), *encoders)
-    plan = Study(
-        bundle,
-        dataset_dir,
-        output_dir,
-        parse_fractions(fractions),
-        draws,
-        names,
-        encoders,
-        iterations,
-        training,
-        reference,
-    )
-    part = parse_shard(shard)
-    from monai_simclr.study import run_study
+    shares, part = parse_fractions(fractions), parse_shard(shard)
+    plan = Study(bundle, dataset_dir, output_dir, shares, draws, names, encoders, iterations, training, reference)
+    from monai_simclr.study import run_study  # imports torch: slips above are reported at once
 
     typer.echo(f"made {run_study(plan, part, allow_seen_patients)}; next: monai-simclr report {output_dir}")
 
 
 @app.command()
 def select(
-    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json left.")],
-    budget: Annotated[int, typer.Option(help="How many images can be labelled.", min=1)] = 50,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The work list, CSV.")] = Path("worklist.csv"),
-    labelled: Annotated[Path | None, typer.Option(help="CSV with a column image: what has labels already.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same list.")] = 0,
+    embeddings: Annotated[Path, Argument(help="embeddings.npz that configs/cluster.json wrote.")],
+    budget: Annotated[int, Option(help="How many images can be labelled.", min=1)] = 50,
+    output: Annotated[Path, Option("--output", "-o", help="Work list to write, CSV.")] = Path("worklist.csv"),
+    labelled: Annotated[Path | None, Option(help="CSV with a column image: images that have labels.")] = None,
+    seed: Annotated[int, Option(help="The same seed selects the same images.")] = 0,
 ) -> None:
-    """List the images to label next: typical ones that cover the archive, one a patient, no labels needed."""
+    """Select the images to label next: typical ones that cover the archive, one per patient; needs no labels."""
     from monai_simclr.cli.worklists import write_worklist
 
     typer.echo(f"made {write_worklist(embeddings, budget, output, labelled, seed)}; label these, then train")
@@ -225,11 +213,11 @@ def select(
 
 @app.command()
 def similar(
-    embeddings: Annotated[Path, typer.Argument(help="embeddings.npz that configs/cluster.json left.")],
-    image: Annotated[str, typer.Argument(help="Path or file name of one of its images.")],
-    n: Annotated[int, typer.Option("-n", help="How many studies.", min=1)] = 10,
+    embeddings: Annotated[Path, Argument(help="embeddings.npz that configs/cluster.json wrote.")],
+    image: Annotated[str, Argument(help="Path or file name of one of its images.")],
+    n: Annotated[int, Option("-n", help="How many studies.", min=1)] = 10,
 ) -> None:
-    """List the studies most like one image, at most one a patient, its own patient left out."""
+    """List the studies most similar to an image, at most one per patient, without those of its own patient."""
     from monai_simclr.cli.worklists import list_similar
 
     list_similar(embeddings, image, n)
@@ -237,106 +225,102 @@ def similar(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies, or a bundle's output folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Of the page.")] = "monai-simclr: report",
-    notice: Annotated[str, typer.Option(help="A banner on top.")] = "",
-    store: Annotated[Path | None, typer.Option(help="Image store, when it is not in the bundle's cache.")] = None,
+    runs: Annotated[list[Path], Argument(help="Folders of runs or studies, or a bundle's output folder.")],
+    output: Annotated[Path, Option("--output", "-o", help="HTML page to write.")] = Path("report.html"),
+    title: Annotated[str, Option(help="Title of the page.")] = "monai-simclr: report",
+    notice: Annotated[str, Option(help="Text of a banner at the top.")] = "",
+    store: Annotated[Path | None, Option(help="Image store, if it is not in the bundle's cache.")] = None,
 ) -> None:
-    """Write one page that shows what was run, on whom, how well, and what may have been learned instead."""
+    """Write one page: what was run, on which patients, with which scores, and what may have been learned instead."""
     from monai_simclr.report import collect_runs, write_report
 
-    made = write_report(output, title=title, notice=notice, material=collect_runs(runs, store))
-    typer.echo(f"made {made}; it opens without a network; treat it as patient data")
+    page = write_report(output, title=title, notice=notice, data=collect_runs(runs, store))
+    typer.echo(f"made {page}; it opens without a network; treat it as patient data")
 
 
-def _pairs(given: list[str] | None) -> dict[str, str]:
+def _pairs(texts: list[str] | None) -> dict[str, str]:
     """``NAME=VALUE`` options as a mapping."""
-    wrong = [text for text in given or [] if "=" not in text]
+    wrong = [text for text in texts or [] if "=" not in text]
     if wrong:
         raise typer.BadParameter(f"write NAME=VALUE, not {wrong[0]!r}")
-    return {name.strip(): value for name, _, value in (text.partition("=") for text in given or [])}
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in texts or [])}
 
 
 def _literal(text: str) -> object:
-    """A number, a truth value or None where the text is one, else the text."""
-    import ast
-
+    """A number, True, False or None where the text is one, else the text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-_Dataset = Annotated[Path, typer.Argument(help="Folder of an archive, an index.csv, any CSV, or a MedMNIST .npz file.")]
+_Dataset = Annotated[Path, Argument(help="Folder of an archive, an index.csv, any CSV, or a MedMNIST .npz file.")]
 _Options = Annotated[
     list[str] | None,
-    typer.Option("--option", "-O", help="NAME=VALUE for the archive's reader, as uncertain=ones; may be repeated."),
+    Option("--option", "-O", help="NAME=VALUE for the source, such as uncertain=ones; repeatable."),
 ]
 
 
 @app.command()
 def index(
     dataset: _Dataset,
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.")] = Path("index.csv"),
+    output: Annotated[Path, Option("--output", "-o", help="CSV file to write.")] = Path("index.csv"),
     option: _Options = None,
-    split: Annotated[bool, typer.Option("--split", help="Split patients at random, 70 / 10 / 20 %.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    split: Annotated[bool, Option("--split", help="Split patients at random, 70 / 10 / 20 %.")] = False,
+    seed: Annotated[int, Option(help="Seed of the split.")] = 0,
 ) -> None:
-    """Write the image index of an archive: one row an image, which every other command takes."""
+    """Write the image index of an archive: one row per image; all other commands accept it."""
     from monai_simclr.data import open_index, split_by_patient, write_index
-    from monai_simclr.data.options import options_from_text
+    from monai_simclr.data.open import options_from_text
 
     _show_log()
     table = open_index(dataset, **options_from_text(option or []))
-    made = write_index(split_by_patient(table, seed=seed) if split else table, output)
-    typer.echo(f"made {made}: {len(table)} images; next: monai-simclr audit {made} -o audit --pixels")
+    path = write_index(split_by_patient(table, seed=seed) if split else table, output)
+    typer.echo(f"made {path}: {len(table)} images; next: monai-simclr audit {path} -o audit --pixels")
 
 
 @app.command()
 def audit(
     dataset: _Dataset,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the tables.")] = Path("audit"),
-    pixels: Annotated[bool, typer.Option("--pixels", help="Read the images too, not only headers.")] = False,
-    pictures: Annotated[bool, typer.Option("--pictures", help="Small pictures on the page (patient data).")] = False,
-    workers: Annotated[int, typer.Option(help="Processes that read files.", min=0)] = 2,
+    output: Annotated[Path, Option("--output", "-o", help="Folder for the page and the tables.")] = Path("audit"),
+    pixels: Annotated[bool, Option("--pixels", help="Also read the images, not only headers.")] = False,
+    pictures: Annotated[bool, Option("--pictures", help="Show small pictures on the page (patient data).")] = False,
+    workers: Annotated[int, Option(help="Processes that read files.", min=0)] = 2,
     option: _Options = None,
 ) -> None:
-    """Look an archive over before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
+    """Check an archive before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
     from monai_simclr.audit import run_audit
-    from monai_simclr.data.options import options_from_text
+    from monai_simclr.data.open import options_from_text
 
     _show_log()
     options = options_from_text(option or [])
-    found = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, options=options)
-    typer.echo(f"made {found.page}, {output / 'audit.json'}, {output / 'images.csv'}")
-    if found.leaks:
-        print(f"LEAK: {'; '.join(found.leaks)}; see {found.page}, and split by patient", file=sys.stderr)
-        raise typer.Exit(3)
+    result = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, options=options)
+    typer.echo(f"made {result.page}, {output / 'audit.json'}, {output / 'images.csv'}")
+    if result.leaks:
+        print(f"LEAK: {'; '.join(result.leaks)}; see {result.page}, and split by patient", file=sys.stderr)
+        raise typer.Exit(DATA)
 
 
 def _show_log() -> None:
-    """What a source was taken for and what it warns of, on stderr."""
-    import logging
-
+    """Log on stderr which source an archive was recognised as, and warnings."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("monai_simclr").setLevel(logging.INFO)
 
 
 def main() -> None:
-    """Run the command, and end with a sentence and an exit code that says of which kind an error was."""
+    """Run the command; an error ends in a message on one line and the exit code of its kind."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors=escape_what_an_encoding_lacks())
+        sys.stdout.reconfigure(errors=register_escapes())
     try:
         with stoppable():
             app()
     except SystemExit as stop:  # typer turns Ctrl-C into a silent exit
-        asked = getattr(stop.__context__, "__cause__", None)
-        if isinstance(asked, KeyboardInterrupt):
-            print(format_error(asked), file=sys.stderr)
+        cause = getattr(stop.__context__, "__cause__", None)
+        if isinstance(cause, KeyboardInterrupt):
+            print(format_error(cause), file=sys.stderr)
         raise
     except (Exception, Stopped) as error:
-        if _debug:
+        if "--debug" in sys.argv:
             raise
         print(format_error(error), file=sys.stderr)
         raise SystemExit(exit_code(error)) from None

@@ -1,4 +1,4 @@
-"""The whole main job on phantoms, through the same bundle commands that a hospital's archive goes through."""
+"""The whole workflow on phantoms, through the same bundle commands that a hospital's archive goes through."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_simclr.engines.precision import has_bfloat16
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.files import write_json, write_text
-from monai_simclr.runtime.metrics import plain, print_table, read_metrics
+from monai_simclr.runtime.metrics import plain, print_table
 from monai_simclr.workflows.bundle import copy_bundle, run_bundle
 
 _MARK = ".monai-simclr-demo"
@@ -28,7 +28,8 @@ _NOTICE = (
     "Their numbers say nothing about patients."
 )
 _SIZE, _WIDTH, _BATCH, _FRACTION = 56, 0.25, 128, 0.1
-_SHOWN = ["fraction", "arm", "draws", "mean", "sd", "difference", "low", "high"]
+_ACCURACIES = ("acc_one_to_one", "acc_many_to_one")
+_PRINTED = ["fraction", "arm", "draws", "mean", "sd", "difference", "low", "high"]
 
 
 def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int = 30, draws: int = 5) -> Path:
@@ -44,10 +45,15 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
         Path of the report.
 
     Raises:
-        FileExistsError: if `output_dir` holds something that is not a demo.
+        FileExistsError: if `output_dir` holds something other than a demo.
     """
     started = time.perf_counter()
-    folder = _fresh_folder(Path(output_dir).absolute())
+    folder = Path(output_dir).absolute()
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _MARK).is_file():
+            raise FileExistsError(f"{folder} is not empty and not a demo of ours; pass -o with another folder")
+        shutil.rmtree(folder)
+    write_text(folder / _MARK, "made by monai-simclr demo, which replaces this folder when it runs again\n")
     torch.set_num_threads(2)
     with _step("drawing phantoms"):
         write_nih_phantoms(folder / "phantoms", n_patients=patients, size=128, bad_files=3)
@@ -59,13 +65,13 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
     with _step("pretraining without labels"):
         settings = {"max_epochs": epochs, "batch_size": _BATCH, "learning_rate": 0.002, "strength": "phantom"}
         run_bundle(bundle, "pretrain", **training, **settings)
-    with _step("clusters, neighbors and probe, beside their floors"):
+    with _step("clusters, neighbors and probe, with their baselines"):
         run_bundle(bundle, "cluster", **archive)
     arms = _few_labels(bundle, training, draws)
     with _step("predictions on DICOM"):
         run_bundle(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
     report = _report(folder, bundle, arms)
-    _say(f"{_NOTICE}\nThe demo took {time.perf_counter() - started:.0f} s. Report: {report}")
+    _log(f"{_NOTICE}\nThe demo took {time.perf_counter() - started:.0f} s. Report: {report}")
     return report
 
 
@@ -94,66 +100,55 @@ def _few_labels(bundle: Path, training: Mapping[str, Any], draws: int) -> list[d
 
 def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Path:
     output = bundle / "output"
-    few = compare_arms(arms, reference="scratch")
-    compared = plain(few.to_dict("records"))
-    write_json(output / "few_label" / "comparison.json", compared)
-    metrics = {name: read_metrics(output / name) for name in ("pretrain", "cluster", "inference")}
-    metrics["few_label"] = {"values": compared}
-    for title, rows in _tables(metrics["cluster"], few).items():
-        print_table(rows, title=title)
-    commands = [
-        f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / where}"
-        for name, where in (
-            ("pretrain", "phantoms"),
-            ("cluster", "phantoms"),
-            ("train", "phantoms"),
-            ("inference", "dicom"),
-        )
-    ]
+    table = compare_arms(arms, reference="scratch")
+    few_label = plain(table)
+    write_json(output / "few_label" / "comparison.json", few_label)
     last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
-    material = collect_runs([output / "pretrain", output / "cluster", last, output / "inference"])
-    material = dataclasses.replace(
-        material,
-        metrics={**material.metrics, "few_label": metrics["few_label"]},
-        study=compared,
-        commands=commands,
+    data = collect_runs([output / "pretrain", output / "cluster", last, output / "inference"])
+    values = data.metrics["cluster"]["values"]
+    accuracies = {
+        f"{features}, {n_clusters} clusters, {name}": measures[name]
+        for features, by_number in values["clusters"].items()
+        for n_clusters, measures in by_number.items()
+        for name in _ACCURACIES
+        if measures.get(name, {}).get("value")
+    }
+    accuracies |= {f"kNN, {features}": row for features, row in values["knn"].items()}
+    print_table(
+        [
+            {
+                "what": name,
+                "accuracy": row["value"],
+                "low": row["low"],
+                "high": row["high"],
+                "majority": row["majority"],
+            }
+            for name, row in accuracies.items()
+        ],
+        title="What the encoder learned, on held-out phantom patients",
     )
-    return write_report(
-        folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, material=material
-    )
+    print_table(table[_PRINTED], title=f"AUROC with {_FRACTION:.0%} of the train patients' labels")
+    commands = [
+        f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / archive}"
+        for name, archive in {
+            "pretrain": "phantoms",
+            "cluster": "phantoms",
+            "train": "phantoms",
+            "inference": "dicom",
+        }.items()
+    ]
+    metrics = {**data.metrics, "few_label": {"values": {"few_label": few_label}}}
+    data = dataclasses.replace(data, metrics=metrics, study=few_label, commands=commands)
+    return write_report(folder / "report.html", title="monai-simclr: demo on chest phantoms", notice=_NOTICE, data=data)
 
 
 @contextmanager
 def _step(name: str) -> Iterator[None]:
     started = time.perf_counter()
-    _say(f"... {name}")
+    _log(f"... {name}")
     yield
-    _say(f"    {time.perf_counter() - started:.0f} s")
+    _log(f"    {time.perf_counter() - started:.0f} s")
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _fresh_folder(folder: Path) -> Path:
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / _MARK).is_file():
-            raise FileExistsError(f"{folder} is not empty and not a demo of ours; pass -o with another folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / _MARK, "made by monai-simclr demo, which replaces this folder when it runs again\n")
-    return folder
-
-
-def _tables(cluster: Mapping[str, Any], few: Any) -> dict[str, list[dict[str, Any]]]:
-    """The tables that the demo prints: clusters and neighbors beside their floors, and the two arms."""
-    scores = {f"kNN, {name}": row for name, row in cluster["values"]["knn"].items()}
-    accuracies = {name: row for name, row in cluster["values"]["clusters"].items() if "acc_" in name and row["value"]}
-    learned = [
-        {"what": name, "accuracy": row["value"], "low": row["low"], "high": row["high"], "majority": row["majority"]}
-        for name, row in {**accuracies, **scores}.items()
-    ]
-    return {
-        "What the encoder learned, on held-out phantom patients": learned,
-        f"AUROC with {_FRACTION:.0%} of the train patients' labels": few[_SHOWN].to_dict("records"),
-    }

@@ -1,14 +1,13 @@
-"""A contact sheet: radiographs of an archive with the lungs' box, their lung crop, and random views."""
+"""A contact sheet of an archive: radiographs with the box of the lungs, their lung crop, and random views."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 
 from monai_simclr import ops, recipes
@@ -16,8 +15,9 @@ from monai_simclr.data.loading import keyed_state
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import RadiographError
 from monai_simclr.data.store import decode
-from monai_simclr.runtime.files import write_atomically
-from monai_simclr.transforms.spatial import LungCrop
+from monai_simclr.report.figures import contact_sheet, png_bytes
+from monai_simclr.runtime.files import write_bytes
+from monai_simclr.transforms.lung_crops import LungCrop
 from monai_simclr.transforms.views import RandRadiographView
 
 STRENGTHS: tuple[str, ...] = get_args(recipes.Strength)
@@ -25,7 +25,6 @@ STRENGTHS: tuple[str, ...] = get_args(recipes.Strength)
 
 _GAP, _HEADER = 4, 22
 _FOUND, _GUESSED, _TEXT = (60, 200, 60), (230, 130, 20), (225, 225, 225)
-_FONT, _TEXT_SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
 class Preview(NamedTuple):
@@ -33,9 +32,9 @@ class Preview(NamedTuple):
 
     path: Path
     shown: int
-    """Images on the sheet, one a row."""
+    """Images on the sheet, one per row."""
     rejected: int
-    """Files that were tried and could not be read."""
+    """Files that could not be read."""
     guessed: int
     """Images on the sheet whose lungs were not found, so that the prior box is drawn."""
 
@@ -58,7 +57,7 @@ def write_preview(
         path: the PNG file; an older one is replaced when the new one is whole.
         strength: preset of the views.
         size: pixels along each side of a view.
-        images: how many radiographs, at most.
+        images: maximum number of radiographs.
         seed: another seed shows other radiographs and other views.
 
     Raises:
@@ -67,97 +66,69 @@ def write_preview(
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
-    view = recipes.views(strength, size)  # a wrong argument ends here, before anything is read
-    stored, rejected = _some(open_index(dataset_dir), recipes.stored_size(size), images, seed)
-    sheet, guessed = contact_sheet(stored, view, seed=seed)
-    written, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    if not written:
-        raise OSError(f"the sheet of {sheet.shape[1]} x {sheet.shape[0]} pixels could not be encoded as PNG")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as part:
-        part.write_bytes(png.tobytes())
-    return Preview(path, len(stored), rejected, guessed)
-
-
-def contact_sheet(
-    stored: Sequence[np.ndarray], view: RandRadiographView, n_views: int = 4, seed: int = 0
-) -> tuple[np.ndarray, int]:
-    """Draw the sheet: one row an image; the image with the lungs' box, the lung crop, and views.
-
-    Args:
-        stored: images as the image store holds them, uint8 ``(S, S)``, at least one.
-        view: makes the views.
-        n_views: how many of each image.
-        seed: of the views.
-
-    Returns:
-        The sheet, uint8 ``(height, width, 3)``, red first; and for how many images the box is the prior one.
-
-    Example:
-        >>> sheet, guessed = contact_sheet([np.zeros((73, 73), np.uint8)], recipes.views(size=64), n_views=2)
-        >>> sheet.shape, guessed
-        ((90, 268, 3), 1)
-    """
-    titles = ["stored, lung box", "lung crop", *(f"view {k + 1}" for k in range(n_views))]
-    rows, guessed = [_titles(titles, view.size)], 0
-    for number, pixels in enumerate(stored):
-        image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
-        found = ops.locate_lungs(image[None])
-        guessed += int(found.confidence[0] == 0)
-        crop = LungCrop()(image, lungs=found.boxes[0]).numpy()[0]
-        views = _views(image, view, n_views, (seed, number))
-        tiles = [_boxed(pixels, found, view.size), *(_tile(plane, view.size) for plane in (crop, *views))]
-        rows.append(_joined(tiles, axis=1))
-    return _joined(rows, axis=0), guessed
-
-
-def _some(index: pd.DataFrame, size: int, images: int, seed: int) -> tuple[list[np.ndarray], int]:
+    view = recipes.views(strength, size)  # checks the arguments before anything is read
+    index = open_index(dataset_dir)
     stored: list[np.ndarray] = []
     problems: list[RadiographError] = []
     for row in keyed_state(seed).permutation(len(index)):
         if len(stored) == images:
             break
         try:
-            stored.append(decode(index["image"].iloc[row], size))
+            stored.append(decode(index["image"].iloc[row], recipes.stored_size(size)))
         except RadiographError as error:
             problems.append(error)
     if not stored:
         raise ValueError(f"none of {len(index)} radiographs can be read; one of them: {problems[0]}")
-    return stored, len(problems)
+    sheet, guessed = draw_preview(stored, view, seed=seed)
+    write_bytes(path, png_bytes(sheet))
+    return Preview(Path(path), len(stored), len(problems), guessed)
 
 
-def _views(image: torch.Tensor, view: RandRadiographView, n_views: int, key: tuple[int, int]) -> Iterator[np.ndarray]:
-    for k in range(n_views):
-        view.set_random_state(state=keyed_state(*key, k))
-        yield torch.as_tensor(view(image)).numpy()[0]
+def draw_preview(
+    stored: Sequence[np.ndarray], view: RandRadiographView, n_views: int = 4, seed: int = 0
+) -> tuple[np.ndarray, int]:
+    """Draw the sheet: per image a row with the image and the box of the lungs, the lung crop, and views.
+
+    Args:
+        stored: images as the image store holds them, uint8 ``(S, S)``, at least one.
+        view: makes the views.
+        n_views: of each image.
+        seed: of the views.
+
+    Returns:
+        The sheet, uint8 ``(height, width, 3)``, red first; and the number of images whose box is the prior one.
+
+    Example:
+        >>> sheet, guessed = draw_preview([np.zeros((73, 73), np.uint8)], recipes.views(size=64), n_views=2)
+        >>> sheet.shape, guessed
+        ((90, 268, 3), 1)
+    """
+    titles = ["stored, lung box", "lung crop", *(f"view {k + 1}" for k in range(n_views))]
+    header: list[np.ndarray] = [np.zeros((_HEADER, view.size, 3), np.uint8) for _ in titles]
+    for tile, title in zip(header, titles, strict=True):
+        _write(tile, title, (4, _HEADER - 7), _TEXT)
+    rows: list[list[np.ndarray]] = [header]
+    guessed = 0
+    for number, pixels in enumerate(stored):
+        image = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+        lungs = ops.locate_lungs(image[None])
+        guessed += int(lungs.confidence[0] == 0)
+        planes = [pixels, LungCrop()(image, lungs=lungs.boxes[0]).numpy()[0]]
+        for k in range(n_views):
+            view.set_random_state(state=keyed_state(seed, number, k))
+            planes.append(torch.as_tensor(view(image)).numpy()[0])
+        tiles: list[np.ndarray] = [
+            cv2.cvtColor(ops.pad_resize(plane, view.size), cv2.COLOR_GRAY2RGB) for plane in planes
+        ]
+        left, top, right, bottom = (int(edge) for edge in (lungs.boxes[0] * (view.size - 1)).round())
+        confidence = lungs.confidence[0]
+        color = _FOUND if confidence > 0 else _GUESSED
+        cv2.rectangle(tiles[0], (left, top), (right, bottom), color, 1)
+        text = f"found {confidence:.2f}" if confidence > 0 else "not found: prior"
+        _write(tiles[0], text, (left + 3, bottom - 5), color)
+        rows.append(tiles)
+    return contact_sheet(rows, gap=_GAP, ground=0), guessed
 
 
-def _boxed(pixels: np.ndarray, found: ops.LocatedLungs, size: int) -> np.ndarray:
-    tile = _tile(pixels, size)
-    left, top, right, bottom = (int(edge) for edge in (found.boxes[0] * (size - 1)).round())
-    confidence = found.confidence[0]
-    color = _FOUND if confidence > 0 else _GUESSED
-    cv2.rectangle(tile, (left, top), (right, bottom), color, 1)
-    text = f"found {confidence:.2f}" if confidence > 0 else "not found: prior"
-    return cv2.putText(tile, text, (left + 3, bottom - 5), _FONT, _TEXT_SIZE, color, 1, cv2.LINE_AA)
-
-
-def _tile(pixels: np.ndarray, size: int) -> np.ndarray:
-    return cv2.cvtColor(ops.pad_resize(pixels, size), cv2.COLOR_GRAY2RGB)
-
-
-def _titles(titles: Sequence[str], size: int) -> np.ndarray:
-    tiles = [np.zeros((_HEADER, size, 3), np.uint8) for _ in titles]
-    for tile, title in zip(tiles, titles, strict=True):
-        cv2.putText(tile, title, (4, _HEADER - 7), _FONT, _TEXT_SIZE, _TEXT, 1, cv2.LINE_AA)
-    return _joined(tiles, axis=1)
-
-
-def _joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Parts side by side or one below the other, with black gaps around."""
-    shape = list(parts[0].shape)
-    shape[axis] = _GAP
-    gap = np.zeros(shape, np.uint8)
-    pieces = [piece for part in parts for piece in (gap, part)][1:]
-    return np.concatenate(pieces, axis=axis)
+def _write(tile: np.ndarray, text: str, place: tuple[int, int], color: tuple[int, int, int]) -> None:
+    cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)

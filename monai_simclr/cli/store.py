@@ -1,4 +1,4 @@
-"""What `monai-simclr store` does: a store of an archive, with progress, and a sentence at the end however it ends."""
+"""What `monai-simclr store` does: the store of an archive, with progress and a closing line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any
 
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
-from monai_simclr.data.store.build import StoreOptions, fill_store
-from monai_simclr.data.store.opened import Store, open_store
-from monai_simclr.runtime.exit_codes import stoppable
+from monai_simclr.data.store.build import StoreOptions, build_store
 from monai_simclr.runtime.progress import shown_progress
+from monai_simclr.runtime.signals import stoppable
 
 
-def make_store(
+def run_store_command(
     archive: Path, folder: Path, size: int, workers: int | None, max_rejected: float, options: StoreOptions
 ) -> str:
-    """Build the store of an archive, or bring it up to date, and say so in a sentence.
+    """Build the store of an archive, or update it; the closing line.
 
     Args:
         archive: anything that `open_index` recognises.
@@ -30,28 +29,22 @@ def make_store(
         max_rejected: see `build_store`.
         options: see `StoreOptions`; its progress is replaced by what suits the terminal.
 
-    Returns:
-        The closing line.
-
     Raises:
         KeyboardInterrupt: on Ctrl-C, and `Stopped` on SIGTERM and SIGUSR1, which clusters send before they take a
             machine away; what is decoded is kept.
     """
     started = time.perf_counter()
-    workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with stoppable("what is decoded is kept"), shown_progress() as progress:
         options = replace(options, progress=progress)
-        whole = fill_store(
-            open_index(archive),
-            folder,
-            size,
-            os.cpu_count() or 1 if workers is None else workers,
-            max_rejected,
-            options,
-        )
-    if not whole:
-        return f"rank {os.environ['RANK']} has decoded its share of {folder}; rank 0 makes the store of all shares"
-    return _describe(open_store(folder), folder, time.perf_counter() - started)
+        store = build_store(open_index(archive), folder, size, workers, max_rejected, options)
+    rejected = f", {len(store.rejected):,} rejected (see {folder / 'rejected.csv'})" if len(store.rejected) else ""
+    return (
+        f"made {folder}: {len(store.images):,} images of {size} x {size} pixels ({store.images.nbytes / 1e6:,.1f} MB)"
+        f"{rejected}, in {time.perf_counter() - started:.0f} s; next: --dataset_dir {folder.absolute()} in a bundle's "
+        "commands"
+    )
 
 
 def parse_reader(texts: Sequence[str]) -> ReaderSettings:
@@ -76,10 +69,3 @@ def parse_reader(texts: Sequence[str]) -> ReaderSettings:
             raise ValueError(f"--reader {text}: {name} is a whole number")
         changes[name] = value == "true" if kinds[name] is bool else kinds[name](value)
     return replace(DEFAULT_SETTINGS, **changes)
-
-
-def _describe(store: Store, folder: Path, seconds: float) -> str:
-    side, megabytes = store.images.shape[1], store.images.nbytes / 1e6
-    made = f"made {folder}: {len(store.images):,} images of {side} x {side} pixels ({megabytes:,.1f} MB)"
-    rejected = f", {len(store.rejected):,} rejected (see {folder / 'rejected.csv'})" if len(store.rejected) else ""
-    return f"{made}{rejected}, in {seconds:.0f} s; next: --dataset_dir {folder.absolute()} in a bundle's commands"

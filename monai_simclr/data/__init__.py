@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from monai_simclr.data.loading import StoreDataset as StoreDataset
     from monai_simclr.data.loading import finetuning_sampler as finetuning_sampler
     from monai_simclr.data.loading import loader as loader
+    from monai_simclr.data.open import SourceOptions as SourceOptions
     from monai_simclr.data.open import open_index as open_index
-    from monai_simclr.data.options import SourceOptions as SourceOptions
     from monai_simclr.data.radiograph import RadiographError as RadiographError
     from monai_simclr.data.radiograph import ReaderSettings as ReaderSettings
     from monai_simclr.data.reader import RadiographReader as RadiographReader
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from monai_simclr.data.store import Store as Store
     from monai_simclr.data.store import StoreOptions as StoreOptions
     from monai_simclr.data.store import build_store as build_store
+    from monai_simclr.data.store import get_store as get_store
     from monai_simclr.data.store import open_store as open_store
-    from monai_simclr.data.store import store_of as store_of
 else:
     from monai_simclr.runtime.lazy import lazy_exports
 

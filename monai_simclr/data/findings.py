@@ -1,4 +1,4 @@
-"""The vocabulary of findings: which names exist, how publishers spell them, and how label texts are read."""
+"""The vocabulary of findings: their names, and how publishers spell them."""
 
 from __future__ import annotations
 
@@ -50,54 +50,41 @@ SHARED: tuple[str, ...] = tuple(name for name in NIH14 if name in CHEXPERT14)
 _SPELLINGS = {
     "infiltrate": "Infiltration",
     "pleural effusion": "Effusion",
-    "pleural thickening": "Pleural_Thickening",
-    "pleural_thickening": "Pleural_Thickening",
-    "pleuralthickening": "Pleural_Thickening",
     "pulmonary fibrosis": "Fibrosis",
-    "nofinding": NO_FINDING,
-    "no finding": NO_FINDING,
-    "no_finding": NO_FINDING,
-    "normal": NO_FINDING,
-    "healthy": NO_FINDING,
+    **dict.fromkeys(("pleural thickening", "pleural_thickening", "pleuralthickening"), "Pleural_Thickening"),
+    **dict.fromkeys(("no finding", "no_finding", "nofinding", "normal", "healthy"), NO_FINDING),
 }
-_KNOWN = {name.lower(): name for name in (*NIH14, *CHEXPERT14)}
+_KNOWN = {name.lower(): name for name in (*NIH14, *CHEXPERT14)} | _SPELLINGS
 
 
 def canonical_finding(name: str) -> str:
-    """The vocabulary's spelling of a finding's name; an unknown name comes back stripped, otherwise as it is.
+    """The vocabulary's spelling of a finding's name; an unknown name is only stripped.
 
     Example:
         >>> canonical_finding("Pleural Effusion"), canonical_finding(" infiltrate"), canonical_finding("Tibia")
         ('Effusion', 'Infiltration', 'Tibia')
     """
-    stripped = name.strip()
-    lower = stripped.lower()
-    return _SPELLINGS.get(lower) or _KNOWN.get(lower) or stripped
+    return _KNOWN.get(name.strip().lower(), name.strip())
 
 
 def is_known(name: str) -> bool:
     """Whether the vocabulary has a finding of this name, in its spelling."""
-    return name in _KNOWN.values()
+    return name in (*NIH14, *CHEXPERT14)
 
 
 def nearest_finding(name: str) -> str:
-    """The name of the vocabulary that an unknown name is most likely a misspelling of; "" for a name of its own.
+    """The name in the vocabulary that an unknown name most likely misspells; "" if it is a name of its own.
 
     Example:
         >>> nearest_finding("Pneumothroax"), nearest_finding("Tuberculosis"), nearest_finding("Bacteria")
         ('Pneumothorax', '', '')
     """
-    lower = {**_KNOWN, **_SPELLINGS}
-    close = difflib.get_close_matches(name.strip().lower(), list(lower), 1, 0.8)
-    return lower[close[0]] if close else ""
+    close = difflib.get_close_matches(name.strip().lower(), list(_KNOWN), 1, 0.8)
+    return _KNOWN[close[0]] if close else ""
 
 
 def check_no_code(names: Iterable[str]) -> None:
-    """Refuse names that MONAI's config parser would run, look up or load from a file where they stood in a config.
-
-    Raises:
-        ValueError: names the first one.
-    """
+    """Raise `ValueError` for a name that MONAI's config parser would run, look up or load from a file in a config."""
     for name in names:
         if name.lstrip()[:1] in ("$", "@", "%"):
             raise ValueError(
@@ -106,13 +93,10 @@ def check_no_code(names: Iterable[str]) -> None:
 
 
 def check_finding_names(names: Iterable[object]) -> None:
-    """Refuse names that cannot be a finding's: of a bundle, of a classifier, or of a column of an index.
+    """Raise `ValueError` for the first name that a finding of a bundle, classifier or index cannot have.
 
     A text that begins with ``$``, ``@`` or ``%`` is code, a reference or a file to MONAI's config parser, and findings
-    go into configs. DICOM's Code Meaning (0008,0104) holds 64 characters.
-
-    Raises:
-        ValueError: names the first one, and what is wrong with it.
+    are written into configs. DICOM's Code Meaning (0008,0104) holds 64 characters.
 
     Example:
         >>> check_finding_names(["Mass", "$print('hello')"])
@@ -137,32 +121,23 @@ def check_finding_names(names: Iterable[object]) -> None:
         seen[key] = name
 
 
-def parse_findings(text: str, known: Sequence[str] = NIH14, separator: str = "|") -> dict[str, float]:
-    """Labels of one image from a text such as ``"Effusion|Mass"``.
-
-    Args:
-        text: names joined by `separator`; "No Finding" stands for none and cannot stand beside another.
-        known: the findings to label.
-        separator: what joins the names.
+def parse_findings(text: str, known: Sequence[str] = NIH14) -> dict[str, float]:
+    """Labels of one image from its findings joined by ``|``; "No Finding" means none.
 
     Returns:
         1.0 or 0.0 for every name of `known`.
 
     Raises:
-        ValueError: if a name is not in `known`, or "No Finding" stands beside a finding, or the text is empty.
+        ValueError: if the text is empty, a name is not in `known`, or "No Finding" is given with a finding.
 
     Example:
         >>> parse_findings("Effusion|Mass", known=("Effusion", "Edema", "Mass"))
         {'Effusion': 1.0, 'Edema': 0.0, 'Mass': 1.0}
     """
-    names = {canonical_finding(part) for part in text.split(separator) if part.strip()}
-    unknown = _sorted(names - {*known, NO_FINDING})
+    names = {canonical_finding(part) for part in text.split("|") if part.strip()}
+    unknown = sorted(names - {*known, NO_FINDING})
     if not names or unknown:
         raise ValueError(f"the labels {text!r} name {unknown or 'nothing'}; known are {[*known, NO_FINDING]}")
     if NO_FINDING in names and len(names) > 1:
-        raise ValueError(f"the labels {text!r} say {NO_FINDING!r} beside {_sorted(names - {NO_FINDING})}")
+        raise ValueError(f"the labels {text!r} name {NO_FINDING!r} with {sorted(names - {NO_FINDING})}")
     return {name: float(name in names) for name in known}
-
-
-def _sorted(names: Iterable[str]) -> list[str]:
-    return sorted(names)

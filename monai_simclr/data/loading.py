@@ -1,12 +1,13 @@
-"""From the image store to batches: a dataset whose randomness has a key, and the sampler that hands it out.
+"""From the image store to batches: a dataset with keyed randomness, and the samplers that hand out the keys.
 
-A run's pictures are a function of (seed, epoch, row) and nothing else: not of the number of workers, the rank, or what
-was drawn before. So the sampler yields `(epoch, position)` and the dataset seeds its transform from that.
+The images of a run are a function of (seed, epoch, row) and nothing else: not of the number of workers, the rank, or
+what was drawn before. So the sampler yields `(epoch, position)` and the dataset seeds its transform from that.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import multiprocessing
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from monai.data.meta_obj import set_track_meta
 from monai.transforms import Randomizable
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, default_convert
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_simclr.data.index import records
@@ -29,20 +30,21 @@ from monai_simclr.data.radiograph import describe_problem
 from monai_simclr.data.store import Store
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.runtime.distributed import rank, world_size
-from monai_simclr.runtime.exit_codes import STOP_SIGNALS, SettingError
+from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.names import encode_name
+from monai_simclr.runtime.signals import STOP_SIGNALS
 
 _DAMAGE = (ValueError, OSError, RuntimeError)
 """What a reader or a transform raises for one bad image."""
 
-_TRIES = 16
-_SAMPLED = 64
+_TRIES = 16  # images that are drawn for a damaged one
+_SAMPLED = 64  # images whose pixels are in a fingerprint
 _PARTNER = 1 << 16
 """Stream of the keyed numbers that choose partners; views have the streams from 0."""
 
 
 def keyed_state(*key: int) -> np.random.RandomState:
-    """The random state that belongs to a key of up to four numbers, whatever was drawn before (NumPy's Philox).
+    """The random state of a key of up to four numbers (NumPy's Philox), independent of what was drawn before.
 
     Example:
         >>> bool(keyed_state(7, 1, 42).uniform() == keyed_state(7, 1, 42).uniform() != keyed_state(7, 2, 42).uniform())
@@ -61,21 +63,22 @@ class StoreDataset(Dataset):
         transform: dictionary transform of an item; when it is `Randomizable` it is seeded anew for every item.
         seed: first number of the key.
         rows: positions in the store's index, when not all rows of the splits are wanted.
-        replace_damaged: when an image cannot be read or transformed, draw another one in its place, and say so under
-            ``"damage"``; the draw is keyed, so a resumed run draws the same. Otherwise the error is raised.
+        replace_damaged: when an image cannot be read or transformed, draw another one in its place, with its row under
+            ``"damaged_row"`` (otherwise -1) and the reason under ``"damage"`` (otherwise ""); the draw is keyed, so a
+            resumed run draws the same. Otherwise the error is raised.
         second_view: which film `MultiViewd` makes the second view of: ``"image"``, the same one (SimCLR); or another
             film of the same ``"patient"``, ``"study"`` or ``"view_position"`` (of the patient), where there is one
-            (MedAug, Vu et al., MLHC 2021). It is drawn anew in every epoch and stands under ``"partner"``.
+            (MedAug, Vu et al., MLHC 2021). It is drawn anew in every epoch and is the item's ``"partner"``.
 
     An item is ``{"image": uint8 (1, S, S), "row": int, "patient": int}``, with ``"label"`` float32 (K,) where there are
     findings, as `transform` leaves it. Two images have the same `patient` when their patients are known and the same.
-    `data` lists the records without pixels; of an absent store there are none.
+    `data` lists the records without pixels; an empty store has none.
 
     Our transforms that draw and apply (`takes_batches`) make whole batches: with `whole_batches`, PyTorch's loader gets
     a batch as one dictionary of tensors, in a fraction of the time. An item is the same, bit for bit, either way.
 
     Raises:
-        ValueError: if no row is left (says which splits there are), or `second_view` is unknown.
+        ValueError: if no row is left (names the splits that exist), or `second_view` is unknown.
     """
 
     def __init__(
@@ -93,18 +96,19 @@ class StoreDataset(Dataset):
         if rows is not None:
             chosen = chosen & np.isin(np.arange(len(chosen)), rows)
         if not chosen.any() and not store.absent:
-            there = sorted(set(store.index["split"]))
-            raise ValueError(f"no image is in the splits {list(splits)}; the index has {there}; see split_by_patient()")
+            found = sorted(set(store.index["split"]))
+            raise ValueError(f"no image is in the splits {list(splits)}; the index has {found}; see split_by_patient()")
         self.store, self.splits, self.transform, self.seed = store, tuple(splits), transform, seed
         self.replace_damaged = replace_damaged
         self.rows = np.flatnonzero(chosen)
-        everything = [] if store.absent else records(store.index, findings)
-        self.data = [everything[row] for row in self.rows]
+        all_records = [] if store.absent else records(store.index, findings)
+        self.data = [all_records[row] for row in self.rows]
         for record in self.data:
             if store.index["patient_id"].iat[record["row"]] == "":
                 record["patient"] = -1 - record["row"]  # unknown patients are not one patient
         self.patients = np.array([record["patient"] for record in self.data], dtype=np.int64)
-        self.labels = np.array([record["label"] for record in self.data], dtype=np.float32) if findings else None
+        labels = [record["label"] for record in self.data] if findings else []
+        self.labels = np.array(labels, dtype=np.float32).reshape(-1, len(findings)) if findings else None
         self.partners = None if second_view == "image" else Partners(store.index.iloc[self.rows], second_view)
         self.whole_batches = False
 
@@ -118,10 +122,7 @@ class StoreDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """What tells this set of images from another: how many, and a checksum of their rows and of some pixels.
-
-        Folders are not in it: an archive may move.
-        """
+        """Number of images, and a checksum of their rows and of some pixels; not of folders: an archive may move."""
         index, digest = self.store.index, hashlib.sha256()
         for record in self.data:
             row = record["row"]
@@ -142,26 +143,22 @@ class StoreDataset(Dataset):
             if not self.replace_damaged:
                 raise
             return default_collate([self[key] for key in keys])
-        return {**batch, "damage": [""] * len(keys)} if self.replace_damaged else batch
+        if self.replace_damaged:
+            batch |= {"damaged_row": torch.full((len(keys),), -1), "damage": [""] * len(keys)}
+        return batch
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         epoch, position = _as_pair(key)
         if not self.replace_damaged:
             return self._item(epoch, position)
         try:
-            return {**self._item(epoch, position), "damage": ""}
+            return {**self._item(epoch, position), "damaged_row": -1, "damage": ""}
         except _DAMAGE as error:
-            return self._another(epoch, position, error)
-
-    def _another(self, epoch: int, damaged: int, error: Exception) -> Any:
-        draws = keyed_state(self.seed, epoch, damaged, 1).randint(len(self.data), size=_TRIES)
-        damage = f"{self.data[damaged]['row']}: {describe_problem(error)}"
-        for position in draws:
-            try:
-                return {**self._item(epoch, int(position)), "damage": damage}
-            except _DAMAGE:
-                continue
-        raise error
+            damage = {"damaged_row": self.data[position]["row"], "damage": describe_problem(error)}
+            for other in keyed_state(self.seed, epoch, position, 1).randint(len(self.data), size=_TRIES):
+                with contextlib.suppress(*_DAMAGE):
+                    return {**self._item(epoch, int(other)), **damage}
+            raise
 
     def _item(self, epoch: int, position: int) -> Any:
         if self.takes_batches:
@@ -207,9 +204,9 @@ def _first(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 class KeyedSampler(DistributedSampler):
-    """Yields ``(epoch, position)`` in an order that is a function of (seed, epoch), shared out evenly over ranks.
+    """Yields ``(epoch, position)`` in an order that is a function of (seed, epoch), divided evenly over ranks.
 
-    MONAI's trainers call `set_epoch` on it, as on every `DistributedSampler`. Without `torch.distributed` it is one
+    MONAI's trainers call `set_epoch` on it, as on every `DistributedSampler`. Without `torch.distributed` there is one
     rank. R ranks that take B / R images a step see in every step the same B images as one rank that takes B.
 
     Args:
@@ -217,7 +214,7 @@ class KeyedSampler(DistributedSampler):
         seed: the same on every rank.
         shuffle: keep the order of the dataset when false.
         strata: columns of the dataset's index; the images of a batch then agree in all of them (say source and view
-            position), so that they cannot be told apart by these. What is left of the strata fills batches together.
+            position), so that they cannot be distinguished by these. Remainders of strata fill batches together.
         batch_size: images in a step over all ranks; needed with `strata`.
 
     Raises:
@@ -233,19 +230,26 @@ class KeyedSampler(DistributedSampler):
         batch_size: int = 0,
     ) -> None:
         super().__init__(dataset, world_size(), rank(), shuffle=shuffle, seed=seed, drop_last=True)
-        self._start = (0, 0)
-        self.batch_size = batch_size
-        self.strata = _strata(dataset, strata, batch_size) if strata else None
+        self._start, self.batch_size, self.strata = (0, 0), batch_size, None
+        if not strata:
+            return
+        if batch_size < 1:
+            raise ValueError(f"batches of one stratum need the batch_size of all ranks, got {batch_size}")
+        index = dataset.store.index  # type: ignore[attr-defined]
+        missing = [name for name in strata if name not in index]
+        if missing:
+            raise ValueError(f"strata need columns of the index, which lacks {missing}; it has {list(index.columns)}")
+        rows = index.iloc[dataset.rows]  # type: ignore[attr-defined]
+        self.strata = rows.groupby(list(strata), sort=True, dropna=False).ngroup().to_numpy()
 
     def start_at(self, epoch: int, done: int) -> None:
-        """Leave out the first `done` items of an epoch: a run was stopped there. Other epochs are whole."""
+        """Skip the first `done` items of an epoch, in which a run was stopped. Other epochs are complete."""
         self._start = (epoch, done)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
-        order = self._order()
-        mine = order[: self.total_size][self.rank :: self.num_replicas]
+        own = self._order()[: self.total_size][self.rank :: self.num_replicas]
         start = self._start[1] if self._start[0] == self.epoch else 0
-        return ((self.epoch, int(position)) for position in mine[start:])
+        return ((self.epoch, int(position)) for position in own[start:])
 
     def _order(self) -> np.ndarray:
         images = len(self.dataset)  # type: ignore[arg-type]
@@ -265,34 +269,28 @@ class KeyedSampler(DistributedSampler):
         return np.concatenate([batches[random.permutation(len(batches))].ravel(), rest[mixed.size :]])
 
 
-def _strata(dataset: Any, columns: Sequence[str], batch_size: int) -> np.ndarray:
-    """The number of each image's stratum."""
-    if batch_size < 1:
-        raise ValueError(f"batches of one stratum need the batch_size of all ranks, got {batch_size}")
-    index = dataset.store.index
-    missing = [name for name in columns if name not in index]
-    if missing:
-        raise ValueError(f"strata need columns of the index, which lacks {missing}; it has {list(index.columns)}")
-    return index.iloc[dataset.rows].groupby(list(columns), sort=True, dropna=False).ngroup().to_numpy()
-
-
 class BalancedSampler(KeyedSampler):
-    """Yields ``(epoch, position)`` with replacement, so that rare findings come as often as others.
+    """Yields ``(epoch, position)`` with replacement, so that rare findings are as frequent as others.
 
     An image's weight is that of its rarest positive finding, the inverse of how many images have it; images without
-    positives share the weight of one finding. Which images come is a function of (seed, epoch).
+    positives share the weight of one finding. The images are a function of (seed, epoch).
 
     Args:
-        dataset: whose records have labels.
+        dataset: with labels.
         seed: the same on every rank.
+
+    Raises:
+        ValueError: if the dataset has no labels.
     """
 
     def __init__(self, dataset: StoreDataset, seed: int = 0) -> None:
         super().__init__(dataset, seed)
-        labels = np.array([record["label"] for record in dataset.data], dtype=float) == 1
-        each = labels / np.maximum(labels.sum(axis=0), 1)
-        none = ~labels.any(axis=1)
-        weights = np.where(none, 1 / max(1, none.sum()), each.max(axis=1, initial=0))
+        if dataset.labels is None:
+            raise ValueError("balanced sampling needs labels; give the dataset its findings")
+        positive = dataset.labels == 1
+        of_findings = positive / np.maximum(positive.sum(axis=0), 1)
+        none = ~positive.any(axis=1)
+        weights = np.where(none, 1 / max(1, none.sum()), of_findings.max(axis=1, initial=0))
         self.weights = weights / weights.sum()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
@@ -315,7 +313,7 @@ def loader(
         dataset: the images.
         sampler: their order.
         batch_size: images in a step, over all ranks together.
-        num_workers: processes that read and make views; signals are left to the process that trains.
+        num_workers: processes that read and make views; they leave signals to the process that trains.
         seed: of the generator.
         fewest: images that a rank needs in a step, see `fewest_images`; 2 for a contrastive loss.
 
@@ -347,7 +345,7 @@ def loader(
         sampler=sampler,
         num_workers=num_workers,
         drop_last=True,
-        collate_fn=_as_it_is if dataset.whole_batches else None,
+        collate_fn=default_convert if dataset.whole_batches else None,
         generator=torch.Generator().manual_seed(seed),
         worker_init_fn=_without_metadata,
         persistent_workers=num_workers > 0,
@@ -357,20 +355,15 @@ def loader(
 
 
 def leave_signals(batches: DataLoader) -> DataLoader:
-    """Let the workers of a loader leave Ctrl-C, SIGTERM and SIGUSR1 to this process; the same loader.
+    """Let the workers of a loader leave Ctrl-C, SIGTERM and SIGUSR1 to this process; returns the same loader.
 
     A terminal and a cluster send them to all processes; the one that trains, or predicts, finishes its step first. When
-    it ends, Python ends its workers by SIGTERM and waits for them: then it is meant for them.
+    it exits, Python ends its workers by SIGTERM and waits for them, so from then on SIGTERM ends them.
     """
     ending = multiprocessing.RawValue("b", 0)  # shared with the workers
     atexit.register(setattr, ending, "value", 1)  # runs before multiprocessing's own, which was registered earlier
     batches.worker_init_fn = functools.partial(_start_worker, ending=ending, before=batches.worker_init_fn)
     return batches
-
-
-def _as_it_is(batch: Any) -> Any:
-    """A batch that the dataset has made as a whole."""
-    return batch
 
 
 class _Absent(Dataset):

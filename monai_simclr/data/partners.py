@@ -1,4 +1,4 @@
-"""Pairs of films of one patient: which other film the second view of a film is made of."""
+"""Which other film of the same patient the second view of a film is made of."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 SecondView = Literal["image", "patient", "study", "view_position"]
-"""What the second view is made of: the same film, or another of the same patient that agrees in this."""
+"""The second view is of the same film, or of another one of the patient that agrees in this."""
 
-_AGREE = {
+_COLUMNS = {
     "patient": ["patient_id"],
     "study": ["patient_id", "study_id"],
     "view_position": ["patient_id", "view_position"],
@@ -36,9 +36,9 @@ class Partners:
     """
 
     def __init__(self, index: pd.DataFrame, second_view: SecondView) -> None:
-        if second_view not in _AGREE:
+        if second_view not in _COLUMNS:
             raise ValueError(f"second_view must be one of {', '.join(get_args(SecondView))}, got {second_view!r}")
-        columns = _AGREE[second_view]
+        columns = _COLUMNS[second_view]
         group = index.groupby(columns, sort=False).ngroup().to_numpy() if len(index) else np.zeros(0, dtype=int)
         unknown = (index[columns] == "").any(axis=1).to_numpy()
         group = np.where(unknown, len(index) + np.arange(len(index)), group)
@@ -64,8 +64,3 @@ class Partners:
         pick = np.minimum((u * others).astype(int), np.maximum(others - 1, 0))
         pick = np.where(others > 0, pick + (pick >= own), own)
         return self._members[self._start[positions] + pick]
-
-    @property
-    def share(self) -> float:
-        """Share of the films that have a partner other than themselves."""
-        return float((self._count > 1).mean()) if len(self._count) else 0.0

@@ -1,4 +1,4 @@
-"""Patients and studies in what a command leaves: the same one has the same hash, and nobody has a name."""
+"""Keyed hashes of patients and studies for what commands write: the same patient, the same hash, and no name."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from monai_simclr.runtime.files import write_atomically
 from monai_simclr.runtime.names import encode_name
 from monai_simclr.runtime.tables import table_text
 
+KEY_VARIABLE = "MONAI_SIMCLR_HASH_KEY"
+"""Environment variable with the key of hashes, for the same hashes in every folder."""
+
 
 def index_for_outputs(store: Store) -> pd.DataFrame:
     """A store's index with keyed hashes in place of the ids of patients and studies.
 
-    Ids stand in an archive's index and in the store, which is a copy of it; nothing else that is written has them. The
-    same patient has the same hash in all outputs from one store, so that runs can be compared patient by patient.
+    Only an archive's index, and the store as a copy of it, hold ids; no other file does. The same patient has the same
+    hash in all outputs from one store, so that runs can be compared patient by patient.
 
     Example:
         >>> index = pd.DataFrame({"image": ["a.png"], "patient_id": ["Doe"], "study_id": [""], "split": ["test"]})
-        >>> made = index_for_outputs(Store(np.zeros((1, 8, 8), np.uint8), index, pd.DataFrame(), {}))
-        >>> len(made["patient_id"][0]), made["patient_id"][0] == "Doe", made["study_id"][0]
+        >>> hashed = index_for_outputs(Store(np.zeros((1, 8, 8), np.uint8), index, pd.DataFrame(), {}))
+        >>> len(hashed["patient_id"][0]), hashed["patient_id"][0] == "Doe", hashed["study_id"][0]
         (16, False, '')
     """
     hashed = {name: hash_patients(store, store.index[name].to_numpy(dtype=str)) for name in ("patient_id", "study_id")}
@@ -35,21 +38,19 @@ def index_for_outputs(store: Store) -> pd.DataFrame:
 
 
 def hash_patients(store: Store, ids: np.ndarray) -> np.ndarray:
-    """Keyed hashes of ids ``(N,)``; an empty one stays empty."""
-    key = os.environ.get(KEY_VARIABLE) or _key_of(store)
+    """Keyed hashes of ids ``(N,)``; an empty id stays empty.
+
+    Without a key in the environment it is the checksum of the store's index: whoever has that index has the ids anyway,
+    and nobody else can guess it.
+    """
+    key = os.environ.get(KEY_VARIABLE) or store.provenance.get("sha256", {}).get("index.csv")
+    key = key or hashlib.sha256(table_text(store.index).encode()).hexdigest()
     names, codes = np.unique(ids.astype(str), return_inverse=True)
     return np.array([keyed_hash(key, name) if name else "" for name in names.tolist()], dtype=str)[codes]
 
 
-def _key_of(store: Store) -> str:
-    """The checksum of the store's index: who has it has the ids, and who has not cannot guess it."""
-    given = store.provenance.get("sha256", {}).get("index.csv")
-    return given or hashlib.sha256(table_text(store.index).encode()).hexdigest()
-
-
 def keyed_hash(key: str, text: str) -> str:
-    """HMAC-SHA-256 of `text` under `key`, the first 16 hexadecimal digits: an identity that only the key's owner can
-    check.
+    """First 16 hexadecimal digits of the HMAC-SHA-256 of a text: only the key's owner can tell whose it is.
 
     Example:
         >>> keyed_hash("a key", "patient 1") == keyed_hash("a key", "patient 1")
@@ -60,22 +61,12 @@ def keyed_hash(key: str, text: str) -> str:
     return hmac.new(key.encode(), encode_name(text), hashlib.sha256).hexdigest()[:16]
 
 
-KEY_VARIABLE = "MONAI_SIMCLR_HASH_KEY"
-"""Environment variable with the key of hashes, for whoever wants the same hashes in every folder."""
-
-
-_KEY = re.compile(r"[\x21-\x7e]{16,}")
-
-
-_NEW_KEY = "restore it, or remove it for a new key, with which all hashes in this folder become others"
-
-
 def hash_key(folder: str | Path) -> str:
-    """The key of this folder's hashes: the environment's, the folder's own, or a new one that is left in the folder.
+    """Key of a folder's hashes: that of the environment (`KEY_VARIABLE`), or the folder's own.
 
     Returns:
-        What `KEY_VARIABLE` holds, or the content of ``hash_key.txt`` in `folder`, made when it is missing and readable
-        by its owner only.
+        The environment's key, or the content of ``hash_key.txt`` in `folder`, created if it is missing and readable by
+        its owner only.
 
     Raises:
         ValueError: if the folder's key is damaged: with an empty one anybody could undo the hashes.
@@ -87,10 +78,11 @@ def hash_key(folder: str | Path) -> str:
         with write_atomically(path) as part:
             part.write_text(secrets.token_hex(32), encoding="utf-8")
         path.chmod(0o600)
+    remedy = "restore it, or remove it for a new key, which changes all hashes in this folder"
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a key of hashes ({error}); {_NEW_KEY}") from error
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"{path} holds no key of hashes (one word of 16 characters or more was expected); {_NEW_KEY}")
+        raise ValueError(f"{path} cannot be read as a key of hashes ({error}); {remedy}") from error
+    if not re.fullmatch(r"[\x21-\x7e]{16,}", key):
+        raise ValueError(f"{path} is not a key of hashes (one word of 16 characters or more was expected); {remedy}")
     return key

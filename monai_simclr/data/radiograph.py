@@ -1,13 +1,17 @@
-"""What the reading of a radiograph is told, and how it says no: the settings, the metadata, the error."""
+"""The terms of reading a radiograph: the settings, the metadata, the error, and quiet libraries."""
 
 from __future__ import annotations
 
-import errno
+import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
+from monai_simclr.runtime.files import NotRegularFileError
 from monai_simclr.runtime.names import shown
 
 VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
@@ -15,51 +19,53 @@ VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
 
 
 class RadiographError(ValueError):
-    """A file that is no radiograph that we can read.
+    """A file that cannot be read as a radiograph.
 
-    Attributes:
-        path: the file.
-        problem: the sentence without the file's name, for outputs that must not carry names.
+    Args:
+        problem: the message without the file's name, for outputs that must not contain names.
+        path: of the file; the readers of single formats leave it to whoever opened the file.
 
     Example:
-        >>> str(RadiographError("in/IM_0001.dcm", "has no pixels"))
+        >>> str(RadiographError("has no pixels", "in/IM_0001.dcm"))
         'IM_0001.dcm: has no pixels'
     """
 
-    def __init__(self, path: str | Path, problem: str) -> None:
-        super().__init__(f"{shown(Path(path).name)}: {problem}")
-        self.path, self.problem = str(path), problem
+    def __init__(self, problem: str, path: str | Path = "") -> None:
+        super().__init__(problem)
+        self.problem, self.path = problem, str(path)
+
+    def __str__(self) -> str:
+        return f"{shown(Path(self.path).name)}: {self.problem}" if self.path else self.problem
 
     def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str]]:
-        return type(self), (self.path, self.problem)
+        return type(self), (self.problem, self.path)
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """How files become canonical images. Plain values, so that `dataclasses.asdict` of it can be written down.
+    """How files become canonical images: plain values, so that `dataclasses.asdict` can be recorded.
 
     Attributes:
         voi: which values of interest are shown (DICOM PS3.3 C.11.2).
 
             - ``auto``: the VOI LUT Sequence, else the first window that can be used, else percentiles 0.5 to 99.5.
             - ``index``: number `window_index` of the windows, or of the VOI LUT Sequence where there are no windows.
-            - ``explanation``: the window or VOI LUT whose explanation is `window_explanation`, whatever the case.
+            - ``explanation``: the window or VOI LUT whose explanation is `window_explanation`, case ignored.
             - ``percentile``: percentiles 0.5 to 99.5 of the image, in files of every format.
             - ``none``: the whole range that the stored bits can have, after the modality LUT.
         window_index: for ``voi="index"``, from 0.
         window_explanation: for ``voi="explanation"``, such as "NORMAL" in (0028,1055) or (0028,3003).
-        patient_orientation: whether DICOM (0020,0020) Patient Orientation, where there is one, turns and mirrors the
-            image to the canonical display (row 0 cranial, column 0 the patient's right). Off: as stored.
-        crop_collimation: whether even borders, black or white, are cut off.
+        patient_orientation: whether (0020,0020) Patient Orientation turns and mirrors the image to the canonical
+            display (row 0 cranial, column 0 the patient's right). Off: as stored.
+        crop_collimation: whether uniform borders, black or white, are cropped.
         render_for_processing: whether FOR PROCESSING images (raw detector values) are rendered; refused when off.
-        max_pixels: rows x columns that are read at the most; checked before anything is decoded.
-        max_bytes: size that a file may have, and that what is deflated in it may have when inflated.
-        min_side: rows and columns that an image must have; on fewer pixels there is no chest to see, and a network's
-            input would be made up by resizing. MedMNIST's smallest pictures have 28.
-        max_aspect: how many times as long as the shorter side the longer one may be. Chest radiographs are within 2.
+        max_pixels: limit of rows x columns, checked before anything is decoded.
+        max_bytes: limit of the size of a file, and of its deflated content when inflated.
+        min_side: fewest rows and columns. MedMNIST's smallest pictures have 28.
+        max_aspect: limit of longer over shorter side. Chest radiographs are within 2.
 
     Raises:
-        ValueError: if `voi` is no policy, or a number is out of range.
+        ValueError: if `voi` is not a policy, or a number is out of range.
 
     Example:
         >>> from dataclasses import asdict
@@ -93,75 +99,44 @@ class ReaderSettings:
 
 DEFAULT_SETTINGS = ReaderSettings()
 UNKNOWN = (math.nan, math.nan)
-"""Two numbers that a file does not have; never left out, so that the metadata of all files can be collated."""
+"""Two numbers that a file does not have; never omitted, so that the metadata of all files can be collated."""
 
 
-def check_pixels(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
-    """Refuse what is too large to decode.
-
-    Raises:
-        RadiographError: with the shape, the limit and its name.
-    """
-    if rows * columns > settings.max_pixels:
-        raise RadiographError(
-            path, f"has {rows} x {columns} pixels by its header, more than max_pixels={settings.max_pixels}"
-        )
-
-
-def check_shape(path: str | Path, rows: int, columns: int, settings: ReaderSettings) -> None:
-    """Refuse what is too small to show a chest, or too long to be one.
-
-    Raises:
-        RadiographError: with the shape, the limit and its name.
+def check_size(rows: int, columns: int, settings: ReaderSettings) -> None:
+    """Refuse, by a `RadiographError`, what is too large to decode, too small to show a chest, or too long to be one.
 
     Example:
-        >>> check_shape("a.png", 8, 2000, DEFAULT_SETTINGS)
+        >>> check_size(8, 2000, DEFAULT_SETTINGS)
         Traceback (most recent call last):
         ...
-        monai_simclr.data.radiograph.RadiographError: a.png: has 8 x 2000 pixels, a side under min_side=32
+        monai_simclr.data.radiograph.RadiographError: has 8 x 2000 pixels, a side under min_side=32
     """
     shape = f"has {rows} x {columns} pixels"
+    if rows * columns > settings.max_pixels:
+        raise RadiographError(f"{shape} by its header, more than max_pixels={settings.max_pixels}")
     if min(rows, columns) < settings.min_side:
-        raise RadiographError(path, f"{shape}, a side under min_side={settings.min_side}")
+        raise RadiographError(f"{shape}, a side under min_side={settings.min_side}")
     if max(rows, columns) > settings.max_aspect * min(rows, columns):
-        raise RadiographError(path, f"{shape}, one side more than max_aspect={settings.max_aspect} times the other")
+        raise RadiographError(f"{shape}, one side more than max_aspect={settings.max_aspect} times the other")
 
 
 class RadiographMeta(TypedDict):
-    """What is known of an image beside its pixels: the same keys and lengths for every format, and nobody's name.
+    """What is known about an image: the same keys and lengths for every format, and no patient's name."""
 
-    Attributes:
-        format: "DICOM", "PNG", "JPEG", "TIFF" or "NIfTI".
-        view_position: "PA", "AP", "LL" (every lateral) by the header, as in an index; "" when unknown or another.
-        photometric_interpretation: "MONOCHROME1" or "MONOCHROME2" as stored; "" in other formats.
-        inverted: whether dark and bright were swapped.
-        voi: what chose the gray values: "lut", "window", "percentile" or "none" (the full range).
-        window: (center, width) in units of the modality LUT's output; NaN where no window was used.
-        spacing: millimeters between rows, and between columns; NaN when unknown.
-        spacing_source: the attribute it is from; "" when unknown.
-        orientation: what was done to the stored rows and columns, such as "mirrored"; "" for nothing.
-        crop: (top, left, height, width) of what was kept, in pixels of the upright image before the crop.
-    """
-
-    format: str
-    view_position: str
-    photometric_interpretation: str
-    inverted: bool
-    voi: str
-    window: tuple[float, float]
-    spacing: tuple[float, float]
-    spacing_source: str
-    orientation: str
-    crop: tuple[int, int, int, int]
+    format: str  # "DICOM", "PNG", "JPEG", "TIFF" or "NIfTI"
+    view_position: str  # "PA", "AP", "LL" (every lateral) by the header, as in an index; "" when unknown or another
+    photometric_interpretation: str  # "MONOCHROME1" or "MONOCHROME2" as stored; "" in other formats
+    inverted: bool  # whether dark and bright were swapped
+    voi: str  # what chose the gray values: "lut", "window", "percentile" or "none" (the full range)
+    window: tuple[float, float]  # center and width, of the modality LUT's output; NaN where no window was used
+    spacing: tuple[float, float]  # millimeters between rows, and between columns; NaN when unknown
+    spacing_source: str  # the attribute that states it; "" when unknown
+    orientation: str  # how the stored image was turned, such as "mirrored"; "" for not at all
+    crop: tuple[int, int, int, int]  # top, left, height, width of the crop in pixels of the upright image
 
 
 def init_meta(file_format: str) -> RadiographMeta:
-    """Give the metadata of an image of which nothing is known but the format of its file.
-
-    Example:
-        >>> init_meta("PNG")["spacing"]
-        (nan, nan)
-    """
+    """Return the metadata of an image of which only the format is known."""
     return RadiographMeta(
         format=file_format,
         view_position="",
@@ -176,22 +151,37 @@ def init_meta(file_format: str) -> RadiographMeta:
     )
 
 
-def unopened(error: OSError) -> str:
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Suppress warnings and logs of pydicom, nibabel and Pillow: what is wrong with a file is reported once, by us.
+
+    pydicom logs the traceback of whatever a decoder raises. What libtiff and libjpeg write to stderr remains.
+    """
+    pydicom, nibabel = logging.getLogger("pydicom"), logging.getLogger("nibabel.global")
+    before = pydicom.propagate, nibabel.disabled
+    pydicom.propagate, nibabel.disabled = False, True  # pydicom logs through the root, nibabel by its own handler
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        pydicom.propagate, nibabel.disabled = before
+
+
+def describe_os_error(error: OSError) -> str:
     """Say why a file cannot be opened, without its name.
 
     Example:
-        >>> unopened(OSError(22, "is a named pipe, not a regular file", "in/a.dcm"))
-        'is a named pipe, not a regular file'
-        >>> unopened(PermissionError(13, "Permission denied"))
+        >>> describe_os_error(PermissionError(13, "Permission denied"))
         'cannot be opened (PermissionError)'
     """
-    if error.errno == errno.EINVAL and "regular file" in str(error.strerror):
+    if isinstance(error, NotRegularFileError):
         return str(error.strerror)
     return f"cannot be opened ({type(error).__name__})"
 
 
 def describe_problem(error: BaseException) -> str:
-    """The reader's own sentence without a path, wherever in the chain of causes it is."""
+    """Return the reader's own message without a path, wherever in the chain of causes it is."""
     cause: BaseException | None = error
     while cause is not None:
         if hasattr(cause, "problem"):

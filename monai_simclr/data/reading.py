@@ -1,4 +1,8 @@
-"""Files to canonical images: upright, (H, W), float32 in [0, 1], bright = dense. The content decides what a file is."""
+"""Files to canonical images: upright, (H, W), float32 in [0, 1], bright = dense. The content decides what a file is.
+
+`data/formats/` holds one reader per format. Every refusal that the header, the file's size or the inflated size allows
+is given before a decoder runs. This module imports neither torch nor MONAI; MONAI's reader is in `data/reader.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +17,44 @@ from monai_simclr.data.collimation import exposed_field
 from monai_simclr.data.formats.dicom import read_dicom
 from monai_simclr.data.formats.nifti import is_nifti, read_nifti
 from monai_simclr.data.formats.pictures import read_picture
-from monai_simclr.data.formats.quiet import quiet_libraries
-from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, RadiographMeta, ReaderSettings, unopened
+from monai_simclr.data.radiograph import (
+    DEFAULT_SETTINGS,
+    RadiographError,
+    RadiographMeta,
+    ReaderSettings,
+    describe_os_error,
+    quiet_libraries,
+)
 from monai_simclr.runtime.files import open_regular
 
-_Read = Callable[[Path, BinaryIO, ReaderSettings], tuple[np.ndarray, RadiographMeta]]
-_READERS: dict[str, _Read] = {"DICOM": read_dicom, "picture": read_picture, "NIfTI": read_nifti}
-_STARTS = {
-    b"\x89PNG\r\n\x1a\n": "picture",
-    b"\xff\xd8\xff": "picture",
-    b"II*\0": "picture",
-    b"MM\0*": "picture",
-    b"II+\0": "picture",
-    b"MM\0+": "picture",
-    b"\x1f\x8b": "NIfTI",
+_READERS: dict[str, Callable[[BinaryIO, ReaderSettings], tuple[np.ndarray, RadiographMeta]]] = {
+    "DICOM": read_dicom,
+    "picture": read_picture,
+    "NIfTI": read_nifti,
 }
-_FIRST = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
-"""How the first element of a data set goes on after its tag: an explicit VR, or the length of a short value."""
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_GZIP = b"\x1f\x8b"
+_ELEMENTS = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in range(4, 66, 2)))
+"""What follows the tag of a data set's first element: an explicit VR, or the length of a short value."""
 
 
 def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTINGS) -> tuple[np.ndarray, RadiographMeta]:
     """Read a file as a canonical image.
 
-    DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, values of interest, one inversion at most;
+    DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, values of interest, at most one inversion;
     it is scaled by the known output range and turned by its Patient Orientation. PNG, JPEG, TIFF and NIfTI with one
-    plane are scaled by their type. What a file is, its content decides.
+    plane are scaled by their type.
 
     Args:
-        path: the file.
+        path: of the file.
         settings: policies, switches and limits.
 
     Returns:
-        float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata that name no patient.
+        float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata that contain no patient's name.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        RadiographError: if the file is no radiograph that can be read (says why, and what to do).
+        RadiographError: if the file cannot be read as a radiograph (says why, and what to do).
 
     Example:
         >>> from monai_simclr.data.phantoms import write_dicom_phantoms
@@ -63,22 +69,26 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
         with open_regular(path) as file, quiet_libraries():
             size = os.fstat(file.fileno()).st_size
             if size > settings.max_bytes:
-                raise RadiographError(path, f"has {size} bytes, more than max_bytes={settings.max_bytes}")
-            image, meta = _READERS[detect_format(path, file)](path, file, settings)
+                raise RadiographError(f"has {size} bytes, more than max_bytes={settings.max_bytes}")
+            image, meta = _READERS[detect_format(file)](file, settings)
+        low, high = image.min(), image.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise RadiographError("has pixels that are not finite")
+        if low == high:
+            voi = f"voi={meta['voi']!r}"
+            raise RadiographError(f"is one gray all over ({low:.3g}) with {voi}; voi='percentile' may show it")
     except OSError as error:
-        raise RadiographError(path, unopened(error)) from error
-    low, high = image.min(), image.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise RadiographError(path, "has pixels that are not finite")
-    if low == high:
-        raise RadiographError(
-            path, f"is one gray all over ({low:.3g}) with voi={meta['voi']!r}; voi='percentile' may show it"
-        )
-    return _cropped(image, meta, settings), meta
+        raise RadiographError(describe_os_error(error), path) from error
+    except RadiographError as error:
+        error.path = str(path)
+        raise
+    meta["crop"] = exposed_field(image) if settings.crop_collimation else (0, 0, *image.shape)
+    top, left, height, width = meta["crop"]
+    return np.ascontiguousarray(image[top : top + height, left : left + width], dtype=np.float32), meta
 
 
-def detect_format(path: Path, file: BinaryIO) -> str:
-    """Say what an open file is by its first bytes: "DICOM", "picture" (PNG, JPEG, TIFF) or "NIfTI".
+def detect_format(file: BinaryIO) -> str:
+    """Return what an open file is by its first bytes: "DICOM", "picture" (PNG, JPEG, TIFF) or "NIfTI".
 
     Raises:
         RadiographError: if it is none of them.
@@ -87,25 +97,15 @@ def detect_format(path: Path, file: BinaryIO) -> str:
     file.seek(0)
     if head[128:132] == b"DICM":  # before the others: a DICOM file may start with a TIFF header (PS3.10 7.1)
         return "DICOM"
-    if is_nifti(head):
+    if is_nifti(head) or head.startswith(_GZIP):
         return "NIfTI"
-    for start, kind in _STARTS.items():
-        if head.startswith(start):
-            return kind
-    if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08") and head[4:6] in _FIRST:
+    if head.startswith(_PICTURES):
+        return "picture"
+    if head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08") and head[4:6] in _ELEMENTS:
         raise RadiographError(
-            path,
             "looks like DICOM without the Part 10 header (128 bytes, then 'DICM', PS3.10 section 7.1), "
-            "which is not read on a guess; write the header, for instance with dcmtk's dcmconv",
+            "which is not read on a guess; write the header, for instance with dcmtk's dcmconv"
         )
     raise RadiographError(
-        path,
-        "is empty" if not head else "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name",
+        "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name" if head else "is empty"
     )
-
-
-def _cropped(image: np.ndarray, meta: RadiographMeta, settings: ReaderSettings) -> np.ndarray:
-    height, width = image.shape
-    meta["crop"] = exposed_field(image) if settings.crop_collimation else (0, 0, height, width)
-    top, left, height, width = meta["crop"]
-    return np.ascontiguousarray(image[top : top + height, left : left + width], dtype=np.float32)

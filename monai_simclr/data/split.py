@@ -1,4 +1,4 @@
-"""Patients to splits and to label fractions; a patient is never divided."""
+"""Splits and label fractions by patient: all images of a patient stay together."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import pandas as pd
 
 from monai_simclr.data.index import check_index, finding_columns
 
-_AHEAD = 64
-"""Patients of an order among whom the next one is chosen, at most; a tenth of a small archive."""
 
+class NoPositiveError(ValueError):
+    """A label fraction leaves a finding without a positive patient."""
+
+
+_AHEAD = 64
+"""Maximum number of next patients to choose from; a tenth of a small archive."""
 _MANY = 5
 """Patients with this many findings or more are counted together."""
 
 
 def split_by_patient(index: pd.DataFrame, fractions: Mapping[str, float] | None = None, seed: int = 0) -> pd.DataFrame:
-    """Put every patient into a split at random.
+    """Assign every patient to a split at random.
 
     Args:
         index: an image index; an earlier split is overwritten.
@@ -42,28 +46,29 @@ def split_by_patient(index: pd.DataFrame, fractions: Mapping[str, float] | None 
 
 
 def label_fraction(
-    index: pd.DataFrame, fraction: float, seed: int = 0, findings: Sequence[str] | None = None
+    index: pd.DataFrame, fraction: float, draw: int = 0, findings: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Rows whose labels are used when only a share of the train patients is labelled.
+    """Rows whose labels are used if only a share of the train patients is labelled.
 
-    Patients are put into one order for each seed, and a fraction is the beginning of that order, so fractions are
-    nested. Patients are spread over the order by systematic sampling with random starts (Madow and Madow, 1944), level
-    by level: by their rarest finding, by how many findings they have, by their further findings, and by which labels
-    are known. So every beginning has each finding, and patients with many findings, at their share of the archive; rare
-    combinations of findings come at random places. One positive and one negative of each finding come first, so that a
-    small fraction has them where they fit; those after them make up for it.
+    Each draw orders the patients, and a fraction is a prefix of that order, so fractions are nested. Patients are
+    spread over the order by systematic sampling with random starts (Madow and Madow, 1944), level by level: by their
+    rarest finding, their number of findings, their other findings, and which labels are known. So every prefix has each
+    finding, and patients with many findings, at their share of the archive; rare combinations are placed at random. One
+    positive and one negative of each finding come first, so that a small fraction has them if possible; later patients
+    compensate for it.
 
     Args:
         index: with splits and labels.
         fraction: share of the train patients, greater than 0, at most 1.
-        seed: of the order.
+        draw: seed of the order.
         findings: which findings must have a positive; all of the index by default.
 
     Returns:
         Sorted positions of rows.
 
     Raises:
-        ValueError: if the fraction is out of range, or leaves a finding without a positive patient (names it).
+        NoPositiveError: if the fraction leaves a finding without a positive patient (names it).
+        ValueError: if the fraction is out of range, or no train patient has a finding.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"label_fraction must be greater than 0 and at most 1, got {fraction}")
@@ -72,108 +77,90 @@ def label_fraction(
     if not len(train) or not names:
         raise ValueError(f"the index has {len(train)} train rows and the findings {names}; labels of both are needed")
     by_patient = train.groupby("patient_id", sort=True)[names].max()
-    positive = by_patient == 1
-    _check_positives(positive, names)
-    order = _order(positive.to_numpy(), by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(seed))
+    positive: np.ndarray = by_patient.eq(1).to_numpy(dtype=bool)
+    absent = [name for name, count in zip(names, positive.sum(axis=0), strict=True) if not count]
+    if absent:
+        raise ValueError(
+            f"no train patient has {absent}; leave them out of the findings in metadata.json, or pass --findings"
+        )
+    order = _order(positive, by_patient.isin([0, 1]).to_numpy(), np.random.default_rng(draw))
     chosen = order[: max(1, round(fraction * len(order)))]
-    empty = [
-        name
-        for name, any_positive in zip(names, positive.to_numpy()[chosen].any(axis=0), strict=True)
-        if not any_positive
-    ]
-    if empty:
-        raise ValueError(
-            f"label_fraction {fraction} is {len(chosen)} of {len(order)} train patients and leaves "
-            f"{empty} without a positive; "
-            "use a larger label_fraction, or fewer findings"
+    absent = [name for name, count in zip(names, positive[chosen].sum(axis=0), strict=True) if not count]
+    if absent:
+        raise NoPositiveError(
+            f"label_fraction {fraction} is {len(chosen)} of {len(order)} train patients and leaves {absent} without a "
+            "positive; use a larger label_fraction, or fewer findings"
         )
-    labelled = set(positive.index[chosen])
-    return np.flatnonzero((index["split"] == "train").to_numpy() & index["patient_id"].isin(labelled).to_numpy())
-
-
-def _check_positives(positive: pd.DataFrame, names: Sequence[str]) -> None:
-    none = [name for name in names if not positive[name].any()]
-    if none:
-        raise ValueError(
-            f"no train patient has {none}; leave them out of the findings in metadata.json, or pass --findings"
-        )
+    labelled = index["patient_id"].isin(by_patient.index[chosen])
+    return np.flatnonzero((index["split"] == "train").to_numpy() & labelled.to_numpy())
 
 
 def _order(positive: np.ndarray, known: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """An order of patients whose every beginning has each finding at its share; from ``(N, K)`` masks of labels."""
+    """An order of patients in which every prefix has each finding at its share; from ``(N, K)`` masks of labels."""
     rarest = np.argsort(positive.sum(axis=0), kind="stable")
-    keys = [_key(has, mask.tobytes(), rarest) for has, mask in zip(positive, known, strict=True)]
+    keys = []
+    for has, mask in zip(positive, known, strict=True):
+        present = [int(finding) for finding in rarest if has[finding]]
+        keys.append((*present[:1], len(present), *present[1:], mask.tobytes()))
     spread = _spread(list(generator.permutation(len(positive))), keys, generator)
-    cut = int(generator.integers(len(spread)))  # turned like a wheel, so that each patient is as likely at each place
+    cut = int(generator.integers(len(spread)))  # rotated, so that each patient is equally likely at each place
     order = np.array(spread[cut:] + spread[:cut])
-    first = _first_of_each(positive[order][:, rarest], known[order][:, rarest])
+    first: list[int] = []  # a positive of each finding, then a negative; a patient may serve for several
+    for labels in (positive[order][:, rarest], (known & ~positive)[order][:, rarest]):
+        for finding in labels.T:
+            if finding.any() and not finding[first].any():
+                first.append(int(finding.argmax()))
     order = np.concatenate([order[first], np.delete(order, first)])
-    return order[_settled(_traits(positive, known)[order], len(first), generator)]
-
-
-def _key(has: np.ndarray, mask: bytes, rarest: np.ndarray) -> tuple[int | bytes, ...]:
-    """What a patient is told apart by, level by level; on every level one value."""
-    findings = [int(finding) for finding in rarest if has[finding]]
-    return (*findings[:1], len(findings), *findings[1:], mask)
+    counts = np.minimum(positive.sum(axis=1), _MANY)
+    traits = np.hstack([positive, counts[:, None] == np.unique(counts), known[:, ~known.all(axis=0)]]).astype(float)
+    return order[_balance(traits[order], len(first), generator)]
 
 
 def _spread(
     patients: list[int], keys: list[tuple[int | bytes, ...]], generator: np.random.Generator, level: int = 0
 ) -> list[int]:
-    """Patients in an order in which each group of a level, and each group within it, is evenly spaced."""
+    """Patients in an order in which each group of a level, and each group within it, is evenly spaced.
+
+    Each group starts at random: a fixed start would keep a lone patient from every draw.
+    """
     groups: dict[tuple[int | bytes, ...], list[int]] = {}
     for patient in patients:
         groups.setdefault(keys[patient][level : level + 1], []).append(patient)
     spread = [_spread(group, keys, generator, level + 1) if key else group for key, group in groups.items()]
-    return spread[0] if len(spread) == 1 else _evenly(spread, generator)
-
-
-def _evenly(groups: list[list[int]], generator: np.random.Generator) -> list[int]:
-    """Groups merged, each evenly spaced from a random start: a fixed one would keep a lone patient from every draw."""
-    starts = generator.random(len(groups))
+    if len(spread) == 1:
+        return spread[0]
     places = [
         ((position + start) / len(group), patient)
-        for group, start in zip(groups, starts, strict=True)
+        for group, start in zip(spread, generator.random(len(spread)), strict=True)
         for position, patient in enumerate(group)
     ]
     return [patient for _, patient in sorted(places)]
 
 
-def _traits(positive: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """What a beginning is to have at its share, ``(N, T)``: each finding, numbers of findings, known labels."""
-    counts = np.minimum(positive.sum(axis=1), _MANY)
-    numbers = counts[:, None] == np.unique(counts)
-    return np.hstack([positive, numbers, known[:, ~known.all(axis=0)]]).astype(float)
+def _balance(traits: np.ndarray, first: int, generator: np.random.Generator) -> list[int]:
+    """Positions of patients: the `first` ones, then always the one of the next few with the most traits still due.
 
+    What is due of a trait, in patients, is its share of the places minus what was chosen. It starts at random, so that
+    fractions of a patient are rounded at random.
 
-def _settled(traits: np.ndarray, first: int, generator: np.random.Generator) -> list[int]:
-    """Positions of patients: the `first` ones, then always that one of the next few that the traits owed ask for most.
-
-    What a trait is owed, in patients, is its share of the places less what it got, and starts at random, so that what
-    cannot be divided is rounded at random.
+    Args:
+        traits: what every prefix should have at its share, ``(N, T)``, 0 or 1: each finding, numbers of findings, and
+            which labels are known.
+        first: patients that stay in front.
+        generator: of the start.
     """
     share = traits.mean(axis=0)
     weights = 1 / np.sqrt(np.maximum(share, 1 / len(traits)))
-    owed = generator.random(len(share)) - 0.5 + first * share - traits[:first].sum(axis=0)
-    costs = traits @ weights  # the traits are 0 or 1, their squares too
+    due = generator.random(len(share)) - 0.5 + first * share - traits[:first].sum(axis=0)
+    costs = traits @ weights  # the squares of 0 and 1 are 0 and 1
     end = first + min(_AHEAD, max(1, len(traits) // 10), len(traits) - first)
     order, window = list(range(first)), list(range(first, end))
     while window:
-        owed += share
-        pick = window.pop(int((2 * traits[window] @ (weights * owed) - costs[window]).argmax()))
-        owed -= traits[pick]
+        due += share
+        pick = window.pop(int((2 * traits[window] @ (weights * due) - costs[window]).argmax()))
+        due -= traits[pick]
         order.append(pick)
         if end < len(traits):
             window.append(end)
             end += 1
     return order
-
-
-def _first_of_each(positive: np.ndarray, known: np.ndarray) -> list[int]:
-    """Positions of the first positive of each finding, then of the first negative; a patient may serve for several."""
-    first: list[int] = []
-    for labels in (positive, known & ~positive):
-        for finding in range(labels.shape[1]):
-            if labels[:, finding].any() and not labels[first, finding].any():
-                first.append(int(labels[:, finding].argmax()))
-    return first

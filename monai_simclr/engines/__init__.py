@@ -1,4 +1,4 @@
-"""Training and embedding: what runs a network over data. Nothing here names a transform, a loss or a network."""
+"""The trainer, and what runs a network over data; nothing here names a transform, a loss or a network."""
 
 from monai_simclr.engines.contrastive import ContrastiveTrainer as ContrastiveTrainer
 from monai_simclr.engines.contrastive import OneItemOutput as OneItemOutput

@@ -1,4 +1,4 @@
-"""SimCLR as MONAI trains everything: a `SupervisedTrainer` whose batch is two views and whose labels are group ids."""
+"""SimCLR on MONAI's `SupervisedTrainer`: the batch is two views of each image, the labels are group ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai_simclr.runtime.distributed import rank
 
 
 class ViewTransform(Protocol):
-    """What makes views on the device: our random transforms, by their `apply`."""
+    """A random transform that can be applied on the device."""
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """Make one view of each image ``(B, 1, H, W)`` with drawn parameters of leading length B."""
@@ -27,19 +27,18 @@ class PrepareTwoViews(PrepareBatch):
     """Batch -> ``(images (V*N, 1, H, W) float, group ids (V*N,))``, the views stacked one after another.
 
     The views come from the workers, under one key each; or they are made here, on the device, from the stored images
-    and the parameters that `DrawViewsd` drew for them. Both are functions of the same keys and show the same pictures.
+    and the parameters that `DrawViewsd` drew for them, with the same result. uint8 views are scaled to [0, 1] on the
+    device, so that workers transfer one byte per pixel.
 
     Args:
-        keys: the views' keys, `image_1` and `image_2` as `MultiViewd` names them; on the device, the keys of their
-            parameters, `draws_1` and `draws_2`.
-        group_key: integer ids of what may not be each other's negatives, the patient; without the key in the batch
-            every image, on every rank, is a group of its own.
-        channels_last: memory format that convolutions on CPUs with bfloat16 and on GPUs prefer.
-        transform: makes the views on the device; None where the workers made them.
+        keys: of the views, by default `image_1` and `image_2` as from `MultiViewd`; on the device, of their parameters,
+            by default `draws_1` and `draws_2`.
+        group_key: integer ids of images that must not be each other's negatives, the patient; without the key in the
+            batch every image, on every rank, is a group of its own.
+        channels_last: use the memory format that convolutions prefer on GPUs, and on CPUs with bfloat16.
+        transform: makes the views on the device; None where the workers make them.
         image_key: key of the stored images, for `transform`.
-        partner_key: key of the images that views after the first are made of, where a batch has it, for `transform`.
-
-    uint8 views are scaled to [0, 1] on the device, so that workers hand over one byte a pixel.
+        partner_key: key of the images of the second view, where a batch has it, for `transform`.
     """
 
     def __init__(
@@ -73,8 +72,8 @@ class PrepareTwoViews(PrepareBatch):
         first = batchdata[self.image_key].to(device=device, non_blocking=True)
         partner = batchdata.get(self.partner_key)
         others = first if partner is None else partner.to(device=device, non_blocking=True)
-        drawn = [{name: value.numpy() for name, value in batchdata[key].items()} for key in self.keys]
-        return [self.transform.apply(others if view else first, **params) for view, params in enumerate(drawn)]
+        params = [{name: value.numpy() for name, value in batchdata[key].items()} for key in self.keys]
+        return [self.transform.apply(others if view else first, **params[view]) for view in range(len(params))]
 
 
 class PrepareLabelled(PrepareBatch):
@@ -98,21 +97,21 @@ class PrepareLabelled(PrepareBatch):
 class ContrastiveTrainer(SupervisedTrainer):
     """`SupervisedTrainer` with SimCLR's defaults; the training step is MONAI's own.
 
-    Takes what `SupervisedTrainer` takes. The network maps images to projections ``(V*N, D)``, all views in one forward
-    pass, so that batch statistics are those of all of them; the loss takes the projections and the group ids.
-    `prepare_batch` defaults to `PrepareTwoViews`. `decollate` defaults to false: the output is a list of one
-    dictionary, the whole batch, which MONAI's handlers with ``from_engine(["loss"], first=True)`` read as it is.
+    The network maps images to projections ``(V*N, D)``, all views in one forward pass, so that batch statistics are
+    those of all of them; the loss takes the projections and the group ids. `prepare_batch` defaults to
+    `PrepareTwoViews`. `decollate` defaults to false: the output is a list of one dictionary, the whole batch, which
+    MONAI's handlers read with ``from_engine(["loss"], first=True)``.
 
     Args:
         *args: as `SupervisedTrainer`.
-        precision: in what the network computes; sets what is not given of MONAI's `inferer` and `amp`.
+        precision: of the network; sets MONAI's `inferer` and `amp` unless they are given.
         accumulation_steps: must be 1.
         decollate: as `SupervisedTrainer`.
         **kwargs: as `SupervisedTrainer`; ``compile=True`` runs the network through `torch.compile`.
 
     Raises:
         ValueError: if `accumulation_steps` is not 1 (accumulating gradients adds no negatives to a contrastive loss),
-            or the device cannot do the precision.
+            or the device does not support the precision.
     """
 
     def __init__(
@@ -140,10 +139,10 @@ class ContrastiveTrainer(SupervisedTrainer):
 
 
 class OneItemOutput:
-    """Make a trainer's output a list of one dictionary, the whole batch, without the graph: it is done with.
+    """Make a trainer's output a list of one dictionary, the whole batch, detached from the graph.
 
-    MONAI's StatsHandler, TensorBoard and MLflow handlers (``--tracking mlflow``) read the loss as if the output were
-    decollated, with ``from_engine(["loss"], first=True)``. This is what they need, and no batch is cut into images.
+    MONAI's StatsHandler, TensorBoard and MLflow handlers (``--tracking mlflow``) read the loss from a decollated
+    output, with ``from_engine(["loss"], first=True)``. This serves them without cutting a batch into images.
     """
 
     def attach(self, engine: Engine) -> None:
@@ -156,7 +155,7 @@ class OneItemOutput:
 
 
 def _count_for_the_loss(engine: Engine) -> None:
-    """A loss that counts its steps, for a temperature schedule, counts ours: a resumed run needs no other memory."""
+    """Set the step of a loss that has one, for a temperature schedule, so that it need not be saved for a resume."""
     loss: Any = engine.loss_function  # type: ignore[attr-defined]
     if isinstance(getattr(loss, "step", None), int):
         loss.step = engine.state.iteration - 1
@@ -165,8 +164,8 @@ def _count_for_the_loss(engine: Engine) -> None:
 def _floats(images: Tensor, device: str | torch.device | None, non_blocking: bool, channels_last: bool) -> Tensor:
     """On the device, scaled, and a plain tensor.
 
-    What a network computes from a MetaTensor are MetaTensors, aliases to autograd, so every ReLU in place copies its
-    gradient: a quarter of a ResNet-18's step (seen as CopySlices in torch's profiler).
+    From a MetaTensor a network computes MetaTensors, aliases to autograd, so every in-place ReLU copies its gradient: a
+    quarter of a ResNet-18's step (seen as CopySlices in torch's profiler).
     """
     images = images.as_tensor() if isinstance(images, MetaTensor) else images
     images = images.to(device=device, non_blocking=non_blocking)

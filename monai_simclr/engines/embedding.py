@@ -1,4 +1,4 @@
-"""Run a network over an image store and keep what it says of every image."""
+"""Run a network over an image store."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def embed(
     device: str | torch.device = "cpu",
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Outputs of a network for every image of a store, in float32.
+    """Outputs of a network for every image of a store.
 
     Args:
         network: maps ``(B, 1, H, W)`` in [0, 1] to vectors ``(B, D)``; it is put into evaluation mode and moved to
             `device`.
-        images: uint8 ``(N, S, S)``, a memory map is read batch by batch.
+        images: uint8 ``(N, S, S)``; a memory map is read batch by batch.
         finish: second half of the preprocessing, uint8 ``(B, 1, S, S)`` to float32 ``(B, 1, H, W)``.
         device: where to run.
         batch_size: B.
@@ -31,18 +31,18 @@ def embed(
         float32 ``(N, D)``, finite.
 
     Raises:
-        FloatingPointError: if an output is not finite (names the first image by its place).
+        FloatingPointError: if an output is not finite (names the position of the first image).
     """
     network = network.to(device).eval()
     parts = []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.array(images[start : start + batch_size]))[:, None]
         parts.append(network(finish(batch).to(device)).float().cpu().numpy())
-    made = np.concatenate(parts)
-    strange = np.flatnonzero(~np.isfinite(made).all(axis=1))
-    if len(strange):
+    outputs = np.concatenate(parts)
+    bad = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
+    if len(bad):
         raise FloatingPointError(
-            f"the network's outputs for {len(strange)} of {len(made)} images are not finite, the first is image "
-            f"{strange[0]}; its weights have diverged: lower the learning rate, and train again"
+            f"the network's outputs for {len(bad)} of {len(outputs)} images are not finite, the first is image "
+            f"{bad[0]}; its weights have diverged: lower the learning rate, and train again"
         )
-    return made
+    return outputs

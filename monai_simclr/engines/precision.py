@@ -1,12 +1,11 @@
 """Mixed precision on any device: an inferer that runs the network under autocast.
 
-MONAI's trainers know automatic mixed precision on CUDA only. bfloat16 needs no loss scaling, so wrapping the forward
-pass is all that it takes, on CPUs that have it as well as on GPUs. float16 needs the scaler of MONAI's ``amp=True``.
+MONAI's trainers have automatic mixed precision on CUDA only. bfloat16 needs no loss scaling, so autocast around the
+forward pass is enough, on CPUs that support it as well as on GPUs. float16 needs the scaler of MONAI's ``amp=True``.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -18,11 +17,11 @@ from torch import Tensor
 logger = logging.getLogger("monai_simclr")
 
 Precision = Literal["float32", "bfloat16", "float16"]
-"""In what a network computes; parameters, the loss and the optimizer stay in float32."""
+"""Precision of the network's computations; parameters, the loss and the optimizer stay in float32."""
 
 
 class AutocastInferer(Inferer):
-    """Run a network under `torch.autocast` and give its output back in float32.
+    """Run a network under `torch.autocast` and return its output in float32.
 
     Args:
         precision: ``"bfloat16"``, or ``"float32"`` (no autocast).
@@ -35,40 +34,33 @@ class AutocastInferer(Inferer):
         super().__init__()
         if precision not in ("bfloat16", "float32"):
             raise ValueError(
-                f"precision must be 'bfloat16' or 'float32', got {precision!r}; for float16 on CUDA use the "
-                f"trainer's amp=True"
+                f"precision must be 'bfloat16' or 'float32', got {precision!r}; for float16 on CUDA use the trainer's "
+                "amp=True"
             )
-        self.precision = precision
+        self.precision, self._warned = precision, False
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        if self.precision == "bfloat16" and inputs.device.type == "cpu":
-            _warn_of_slow_bfloat16()
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        bfloat16 = self.precision == "bfloat16"
+        if bfloat16 and inputs.device.type == "cpu" and not self._warned and not has_bfloat16():
+            self._warned = True
+            logger.warning("this CPU has no bfloat16 instructions: float32 is faster on it; pass --precision float32")
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
             return network(inputs, *args, **kwargs).float()
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16 faster than in float32, as far as torch can tell; if not, it is emulated.
+    """Whether this CPU has instructions for bfloat16, as far as torch can tell; otherwise it is emulated, slowly.
 
     Example:
         >>> type(has_bfloat16()).__name__
         'bool'
     """
-    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return told.get("architecture") != "x86_64" or bool(told.get("avx512_bf16") or told.get("amx_bf16"))
-
-
-@functools.cache
-def _warn_of_slow_bfloat16() -> None:
-    """Say once that float32 is faster, on a CPU without instructions for bfloat16."""
-    if not has_bfloat16():
-        logger.warning("this CPU has no bfloat16 instructions: float32 is faster on it; pass --precision float32")
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return known.get("architecture") != "x86_64" or bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def inferer_for(precision: Precision) -> Inferer:
-    """The inferer that goes with a precision in a `ContrastiveTrainer`.
-
-    For float16 the autocast is MONAI's, around the whole step, and the inferer is the plain one.
+    """The inferer of a `ContrastiveTrainer`; for float16 the plain one, as MONAI's autocast is around the whole step.
 
     Raises:
         ValueError: if there is no such precision.
@@ -83,10 +75,10 @@ def inferer_for(precision: Precision) -> Inferer:
 
 
 def precision_settings(precision: Precision, device: torch.device) -> dict[str, Any]:
-    """What a MONAI trainer needs for a precision: its `inferer`, and `amp` where gradients have to be scaled.
+    """Arguments of a MONAI trainer for a precision: its `inferer`, and `amp` where gradients must be scaled.
 
     Raises:
-        ValueError: if there is no such precision, or the device is no GPU and it is float16.
+        ValueError: if there is no such precision, or it is float16 and the device is not a GPU.
 
     Example:
         >>> sorted(precision_settings("bfloat16", torch.device("cpu")))

@@ -1,4 +1,4 @@
-"""Are the probabilities right? Calibration error, slope and intercept, reliability curves, temperature scaling."""
+"""Calibration and decisions, fixed on validation patients: temperature, thresholds, reliability."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from monai_simclr.evaluation.predictions import sigmoid
 
@@ -14,13 +15,24 @@ BINS = 15
 TEMPERATURES = (0.01, 100.0)
 """The lowest and the highest temperature that `fit_temperature` gives, far out in the tails of its prior."""
 
+OPERATING_POINTS: tuple[str, ...] = (
+    "sensitivity at 90% specificity",
+    "sensitivity at 95% specificity",
+    "specificity at 90% sensitivity",
+    "F1",
+)
+"""The score that belongs to the threshold at the same place in `choose_thresholds`."""
+
+_MARGIN = 1e-3
+"""Largest margin below a threshold, in standard deviations of the validation scores."""
+
 
 class Recalibration(NamedTuple):
-    """What a logistic regression of the labels on the logits says (Cox 1958; Van Calster et al., BMC Medicine 2019).
+    """A logistic regression of the labels on the logits (Cox 1958; Van Calster et al., BMC Medicine 2019).
 
     `intercept` is calibration in the large: the shift of all logits that makes the mean probability right, with the
-    slope held at 1; 0 is best, below 0 the model says too much. `slope` is of the regression with both free; 1 is best,
-    below 1 the model is too sure. `offset` is the other parameter of that regression.
+    slope held at 1; below 0 probabilities are too high. `slope` is of the regression with both free; below 1 the model
+    is overconfident. `offset` is the other parameter of that regression.
     """
 
     intercept: float
@@ -29,112 +41,18 @@ class Recalibration(NamedTuple):
 
 
 def fit_recalibration(labels: np.ndarray, logits: np.ndarray) -> Recalibration:
-    """Intercept and slope by Newton's method; NaN where the maximum does not exist (labels alike, or separated).
+    """Intercept and slope for labels 0 or 1 and logits ``(N,)``, by Newton's method.
 
-    Args:
-        labels: 0 or 1, shape ``(N,)``.
-        logits: shape ``(N,)``.
-
-    Example:
-        >>> logits = np.repeat([-1.0, 1.0], 100)
-        >>> labels = np.r_[np.arange(100) < 27, np.arange(100) < 73].astype(float)
-        >>> round(fit_recalibration(labels, logits).slope, 2)
-        0.99
+    NaN where the maximum does not exist (labels alike, or separated).
     """
     ones = np.ones((len(logits), 1))
-    shift = _newton(ones, labels, logits)
-    line = _newton(np.column_stack([ones, logits]), labels, np.zeros(len(logits)))
+    shift = _fit_logistic(ones, labels, logits)
+    line = _fit_logistic(np.column_stack([ones, logits]), labels, np.zeros(len(logits)))
     return Recalibration(float(shift[0]), float(line[1]), float(line[0]))
 
 
-def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The most probable temperature T of ``sigmoid(logits / T)`` (Guo et al., ICML 2017), with a prior around 1.
-
-    Before it saw labels, log T is normal with mean 0 and standard deviation 1: T is between 1/7 and 7 with 95 %. The
-    labels of an image weigh as much as they say, so a thousand images move T to where the cross entropy is least, and a
-    few positives leave it near 1. Without a prior a validation set whose labels the logits separate has no least cross
-    entropy: T went to its bound, and probabilities to 0 and 1.
-
-    Fit it on validation patients, never on those to be scored.
-
-    Args:
-        labels: 0 or 1, shape ``(N,)``.
-        logits: shape ``(N,)``.
-
-    Returns:
-        T in `TEMPERATURES`, see `is_at_bound`; NaN without both labels.
-
-    Example:
-        >>> logits = np.repeat([-4.0, 4.0], 1000)
-        >>> labels = np.r_[np.arange(1000) < 269, np.arange(1000) < 731].astype(float)
-        >>> round(fit_temperature(labels, logits), 1)  # right where sigmoid(4 / T) = 0.731
-        4.0
-        >>> round(fit_temperature(np.array([0, 0, 1]), np.array([-8.0, -7.0, 9.0])), 1)  # separated: nothing to learn
-        1.0
-    """
-    if not 0 < np.sum(labels) < len(labels):
-        return float("nan")
-    logits, labels = np.asarray(logits, dtype=float), np.asarray(labels, dtype=float)
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return float(np.sum(np.logaddexp(0, scaled) - labels * scaled) + log_temperature**2 / 2)
-
-    low, high = np.log(TEMPERATURES)
-    grid = np.linspace(low, high, 25)  # the prior can make a second minimum
-    best = int(np.argmin([loss(place) for place in grid]))
-    bounds = (grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)])
-    found = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
-    return float(np.clip(found, *TEMPERATURES))
-
-
-def is_at_bound(temperature: float) -> bool:
-    """Whether a temperature ran to the lowest or highest value that it may have: the logits do not fit their labels.
-
-    Example:
-        >>> is_at_bound(100.0), is_at_bound(1.3), is_at_bound(float("nan"))
-        (True, False, False)
-    """
-    low, high = TEMPERATURES
-    return temperature <= 1.1 * low or temperature >= high / 1.1
-
-
-def equal_mass_bins(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The bin of every probability, so that each bin has as many images as the others (Nixon et al. 2019).
-
-    Equal probabilities share a bin, so there can be fewer than `bins`.
-
-    Example:
-        >>> equal_mass_bins(np.array([0.1, 0.9, 0.2, 0.8]), bins=2).tolist()
-        [0, 1, 0, 1]
-    """
-    order = np.argsort(probabilities, kind="stable")
-    ranked = probabilities[order]
-    first = np.searchsorted(ranked, ranked, side="left")  # the place of the first of its equals
-    found = np.empty(len(ranked), dtype=int)
-    found[order] = first * bins // max(1, len(ranked))
-    return found
-
-
-def reliability(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = 10
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean probability, share of positives and number of images of every equal-mass bin that is not empty.
-
-    Example:
-        >>> said, seen, images = reliability(np.array([0.0, 1.0, 1.0, 1.0]), np.array([0.1, 0.3, 0.8, 0.9]), bins=2)
-        >>> said.round(2).tolist(), seen.tolist(), images.tolist()
-        ([0.2, 0.85], [0.5, 1.0], [2, 2])
-    """
-    found = equal_mass_bins(probabilities, bins)
-    images = np.bincount(found, minlength=bins)
-    there = images > 0
-    said, seen = (np.bincount(found, weights=values, minlength=bins) for values in (probabilities, labels))
-    return said[there] / images[there], seen[there] / images[there], images[there]
-
-
-def _newton(columns: np.ndarray, labels: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Maximum likelihood of a logistic regression with a fixed part; NaN where it runs away."""
+def _fit_logistic(columns: np.ndarray, labels: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Weights of a logistic regression with a fixed part, by maximum likelihood; NaN where they diverge."""
     weights = np.zeros(columns.shape[1])
     if not 0 < np.sum(labels) < len(labels):
         return weights * np.nan
@@ -148,3 +66,104 @@ def _newton(columns: np.ndarray, labels: np.ndarray, fixed: np.ndarray) -> np.nd
         if np.abs(step).max() < 1e-9:
             return weights
     return weights * np.nan
+
+
+def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+    """The most probable temperature T of ``sigmoid(logits / T)`` (Guo et al., ICML 2017), with a prior around 1.
+
+    A priori log T is normal with mean 0 and standard deviation 1: T is between 1/7 and 7 with 95 %. A thousand images
+    move T to the minimum of the cross entropy, a few positives leave it near 1. Without a prior, logits that separate
+    the validation labels drive T to its bound and probabilities to 0 and 1. Fit it on validation patients only.
+
+    Args:
+        labels: 0 or 1, shape ``(N,)``.
+        logits: shape ``(N,)``.
+
+    Returns:
+        T in `TEMPERATURES`, see `is_at_bound`; NaN without both labels.
+
+    Example:
+        >>> logits = np.repeat([-4.0, 4.0], 1000)
+        >>> labels = np.r_[np.arange(1000) < 269, np.arange(1000) < 731].astype(float)
+        >>> round(fit_temperature(labels, logits), 1)  # right where sigmoid(4 / T) = 0.731
+        4.0
+    """
+    if not 0 < np.sum(labels) < len(labels):
+        return float("nan")
+    logits, labels = np.asarray(logits, dtype=float), np.asarray(labels, dtype=float)
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float(np.sum(np.logaddexp(0, scaled) - labels * scaled) + log_temperature**2 / 2)
+
+    low, high = np.log(TEMPERATURES)
+    grid = np.linspace(low, high, 25)  # the prior can make a second minimum
+    best = int(np.argmin([loss(place) for place in grid]))
+    bounds = (grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)])
+    fitted = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x
+    return float(np.clip(float(np.exp(fitted)), *TEMPERATURES))
+
+
+def is_at_bound(temperature: float) -> bool:
+    """Whether a temperature is at its lowest or highest value: the logits do not fit their labels."""
+    low, high = TEMPERATURES
+    return temperature <= 1.1 * low or temperature >= high / 1.1
+
+
+def equal_mass_bins(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """The bin of every probability, with equal numbers of images (Nixon et al. 2019); equal probabilities share one."""
+    first_of_equals = np.searchsorted(np.sort(probabilities), probabilities, side="left")
+    return first_of_equals * bins // max(1, len(probabilities))
+
+
+def reliability(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean probability, share of positives and number of images of every equal-mass bin that is not empty."""
+    binned = equal_mass_bins(probabilities, bins)
+    images = np.bincount(binned, minlength=bins)
+    filled = images > 0
+    predicted, observed = (np.bincount(binned, values, minlength=bins)[filled] for values in (probabilities, labels))
+    return predicted / images[filled], observed / images[filled], images[filled]
+
+
+def choose_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """A threshold for each of `OPERATING_POINTS`; an image is called positive when its score is at least that.
+
+    A threshold is just below the lowest score that it calls positive: in another batch size, on a GPU or in another
+    runtime the score of the same image differs in the last digits, and must be called all the same. Thresholds are
+    float32 numbers, so that a comparison in float32 decides alike.
+
+    Args:
+        labels: 0 or 1 of validation patients, shape ``(N,)``.
+        scores: of the same images, shape ``(N,)``: logits, not probabilities, which saturate.
+
+    Returns:
+        The threshold with the highest sensitivity at a specificity of 0.90 and of 0.95, the highest specificity at a
+        sensitivity of 0.90, and the highest F1; shape ``(4,)``, NaN without both labels. Infinite where only calling
+        nothing positive is specific enough.
+
+    Example:
+        >>> choose_thresholds(np.array([0, 0, 1, 1]), np.array([-2.0, 0.6, 0.5, 3.0])).round(2).tolist()
+        [3.0, 3.0, 0.5, 0.5]
+    """
+    if not 0 < np.sum(labels) < len(labels):
+        return np.full(4, np.nan)
+    false, true, cuts = roc_curve(labels, scores, drop_intermediate=False)
+    chosen = [cuts[np.flatnonzero(1 - false >= wanted - 1e-12)[-1]] for wanted in (0.90, 0.95)]
+    chosen.append(cuts[np.flatnonzero(true >= 0.90 - 1e-12)[0]])
+    precision, recall, cuts = precision_recall_curve(labels, scores)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
+    chosen.append(cuts[int(np.argmax(f1))])
+    return np.array([_lower_threshold(float(threshold), np.asarray(scores, dtype=float)) for threshold in chosen])
+
+
+def _lower_threshold(threshold: float, scores: np.ndarray) -> float:
+    """Halfway to the next lower score, at most by `_MARGIN`; unchanged where float32 has no number between."""
+    if not np.isfinite(threshold):
+        return threshold
+    next_lower = float(np.max(scores, where=scores < threshold, initial=-np.inf))
+    margin = min((threshold - next_lower) / 2, _MARGIN * float(scores.std()))
+    lowered = float(np.float32(threshold - margin))
+    return lowered if next_lower < lowered <= threshold else threshold

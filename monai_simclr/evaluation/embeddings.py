@@ -1,4 +1,4 @@
-"""Embeddings: what an encoder makes of an archive, with the index rows it belongs to, in one file."""
+"""Embeddings: features of an archive's images with their index rows, in one file."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ class Embeddings:
     Args:
         features: float32, shape ``(N, D)``, finite.
         index: N rows of an image index, in the same order.
-        source: what made them, as plain text (encoder, checksum, size), for reports.
+        source: where they come from, as plain text (encoder, checksum, size), for reports.
 
     Raises:
-        ValueError: if the lengths differ, or a feature is not finite (says in which row).
+        ValueError: if the lengths differ, or a feature is not finite.
 
     Note:
         Embeddings can re-identify a patient (Packhäuser et al. 2022: AUC 0.994 on NIH): treat the file as patient data.
 
     Example:
         >>> table = pd.DataFrame({"patient_id": ["a", "b"], "split": ["train", "test"]})
-        >>> two = Embeddings(np.eye(2, dtype=np.float32), table)
-        >>> two.of_split("test").features
+        >>> Embeddings(np.eye(2, dtype=np.float32), table).of_split("test").features
         array([[0., 1.]], dtype=float32)
     """
 
@@ -60,7 +59,7 @@ class Embeddings:
         return len(self.features)
 
     def where(self, keep: np.ndarray) -> Embeddings:
-        """The rows that a boolean mask or an array of positions names."""
+        """The rows that a mask or an array of positions selects."""
         return Embeddings(self.features[keep], self.index.iloc[np.arange(len(self))[keep]], self.source)
 
     def of_split(self, split: str) -> Embeddings:
@@ -68,7 +67,7 @@ class Embeddings:
         return self.where((self.index["split"] == split).to_numpy())
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one ``.npz`` with a checksum, whole or not at all; nothing in it is pickled."""
+        """Write one ``.npz`` with a checksum, atomically and without pickles."""
         table, source = np.array(table_text(self.index)), np.array(json.dumps(dict(self.source)))
         write_arrays(path, {"features": self.features, "index": table, "source": source})
 
@@ -96,3 +95,10 @@ class Embeddings:
             if not isinstance(source, dict) or arrays["features"].dtype != np.float32:
                 raise ValueError("its features are not float32, or its source is not a mapping")
             return cls(arrays["features"], unescaped_text(index), source)
+
+
+def sample_rows(rows: np.ndarray, max_rows: int, seed: int | np.random.Generator) -> np.ndarray:
+    """At most `max_rows` of some positions, drawn without replacement and sorted."""
+    if len(rows) <= max_rows:
+        return rows
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:max_rows])

@@ -1,48 +1,43 @@
-"""Few labels: does one way of training beat another, over draws of the labelled patients and over test patients?"""
+"""Few labels: comparisons of ways of training over draws of labelled patients, and curves over their number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import least_squares
 
-from monai_simclr.evaluation.bootstrap import bootstrap_interval, patient_counts
-from monai_simclr.evaluation.multiple import holm
+from monai_simclr.evaluation.intervals import Interval, bootstrap_interval, holm, patient_counts
 from monai_simclr.evaluation.scores import macro_auroc_resamples
 
-Key = tuple[float, str, int]
-"""Fraction, arm and draw of a run."""
+_UNKNOWN = float("nan")
 
 
 def compare_arms(
-    runs: Sequence[Mapping[str, Any]],
-    reference: str,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    runs: Sequence[Mapping[str, Any]], reference: str, n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Compare arms (ways of training) at every label fraction, paired by draw and by test patient.
 
-    Two uncertainties stay apart: `sd` is over draws of the labelled patients, `low` and `high` are over test patients,
-    the same resamples for both arms, of the difference that is averaged over draws. `low_draws` and `high_draws` hold
-    both: every resample draws the draws too, in pairs.
+    Two uncertainties are kept apart: `sd` is over draws of the labelled patients, `low` and `high` are over test
+    patients, the same resamples for both arms, of the difference averaged over draws. `low_draws` and `high_draws` have
+    both: every resample also draws the draws, in pairs.
 
     Args:
-        runs: one mapping a run: `arm`, `draw`, `fraction` (share of the train patients whose labels were used),
-            `scores` ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two are
-            the same in all runs.
+        runs: one mapping per run: `arm`, `draw`, `fraction` (share of the train patients whose labels were used),
+            `scores` ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two are the same in
+            all runs.
         reference: the arm that the others are compared with ("scratch").
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
-        One row a fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd,
+        One row per fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd,
         low, high, low_draws, high_draws, p, p_holm`: macro AUROC over draws, and its difference to `reference`. `p` is
         of the paired patient bootstrap, two-sided; `p_holm` is adjusted for all fractions and arms of the table.
 
     Raises:
-        ValueError: if `reference` is no arm, a run occurs twice or has no partner, or test images or shapes differ.
+        ValueError: if `reference` is not an arm, a run occurs twice or has no partner, or test images or shapes differ.
 
     Example:
         >>> right = np.tile([[0.0], [1.0]], (20, 1))
@@ -51,122 +46,61 @@ def compare_arms(
         >>> compare_arms(runs, "scratch", 50)[["arm", "mean", "difference"]].to_numpy().tolist()
         [['scratch', 0.5, 0.0], ['simclr', 1.0, 0.5]]
     """
-    _check(runs, reference)
-    found, patients = run_resamples(runs, n_bootstrap, seed), len(np.unique(runs[0]["patients"]))
+    _check_runs(runs, reference)
+    aurocs, n_patients = _resample_runs(runs, n_bootstrap, seed), len(np.unique(runs[0]["patients"]))
     rows = []
-    for fraction, arm in sorted({key[:2] for key in found}, key=lambda key: (key[0], key[1] != reference, key[1])):
-        draws = sorted(key[2] for key in found if key[:2] == (fraction, arm))
-        mine = np.array([found[fraction, arm, draw] for draw in draws])
-        other = np.array([found[fraction, reference, draw] for draw in draws])
-        compared = _compare(mine, other, patients, seed)
-        rows.append({"fraction": fraction, "arm": arm, "draws": len(draws), **compared})
+    for fraction, arm in sorted({key[:2] for key in aurocs}, key=lambda key: (key[0], key[1] != reference, key[1])):
+        draws = sorted(key[2] for key in aurocs if key[:2] == (fraction, arm))
+        own, other = (np.array([aurocs[fraction, name, draw] for draw in draws]) for name in (arm, reference))
+        rows.append({"fraction": fraction, "arm": arm, **_compare(own, other, n_patients, seed)})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"].to_numpy()))
 
 
 def few_label_gain(
-    runs: Sequence[Mapping[str, Any]],
-    reference: str,
-    at_most: float = 0.1,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    runs: Sequence[Mapping[str, Any]], reference: str, at_most: float = 0.1, n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare arms where labels are few, in one number: the difference that is averaged over the small fractions.
+    """Compare arms where labels are few, in one number: the difference averaged over the small fractions.
 
-    One test an arm, where `compare_arms` makes one for each fraction. The fractions of a draw are nested and share
-    patients, so they are averaged within the draw, and the draws are what is resampled.
+    One test per arm, where `compare_arms` makes one per fraction. The fractions of a draw are nested and share
+    patients, so they are averaged within the draw, and the draws are resampled.
 
     Args:
         runs: as for `compare_arms`. A draw counts where it has every fraction, of the arm and of the reference.
         reference: the arm that the others are compared with.
         at_most: share of the train patients up to which labels are few.
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
-        One row an arm but the reference: `arm, fractions` (percents, as "2, 5, 10"), `draws`, and the columns of
+        One row per arm except the reference: `arm, fractions` (percents, as "2, 5, 10"), `draws`, and the columns of
         `compare_arms` from `mean` on; no row when no fraction is that small, or no draw has them all.
 
     Raises:
         ValueError: as `compare_arms` does.
-
-    Example:
-        >>> right = np.tile([[0.0], [1.0]], (20, 1))
-        >>> test = {"labels": right, "patients": np.arange(40), "draw": 0}
-        >>> runs = [{"arm": arm, "fraction": fraction, "scores": scores, **test} for fraction in (0.05, 0.1, 1.0)
-        ...         for arm, scores in {"scratch": np.zeros((40, 1)), "simclr": right}.items()]
-        >>> few_label_gain(runs, "scratch", 0.1, 50)[["arm", "fractions", "difference"]].to_numpy().tolist()
-        [['simclr', '5, 10', 0.5]]
     """
-    _check(runs, reference)
+    _check_runs(runs, reference)
     few = [run for run in runs if run["fraction"] <= at_most]
-    found = run_resamples(few, n_bootstrap, seed) if few else {}
-    fractions, patients = sorted({key[0] for key in found}), len(np.unique(runs[0]["patients"]))
+    aurocs = _resample_runs(few, n_bootstrap, seed) if few else {}
+    fractions, n_patients = sorted({key[0] for key in aurocs}), len(np.unique(runs[0]["patients"]))
+    percents = ", ".join(f"{100 * fraction:g}" for fraction in fractions)
     rows = []
     for arm in dict.fromkeys(str(run["arm"]) for run in few if run["arm"] != reference):
-        draws = [
-            draw
-            for draw in sorted({key[2] for key in found})
-            if all((fraction, one, draw) in found for fraction in fractions for one in (arm, reference))
-        ]
+        needed = {(fraction, name) for fraction in fractions for name in (arm, reference)}
+        draws = [draw for draw in sorted({key[2] for key in aurocs}) if all((*key, draw) in aurocs for key in needed)]
         if draws:
-            mine, other = (
-                np.mean([[found[fraction, one, draw] for draw in draws] for fraction in fractions], axis=0)
-                for one in (arm, reference)
+            own, other = (
+                np.mean([[aurocs[fraction, name, draw] for draw in draws] for fraction in fractions], axis=0)
+                for name in (arm, reference)
             )
-            percents = ", ".join(f"{100 * fraction:g}" for fraction in fractions)
-            compared = _compare(mine, other, patients, seed)
-            rows.append({"arm": arm, "fractions": percents, "draws": len(draws), **compared})
+            rows.append({"arm": arm, "fractions": percents, **_compare(own, other, n_patients, seed)})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"].to_numpy())) if rows else table
 
 
-def run_resamples(runs: Sequence[Mapping[str, Any]], n_bootstrap: int = 1000, seed: int = 0) -> dict[Key, np.ndarray]:
-    """Macro AUROC of every run on the data as they are, then on the same resamples of test patients: ``(1 + n,)``."""
-    codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
-    labels = np.asarray(runs[0]["labels"], dtype=float)
-    found = {}
-    for run in runs:
-        value, drawn = macro_auroc_resamples(labels, run["scores"], codes, counts)
-        found[float(run["fraction"]), str(run["arm"]), int(run["draw"])] = np.r_[value, drawn]
-    return found
-
-
-def _compare(mine: np.ndarray, other: np.ndarray, patients: int, seed: int) -> dict[str, float]:
-    """From areas ``(draws, 1 + n)`` of an arm and of the reference, in pairs."""
-    gaps = mine - other
-    mean, gap = mine.mean(axis=0), gaps.mean(axis=0)
-    several = len(mine) > 1  # the spread of one draw is unknown, not 0
-    own = bootstrap_interval(mean[0], mean[1:], units=patients)
-    paired = bootstrap_interval(gap[0], gap[1:], units=patients)
-    picks = np.random.default_rng(seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
-    both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
-    with_draws = bootstrap_interval(gap[0], both if several else both * np.nan, units=len(gaps))
-    return {
-        "mean": own.value,
-        "mean_low": own.low,
-        "mean_high": own.high,
-        "sd": float(mine[:, 0].std(ddof=1)) if several else float("nan"),
-        "difference": paired.value,
-        "difference_sd": float(gaps[:, 0].std(ddof=1)) if several else float("nan"),
-        "low": paired.low,
-        "high": paired.high,
-        "low_draws": with_draws.low,
-        "high_draws": with_draws.high,
-        "p": _two_sided(gap[1:]) if np.any(gaps) else float("nan"),
-    }
-
-
-def _two_sided(resamples: np.ndarray) -> float:
-    known = resamples[np.isfinite(resamples)]
-    less, more = np.sum(known <= 0), np.sum(known >= 0)
-    return float(min(1.0, 2 * (1 + min(less, more)) / (1 + len(known))))
-
-
-def _check(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
+def _check_runs(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
     keys = [(float(run["fraction"]), str(run["arm"]), int(run["draw"])) for run in runs]
     if len(set(keys)) < len(keys):
-        raise ValueError("a run occurs twice; one run for each arm, draw and fraction is needed")
+        raise ValueError("a run occurs twice; one run per arm, draw and fraction is needed")
     arms = sorted({key[1] for key in keys})
     if reference not in arms:
         raise ValueError(f"no arm is called {reference!r}; the arms are {arms}")
@@ -181,3 +115,160 @@ def _check(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
             raise ValueError(
                 f"scores {np.shape(run['scores'])} do not go with labels {np.shape(run['labels'])}, run {key}"
             )
+
+
+def _resample_runs(
+    runs: Sequence[Mapping[str, Any]], n_bootstrap: int, seed: int
+) -> dict[tuple[float, str, int], np.ndarray]:
+    """Macro AUROC of the data, then of the same resamples of test patients, ``(1 + n,)``, by fraction, arm and draw."""
+    codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
+    labels = np.asarray(runs[0]["labels"], dtype=float)
+    return {
+        (float(run["fraction"]), str(run["arm"]), int(run["draw"])): macro_auroc_resamples(
+            labels, run["scores"], codes, counts
+        )
+        for run in runs
+    }
+
+
+def _compare(own: np.ndarray, other: np.ndarray, n_patients: int, seed: int) -> dict[str, float]:
+    """From AUROCs ``(draws, 1 + n)`` of an arm and of the reference, in pairs."""
+    gaps = own - other
+    mean, gap = own.mean(axis=0), gaps.mean(axis=0)
+    several = len(own) > 1  # the spread of one draw is unknown, not 0
+    mean_interval = bootstrap_interval(mean[0], mean[1:], units=n_patients)
+    paired = bootstrap_interval(gap[0], gap[1:], units=n_patients)
+    picks = np.random.default_rng(seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
+    both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
+    with_draws = bootstrap_interval(gap[0], both if several else both * np.nan, units=len(gaps))
+    sd, difference_sd = (float(part[:, 0].std(ddof=1)) if several else _UNKNOWN for part in (own, gaps))
+    known = gap[1:][np.isfinite(gap[1:])]
+    tail = 1 + min(np.sum(known <= 0), np.sum(known >= 0))
+    p = float(min(1.0, 2 * tail / (1 + len(known)))) if np.any(gaps) else _UNKNOWN
+    mean_columns = dict(zip(("mean", "mean_low", "mean_high"), mean_interval, strict=True))
+    differences = {"difference": paired.value, "difference_sd": difference_sd, "low": paired.low, "high": paired.high}
+    draws = {"low_draws": with_draws.low, "high_draws": with_draws.high}
+    return {"draws": len(own), **mean_columns, "sd": sd, **differences, **draws, "p": p}
+
+
+class Curve(NamedTuple):
+    """One arm: label fractions ``(F,)``; macro AUROC, mean over draws, of the data and n resamples ``(1 + n, F)``."""
+
+    fractions: np.ndarray
+    aurocs: np.ndarray
+
+
+class PowerLaw(NamedTuple):
+    """``AUROC(n) = alpha - beta * n ** -gamma`` for n labelled patients (arXiv 2510.11553)."""
+
+    alpha: float
+    beta: float
+    gamma: float
+
+    def needed(self, auroc: float) -> float:
+        """Labelled patients for an AUROC; infinite at the plateau `alpha` and above."""
+        if auroc >= self.alpha or self.beta <= 0:
+            return float("inf") if auroc >= self.alpha else 1.0
+        return round(float((self.beta / (self.alpha - auroc)) ** (1 / self.gamma)), 6)
+
+
+def arm_curves(runs: Sequence[Mapping[str, Any]], n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Curve]:
+    """The curve of every arm, on the same resamples of test patients; `runs` as for `compare_arms`."""
+    aurocs = _resample_runs(runs, n_bootstrap, seed)
+    curves = {}
+    for arm in dict.fromkeys(key[1] for key in aurocs):
+        fractions = sorted({key[0] for key in aurocs if key[1] == arm})
+        means = [np.mean([value for key, value in aurocs.items() if key[:2] == (f, arm)], axis=0) for f in fractions]
+        curves[arm] = Curve(np.array(fractions), np.stack(means, axis=1))
+    return curves
+
+
+def fit_power_law(patients: np.ndarray, aurocs: np.ndarray) -> PowerLaw | None:
+    """Least squares with alpha in [0.5, 1], beta in [0, 1], gamma in [0.05, 2]; None for fewer than four points.
+
+    Args:
+        patients: labelled patients, shape ``(F,)``.
+        aurocs: AUROC with as many, shape ``(F,)``.
+
+    Example:
+        >>> law = fit_power_law(np.array([4, 16, 64, 256]), np.array([0.7, 0.8, 0.85, 0.875]))
+        >>> [round(value, 2) for value in law], round(law.needed(0.7))
+        ([0.9, 0.4, 0.5], 4)
+    """
+    known = np.isfinite(aurocs)
+    n, y = np.asarray(patients, dtype=float)[known], np.asarray(aurocs, dtype=float)[known]
+    if len(n) < 4:
+        return None
+
+    def residuals(law: np.ndarray) -> np.ndarray:
+        return law[0] - law[1] * n ** -law[2] - y
+
+    plateau = float(np.clip(y.max() + 0.02, 0.51, 0.99))
+    bounds = ([0.5, 0, 0.05], [1, 1, 2])
+    fits = [least_squares(residuals, (plateau, 0.3, gamma), bounds=bounds) for gamma in (0.3, 1.0)]
+    return PowerLaw(*(float(value) for value in min(fits, key=lambda fit: fit.cost).x))
+
+
+def curve_laws(curve: Curve, train_patients: int, refits: int = 100) -> list[PowerLaw]:
+    """The power law of a curve, then of its first resamples, for the interval; empty for fewer than four fractions."""
+    laws = [fit_power_law(curve.fractions * train_patients, aurocs) for aurocs in curve.aurocs[: 1 + refits]]
+    return [law for law in laws if law is not None]
+
+
+def labels_needed(laws: Sequence[PowerLaw], auroc: float) -> Interval:
+    """Labelled patients that an AUROC needs by the power laws of `curve_laws`, with the interval over test patients.
+
+    Infinite means "not with any number"; an extrapolation beyond the curve is a forecast.
+    """
+    return _outer_interval([law.needed(auroc) for law in laws])
+
+
+def label_saving(curve: Curve, reference: Curve) -> Interval:
+    """The label fraction with which an arm reaches the reference with the most labels; infinite: not reached.
+
+    NaN where it cannot be stated, see `unstated_saving`. The curve is taken as straight between fractions in log scale;
+    it is not extended below its smallest fraction, so a value equal to that means "with as many or fewer". The interval
+    is over the same resamples of test patients.
+
+    Example:
+        >>> scratch = Curve(np.array([0.1, 1.0]), np.array([[0.6, 0.8]] * 3))
+        >>> label_saving(Curve(np.array([0.1, 1.0]), np.array([[0.7, 0.9]] * 3)), scratch).value
+        0.316228
+    """
+    if unstated_saving(reference):
+        return Interval(_UNKNOWN, _UNKNOWN, _UNKNOWN)
+
+    def crossing(aurocs: np.ndarray, target: float) -> float:
+        reached = np.flatnonzero(aurocs >= target)
+        if not len(reached):
+            return float("inf")
+        i = int(reached[0])
+        if i == 0:
+            return float(curve.fractions[0])
+        share = (target - aurocs[i - 1]) / (aurocs[i] - aurocs[i - 1])
+        low, high = np.log(curve.fractions[i - 1]), np.log(curve.fractions[i])
+        return round(float(np.exp(low + share * (high - low))), 6)
+
+    return _outer_interval([crossing(*pair) for pair in zip(curve.aurocs, reference.aurocs[:, -1], strict=True)])
+
+
+def unstated_saving(reference: Curve) -> str:
+    """Why no label saving can be stated against a reference, "" where it can.
+
+    A reference no better than chance with the most labels is reached by any arm with any number of labels.
+    """
+    target, low, high = _outer_interval(reference.aurocs[:, -1].tolist())
+    if not np.isfinite(target):
+        return "the reference's AUROC is not known"
+    if not (target > 0.5 and low > 0.5):
+        return f"the reference is not above chance with its most labels, AUROC {target:.3f} [{low:.3f}, {high:.3f}]"
+    return ""
+
+
+def _outer_interval(values: list[float]) -> Interval:
+    """The first value, with the 2.5th and 97.5th percentile of the others; infinity counts as the largest number."""
+    others = np.sort(np.array(values[1:], dtype=float))
+    if not len(others) or np.isnan(others).any():
+        return Interval(values[0], _UNKNOWN, _UNKNOWN)
+    low, high = others[int(0.025 * len(others))], others[min(len(others) - 1, int(np.ceil(0.975 * len(others))))]
+    return Interval(float(values[0]), float(low), float(high))

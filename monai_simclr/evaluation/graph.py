@@ -1,4 +1,4 @@
-"""The graph of nearest neighbours: clusters cut from it, and how well any clusters keep it whole, without labels."""
+"""The graph of nearest neighbours: spectral clustering, and modularity, which scores clusters without labels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import SpectralClustering
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors, kneighbors_graph
 
+from monai_simclr.evaluation.embeddings import sample_rows
+
 NEIGHBORS = 10
 LANDMARKS = 5000
-"""Train rows that are cut at most: the graph's eigenvectors are found for these, other rows join their neighbours."""
+"""Largest number of train rows that are cut by eigenvectors; other rows join their neighbours."""
 
 
 def neighbor_graph(features: np.ndarray, n_neighbors: int = NEIGHBORS) -> csr_matrix:
     """Symmetric graph of nearest neighbours: 1 where both are among the other's, 0.5 where one is, in one component.
 
-    Components that are apart are joined by their nearest pair of rows, or eigenvectors would only tell them apart.
+    Components are joined by their nearest pair of rows, or eigenvectors would only separate the components.
 
     Args:
         features: shape ``(N, D)``.
-        n_neighbors: of each row; fewer where there are not as many.
+        n_neighbors: of each row, at most.
 
     Returns:
         Sparse, shape ``(N, N)``, without a diagonal.
@@ -44,47 +46,34 @@ def neighbor_graph(features: np.ndarray, n_neighbors: int = NEIGHBORS) -> csr_ma
     return graph
 
 
-def spectral(reduced: np.ndarray, train: np.ndarray, k: int, seed: int, n_init: int) -> np.ndarray:
-    """Cut the graph of nearest neighbours of train rows (Shi and Malik 2000; von Luxburg 2007); others follow theirs.
+def spectral(reduced: np.ndarray, train: np.ndarray, n_clusters: int, seed: int, n_init: int) -> np.ndarray:
+    """Spectral clustering of the graph of nearest neighbours of train rows (Shi and Malik 2000; von Luxburg 2007).
 
-    At most `LANDMARKS` train rows, drawn by the seed, are cut; every other row joins the cluster that most of its ten
-    nearest landmarks belong to.
-
-    Args:
-        reduced: from `clusterers.reduce_features`, shape ``(N, d)``.
-        train: the rows to fit on, a mask of shape ``(N,)``.
-        k: number of clusters.
-        seed: of the landmarks and of k-means on the eigenvectors.
-        n_init: starts of k-means.
-
-    Returns:
-        The cluster of every row, shape ``(N,)``.
+    At most `LANDMARKS` train rows, drawn by the seed, are cut; every other row joins the cluster of most of its ten
+    nearest landmarks. Arguments and result as for `clusterers.METHODS`.
     """
-    rows = np.flatnonzero(train)
-    if len(rows) > LANDMARKS:
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:LANDMARKS])
-    if k == 1 or k >= len(rows) - 1:  # nothing to cut, or too few rows for so many eigenvectors
-        found = np.zeros(len(rows), dtype=int) if k == 1 else np.arange(len(rows)) % k
+    rows = sample_rows(np.flatnonzero(train), LANDMARKS, seed)
+    if n_clusters == 1 or n_clusters >= len(rows) - 1:  # nothing to cut, or too few rows for so many eigenvectors
+        cut = np.arange(len(rows)) % n_clusters
     else:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Graph is not fully connected")
-            model = SpectralClustering(k, affinity="precomputed", random_state=seed, n_init=n_init)
-            found = model.fit_predict(neighbor_graph(reduced[rows]))
+            model = SpectralClustering(n_clusters, affinity="precomputed", random_state=seed, n_init=n_init)
+            cut = model.fit_predict(neighbor_graph(reduced[rows]))
     clusters = np.empty(len(reduced), dtype=int)
-    clusters[rows] = found
+    clusters[rows] = cut
     rest = np.setdiff1d(np.arange(len(reduced)), rows)
     if len(rest):
-        clusters[rest] = (
-            KNeighborsClassifier(min(NEIGHBORS, len(rows))).fit(reduced[rows], found).predict(reduced[rest])
-        )
+        nearest = KNeighborsClassifier(min(NEIGHBORS, len(rows))).fit(reduced[rows], cut)
+        clusters[rest] = nearest.predict(reduced[rest])
     return clusters
 
 
 def modularity(graph: csr_matrix, clusters: np.ndarray) -> float:
     """Newman's modularity of clusters on a graph (Phys. Rev. E 69, 026113, 2004): 0 for clusters that ignore it.
 
-    The share of the edges that lie inside clusters, less what it would be if edges joined rows at random by their
-    degrees. It needs no labels and, unlike the silhouette, does not ask clusters to be round.
+    The share of edges inside clusters minus the share if edges joined rows at random by their degrees. It needs no
+    labels and, unlike the silhouette, does not favour round clusters.
 
     Args:
         graph: symmetric, shape ``(N, N)``.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.decomposition import PCA
 
-_VARIANCE, _MOST = 0.95, 64
-"""Directions that hold this share of the variance are kept, at most so many; the rest is noise, all alike."""
+_VARIANCE, _MAX_DIRECTIONS = 0.95, 64
+"""Share of the variance that the kept directions hold, and their largest number; the others count as noise."""
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """Distance of embeddings from the training images, and from where on it is called far.
+    """Distance of embeddings from the training images, and the distance above which they are novel.
 
     Attributes:
         mean: shape ``(D,)``.
@@ -22,8 +23,8 @@ class Novelty:
         variances: of the training images along them, shape ``(K,)``.
         noise: variance along every other direction.
         threshold: distances above it are novel.
-        false_alarm: share of images like the held-out ones that are called novel, at most, on average.
-        n: how many held-out images fixed the threshold.
+        false_alarm: largest expected share of images like the held-out ones that are called novel.
+        n: held-out images behind the threshold.
     """
 
     mean: np.ndarray
@@ -35,32 +36,25 @@ class Novelty:
     n: int
 
     def check(self) -> None:
-        """Raise `ValueError` if a part of it cannot be: what a file says is checked before distances rest on it."""
+        """Raise `ValueError` if the values are impossible, before distances from a file are used."""
         if self.mean.ndim != 1 or self.components.shape != (len(self.variances), len(self.mean)):
             raise ValueError(
                 f"the mean {self.mean.shape}, components {self.components.shape} and variances "
                 f"{self.variances.shape} do not go together"
             )
         arrays = (self.mean, self.components, self.variances)
-        if not all(np.issubdtype(one.dtype, np.floating) and np.isfinite(one).all() for one in arrays):
+        if not all(np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all() for array in arrays):
             raise ValueError("the mean, the components or the variances are not finite numbers")
         if not ((self.variances > 0).all() and 0 < self.noise < math.inf):
             raise ValueError("the variances and the noise must be greater than 0")
         if not (0 <= self.threshold < math.inf and 0 < self.false_alarm <= 1 and self.n >= 1):
             raise ValueError(
                 f"a threshold of {self.threshold} with a false alarm rate of {self.false_alarm} on {self.n} images "
-                "cannot be"
+                "is impossible"
             )
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """Mahalanobis distance under probabilistic PCA, per direction: about 1 for a training image.
-
-        Args:
-            features: shape ``(N, D)``.
-
-        Returns:
-            Shape ``(N,)``.
-        """
+        """Mahalanobis distance ``(N,)`` under probabilistic PCA, per direction: about 1 for a training image."""
         centered = np.asarray(features, dtype=np.float64) - self.mean
         along = centered @ self.components.T
         rest = np.maximum((centered**2).sum(1) - (along**2).sum(1), 0)
@@ -101,13 +95,12 @@ def fit_novelty(features: np.ndarray, held_out: np.ndarray, false_alarm: float =
         )
     pca = PCA(svd_solver="full").fit(np.asarray(features, dtype=np.float64))
     ratio = np.cumsum(pca.explained_variance_ratio_)
-    kept = min(int(np.searchsorted(ratio, _VARIANCE)) + 1, _MOST, len(ratio))
-    rest = pca.explained_variance_[kept:]
-    unseen = features.shape[1] - kept
-    noise = max(float(rest.sum()) / max(unseen, 1), float(pca.explained_variance_[0]) * 1e-6, np.finfo(float).tiny)
+    kept = min(int(np.searchsorted(ratio, _VARIANCE)) + 1, _MAX_DIRECTIONS, len(ratio))
+    rest = float(pca.explained_variance_[kept:].sum()) / max(features.shape[1] - kept, 1)
+    noise = max(rest, float(pca.explained_variance_[0]) * 1e-6, np.finfo(float).tiny)
     variances = np.maximum(pca.explained_variance_[:kept], noise)
     novelty = Novelty(pca.mean_, pca.components_[:kept], variances, noise, math.inf, false_alarm, len(held_out))
     distances = np.sort(novelty.distance(held_out))
     place = min(math.ceil((len(distances) + 1) * (1 - false_alarm)), len(distances))
     rate = max(false_alarm, 1 / (len(distances) + 1))
-    return Novelty(novelty.mean, novelty.components, variances, noise, float(distances[place - 1]), rate, len(held_out))
+    return dataclasses.replace(novelty, threshold=float(distances[place - 1]), false_alarm=rate)

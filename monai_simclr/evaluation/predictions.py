@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit
 
 
@@ -41,9 +42,9 @@ class Predictions:
                 f"labels {labels.shape} and scores {scores.shape} must both be (images, findings) "
                 f"= ({len(patients)}, {len(findings)})"
             )
-        strange = labels[np.isfinite(labels) & (labels != 0) & (labels != 1)]
-        if len(strange) or np.isinf(labels).any():
-            raise ValueError(f"labels are 1, 0 or NaN; came {strange[:3].tolist() or 'infinity'}")
+        invalid = labels[~np.isnan(labels) & (labels != 0) & (labels != 1)]
+        if len(invalid):
+            raise ValueError(f"labels are 1, 0 or NaN, got {invalid[:3].tolist()}")
         if not np.isfinite(scores).all():
             raise ValueError(f"{int((~np.isfinite(scores)).sum())} scores are not finite; check the model")
         for name, value in {"labels": labels, "scores": scores, "patients": patients, "findings": findings}.items():
@@ -62,29 +63,37 @@ class Predictions:
         return bool(0 < labels.sum() < len(labels))
 
     def where(self, rows: np.ndarray) -> Predictions:
-        """The images that a mask or an array of positions names."""
+        """The images that a mask or an array of positions selects."""
         return Predictions(self.labels[rows], self.scores[rows], self.patients[rows], self.findings)
 
 
 def certain_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels as a classifier or a count takes them: 1 and 0 stay, a smoothed label becomes unknown as NaN is.
-
-    A loss can use a smoothed label, an uncertain finding's value between 0 and 1; a logistic regression, a prevalence
-    or a score cannot.
-
-    Example:
-        >>> certain_labels(np.array([1.0, 0.7, 0.0, np.nan])).tolist()
-        [1.0, nan, 0.0, nan]
-    """
+    """Labels for whatever classifies or counts: 1 and 0 stay, a smoothed label (between them) becomes NaN, unknown."""
     values = np.asarray(labels, dtype=float)
     return np.where((values == 0) | (values == 1), values, np.nan)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, in float64, for people to read: above 37 they are exactly 1, so decide on logits.
-
-    Example:
-        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist(), bool(sigmoid(np.array(-100.0)) > 0)
-        ([0.0, 0.5, 1.0], True)
-    """
+    """Probabilities of logits, in float64, for people to read: above 37 they are exactly 1, so decide on logits."""
     return expit(np.asarray(logits, dtype=float))
+
+
+def refuse_shared_patients(splits: Mapping[str, np.ndarray]) -> None:
+    """Raise `ValueError` if a patient is in two of the named sets of patients."""
+    names = list(splits)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            both = np.intersect1d(splits[first], splits[second])
+            if len(both):
+                raise ValueError(
+                    f"{len(both)} patients are in {first} and in {second}, the first is {str(both[0])!r}; split by "
+                    "patient with split_by_patient()"
+                )
+
+
+def train_and_test(index: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the train and the test rows; `ValueError` if one is empty."""
+    train, test = (index["split"] == "train").to_numpy(), (index["split"] == "test").to_numpy()
+    if not train.any() or not test.any():
+        raise ValueError(f"the index has {train.sum()} train and {test.sum()} test rows; the evaluation needs both")
+    return train, test

@@ -1,9 +1,9 @@
-"""What a linear model on frozen features finds: one logistic regression a finding, or one over classes."""
+"""Linear probes: logistic regressions on frozen features, per finding or over classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from monai_simclr.evaluation.class_rows import accuracy_rows, class_rows
+from monai_simclr.evaluation.classes import class_rows, score_accuracy
 from monai_simclr.evaluation.embeddings import Embeddings
-from monai_simclr.evaluation.leaks import refuse_shared_patients
-from monai_simclr.evaluation.predictions import certain_labels
+from monai_simclr.evaluation.predictions import certain_labels, refuse_shared_patients
 from monai_simclr.evaluation.scores import score_findings
 
 C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -23,12 +22,64 @@ C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _DEFAULT_C = 1e-2
 
 
+class FittedProbe(NamedTuple):
+    """A probe of one finding: the model (None if the train labels were all alike), its C, and what chose C."""
+
+    model: LogisticRegression | None
+    c: float
+    c_chosen_on: str
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Logits ``(N,)`` of features ``(N, D)``; 0 without a model."""
+        return np.zeros(len(features)) if self.model is None else self.model.decision_function(features)
+
+
 class Probe(NamedTuple):
-    """A probe's table, the test scores it comes from ``(n_test, K)``, and the positions of the test rows."""
+    """A probe's table, its test logits ``(n_test, K)``, and the positions of the test rows."""
 
     table: pd.DataFrame
     scores: np.ndarray
     rows: np.ndarray
+
+
+def fit_probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    val: tuple[np.ndarray, np.ndarray] | None = None,
+    class_weight: str | None = None,
+) -> FittedProbe:
+    """Fit an L2 logistic regression of one finding on frozen, standardised features.
+
+    C is the one of `C_GRID` with the highest AUROC on val patients, or 0.01 where val does not hold both labels.
+
+    Args:
+        features: of train images, shape ``(N, D)``.
+        labels: of the same images, shape ``(N,)``; rows whose label is neither 1 nor 0 are not used.
+        val: features and labels of val images.
+        class_weight: None, or "balanced".
+
+    Example:
+        >>> probe = fit_probe(np.array([[-1.0], [1.0], [9.0]]), np.array([0, 1, np.nan]))
+        >>> probe.logits(np.array([[-2.0], [2.0]])).round(2).tolist(), probe.c
+        ([-0.02, 0.02], 0.01)
+    """
+
+    def known(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values = certain_labels(values)
+        return rows[np.isfinite(values)], values[np.isfinite(values)]
+
+    def fit(c: float) -> LogisticRegression:
+        return LogisticRegression(C=c, max_iter=1000, class_weight=class_weight).fit(features, labels)
+
+    features, labels = known(features, labels)
+    if len(np.unique(labels)) < 2:
+        return FittedProbe(None, float("nan"), "none: train labels are all alike")
+    val_features, val_labels = known(*val) if val else (features[:0], labels[:0])
+    if len(np.unique(val_labels)) < 2:
+        return FittedProbe(fit(_DEFAULT_C), _DEFAULT_C, "default: val lacks one of the labels")
+    models = [fit(c) for c in C_GRID]
+    best = int(np.argmax([roc_auc_score(val_labels, model.decision_function(val_features)) for model in models]))
+    return FittedProbe(models[best], C_GRID[best], "val")
 
 
 def probe_findings(
@@ -38,33 +89,20 @@ def probe_findings(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> Probe:
-    """Per-finding L2 logistic regression on frozen features, standardised on its train rows.
-
-    The penalty is chosen by AUROC on val patients; where val does not hold both labels of a finding it is 0.01, and the
-    column `c_chosen_on` says so. Test patients are scored once.
+    """A linear probe per finding (`fit_probe`), on features standardised on its train rows, scored on test patients.
 
     Args:
         embeddings: index with `patient_id`, `split` and the findings (1, 0 or NaN).
         findings: columns of the index; a smoothed label counts as unknown.
         train_rows: positions of the labelled train rows to use (a label fraction); all of train by default.
-        n_bootstrap: resamples of test patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
         A `Probe`; its table is that of `score_findings` with `c` and `c_chosen_on`. A finding whose train labels are
-        all alike scores 0.5 by construction and says so there.
+        all alike scores 0.5 by construction, and `c_chosen_on` says so.
 
     Raises:
-        ValueError: if `train_rows` names a row outside train, or train or test is empty.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> mass = np.tile([0.0, 1.0], 60)
-        >>> split = ["train"] * 60 + ["val"] * 30 + ["test"] * 30
-        >>> index = pd.DataFrame({"patient_id": [f"p{i}" for i in range(120)], "split": split, "Mass": mass})
-        >>> features = rng.normal(size=(120, 3)) + 3 * mass[:, None]
-        >>> bool(probe_findings(Embeddings(features, index), ["Mass"], n_bootstrap=20).table["auroc"][0] > 0.95)
-        True
+        ValueError: if `train_rows` has a row outside train, or train or test is empty.
     """
     scores, test, chosen = probe_scores(embeddings, findings, train_rows)
     labels = embeddings.index[list(findings)].to_numpy(dtype=float)
@@ -75,8 +113,8 @@ def probe_findings(
 
 def probe_scores(
     embeddings: Embeddings, findings: Sequence[str], train_rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, list[dict]]:
-    """What `probe_findings` fits, without scoring it: logits ``(n_test, K)``, positions of the test rows, penalties.
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    """Logits ``(n_test, K)`` of `probe_findings`, positions of the test rows, and per finding `c` and `c_chosen_on`.
 
     Raises:
         ValueError: as `probe_findings` does.
@@ -90,15 +128,13 @@ def probe_scores(
         )
     patients = embeddings.index["patient_id"].to_numpy().astype(str)
     refuse_shared_patients({"train": patients[train], "val": patients[val], "test": patients[test]})
-    labels = certain_labels(embeddings.index[list(findings)].to_numpy(dtype=float))
     features = StandardScaler().fit(embeddings.features[train]).transform(embeddings.features)
-    scores = np.zeros((len(test), len(findings)))
-    chosen = []
-    for k in range(len(findings)):
-        known = [rows[np.isfinite(labels[rows, k])] for rows in (train, val)]
-        model, c, how = _fit(features, labels[:, k], *known)
-        scores[:, k] = 0.0 if model is None else model.decision_function(features[test])
-        chosen.append({"c": c, "c_chosen_on": how})
+    scores, chosen = np.zeros((len(test), len(findings))), []
+    for k, finding in enumerate(findings):
+        labels = embeddings.index[finding].to_numpy(dtype=float)
+        probe = fit_probe(features[train], labels[train], (features[val], labels[val]))
+        scores[:, k] = probe.logits(features[test])
+        chosen.append({"c": probe.c, "c_chosen_on": probe.c_chosen_on})
     return scores, test, chosen
 
 
@@ -110,50 +146,20 @@ def probe_classes(
     n_permutations: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Multinomial logistic regression on frozen features: accuracy at test patients beside majority, null, references.
+    """Multinomial logistic regression on frozen features: accuracy at test patients with majority, null, references.
 
-    The penalty is chosen by accuracy on val patients (0.01 without any). The null permutes the test classes over
-    patients against the fixed answers: the accuracy of these answers if they knew nothing.
-
-    Args:
-        embeddings: index with `patient_id` and `split`.
-        references: name -> features of the same rows.
-        classes: as text, shape ``(N,)``; "" is left out.
-        n_bootstrap: resamples of test patients.
-        n_permutations: of the null.
-        seed: of everything random.
-
-    Returns:
-        One row a set of features: `features, n, value, low, high, majority, null_low, null_high`.
-
-    Raises:
-        ValueError: if lengths differ, a patient is in train and test, or a split has no row with a class.
+    The penalty is chosen by accuracy on val patients (0.01 without any). Arguments and errors are those of `knn`.
     """
     rows = class_rows(embeddings, references, classes)
     val = (embeddings.index["split"] == "val").to_numpy() & (rows.classes != "") & np.isin(rows.classes, rows.names)
 
-    def answer(features: np.ndarray) -> np.ndarray:
+    def predict(features: np.ndarray) -> np.ndarray:
         scaled = StandardScaler().fit(features[rows.train]).transform(features)
         models = [
             LogisticRegression(C=c, max_iter=1000).fit(scaled[rows.train], rows.classes[rows.train])
             for c in (C_GRID if val.any() else (_DEFAULT_C,))
         ]
-        right = [model.score(scaled[val], rows.classes[val]) if val.any() else 0.0 for model in models]
-        return models[int(np.argmax(right))].predict(scaled[rows.test])
+        accuracies = [model.score(scaled[val], rows.classes[val]) if val.any() else 0.0 for model in models]
+        return models[int(np.argmax(accuracies))].predict(scaled[rows.test])
 
-    return accuracy_rows(embeddings, references, rows, answer, n_bootstrap, n_permutations, seed)
-
-
-def _fit(
-    features: np.ndarray, labels: np.ndarray, train: np.ndarray, val: np.ndarray
-) -> tuple[LogisticRegression | None, float, str]:
-    """The model whose penalty does best on val, its C, and what chose it."""
-    if len(np.unique(labels[train])) < 2:
-        return None, float("nan"), "none: train labels are all alike"
-    if len(np.unique(labels[val])) < 2:
-        model = LogisticRegression(C=_DEFAULT_C, max_iter=1000).fit(features[train], labels[train])
-        return model, _DEFAULT_C, "default: val lacks one of the labels"
-    models = [LogisticRegression(C=c, max_iter=1000).fit(features[train], labels[train]) for c in C_GRID]
-    areas = [roc_auc_score(labels[val], model.decision_function(features[val])) for model in models]
-    best = int(np.argmax(areas))
-    return models[best], C_GRID[best], "val"
+    return score_accuracy(embeddings, references, rows, predict, n_bootstrap, n_permutations, seed)

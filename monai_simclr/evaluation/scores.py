@@ -1,18 +1,46 @@
-"""How well scores rank findings: AUROC and average precision with patient intervals."""
+"""Scores of findings with patient intervals: ranking (`score_findings`), and everything (`score_table`).
+
+Everything but AUROC and average precision is a function of sums over images, so a bootstrap resample of it is one
+row of a matrix product, counts of patients times sums by patient: seconds for 100,000 images x 14 findings x 1,000.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.evaluation.bootstrap import bootstrap_interval, patient_counts, patients_of_smaller_class
-from monai_simclr.evaluation.predictions import Predictions
-from monai_simclr.evaluation.ranking import Ranking
+from monai_simclr.evaluation.calibration import (
+    BINS,
+    OPERATING_POINTS,
+    choose_thresholds,
+    equal_mass_bins,
+    fit_recalibration,
+    fit_temperature,
+    is_at_bound,
+)
+from monai_simclr.evaluation.intervals import Ranking, bootstrap_interval, patient_counts, patients_of_smaller_class
+from monai_simclr.evaluation.predictions import Predictions, refuse_shared_patients, sigmoid
 
 MACRO = "macro mean"
 """The name of the last row of `score_findings`."""
+
+_CALIBRATION = ("Brier", "ECE", "calibration intercept", "calibration slope")
+SCORES: tuple[str, ...] = (
+    "AUROC",
+    "AUPRC",
+    *OPERATING_POINTS,
+    *_CALIBRATION,
+    *(f"{name} after temperature scaling" for name in _CALIBRATION),
+)
+"""The scores of `score_table`, in its order."""
+
+_ROWS = 64
+"""Resamples turned into float64 at once."""
+
+_Part = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
+"""Columns ``(N, m)`` to sum over images, and a map from sums ``(n, m)`` to scores ``(n, s)``."""
 
 
 def score_findings(
@@ -23,18 +51,17 @@ def score_findings(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score every finding on the images whose label is known. `score_table` has all other scores.
+    """AUROC and average precision of every finding on the images whose label is known.
 
     Args:
         labels: 1, 0 or NaN (unknown), shape ``(N, K)``.
         scores: finite, shape ``(N, K)``.
         patients: shape ``(N,)``.
         findings: K names.
-        n_bootstrap: resamples of patients.
-        seed: of the resampling.
+        n_bootstrap, seed: of the resampling of patients.
 
     Returns:
-        One row a finding and a last one, "macro mean" over the findings that could be scored: `finding, n, positives,
+        One row per finding and a last one, `MACRO`, over the findings that could be scored: `finding, n, positives,
         positive_patients, prevalence, auroc, low, high, auprc, auprc_low, auprc_high, reason`. A finding with one class
         only has NaN and a `reason`. A resample's macro mean is over the findings that the resample defines.
 
@@ -47,45 +74,44 @@ def score_findings(
         >>> table[["finding", "n", "auroc", "reason"]].to_csv(index=False).splitlines()
         ['finding,n,auroc,reason', 'Mass,4,1.0,', 'Edema,3,,every known label is 1', 'macro mean,4,1.0,']
     """
-    given = Predictions(labels, scores, patients, findings)
-    codes, counts = patient_counts(given.patients, n_bootstrap, seed)
-    areas = [_areas(given, k, codes, counts) for k in range(len(given.findings))]
-    units = [patients_of_smaller_class(given.labels[:, k], codes) for k in range(len(areas))]
-    rows = [
-        {**counted(given, k, codes), **_intervals(*areas[k], units[k]), "reason": _reason(given, k)}
-        for k in range(len(areas))
-    ]
-    pooled = [mean_of_known(np.array([area[i] for area in areas])) for i in (0, 1)]
-    macro = _intervals(pooled[0], pooled[1], counts.shape[1])
+    test = Predictions(labels, scores, patients, findings)
+    codes, counts = patient_counts(test.patients, n_bootstrap, seed)
+    ranked = np.array([_rank(test, k, codes, counts) for k in range(len(test.findings))])
+    rows = []
+    for k, values in enumerate(ranked):
+        reason = ""
+        if not test.known(k).any():
+            reason = "no label is known"
+        elif not test.both(k):
+            reason = f"every known label is {int((test.labels[:, k] == 1).any())}"
+        units = patients_of_smaller_class(test.labels[:, k], codes)
+        rows.append({**_count(test, k, codes), **_ranking_intervals(values, units), "reason": reason})
+    macro = _ranking_intervals([mean_of_known(ranked[:, i]) for i in (0, 1)], counts.shape[1])
     reason = "" if np.isfinite(macro["auroc"]) else "none"
-    return pd.DataFrame([*rows, {"finding": MACRO, "n": len(given), **macro, "reason": reason}])
+    return pd.DataFrame([*rows, {"finding": MACRO, "n": len(test), **macro, "reason": reason}])
 
 
-def macro_auroc_resamples(
-    labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Macro AUROC of the data as they are, and of every resample that `patient_counts` drew.
+def macro_auroc_resamples(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Macro AUROC of the data, then of every resample, ``(1 + n,)``; equal codes and counts pair sets of scores.
 
-    Args:
-        labels: 1, 0 or NaN, shape ``(N, K)``.
-        scores: shape ``(N, K)``.
-        codes: the patient of every image, shape ``(N,)``, from `patient_counts`.
-        counts: shape ``(n, P)``, from `patient_counts`.
-
-    Returns:
-        The macro AUROC and its resamples, shape ``(n,)``; same codes and counts pair two sets of scores.
+    Labels ``(N, K)`` are 1, 0 or NaN, scores ``(N, K)``; codes and counts are from `patient_counts`.
     """
-    given = Predictions(labels, scores, codes, [str(k) for k in range(np.shape(labels)[1])])
-    areas = np.array([_areas(given, k, codes, counts)[0] for k in range(len(given.findings))])
-    mean = mean_of_known(areas)
-    return float(mean[0]), mean[1:]
+    test = Predictions(labels, scores, codes, [str(k) for k in range(np.shape(labels)[1])])
+    return mean_of_known(np.array([_rank(test, k, codes, counts)[0] for k in range(len(test.findings))]))
 
 
-def counted(given: Predictions, k: int, codes: np.ndarray) -> dict:
-    """What finding `k` is scored on: images, positive images, positive patients, prevalence."""
-    known, positive = given.known(k), given.labels[:, k] == 1
+def mean_of_known(table: np.ndarray) -> np.ndarray:
+    """Mean over findings ``(K, n) -> (n,)`` without NaN; NaN where nothing is left, without a warning."""
+    known = np.isfinite(table)
+    total = np.where(known, table, 0).sum(axis=0)
+    return np.divide(total, known.sum(axis=0), out=np.full(table.shape[1], np.nan), where=known.any(axis=0))
+
+
+def _count(test: Predictions, k: int, codes: np.ndarray) -> dict:
+    """What finding `k` is scored on."""
+    known, positive = test.known(k), test.labels[:, k] == 1
     return {
-        "finding": given.findings[k],
+        "finding": test.findings[k],
         "n": int(known.sum()),
         "positives": int(positive.sum()),
         "positive_patients": len(np.unique(codes[positive])),
@@ -93,44 +119,139 @@ def counted(given: Predictions, k: int, codes: np.ndarray) -> dict:
     }
 
 
-def mean_of_known(table: np.ndarray) -> np.ndarray:
-    """Mean over findings ``(K, n) -> (n,)``, leaving NaN out; NaN where nothing is left, without a warning.
+def _rank(test: Predictions, k: int, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """AUROC and average precision of the data, then of every resample: shape ``(2, 1 + n)``."""
+    if not test.both(k):
+        return np.full((2, 1 + len(counts)), np.nan)
+    known = test.known(k)
+    ranking = Ranking(test.labels[known, k], test.scores[known, k], codes[known])
+    return np.hstack([ranking.resample(np.ones((1, counts.shape[1]))), ranking.resample(counts)])
+
+
+def _ranking_intervals(ranked: Sequence[np.ndarray], units: int) -> dict:
+    auroc, auprc = (bootstrap_interval(values[0], values[1:], units=units) for values in ranked)
+    columns = ("auroc", "low", "high", "auprc", "auprc_low", "auprc_high")
+    return dict(zip(columns, [*auroc, *auprc], strict=True))
+
+
+def score_table(
+    test: Predictions, validation: Predictions | None = None, n_bootstrap: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """All scores of all findings at the test patients.
+
+    Thresholds and temperatures are fixed on validation patients and applied to the test patients; without validation
+    labels of both kinds the scores that need them are NaN. The interval is of the scoring: threshold, temperature and
+    bins are fixed. A resample's slope and intercept are one Newton step from those of the data.
+
+    Args:
+        test: logits and labels to score.
+        validation: of validation patients, the same findings in the same order.
+        n_bootstrap, seed: of the resampling of test patients.
+
+    Returns:
+        One row per finding and score (`SCORES`), and a macro mean of each over the findings that have it: `finding,
+        score, value, low, high, n, positives, positive_patients, prevalence, temperature, temperature_at_bound,
+        threshold`. A threshold is a logit. An expected calibration error (15 equal-mass bins) is a sum of absolute
+        values, which noise raises, and resampling further: its interval is mirrored at the value, and rough (it covers
+        the true value in 85 % of simulated small data sets, not in 95 %).
+
+    Raises:
+        ValueError: if validation has other findings, or a patient is in both.
 
     Example:
-        >>> mean_of_known(np.array([[1.0, np.nan], [3.0, np.nan]]))
-        array([ 2., nan])
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(2, size=(80, 1)).astype(float)
+        >>> both = Predictions(labels, 2 * labels - 1 + rng.normal(size=(80, 1)), np.arange(80), ["Mass"])
+        >>> table = score_table(both.where(np.arange(40)), both.where(np.arange(40, 80)), n_bootstrap=50)
+        >>> table.set_index(["finding", "score"]).loc[("Mass", "AUROC"), ["value", "low", "high"]].round(2).tolist()
+        [0.8, 0.63, 0.89]
     """
-    known = np.isfinite(table)
-    total = np.where(known, table, 0).sum(axis=0)
-    return np.divide(total, known.sum(axis=0), out=np.full(table.shape[1], np.nan), where=known.any(axis=0))
+    if validation is not None:
+        if list(validation.findings) != list(test.findings):
+            raise ValueError(f"validation has the findings {validation.findings}, test has {test.findings}")
+        refuse_shared_patients({"validation": validation.patients, "test": test.patients})
+    codes, counts = patient_counts(test.patients, n_bootstrap, seed)
+    rows, tables = [], []
+    for k in range(len(test.findings)):
+        thresholds, temperature = np.full(len(OPERATING_POINTS), np.nan), float("nan")
+        if validation is not None and validation.both(k):
+            known = validation.known(k)
+            labels, logits = validation.labels[known, k], validation.scores[known, k]
+            thresholds, temperature = choose_thresholds(labels, logits), fit_temperature(labels, logits)
+        values = score_resamples(test, k, codes, counts, thresholds, temperature)
+        about = _count(test, k, codes) | {"temperature": temperature, "temperature_at_bound": is_at_bound(temperature)}
+        units = patients_of_smaller_class(test.labels[:, k], codes)
+        named = dict(zip(OPERATING_POINTS, thresholds, strict=True))
+        rows += [row | {"threshold": named.get(row["score"], np.nan)} for row in score_rows(about, values, units)]
+        tables.append(values)
+    pooled = mean_of_known(np.array([table.ravel() for table in tables])).reshape(tables[0].shape)
+    return pd.DataFrame([*rows, *score_rows({"finding": MACRO, "n": len(test)}, pooled, counts.shape[1])])
 
 
-def _areas(given: Predictions, k: int, codes: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC and average precision of the data as they are, then of every resample: two arrays ``(1 + n,)``."""
-    known = given.known(k)
-    ranking = Ranking(given.labels[known, k], given.scores[known, k], codes[known])
-    whole, drawn = ranking.areas(np.ones((1, counts.shape[1]))), ranking.areas(counts)
-    areas = [np.r_[first, rest] for first, rest in zip(whole, drawn, strict=True)]
-    if not given.both(k):
-        areas = [area * np.nan for area in areas]
-    return areas[0], areas[1]
+def score_resamples(
+    test: Predictions, k: int, codes: np.ndarray, counts: np.ndarray, thresholds: np.ndarray, temperature: float
+) -> np.ndarray:
+    """All of `SCORES` of finding `k` for the data, then for every row of `counts`: shape ``(1 + n, 14)``."""
+    if not test.both(k):
+        return np.full((1 + len(counts), len(SCORES)), np.nan)
+    known = test.known(k)
+    labels, logits, patients = test.labels[known, k], test.scores[known, k], codes[known]
+    parts = [_decide(labels, logits, thresholds), _calibrate(labels, logits)]
+    if np.isfinite(temperature):
+        parts.append(_calibrate(labels, logits / temperature))
+    columns = np.column_stack([part for part, _ in parts])
+    by_patient = np.column_stack([np.bincount(patients, column, minlength=counts.shape[1]) for column in columns.T])
+    chunks = [np.ones((1, counts.shape[1])), *(counts[i : i + _ROWS] for i in range(0, len(counts), _ROWS))]
+    sums = np.vstack([chunk.astype(np.float64) @ by_patient for chunk in chunks])
+    edges = np.cumsum([part.shape[1] for part, _ in parts])[:-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = [finish(own) for (_, finish), own in zip(parts, np.split(sums, edges, axis=1), strict=True)]
+    table = np.column_stack([*_rank(test, k, codes, counts), *scores])
+    return np.pad(table, ((0, 0), (0, len(SCORES) - table.shape[1])), constant_values=np.nan)
 
 
-def _intervals(auroc: np.ndarray, auprc: np.ndarray, units: int) -> dict:
-    area, precision = (bootstrap_interval(values[0], values[1:], units=units) for values in (auroc, auprc))
-    return {
-        "auroc": area.value,
-        "low": area.low,
-        "high": area.high,
-        "auprc": precision.value,
-        "auprc_low": precision.low,
-        "auprc_high": precision.high,
-    }
+def _decide(labels: np.ndarray, logits: np.ndarray, thresholds: np.ndarray) -> _Part:
+    """The scores of `OPERATING_POINTS`."""
+    called = logits[:, None] >= thresholds
+    positive = labels[:, None] == 1
+    columns = np.column_stack([called & positive, called & ~positive, labels == 1, labels == 0]).astype(float)
+
+    def finish(sums: np.ndarray) -> np.ndarray:
+        true, false, positives, negatives = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
+        f1 = 2 * true[:, 3] / (true[:, 3] + false[:, 3] + positives)
+        scores = np.column_stack([true[:, 0] / positives, true[:, 1] / positives, 1 - false[:, 2] / negatives, f1])
+        return np.where(np.isnan(thresholds), np.nan, scores)
+
+    return columns, finish
 
 
-def _reason(given: Predictions, k: int) -> str:
-    if given.both(k):
-        return ""
-    if not given.known(k).any():
-        return "no label is known"
-    return f"every known label is {int((given.labels[:, k] == 1).any())}"
+def _calibrate(labels: np.ndarray, logits: np.ndarray) -> _Part:
+    """The scores of `_CALIBRATION`."""
+    chance = sigmoid(logits)
+    bins = np.eye(BINS)[equal_mass_bins(chance)]
+    fit = fit_recalibration(labels, logits)
+    shifted, line = sigmoid(logits + fit.intercept), sigmoid(fit.offset + fit.slope * logits)
+    weight, residual = line * (1 - line), labels - line
+    calibration = [np.ones(len(labels)), (chance - labels) ** 2, bins * (chance - labels)[:, None]]
+    newton = [labels - shifted, shifted * (1 - shifted), residual, residual * logits]
+    columns = np.column_stack([*calibration, *newton, weight, weight * logits, weight * logits**2])
+
+    def finish(sums: np.ndarray) -> np.ndarray:
+        total, brier, gaps, rest = sums[:, 0], sums[:, 1], sums[:, 2 : 2 + BINS], sums[:, 2 + BINS :].T
+        g, h, g0, g1, h00, h01, h11 = rest
+        slope = fit.slope + (h00 * g1 - h01 * g0) / (h00 * h11 - h01**2)
+        return np.column_stack([brier / total, np.abs(gaps).sum(axis=1) / total, fit.intercept + g / h, slope])
+
+    return columns, finish
+
+
+def score_rows(about: dict, values: np.ndarray, units: int) -> list[dict]:
+    """A row for every score of one finding, from `score_resamples`."""
+    rows = []
+    for name, column in zip(SCORES, values.T, strict=True):
+        interval = bootstrap_interval(column[0], column[1:], units=units)
+        if name.startswith("ECE"):
+            value, low, high = interval
+            interval = interval._replace(low=max(0.0, 2 * value - high), high=max(value, 2 * value - low))
+        rows.append({"finding": about["finding"], "score": name, **interval.as_dict(), **about})
+    return rows

@@ -1,4 +1,4 @@
-"""Steps that must not be taken, and steps that must not be too long."""
+"""What happens before a step: a check that numbers are finite, gradient clipping, a seed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import CommonKeys, IterationEvents
 from torch import Tensor
 
-from monai_simclr.handlers.progress import batch_output
-from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank
+from monai_simclr.handlers.base import batch_output, rank_path
+from monai_simclr.runtime.distributed import all_gather_int, rank
 from monai_simclr.runtime.files import write_json
 
-_NAMED = 20
+_MAX_ROWS = 20
 
 
 class TerminateOnNonFinite:
-    """Stop before the optimizer steps when projections, loss or gradients are not finite, so that no weight is spoilt.
+    """Stop before the optimizer's step when projections, loss or gradients are not finite.
 
-    Every rank stops, whichever has the bad batch. With a gradient scaler (float16) gradients are left to the scaler,
-    which skips such steps.
+    So no weight becomes NaN (Ignite's `TerminateOnNan` looks after the step). All ranks stop, whichever has the bad
+    batch. With a gradient scaler (float16) gradients are left to the scaler, which skips such steps.
 
     Args:
-        report: JSON file for the iteration, the learning rate and the rows of the batch; none when left out.
-        save: called with the trainer before the error is raised, `Checkpoint.save_before_step` for one; what it
-            returns, a sentence, is added to the error.
+        report: JSON file for the iteration, the learning rate and the rows of the batch; None for no file.
+        save: called with the trainer before the error is raised, as `Checkpoint.save_before_step`; the text that it
+            returns is added to the error.
 
     Raises:
         FloatingPointError: names the iteration, the learning rate and the rows of the batch.
@@ -43,29 +43,31 @@ class TerminateOnNonFinite:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check_gradients)
 
     def _check_outputs(self, engine: Engine) -> None:
-        sound = all_gather_int(int(torch.isfinite(batch_output(engine)[CommonKeys.PRED].detach()).all()))
-        if not all(sound):
-            ranks = [number for number, fine in enumerate(sound) if not fine]
-            self._stop(engine, "the projections are not finite" + (f" on the ranks {ranks}" if len(sound) > 1 else ""))
+        finite = all_gather_int(int(torch.isfinite(batch_output(engine)[CommonKeys.PRED].detach()).all()))
+        if not all(finite):
+            ranks = [number for number, is_finite in enumerate(finite) if not is_finite]
+            where = f" on the ranks {ranks}" if len(finite) > 1 else ""
+            self._stop(engine, f"the projections are not finite{where}")
 
     def _check_gradients(self, engine: Engine) -> None:
         loss = batch_output(engine)[CommonKeys.LOSS].detach().float().mean()
         scaled = getattr(engine, "scaler", None) is not None
-        length = loss if scaled else grad_norm(engine.network)  # type: ignore[attr-defined]
-        value, slope = torch.stack([loss, length.to(loss.device)]).tolist()  # one wait for the device, not two
-        if not math.isfinite(value):
-            self._stop(engine, f"the loss is {value}")
-        if not math.isfinite(slope):
+        norm = loss if scaled else grad_norm(engine.network)  # type: ignore[attr-defined]
+        loss_value, norm_value = torch.stack([loss, norm.to(loss.device)]).tolist()  # waits for the device once
+        if not math.isfinite(loss_value):
+            self._stop(engine, f"the loss is {loss_value}")
+        if not math.isfinite(norm_value):
             self._stop(engine, "the gradients are not finite")
 
     def _stop(self, engine: Engine, what: str) -> None:
-        state, rows = engine.state, _rows(engine)
+        state, batch = engine.state, engine.state.batch
+        rows = [int(row) for row in batch["row"]] if isinstance(batch, dict) and "row" in batch else None
         rate = engine.optimizer.param_groups[0]["lr"]  # type: ignore[attr-defined]
         if self.report is not None:
-            name = Path(self.report) if is_main_process() else Path(self.report).with_suffix(f".rank{rank()}.json")
-            write_json(name, {"what": what, "iteration": state.iteration, "learning_rate": rate, "rows": rows})
+            report = {"what": what, "iteration": state.iteration, "learning_rate": rate, "rows": rows}
+            write_json(rank_path(self.report), report)
         saved = self.save(engine) if self.save is not None else ""
-        which = "" if rows is None else f" of the rows {rows[:_NAMED]}" + (" and more" if len(rows) > _NAMED else "")
+        which = "" if rows is None else f" of the rows {rows[:_MAX_ROWS]}" + " and more" * (len(rows) > _MAX_ROWS)
         raise FloatingPointError(
             f"{what} at iteration {state.iteration} (epoch {state.epoch}), at the learning rate {rate:g}, on a "
             f"batch{which}; no step was taken{saved}; look at these images, or lower the learning rate"
@@ -76,7 +78,7 @@ class ClipGradNorm:
     """Clip the norm of the gradient of all parameters together (Pascanu et al. 2013).
 
     Args:
-        max_norm: norms up to this one are left alone; above 0.
+        max_norm: maximum norm, above 0.
 
     Raises:
         ValueError: if `max_norm` is not above 0.
@@ -99,7 +101,7 @@ class ClipGradNorm:
 
 
 class SeedEachStep:
-    """Seed torch before every step with (seed, iteration, rank): dropout and the like do not depend on what was before.
+    """Seed torch before every step with (seed, iteration, rank), so that dropout does not depend on earlier steps.
 
     Args:
         seed: of the run.
@@ -117,7 +119,7 @@ class SeedEachStep:
 
 
 def step_seed(seed: int, iteration: int, of_rank: int) -> int:
-    """One number for three, different for different ones: SplitMix64 over them.
+    """One seed from three numbers, by SplitMix64 over them.
 
     Example:
         >>> len({step_seed(seed, step, of) for seed in range(9) for step in range(99) for of in range(8)})
@@ -133,12 +135,6 @@ def step_seed(seed: int, iteration: int, of_rank: int) -> int:
 
 
 def grad_norm(network: torch.nn.Module) -> Tensor:
-    """Length of the gradient of all parameters together, on their device; 0 when there is none."""
+    """Norm of the gradient of all parameters together, on their device; 0 without gradients."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
-
-
-def _rows(engine: Engine) -> list[int] | None:
-    batch = engine.state.batch
-    rows = batch.get("row") if isinstance(batch, dict) else None
-    return None if rows is None else [int(row) for row in rows]

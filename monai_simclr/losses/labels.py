@@ -1,4 +1,4 @@
-"""Binary cross-entropy of findings whose labels may be unknown."""
+"""Binary cross-entropy of findings whose labels may be unknown, and the weight of their positives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
     Args:
         logits: float, shape ``(B, F)``.
         labels: shape ``(B, F)``: 1 (present), 0 (absent), between them (the smoothed label of an uncertain finding) or
-            NaN (unknown, left out).
+            NaN (unknown, ignored).
         pos_weight: shape ``(F,)``: how many times a present finding counts; None for once.
 
     Returns:
@@ -30,15 +30,15 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
         0.6931
     """
     if logits.shape != labels.shape:
-        raise ValueError(f"logits of shape {tuple(logits.shape)} do not go with labels of shape {tuple(labels.shape)}")
+        raise ValueError(f"logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(labels.shape)}")
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     labels = labels.as_subclass(Tensor).to(logits.device, dtype)
     known = ~labels.isnan()
-    strange = known & ~((labels >= 0) & (labels <= 1))
-    if strange.any():
+    invalid = known & ~((labels >= 0) & (labels <= 1))
+    if invalid.any():
         raise ValueError(
-            f"{int(strange.sum())} labels are neither within [0, 1] nor NaN, the first is "
-            f"{labels[strange][0].item():g}; write unknown labels as NaN"
+            f"{int(invalid.sum())} labels are neither within [0, 1] nor NaN, the first is "
+            f"{labels[invalid][0].item():g}; write unknown labels as NaN"
         )
     weight = None if pos_weight is None else pos_weight.to(logits.device, dtype)
     each = functional.binary_cross_entropy_with_logits(
@@ -48,10 +48,7 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor | None = None)
 
 
 class MaskedBCEWithLogits(nn.Module):
-    """`masked_bce` as a module.
-
-    Args:
-        pos_weight: shape ``(F,)``, or a list of F numbers; None for no weighting.
+    """`masked_bce` as a module; `pos_weight` has shape ``(F,)``, or is a list of F numbers.
 
     Example:
         >>> MaskedBCEWithLogits()(torch.zeros(1, 2), torch.full((1, 2), float("nan"))).item()
@@ -66,27 +63,27 @@ class MaskedBCEWithLogits(nn.Module):
         self.register_buffer("pos_weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over known labels of logits and labels ``(B, F)``, a scalar."""
+        """See `masked_bce`."""
         return masked_bce(logits, labels, self.pos_weight)
 
 
 def pos_weight(
-    labels: Sequence[Sequence[float]] | np.ndarray, how: str = "none", highest: float = 20.0
+    labels: Sequence[Sequence[float]] | np.ndarray, balance: str = "none", max_weight: float = 20.0
 ) -> list[float] | None:
-    """Weight of a positive in the loss, for every finding: negatives over positives of the labelled rows, at most 20.
+    """Weight of a positive in the loss, per finding: negatives over positives of the labelled rows, within bounds.
 
     Args:
-        labels: shape ``(N, K)``: 1 (present), 0 (absent) or NaN (unknown), of the images that are trained on.
-        how: "class_weights", or "none" or "balanced_sampling" for no weights.
-        highest: bound of a weight; a finding with one positive would drown all others.
+        labels: shape ``(N, K)``: 1 (present), 0 (absent) or NaN (unknown), of the training images.
+        balance: "class_weights", or "none" or "balanced_sampling" for no weights.
+        max_weight: bound of a weight, or a finding with one positive would drown all others.
 
     Raises:
         ValueError: for another name.
     """
-    if how not in ("none", "class_weights", "balanced_sampling"):
-        raise ValueError(f"balance must be 'none', 'class_weights' or 'balanced_sampling', got {how!r}")
-    if how != "class_weights":
+    if balance not in ("none", "class_weights", "balanced_sampling"):
+        raise ValueError(f"balance must be 'none', 'class_weights' or 'balanced_sampling', got {balance!r}")
+    if balance != "class_weights":
         return None
     known = np.asarray(labels, dtype=float)
     positives, negatives = (known == 1).sum(axis=0), (known == 0).sum(axis=0)
-    return [float(np.clip(n / max(p, 1), 1 / highest, highest)) for p, n in zip(positives, negatives, strict=True)]
+    return list(np.clip(negatives / positives.clip(min=1), 1 / max_weight, max_weight).tolist())

@@ -1,6 +1,6 @@
 """The networks: encoders by name, the projection head, SimCLR, and the classifier of findings.
 
-The architecture is written here and nowhere else; which one a bundle uses stands in its metadata.json.
+The architecture is defined here and nowhere else; the metadata.json of a bundle names the one that it uses.
 """
 
 from monai_simclr.networks.encoders import ENCODERS as ENCODERS
@@ -20,23 +20,3 @@ from monai_simclr.networks.weights import patients_seen as patients_seen
 from monai_simclr.networks.weights import read_weights as read_weights
 from monai_simclr.networks.weights import save_classifier as save_classifier
 from monai_simclr.networks.weights import save_encoder as save_encoder
-
-__all__ = [
-    "ENCODERS",
-    "FindingClassifier",
-    "ProjectionHead",
-    "SimCLR",
-    "encoder",
-    "encoder_header",
-    "feature_dim",
-    "fewest_images",
-    "freeze_stages",
-    "load_classifier",
-    "load_encoder",
-    "load_pretrained",
-    "patients_seen",
-    "read_weights",
-    "save_classifier",
-    "save_encoder",
-    "stages",
-]

@@ -1,4 +1,4 @@
-"""Encoders by name: images to vectors. The architecture is written here and nowhere else."""
+"""Encoders by name: images to vectors. The architecture is defined here and nowhere else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from monai.networks.nets import DenseNet, ResNet
 from torch import Tensor, nn
 
 Norm = Literal["batch", "group"]
-"""How encoders normalize: over the batch, or within every image (then cached gradients are exact)."""
+"""How encoders normalize: over the batch, or within each image, with which cached gradients are exact."""
 
 _RESNETS: dict[str, tuple[str, tuple[int, ...]]] = {
     "resnet10": ("basic", (1, 1, 1, 1)),
@@ -23,7 +23,7 @@ ENCODERS = (*_RESNETS, "densenet121")
 
 
 class _DenseNetFeatures(nn.Module):
-    """DenseNet-121 (Huang et al., CVPR 2017) without its classification layer: images to pooled features."""
+    """DenseNet-121 without its classification layer: images to pooled features."""
 
     def __init__(self, width: float) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class _DenseNetFeatures(nn.Module):
 
 
 def encoder(name: str = "resnet18", width: float = 1.0, norm: Norm = "batch") -> nn.Module:
-    """A network that maps images ``(B, 1, H, W)`` in [0, 1] to features ``(B, D)``; D is its `out_features`.
+    """Build a network that maps images ``(B, 1, H, W)`` in [0, 1] to features ``(B, D)``; D is its `out_features`.
 
     Args:
         name: one of `ENCODERS`; ResNets are He et al. (CVPR 2016) with a stride-2 stem (MONAI's default stem has
             stride 1, which costs four times the work), DenseNet-121 is Huang et al. (CVPR 2017).
-        width: factor on the number of channels; 0.25 makes a network for trying things on a CPU.
+        width: factor on the number of channels; 0.25 makes a network for experiments on a CPU.
         norm: ``"batch"``, or ``"group"`` (Wu and He, ECCV 2018, 8 groups of channels).
 
     Raises:
@@ -60,19 +60,29 @@ def encoder(name: str = "resnet18", width: float = 1.0, norm: Norm = "batch") ->
         raise ValueError(f"width must be greater than 0, got {width}")
     if norm not in get_args(Norm):
         raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
-    net = _DenseNetFeatures(width) if name == "densenet121" else _resnet(name, width)
-    if norm == "group":
-        _normalize_in_groups(net)
+    net: nn.Module
+    if name == "densenet121":
+        net = _DenseNetFeatures(width)
+    else:
+        block, layers = _RESNETS[name]
+        planes = [_scaled(channels, width) for channels in (64, 128, 256, 512)]
+        options = {"conv1_t_stride": 2, "feed_forward": False, "bias_downsample": False}
+        net = ResNet(block, list(layers), planes, spatial_dims=2, n_input_channels=1, **options)  # type: ignore[arg-type]
+        net.out_features = planes[-1] * (4 if block == "bottleneck" else 1)  # type: ignore[assignment]
+    if norm == "group":  # MONAI's ResNet takes `norm` for its stem only
+        for place, module in list(net.named_modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                net.set_submodule(place, nn.GroupNorm(math.gcd(8, module.num_features), module.num_features))
     return net
 
 
 def feature_dim(network: nn.Module) -> int:
     """The length D of the vectors ``(B, D)`` that a module makes of images.
 
-    It is the module's `out_features`, or else what comes out for images of zeros of two sizes.
+    It is the module's `out_features`, or else the length of its output for images of zeros of two sizes.
 
     Raises:
-        ValueError: if what comes out is no vector, or one whose length hangs on the size of the image.
+        ValueError: if the output is not a vector, or its length depends on the size of the image.
 
     Example:
         >>> feature_dim(nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
@@ -81,54 +91,27 @@ def feature_dim(network: nn.Module) -> int:
     length = getattr(network, "out_features", None)
     if isinstance(length, int):
         return length
-    shapes = [_shape_for(network, size) for size in (64, 96)]
+    shapes: list[tuple[int, ...]] = []
+    weight = next(network.parameters(), torch.zeros(0))
+    modes = [(module, module.training) for module in network.modules()]
+    for size in (64, 96):
+        try:
+            with torch.no_grad():
+                shapes.append(tuple(network.eval()(weight.new_zeros(1, 1, size, size)).shape[1:]))
+        except Exception as error:
+            raise ValueError(
+                f"the encoder {type(network).__name__} cannot map an image (1, {size}, {size}) to a vector "
+                f"({type(error).__name__}: {error}); give it an integer `out_features`, the length of its vectors"
+            ) from error
+        finally:
+            for module, mode in modes:
+                module.training = mode
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
         raise ValueError(
             f"the encoder {type(network).__name__} must map images to vectors of one length, but makes "
             f"{shapes[0]} of 64-pixel and {shapes[1]} of 96-pixel images; pool before you flatten"
         )
     return shapes[0][0]
-
-
-def _resnet(name: str, width: float) -> nn.Module:
-    block, layers = _RESNETS[name]
-    planes = [_scaled(channels, width) for channels in (64, 128, 256, 512)]
-    net = ResNet(
-        block,
-        list(layers),
-        planes,
-        spatial_dims=2,
-        n_input_channels=1,
-        conv1_t_stride=2,
-        feed_forward=False,
-        bias_downsample=False,
-    )
-    net.out_features = planes[-1] * (4 if block == "bottleneck" else 1)  # type: ignore[assignment]
-    return net
-
-
-def _normalize_in_groups(network: nn.Module) -> None:
-    """Every batch normalization becomes a group normalization. (MONAI's ResNet takes `norm` for its stem only.)"""
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            channels = module.num_features
-            network.set_submodule(name, nn.GroupNorm(math.gcd(8, channels), channels))
-
-
-def _shape_for(network: nn.Module, size: int) -> tuple[int, ...]:
-    weight = next(network.parameters(), torch.zeros(0))
-    training = [(module, module.training) for module in network.modules()]
-    try:
-        with torch.no_grad():
-            return tuple(network.eval()(weight.new_zeros(1, 1, size, size)).shape[1:])
-    except Exception as error:
-        raise ValueError(
-            f"the encoder {type(network).__name__} cannot map an image (1, {size}, {size}) to a vector "
-            f"({type(error).__name__}: {error}); give it an integer `out_features`, the length of its vectors"
-        ) from error
-    finally:
-        for module, mode in training:
-            module.training = mode
 
 
 def _scaled(channels: int, width: float) -> int:

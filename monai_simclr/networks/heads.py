@@ -1,4 +1,4 @@
-"""What sits on an encoder: the projection head of SimCLR, and the classifier of findings."""
+"""What an encoder is trained with: the projection head of SimCLR, and the classifier of findings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from monai_simclr.networks.chunks import has_batch_statistics, in_chunks
+from monai_simclr.networks.chunks import batch_norms, in_chunks
 from monai_simclr.networks.encoders import feature_dim
 
 HeadNorm = Literal["batch", "layer"]
-"""How the projection head normalizes: over the batch as in the paper, or within every row."""
+"""How the projection head normalizes: over the batch as in the paper, or within each row."""
 
 logger = logging.getLogger("monai_simclr")
 
@@ -26,7 +26,7 @@ class ProjectionHead(nn.Sequential):
         in_features: D.
         hidden: width of the hidden layer; 0 means D.
         out_features: P.
-        norm: ``"batch"`` as in the paper, or ``"layer"``, which knows no batch.
+        norm: ``"batch"`` as in the paper, or ``"layer"``, which does not depend on the batch.
 
     Raises:
         ValueError: if there is no such norm.
@@ -47,15 +47,15 @@ class ProjectionHead(nn.Sequential):
 class SimCLR(nn.Module):
     """An encoder with a projection head: images ``(B, 1, H, W)`` to projections ``(B, P)``.
 
-    With `chunk_size`, gradients are cached: a batch of any size trains in the memory of a chunk, for one more forward
-    pass. See `in_chunks` for what is exact: everything, unless there are batch statistics; those are a chunk's then.
+    With `chunk_size`, gradients are cached (`in_chunks`): a batch of any size trains in the memory of a chunk, for one
+    more forward pass. The result is exact unless there are batch statistics, which are then those of a chunk.
 
     Args:
         encoder: any module that maps images to vectors, see `feature_dim`.
         hidden: width of the head's hidden layer; 0 means the encoder's.
         out_features: P, 128 in the paper.
         norm: of the head, see `ProjectionHead`.
-        chunk_size: most images (views, that is) of which activations are in memory at once while training; 0 for all.
+        chunk_size: maximum number of views whose activations are in memory at once while training; 0 for all.
 
     Raises:
         ValueError: if the encoder makes no vectors, or `chunk_size` is 1 or below 0.
@@ -82,11 +82,10 @@ class SimCLR(nn.Module):
         self.encoder = encoder
         self.head = ProjectionHead(feature_dim(encoder), hidden, out_features, norm)
         self.chunk_size = chunk_size
-        if chunk_size and has_batch_statistics(self):
+        if chunk_size and batch_norms(self):
             logger.warning(
-                "gradients are cached in chunks of %d images: batch normalization sees a chunk, not the batch; "
-                "for the exact gradient of the batch use encoder(norm='group') and SimCLR(norm='layer')",
-                chunk_size,
+                f"gradients are cached in chunks of {chunk_size} images: batch normalization sees a chunk, not the "
+                "batch; for the exact gradient of the batch use encoder(norm='group') and SimCLR(norm='layer')"
             )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -99,12 +98,12 @@ class SimCLR(nn.Module):
 
 
 class FindingClassifier(nn.Module):
-    """Images ``(B, 1, H, W)`` to one logit a finding ``(B, K)``; the findings' names travel inside the state dict.
+    """Images ``(B, 1, H, W)`` to one logit per finding ``(B, K)``; the state dict contains the findings' names.
 
     Args:
         encoder: any module that maps images to vectors, see `feature_dim`.
         findings: K names, in the order of the output.
-        frozen: keep the encoder as it is, batch statistics included, and train the last layer only.
+        freeze_encoder: keep the encoder as it is, batch statistics included, and train the last layer only.
 
     Raises:
         ValueError: on loading a state dict that was trained for other findings (names both).
@@ -123,21 +122,30 @@ class FindingClassifier(nn.Module):
             raise ValueError("a classifier needs at least one finding, got none; see `findings` in metadata.json")
         self.encoder = encoder
         self.findings = tuple(findings)
-        self.freeze_encoder = freeze_encoder
         self.classifier = nn.Linear(feature_dim(encoder), len(self.findings))
-        encoder.requires_grad_(not freeze_encoder)
+        self._frozen: tuple[nn.Module, ...] = ()
+        encoder.requires_grad_(True)
+        if freeze_encoder:
+            self.freeze(encoder)
+
+    def freeze(self, *modules: nn.Module) -> None:
+        """Exclude parts of the network from training: they keep their weights and their batch statistics."""
+        self._frozen += modules
+        for module in modules:
+            module.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        features = self.encoder(images)
         if torch.jit.is_scripting():
-            return self.classifier(self.encoder(images))
+            return self.classifier(features)
         else:  # the compiler of torch.jit.script leaves out a branch, not what follows one
-            return _in_float32(self.classifier, self.encoder(images))
+            return _in_float32(self.classifier, features)
 
     def train(self, mode: bool = True) -> FindingClassifier:
-        """Training mode; a frozen encoder stays in evaluation mode, or its batch statistics would move."""
+        """Set training mode; frozen modules stay in evaluation mode."""
         super().train(mode)
-        if self.freeze_encoder:
-            self.encoder.eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def get_extra_state(self) -> Tensor:

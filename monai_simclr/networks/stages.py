@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from monai_simclr.networks.chunks import batch_norms
 from monai_simclr.networks.heads import FindingClassifier
 
 
 def stages(encoder: nn.Module) -> list[list[nn.Module]]:
-    """The encoder's parts from the image to the features: the stem, then one stage each.
+    """The encoder's parts from the image to the features: the stem, then its stages.
 
-    Modules without children in front (a ResNet's first convolution and its norm) are the stem; a ResNet has five
+    The stem are the modules without children in front (a ResNet's first convolution and its norm); a ResNet has five
     stages, DenseNet-121 nine.
 
     Example:
@@ -21,14 +19,12 @@ def stages(encoder: nn.Module) -> list[list[nn.Module]]:
         >>> len(stages(encoder("resnet18", width=0.125)))
         5
     """
-    parts = [child for child in encoder.children() if any(True for _ in child.parameters())]
+    parts = [encoder]
     while len(parts) == 1 and list(parts[0].children()):
         parts = [child for child in parts[0].children() if any(True for _ in child.parameters())]
-    stem = [part for part in parts if not list(part.children())]
     first = next((i for i, part in enumerate(parts) if list(part.children())), len(parts))
-    front = [part for part in stem if parts.index(part) < first]
-    rest = [[part] for part in parts if part not in front]
-    return [front, *rest] if front else rest
+    rest = [[part] for part in parts[first:]]
+    return [parts[:first], *rest] if first else rest
 
 
 def freeze_stages(network: FindingClassifier, n_trainable_stages: int | None) -> FindingClassifier:
@@ -54,20 +50,12 @@ def freeze_stages(network: FindingClassifier, n_trainable_stages: int | None) ->
         raise ValueError(
             f"n_trainable_stages is {n_trainable_stages}, but the encoder has {len(parts)} stages; None trains all"
         )
-    for part in parts[: len(parts) - n_trainable_stages]:
-        for module in part:
-            module.requires_grad_(False)
-            # MONAI's trainer puts the whole network into training mode at every step; batch statistics would move
-            module.register_forward_pre_hook(_evaluate)
+    network.freeze(*(module for part in parts[: len(parts) - n_trainable_stages] for module in part))
     return network
 
 
-def _evaluate(module: nn.Module, inputs: Any) -> None:
-    module.eval()
-
-
 def fewest_images(network: nn.Module) -> int:
-    """How many images a step needs: two where batch statistics are trained, which one image does not have.
+    """How many images a step needs: two where batch statistics are trained, since one image has none.
 
     Example:
         >>> from monai_simclr.networks import FindingClassifier, encoder
@@ -75,5 +63,4 @@ def fewest_images(network: nn.Module) -> int:
         >>> [fewest_images(network) for network in both]
         [2, 1]
     """
-    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    return 2 if any(layer.weight.requires_grad for layer in layers) else 1
+    return 2 if any(layer.weight.requires_grad for layer in batch_norms(network)) else 1

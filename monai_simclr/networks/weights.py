@@ -1,4 +1,4 @@
-"""Encoders and classifiers as files: written whole or not at all, checked and read without running code."""
+"""Encoders and classifiers as files: written whole or not at all, checked, and read without running code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import safetensors.torch
 import torch
@@ -17,11 +17,11 @@ from monai_simclr.networks.encoders import Norm, encoder
 from monai_simclr.networks.heads import FindingClassifier
 from monai_simclr.runtime.artefacts import (
     DamagedFileError,
-    check_archive,
-    no_checksum,
+    check_zip,
     read_tensor_file,
     reading,
-    sealed_archive,
+    seal_zip,
+    warn_no_checksum,
     write_tensor_file,
 )
 from monai_simclr.runtime.files import write_bytes
@@ -36,13 +36,11 @@ _WIDEST = 16.0
 def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]) -> Path:
     """Write an encoder's weights as safetensors, whole or not at all; equal weights and headers make equal bytes.
 
-    A checksum goes into the header.
-
     Args:
         path: the file.
-        network: what `encoder` made.
-        header: text about it that travels with the weights (name, width, size, ...); "name" and "width" are needed
-            for `load_encoder` to rebuild the network, and "norm" where it is not "batch".
+        network: a network that `encoder` made.
+        header: text about it that is stored with the weights and a checksum (name, width, size, ...); `load_encoder`
+            needs "name" and "width", and "norm" where it is not "batch".
 
     Returns:
         `path`.
@@ -54,7 +52,7 @@ def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]
 
 
 def encoder_header(path: str | Path) -> dict[str, str]:
-    """What `save_encoder` wrote about the weights in a file.
+    """Read the header that `save_encoder` wrote.
 
     Raises:
         FileNotFoundError: if there is no file (says what makes one).
@@ -82,11 +80,11 @@ def _read_encoder(path: str | Path) -> tuple[dict[str, str], bytes]:
 def load_encoder(
     path: str | Path, name: str | None = None, width: float | None = None, norm: Norm | None = None
 ) -> nn.Module:
-    """The pretrained encoder in a file that `save_encoder` wrote, in evaluation mode.
+    """Load the pretrained encoder of a file that `save_encoder` wrote, in evaluation mode.
 
     Args:
         path: the safetensors file.
-        name: what the encoder must be, when that matters; otherwise what the file says.
+        name: what the encoder must be; None accepts what the file holds.
         width: likewise.
         norm: likewise.
 
@@ -99,9 +97,10 @@ def load_encoder(
     stored = (header["name"], float(header["width"]), cast(Norm, header.get("norm", "batch")))
     wanted = (name or stored[0], stored[1] if width is None else float(width), norm or stored[2])
     if stored != wanted:
+        held, asked = (f"{kind} of width {width} with {norm} normalization" for kind, width, norm in (stored, wanted))
         raise ValueError(
-            f"{path} holds {_named(*stored)}, but metadata.json asks for {_named(*wanted)}; "
-            "pretrain again, or set encoder in metadata.json to what the file holds"
+            f"{path} holds {held}, but metadata.json asks for {asked}; pretrain again, or set encoder in metadata.json "
+            "to what the file holds"
         )
     with reading(path, _ENCODER, _RESTORE_ENCODER):
         weights = safetensors.torch.load(content)
@@ -114,12 +113,12 @@ def load_encoder(
 def load_classifier(
     network: FindingClassifier, path: str | Path, device: str | torch.device = "cpu"
 ) -> FindingClassifier:
-    """Put the weights of a trained classifier into a network, in evaluation mode.
+    """Load the weights of a trained classifier into a network, in evaluation mode.
 
     Args:
         network: a `FindingClassifier` of the same encoder and findings.
         path: state dict that configs/train.json wrote.
-        device: where the network shall be.
+        device: where the network is moved.
 
     Raises:
         FileNotFoundError: if there is no file: predictions would come from random weights.
@@ -132,17 +131,14 @@ def load_classifier(
     weights = read_weights(path, _CLASSIFIER, _RESTORE_CLASSIFIER)
     extra = weights.get("_extra_state")
     if extra is None:
-        raise DamagedFileError(path, f"is not {_CLASSIFIER}: it does not say its findings", _RESTORE_CLASSIFIER)
+        raise DamagedFileError(path, f"is not {_CLASSIFIER}: it does not name its findings", _RESTORE_CLASSIFIER)
     with reading(path, _CLASSIFIER, _RESTORE_CLASSIFIER):
-        findings = json.loads(bytes(extra.tolist()))
-        if not isinstance(findings, list):
+        if not isinstance(json.loads(bytes(extra.tolist())), list):
             raise ValueError("its findings are not a list")
     try:
-        network.set_extra_state(extra)
+        network.load_state_dict(weights)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    try:
-        network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
             f"{path} was trained with another encoder than metadata.json says; use the bundle that trained it, and the "
@@ -152,30 +148,30 @@ def load_classifier(
 
 
 def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
-    """Write a classifier's bare state dict, its findings inside; it loads with ``weights_only=True``.
+    """Write a classifier's bare state dict, its findings included; it loads with ``weights_only=True``.
 
     The file, a zip archive, has one member more than torch reads: a checksum.
     """
-    file = io.BytesIO()  # torch says of a full disk what nobody understands; write_bytes does not
-    torch.save({key: _on_cpu(value) for key, value in network.state_dict().items()}, file)
-    write_bytes(path, sealed_archive(file.getvalue()))
+    file = io.BytesIO()  # torch's message about a full disk is hard to understand; that of write_bytes is not
+    torch.save({name: value.detach().cpu() for name, value in network.state_dict().items()}, file)
+    write_bytes(path, seal_zip(file.getvalue()))
     return Path(path)
 
 
 def patients_seen(header: Mapping[str, str]) -> frozenset[str]:
-    """Keyed hashes (key: the header's `patients_key`) of the patients that a pretrained encoder has seen.
+    """Keyed hashes (key: the header's `patients_key`) of the patients seen in pretraining.
 
     Raises:
         ValueError: if the header holds something else.
     """
     seen = json.loads(header.get("patients_seen", "[]"))
-    if not isinstance(seen, list) or not all(isinstance(one, str) for one in seen):
+    if not isinstance(seen, list) or not all(isinstance(patient, str) for patient in seen):
         raise ValueError("patients_seen is not a list of hashes")
     return frozenset(seen)
 
 
 def read_weights(path: str | Path, what: str, remedy: str) -> Mapping[str, Tensor]:
-    """A state dict that `torch.save` wrote: names and tensors, all of them finite; no code in it is run.
+    """Read a state dict that `torch.save` wrote: names and finite tensors; no code in it is run.
 
     Args:
         path: the file.
@@ -183,19 +179,19 @@ def read_weights(path: str | Path, what: str, remedy: str) -> Mapping[str, Tenso
         remedy: what to do when it is not.
 
     Raises:
-        DamagedFileError: if it is another kind of file, holds other things, or values that no network has.
+        DamagedFileError: if it is another kind of file, or holds something else or values that no network has.
     """
     with reading(path, what, remedy):
         content = Path(path).read_bytes()
-        if not zipfile.is_zipfile(io.BytesIO(content)) or not check_archive(content):
-            no_checksum(path)
-        held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
-            raise ValueError(f"it holds a {type(held).__name__} of other things than tensors")
-        if not held or not all(isinstance(name, str) for name in held):
+        if not zipfile.is_zipfile(io.BytesIO(content)) or not check_zip(content):
+            warn_no_checksum(path)
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError(f"it holds a {type(weights).__name__} of other things than tensors")
+        if not weights or not all(isinstance(name, str) for name in weights):
             raise ValueError("its tensors have no names")
-        _check_values(held)
-        return held
+        _check_values(weights)
+        return weights
 
 
 def _check_values(weights: Mapping[str, Tensor]) -> None:
@@ -205,11 +201,3 @@ def _check_values(weights: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} has values that are not finite")
         if name.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(f"{name} has negative values, and it is a variance")
-
-
-def _named(name: str, width: float, norm: str) -> str:
-    return f"{name} of width {width} with {norm} normalization"
-
-
-def _on_cpu(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, Tensor) else value

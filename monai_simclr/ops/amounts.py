@@ -1,8 +1,9 @@
-"""Amounts of an operation: one number for a batch or one for each image, checked on the host before anything runs."""
+"""What operations on batches share: amounts (one, or one for each image), backends, steps for some images only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,21 +12,16 @@ from torch import Tensor
 Amount = float | np.ndarray | Tensor
 """One number for a whole batch, or one for each image, shape ``(B,)``; on the host, or it is copied there."""
 
+Backend = Literal["auto", "torch"]
+"""What computes: OpenCV for the dtypes it takes on the CPU and torch for the rest, or always torch, whole batches."""
 
-def per_image(name: str, amount: Amount, count: int, least: float | None = None, above: bool = False) -> np.ndarray:
-    """Check an amount and spread it over a batch.
 
-    Amounts stay on the host: an operation that had to read them from a device would make the host wait for it.
+def per_image(
+    name: str, amount: Amount, count: int, minimum: float | None = None, exclusive: bool = False
+) -> np.ndarray:
+    """Check an amount and spread it over the images of a batch, as float64 ``(count,)`` on the host.
 
-    Args:
-        name: what the amount is called, for the error.
-        amount: one number, or shape ``(count,)``.
-        count: how many images there are.
-        least: smallest allowed value; None allows all.
-        above: whether `least` itself is too small.
-
-    Returns:
-        float64, shape ``(count,)``.
+    It must be at least `minimum`, or above it (`exclusive`); errors have its `name`.
 
     Raises:
         ValueError: if a number is out of range or not finite, or there is not one for each image.
@@ -34,47 +30,47 @@ def per_image(name: str, amount: Amount, count: int, least: float | None = None,
         >>> per_image("gamma", 2, count=3)
         array([2., 2., 2.])
     """
-    given = amount.detach().cpu() if isinstance(amount, Tensor) else amount
-    numbers = np.asarray(given, dtype=np.float64)
+    numbers = np.asarray(amount.detach().cpu() if isinstance(amount, Tensor) else amount, dtype=np.float64)
     if numbers.ndim > 1 or numbers.size not in (1, count):
         raise ValueError(f"{name} must be one number or {count}, one for each image, got shape {numbers.shape}")
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be finite, got {numbers.tolist()}")
-    if least is not None and ((numbers <= least) if above else (numbers < least)).any():
-        bound = "greater than" if above else "at least"
-        raise ValueError(f"{name} must be {bound} {least:g}, got {numbers.tolist()}")
+    if minimum is not None and ((numbers <= minimum) if exclusive else (numbers < minimum)).any():
+        bound = "greater than" if exclusive else "at least"
+        raise ValueError(f"{name} must be {bound} {minimum:g}, got {numbers.tolist()}")
     return numbers.reshape(-1) if numbers.size == count else np.full(count, numbers.item())
 
 
 def on_device(numbers: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Copy numbers to a device without making the host wait (through pinned memory where there is CUDA)."""
-    tensor = torch.from_numpy(np.array(numbers))
-    tensor = tensor if dtype is None else tensor.to(dtype)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    tensor = torch.from_numpy(np.array(numbers)).to(dtype=dtype)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def runs_in_opencv(
+    images: Tensor, backend: Backend, dtypes: Collection[torch.dtype] = (torch.uint8, torch.float32)
+) -> bool:
+    """Whether an operation takes OpenCV, which works on the CPU, on `dtypes`."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {list(get_args(Backend))}, got {backend!r}")
+    return backend == "auto" and images.device.type == "cpu" and images.dtype in dtypes
 
 
 def apply_where(chosen: np.ndarray, images: Tensor, step: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """Apply a step to some images of a batch only; it keeps their shape and dtype.
+    """Apply a step, which keeps shape and dtype, to the chosen images of a batch, and give it their numbers.
 
-    Args:
-        chosen: bool, shape ``(B,)``, on the host, so that nothing waits for the device.
-        images: batch, shape ``(B, ...)``; not written to.
-        step: takes the chosen images and their numbers, and returns what they become.
-
-    Returns:
-        `images` itself where none is chosen, otherwise a new tensor.
+    `chosen` is bool ``(B,)`` on the host, so that nothing waits for the device. Where none is chosen, the result is
+    `images` itself.
 
     Example:
-        >>> apply_where(np.array([False, True]), torch.ones(2, 1), lambda some, numbers: some + 1).flatten()
+        >>> apply_where(np.array([False, True]), torch.ones(2, 1), lambda part, rows: part + 1).flatten()
         tensor([1., 2.])
     """
-    here = np.flatnonzero(chosen)
-    if len(here) in (0, len(images)):
-        return step(images, here) if len(here) else images
-    index = on_device(here, images.device)
-    done = step(images.index_select(0, index), here)
+    rows = np.flatnonzero(chosen)
+    if len(rows) in (0, len(images)):
+        return step(images, rows) if len(rows) else images
+    index = on_device(rows, images.device)
+    done = step(images.index_select(0, index), rows)
     if images.dtype == torch.uint16:  # torch cannot write to some rows of it; the bits are those of int16
         return images.view(torch.int16).index_copy(0, index, done.view(torch.int16)).view(torch.uint16)
     return images.index_copy(0, index, done)

@@ -1,8 +1,8 @@
-"""Does an image show a chest from the front, upright and whole? One linear rule on what the lung cascade sees.
+"""Does an image show a chest from the front, upright and whole? A linear classifier on the lung cascade's features.
 
 The cascade's own confidence says how well a box fits; it passes a fifth of the pictures of a third of a chest. This
-rule looks at the same features twice, in the whole image and where the cascade ends, and was fitted to tell real chests
-from the same chests turned, inverted and cut, and from noise, patterns, text and drawn bones.
+one takes the same features twice, of the whole image and of the cascade's box, and was fitted to tell real chests from
+the same chests turned, inverted and cropped, and from noise, patterns, text and drawn bones.
 
 The numbers in ``chest_check.npz`` come from ``benchmarks/chest_fit.py``; no pixel of a patient is in them.
 """
@@ -20,32 +20,31 @@ import numpy as np
 from torch import Tensor
 
 from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
-from monai_simclr.ops.lungs import LEAST_FIT, to_planes
+from monai_simclr.ops.lungs import MIN_FIT, to_planes
 
-_WHOLE, _MARGIN = np.array([0.0, 0.0, 1.0, 1.0]), 0.2
+_WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class ChestCheck:
-    """Weights of the features, and a bias that puts the threshold at 0."""
+    """Weights of the features, float32 ``(2 * N_FEATURES,)``, and a bias that puts the threshold at 0."""
 
     weights: np.ndarray
-    """float32, shape ``(2 * N_FEATURES,)``: of the whole image, then of the lungs' place."""
     bias: float
 
     def score(self, plane: np.ndarray) -> float:
-        """Log-odds above the threshold that a plane, float32 ``(H, W)``, shows an upright chest.
+        """Log-odds, relative to the threshold, that a plane, float32 ``(H, W)``, shows an upright chest.
 
-        It is -inf where there is nothing to see, and where the cascade does not trust itself (`LEAST_FIT`).
+        -inf where there is no contrast, and where the cascade has no confidence (`MIN_FIT`).
         """
-        found = seen(plane)
-        if found is None or found.fit < LEAST_FIT:
+        chest = seen(plane)
+        if chest is None or chest.fit < MIN_FIT:
             return -math.inf
-        return float(found.features @ self.weights + self.bias)
+        return float(chest.features @ self.weights + self.bias)
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the numbers: rows that were made with others are made again."""
+        """SHA-256 of the numbers: rows made with other numbers are made again."""
         return hashlib.sha256(self.weights.tobytes() + np.float64(self.bias).tobytes()).hexdigest()
 
     def save(self, file: BinaryIO) -> None:
@@ -55,44 +54,44 @@ class ChestCheck:
     @classmethod
     @lru_cache(maxsize=1)
     def shipped(cls) -> ChestCheck:
-        """The rule that comes with the package, read once."""
+        """The classifier that comes with the package, read once."""
         with (files("monai_simclr.ops") / "chest_check.npz").open("rb") as file, np.load(file) as numbers:
             return cls(numbers["weights"], float(numbers["bias"]))
 
 
 class Seen(NamedTuple):
-    """What the rule judges by."""
+    """Features of the whole image and of the cascade's box, and the probable overlap of that box with the lungs."""
 
     features: np.ndarray
-    """float32, shape ``(2 * N_FEATURES,)``: of the whole image, then of the place where the cascade finds the lungs."""
     fit: float
-    """How well the cascade thinks that place fits, in [0, 1]."""
 
 
 def seen(plane: np.ndarray) -> Seen | None:
-    """Look at a plane, float32 ``(H, W)``, bright is dense, any size and unit; None for one gray or NaN."""
+    """Features of a plane, float32 ``(H, W)``, bright is dense, any size and unit; None for one gray or NaN."""
     if not np.isfinite(plane).all() or plane.min() == plane.max():
         return None
     box, fit = LungCascade.shipped().locate(plane)
     small = reduced(plane)
-    return Seen(np.concatenate([features(look(small, _WHOLE, 0.0)), features(look(small, box, _MARGIN))]), fit)
+    return Seen(
+        np.concatenate([features(look(small, _WHOLE, margin=0.0)), features(look(small, box, margin=0.2))]), fit
+    )
 
 
 def chest_scores(images: Tensor) -> np.ndarray:
-    """Say of every image whether it shows a chest from the front, upright, whole, and not inverted.
+    """Score every image for showing a chest from the front, upright, whole, and not inverted.
 
-    It is made to stop what should not be decided on: turned, upside down, inverted or cut radiographs, other parts of
-    the body, noise, photographs. A mirror image passes, and so may a lateral view; docs/concepts/abstention.md has the
-    rates. Image i of a batch gets what it gets alone. Works on the CPU, 1 ms an image.
+    It is meant to stop what no decision should be made on: turned, inverted or cropped radiographs, other parts of the
+    body, noise, photographs. A mirror image passes, and so may a lateral view; docs/concepts/abstention.md has the
+    rates. Image i of a batch gets what it gets alone. Works on the CPU, 1 ms per image.
 
     Args:
-        images: batch, shape ``(B, C, H, W)``, bright is dense, any real dtype and unit; the first channel is looked at.
+        images: see `locate_lungs`.
 
     Returns:
         float64, shape ``(B,)``: 0 or more for a chest; ``-inf`` where the lung localizer has no confidence.
 
     Raises:
-        ValueError: if `images` has another rank or no pixels.
+        ValueError: see `locate_lungs`.
 
     Example:
         >>> import torch

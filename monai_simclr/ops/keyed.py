@@ -1,4 +1,4 @@
-"""Random numbers that belong to keys and not to a history, for a whole batch in one call (Philox)."""
+"""Random numbers that are functions of keys, without state, for a whole batch in one call (Philox)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ import numpy as np
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _LOW, _HIGH = np.uint64(0xFFFFFFFF), np.uint64(32)
-_ROUNDS = 10
 
 
 def philox(counter: np.ndarray, seed: int) -> np.ndarray:
     """Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) over many counters.
 
-    Args:
-        counter: uint64 of 32-bit values, shape ``(4, ...)``.
-        seed: the key, 64 bits.
-
-    Returns:
-        uint64 of 32-bit values, shape ``(4, ...)``.
+    Counters and result are uint64 of 32-bit values, shape ``(4, ...)``; the seed, Philox's key, has 64 bits.
 
     Example:
         >>> [hex(int(word)) for word in philox(np.zeros(4, dtype=np.uint64), 0)]
@@ -28,14 +22,10 @@ def philox(counter: np.ndarray, seed: int) -> np.ndarray:
     """
     a, b, c, d = counter
     low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
-    for _ in range(_ROUNDS):
+    for _ in range(10):
         first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (
-            (second >> _HIGH) ^ b ^ np.uint64(low),
-            second & _LOW,
-            (first >> _HIGH) ^ d ^ np.uint64(high),
-            first & _LOW,
-        )
+        a, c = (second >> _HIGH) ^ b ^ np.uint64(low), (first >> _HIGH) ^ d ^ np.uint64(high)
+        b, d = second & _LOW, first & _LOW
         low, high = (low + _WEYL[0]) & 0xFFFFFFFF, (high + _WEYL[1]) & 0xFFFFFFFF
     return np.stack([a, b, c, d])
 
@@ -43,9 +33,9 @@ def philox(counter: np.ndarray, seed: int) -> np.ndarray:
 class KeyedRandom:
     """Uniform numbers for n images at once: what image i gets is a function of its key alone.
 
-    It stands in for the `numpy.random.RandomState` of a `RandOperation`, whose draws have the images as their first
-    axis. The key of an image is (seed, epoch, row, stream), so an image gets the same numbers in a batch of any size,
-    in any worker, on any rank and after a resume.
+    It replaces the `numpy.random.RandomState` of a `RandOperation`, whose draws have the images as their first axis.
+    The key of an image is (seed, epoch, row, stream), so an image gets the same numbers in a batch of any size, in any
+    worker, on any rank and after a resume.
 
     Args:
         seed: of the run.
@@ -67,18 +57,11 @@ class KeyedRandom:
         self._blocks = 0
 
     def stream(self, number: int) -> KeyedRandom:
-        """Give the numbers of the same images for something else, from the beginning."""
+        """The numbers of the same images for another purpose, from the beginning."""
         return KeyedRandom(self.seed, self.epoch, self.rows, number)
 
     def random_sample(self, size: int | tuple[int, ...]) -> np.ndarray:
-        """Draw from [0, 1) in steps of 2**-32.
-
-        Args:
-            size: shape of the result; its first axis must be the images.
-
-        Raises:
-            ValueError: if it is not.
-        """
+        """Draw from [0, 1) in steps of 2**-32; the first axis of the shape `size` must be the images."""
         shape = (size,) if isinstance(size, int | np.integer) else tuple(size)
         n = len(self.rows)
         if shape[0] != n:

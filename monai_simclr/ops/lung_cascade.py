@@ -1,8 +1,8 @@
 """A cascade of ridge regressions that moves a box onto the lungs: what `locate_lungs` runs.
 
-It looks at the whole image, says where the lungs are, looks again at that place with a margin, and corrects itself.
-Each stage reads gradients and ranks of gray, and answers with the move of four edges, by one matrix: cascaded
-pose regression (Dollar et al., CVPR 2010), supervised descent (Xiong and De la Torre, CVPR 2013).
+The first stage looks at the whole image, each later one at the last box with a margin. A stage turns gradients and
+ranks of gray into the move of four edges, by one matrix: cascaded pose regression (Dollar et al., CVPR 2010),
+supervised descent (Xiong and De la Torre, CVPR 2013).
 
 The numbers in ``lung_cascade.npz`` come from ``benchmarks/lungs_fit.py``; no pixel of a patient is in them.
 """
@@ -20,7 +20,7 @@ import numpy as np
 _REDUCED = 128
 _SIDE, _CELLS, _ORIENTATIONS, _GRAYS = 64, 8, 8, 16
 N_FEATURES = _CELLS * _CELLS * _ORIENTATIONS + _GRAYS * _GRAYS
-"""Length of what `features` gives: 8 orientations in 8 x 8 cells, and 16 x 16 ranks of gray."""
+"""How many `features` there are: 8 orientations in 8 x 8 cells, and 16 x 16 ranks of gray."""
 
 _CELL_OF_PIXEL = np.arange(_SIDE) * _CELLS // _SIDE
 _FIRST_BIN = (_CELL_OF_PIXEL[:, None] * _CELLS + _CELL_OF_PIXEL) * _ORIENTATIONS
@@ -28,27 +28,28 @@ _FIRST_BIN = (_CELL_OF_PIXEL[:, None] * _CELLS + _CELL_OF_PIXEL) * _ORIENTATIONS
 
 @dataclass(frozen=True)
 class LungCascade:
-    """The regressions, one a stage, and the one that says how well the last place looked at fits the lungs."""
+    """The regressions of the box, one per stage, and the one that predicts how well the last box but one fits.
+
+    Attributes:
+        margins: shape ``(stages,)``: what each stage sees around its box, as a share of the box's sides.
+        weights: float32, shape ``(stages, N_FEATURES, 4)``: features to the move of left, top, right, bottom.
+        biases: float32, shape ``(stages, 4)``.
+        fit_weights: float32, shape ``(N_FEATURES,)``: features of the last stage to the overlap (IoU) with the lungs.
+        fit_bias: of that overlap.
+    """
 
     margins: np.ndarray
-    """Shape ``(stages,)``: what each stage sees around its box, as a share of the box's sides."""
     weights: np.ndarray
-    """float32, shape ``(stages, N_FEATURES, 4)``: features to the move of left, top, right, bottom."""
     biases: np.ndarray
-    """float32, shape ``(stages, 4)``."""
     fit_weights: np.ndarray
-    """float32, shape ``(N_FEATURES,)``: features of the last stage to the overlap (IoU) with the lungs' box."""
     fit_bias: float
 
     def locate(self, plane: np.ndarray) -> tuple[np.ndarray, float]:
-        """Find the lungs' box.
-
-        Args:
-            plane: float32, shape ``(H, W)``, bright is dense, any size, any unit, finite.
+        """Find the lungs' box in a plane, float32 ``(H, W)``, bright is dense, any size and unit, finite.
 
         Returns:
-            The box, float64 ``(4,)``: left, top, right, bottom in shares of the image, in [0, 1]; and what its overlap
-            (IoU) with the lungs probably was before the last correction, in [0, 1].
+            The box, float64 ``(4,)``: left, top, right, bottom in shares of the image, in [0, 1]; and its probable
+            overlap (IoU) with the lungs before the last correction, in [0, 1].
         """
         plane = reduced(plane)
         box, seen = np.array([0.0, 0.0, 1.0, 1.0]), np.zeros(N_FEATURES, dtype=np.float32)
@@ -76,21 +77,14 @@ class LungCascade:
 
 def reduced(plane: np.ndarray) -> np.ndarray:
     """Bring an image, float32 ``(H, W)``, to the 128 x 128 pixels that the cascade works on, whatever its aspect."""
-    shrinks = min(plane.shape) >= _REDUCED
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if min(plane.shape) >= _REDUCED else cv2.INTER_LINEAR
     return cv2.resize(plane, (_REDUCED, _REDUCED), interpolation=how)
 
 
 def look(plane: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray:
-    """Cut a box with a margin out of an image and bring it to 64 x 64 pixels; the border repeats outside the image.
+    """Cut a box with a margin (a share of its sides) out of an image and bring it to 64 x 64 pixels, float32.
 
-    Args:
-        plane: float32, shape ``(H, W)``; about 128 pixels a side, so that nothing is skipped.
-        box: left, top, right, bottom in shares of the image.
-        margin: share of the box's sides that is seen around it.
-
-    Returns:
-        float32, shape ``(64, 64)``.
+    The border repeats outside the image, which has about 128 pixels a side, so that nothing is skipped.
     """
     height, width = plane.shape
     left, top, right, bottom = (float(edge) for edge in box)
@@ -107,13 +101,8 @@ def features(patch: np.ndarray) -> np.ndarray:
     """Describe a patch by its gradients and its ranks of gray, neither of which changes with exposure or unit.
 
     Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), with the sign of the gradient kept because lungs
-    are dark, divided by their mean, square root taken; then the ranks of a 16 x 16 reduction, from -1 to 1.
-
-    Args:
-        patch: float32, shape ``(64, 64)``.
-
-    Returns:
-        float32, shape ``(N_FEATURES,)``.
+    are dark, divided by their mean, square root taken; then the ranks of a 16 x 16 reduction, from -1 to 1: a patch,
+    float32 ``(64, 64)``, becomes float32 ``(N_FEATURES,)``.
 
     Example:
         >>> ramp = np.tile(np.arange(64, dtype=np.float32), (64, 1))
@@ -132,14 +121,10 @@ def features(patch: np.ndarray) -> np.ndarray:
     histogram = np.bincount(bins, amounts, _CELLS * _CELLS * _ORIENTATIONS)
     mean = histogram.mean()
     gray = cv2.resize(smooth, (_GRAYS, _GRAYS), interpolation=cv2.INTER_AREA).ravel()
-    return np.concatenate([np.sqrt(histogram / (mean if mean > 0 else 1.0)), _ranks(gray)]).astype(np.float32)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from -1 to 1; equal values share their mean rank, so that padding has no order."""
-    ordered = np.sort(values)
-    both = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return both / len(values) - 1
+    # equal values share their mean rank, so that padding has no order
+    ordered = np.sort(gray)
+    ranks = (np.searchsorted(ordered, gray, "left") + np.searchsorted(ordered, gray, "right")) / len(gray) - 1
+    return np.concatenate([np.sqrt(histogram / (mean if mean > 0 else 1.0)), ranks]).astype(np.float32)
 
 
 def _is_plausible(box: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Where the lungs are: the form of an answer, the built-in localizer, the prior box, and what a crop keeps of them."""
+"""Where the lungs are: the interface of a localizer, the built-in one, the prior box, and arithmetic of boxes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from monai_simclr.ops.lung_cascade import LungCascade
 PRIOR_LUNG_BOX: tuple[float, float, float, float] = (0.086, 0.098, 0.915, 0.845)
 """Mean box of both lungs: left, top, right, bottom in shares of the image, over 213 masked radiographs."""
 
-LEAST_FIT = 0.5
-"""Below this probable overlap the built-in localizer gives no answer of its own: 98 of 100 pictures without an upright
-chest lie below, 99.6 of 100 NIH radiographs above (docs/concepts/lungs.md)."""
+MIN_FIT = 0.5
+"""Below this probable overlap the built-in localizer gives the prior box: 98 of 100 pictures without an upright chest
+lie below, 99.6 of 100 NIH radiographs above (docs/concepts/lungs.md)."""
 
 
 class LocatedLungs(NamedTuple):
-    """Where the lungs of B images are."""
+    """Where the lungs of B images are.
+
+    Attributes:
+        boxes: float64, shape ``(B, 4)``: left, top, right, bottom of both lungs together, in shares of the image.
+        confidence: float64, shape ``(B,)``, in [0, 1]; 0 means that nothing was found and that the box is a guess.
+        masks: bool, shape ``(B, 1, H, W)``, True in the lungs, from a localizer that segments.
+    """
 
     boxes: np.ndarray
-    """float64, shape ``(B, 4)``: left, top, right, bottom of both lungs together, in shares of the image."""
     confidence: np.ndarray
-    """float64, shape ``(B,)``, in [0, 1]; 0 says that nothing was found and that the box is a guess."""
     masks: Tensor | None = None
-    """bool, shape ``(B, 1, H, W)``, True in the lungs, from a localizer that has masks."""
 
 
 @runtime_checkable
@@ -49,16 +52,16 @@ class LungLocalizer(Protocol):
 def locate_lungs(images: Tensor) -> LocatedLungs:
     """Find the box of both lungs in frontal radiographs, with the cascade of `ops.lung_cascade`.
 
-    It looks at gradients and ranks of gray, so that unit, exposure and window do not matter. Where it does not trust
-    itself (a turned image, no chest, both lungs white, one gray, NaN; a lateral view may pass), the answer is
-    `PRIOR_LUNG_BOX` with confidence 0. Image i of a batch gets what it gets alone. Works on the CPU, 1 ms an image.
+    It works on gradients and ranks of gray, so that unit, exposure and window do not matter. Where it has no confidence
+    (a turned image, no chest, both lungs white, one gray, NaN; a lateral view may pass), the answer is
+    `PRIOR_LUNG_BOX` with confidence 0. Image i of a batch gets what it gets alone. Works on the CPU, 1 ms per image.
 
     Args:
-        images: batch, shape ``(B, C, H, W)``, bright is dense, any real dtype and unit; the first channel is looked at.
+        images: batch, shape ``(B, C, H, W)``, bright is dense, any real dtype and unit; only the first channel counts.
 
     Returns:
         Tight boxes, and as confidence their probable overlap (IoU) with the lungs' box. No masks. Half of the edges
-        lie inside the lungs a little: widen a box (`widened`) before cropping to it.
+        lie a little inside the lungs: widen a box (`widened`) before cropping to it.
 
     Raises:
         ValueError: if `images` has another rank or no pixels.
@@ -67,9 +70,14 @@ def locate_lungs(images: Tensor) -> LocatedLungs:
         >>> locate_lungs(torch.zeros(1, 1, 64, 64)).confidence
         array([0.])
     """
-    found = [_locate(plane) for plane in to_planes(images)]
-    boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
-    return LocatedLungs(boxes, np.array([fit for _, fit in found], dtype=np.float64))
+    planes = to_planes(images)
+    boxes, confidence = np.tile(PRIOR_LUNG_BOX, (len(planes), 1)), np.zeros(len(planes))
+    for i, plane in enumerate(planes):
+        if np.isfinite(plane).all() and plane.min() < plane.max():
+            box, fit = LungCascade.shipped().locate(plane)
+            if fit >= MIN_FIT:
+                boxes[i], confidence[i] = box, fit
+    return LocatedLungs(boxes, confidence)
 
 
 def to_planes(images: Tensor) -> np.ndarray:
@@ -80,29 +88,19 @@ def to_planes(images: Tensor) -> np.ndarray:
 
 
 def boxes_of_masks(masks: np.ndarray) -> np.ndarray:
-    """Smallest boxes around what is not 0 in masks.
-
-    Args:
-        masks: shape ``(..., H, W)``.
-
-    Returns:
-        float64, shape ``(..., 4)``: left, top, right, bottom in shares of the image; NaN where a mask is empty.
+    """Smallest boxes around what is not 0 in masks ``(..., H, W)``, as float64 ``(..., 4)``; NaN for an empty mask.
 
     Example:
         >>> mask = np.zeros((4, 8))
         >>> mask[1:3, 2:8] = 1
-        >>> boxes_of_masks(mask).tolist()
+        >>> boxes_of_masks(mask).tolist()  # left, top, right, bottom in shares of the image
         [0.25, 0.25, 1.0, 0.75]
     """
     marked = np.asarray(masks) != 0
-    edges = []
-    for axis in (-2, -1):  # over rows: which columns are marked; over columns: which rows
-        line = marked.any(axis)
-        length = line.shape[-1]
-        edges.append((line.argmax(-1) / length, 1 - line[..., ::-1].argmax(-1) / length))
-    (left, right), (top, bottom) = edges
-    boxes = np.stack([left, top, right, bottom], axis=-1)
-    return np.where(marked.any((-2, -1))[..., None], boxes, np.nan)
+    lines = marked.any(-2), marked.any(-1)  # which columns are marked, which rows
+    first = [line.argmax(-1) / line.shape[-1] for line in lines]
+    last = [1 - line[..., ::-1].argmax(-1) / line.shape[-1] for line in lines]
+    return np.where(marked.any((-2, -1))[..., None], np.stack([*first, *last], axis=-1), np.nan)
 
 
 def widened(boxes: np.ndarray, margin: float) -> np.ndarray:
@@ -112,33 +110,18 @@ def widened(boxes: np.ndarray, margin: float) -> np.ndarray:
         >>> widened(np.array([0.2, 0.2, 0.7, 0.95]), 0.2).round(3).tolist()
         [0.1, 0.05, 0.8, 1.0]
     """
-    more = margin * (boxes[..., 2:] - boxes[..., :2])
-    return np.concatenate([boxes[..., :2] - more, boxes[..., 2:] + more], axis=-1).clip(0, 1)
+    added = margin * (boxes[..., 2:] - boxes[..., :2])
+    return np.concatenate([boxes[..., :2] - added, boxes[..., 2:] + added], axis=-1).clip(0, 1)
 
 
 def coverage(boxes: np.ndarray, lung_boxes: np.ndarray) -> np.ndarray:
-    """Share of the area of a lung box that a box keeps.
-
-    Args:
-        boxes: shape ``(..., 4)``: left, top, right, bottom, in any unit.
-        lung_boxes: shape ``(..., 4)`` that broadcasts with `boxes`, in the same unit, of an area greater than 0.
-
-    Returns:
-        Shape ``(...)``, in [0, 1].
+    """Share of the area of lung boxes that boxes keep; both ``(..., 4)`` in one unit, lung boxes of some area.
 
     Example:
         >>> float(coverage(np.array([0.0, 0.0, 0.5, 1.0]), np.array([0.25, 0.25, 0.75, 0.75])))
         0.5
     """
     inner = np.minimum(boxes[..., 2:], lung_boxes[..., 2:]) - np.maximum(boxes[..., :2], lung_boxes[..., :2])
-    inner = np.maximum(inner, 0)
+    inner = inner.clip(min=0)
     sides = lung_boxes[..., 2:] - lung_boxes[..., :2]
     return inner[..., 0] * inner[..., 1] / (sides[..., 0] * sides[..., 1])
-
-
-def _locate(plane: np.ndarray) -> tuple[np.ndarray, float]:
-    if np.isfinite(plane).all() and plane.min() < plane.max():
-        box, fit = LungCascade.shipped().locate(plane)
-        if fit >= LEAST_FIT:
-            return box, fit
-    return np.array(PRIOR_LUNG_BOX), 0.0

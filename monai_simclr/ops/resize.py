@@ -1,4 +1,4 @@
-"""Images of any shape to squares of one size, and canonical images to stored ones: OpenCV, no torch."""
+"""Images of any shape to squares of one size, and canonical images to stored ones; OpenCV, without torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def pad_resize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarra
     Args:
         pixels: one image, shape ``(H, W)``, uint8, uint16 or float32.
         size: pixels along each side of the result, at least 1.
-        squash: resize without padding, so that the aspect ratio is lost; for comparison with pipelines that do.
+        squash: resize without padding and lose the aspect ratio, for comparison with pipelines that do.
 
     Returns:
         New array, shape ``(size, size)``, of the same dtype. The image is in the middle; an odd pixel of padding
         goes below and right. Shrinking averages areas (OpenCV's ``INTER_AREA``), growing interpolates linearly.
 
     Raises:
-        ValueError: if `pixels` is no such array or `size` is less than 1.
+        ValueError: if `pixels` is another array or `size` is less than 1.
 
     Example:
         >>> pad_resize(np.full((2, 4), 9, dtype=np.uint8), 4)
@@ -32,7 +32,12 @@ def pad_resize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarra
         raise ValueError(f"an image (H, W) of uint8, uint16 or float32 is needed, got {pixels.dtype} {pixels.shape}")
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
-    square = pixels if squash else _square(pixels)
+    (height, width), square = pixels.shape, pixels
+    if height != width and not squash:
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        square = np.zeros((side, side), pixels.dtype)
+        square[top : top + height, left : left + width] = pixels
     if square.shape == (size, size):
         return square.copy() if square is pixels else square
     how = cv2.INTER_AREA if max(square.shape) > size else cv2.INTER_LINEAR
@@ -40,14 +45,7 @@ def pad_resize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarra
 
 
 def undo_pad_resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Bring a square map back onto the image that `pad_resize` made the square of.
-
-    Args:
-        pixels: shape ``(S, S)``, float32 or uint8.
-        shape: (H, W) of the image.
-
-    Returns:
-        New array, shape `shape`, linearly interpolated; what `pad_resize` had added is cut off.
+    """Bring a square map, float32 or uint8 ``(S, S)``, back to the `shape` (H, W) of the image that was made square.
 
     Example:
         >>> undo_pad_resize(np.arange(16, dtype=np.float32).reshape(4, 4), (2, 4))
@@ -60,27 +58,8 @@ def undo_pad_resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return square[top : top + height, left : left + width].copy()
 
 
-def _square(pixels: np.ndarray) -> np.ndarray:
-    height, width = pixels.shape
-    side = max(height, width)
-    if height == width:
-        return pixels
-    square = np.zeros((side, side), pixels.dtype)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = pixels
-    return square
-
-
 def quantize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
-    """Pad a canonical image to a square, resize it and round it to 256 gray levels, as the image store holds it.
-
-    Args:
-        pixels: shape ``(H, W)``, float32 in [0, 1].
-        size: pixels along each side of the result.
-        squash: see `pad_resize`.
-
-    Returns:
-        uint8, shape ``(size, size)``.
+    """`pad_resize` a canonical image, float32 in [0, 1], and round it to uint8, as the image store holds it.
 
     Raises:
         ValueError: if a pixel is not in [0, 1] (or is NaN).

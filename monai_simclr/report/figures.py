@@ -1,20 +1,25 @@
-"""Figures of the report, each a PNG as text for an ``<img>``; their ground is white, for light, dark and print."""
+"""Figures of the pages, and contact sheets; the background of figures is white, for light, dark and print."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from monai_simclr.report.html import png_source
+from monai_simclr.runtime.files import write_atomically
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#44aa99")
-"""Okabe and Ito's palette first: told apart by colour-blind readers."""
+"""Okabe and Ito's palette first, which colour-blind readers can tell apart."""
+_MARKERS = "os^Dv"
 _MAP_ROWS = 3000
 
 
@@ -28,12 +33,10 @@ def place_on_map(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.nd
     Returns:
         Positions of the images that were placed ``(M,)``, and their coordinates ``(M, 2)``.
     """
-    generator = np.random.default_rng(seed)
-    rows = np.sort(generator.permutation(len(features))[:_MAP_ROWS])
-    chosen = features[rows]
-    reduced = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(features))[:_MAP_ROWS])
+    reduced = PCA(min(30, *features[rows].shape), random_state=seed).fit_transform(features[rows])
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    spread = reduced.std() or 1.0  # t-SNE of features that are all alike is a single point, not an error
+    spread = reduced.std() or 1.0  # t-SNE of identical features is a single point, not an error
     start = reduced[:, :2] / spread * 1e-4 if reduced.shape[1] > 1 else "random"
     return rows, TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced)
 
@@ -43,60 +46,130 @@ def embedding_map(places: np.ndarray, groups: np.ndarray, title: str) -> str:
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for i, name in enumerate(np.unique(groups)):
+        marker = _MARKERS[i // len(COLORS) % len(_MARKERS)]
         x, y = places[groups == name].T
-        axes.scatter(x, y, s=8, c=COLORS[i % len(COLORS)], marker="os^Dv"[i // len(COLORS) % 5], label=plain(name))
-    axes.set(xticks=[], yticks=[], title=plain(title))
+        axes.scatter(x, y, s=8, c=COLORS[i % len(COLORS)], marker=marker, label=_literal(name))
+    axes.set(xticks=[], yticks=[], title=_literal(title))
     axes.legend(fontsize=7, markerscale=2, loc="best")
-    return as_source(figure)
-
-
-def contact_sheet(near: Sequence[np.ndarray], far: Sequence[np.ndarray] = ()) -> str:
-    """One row of grey images, uint8 ``(h, w)`` each: the nearest, a gap, and the farthest."""
-    places = len(near) + len(far) + (1 if len(far) else 0)
-    figure = Figure(figsize=(1.1 * places, 1.1), layout="constrained")
-    for place, image in [*enumerate(near, 1), *enumerate(far, len(near) + 2)]:
-        axes = figure.add_subplot(1, places, place)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axes.set_axis_off()
-    return as_source(figure)
+    return figure_source(figure)
 
 
 def reliability_diagrams(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> str:
-    """One panel a finding: what `reliability` gave before and, where there is a second, after temperature scaling."""
-    columns = min(4, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.6 * rows), layout="constrained")
-    for i, (name, pair) in enumerate(curves.items()):
-        axes = figure.add_subplot(rows, columns, i + 1)
+    """One panel per finding: its `reliability` before and, where there is a second, after temperature scaling."""
+    figure, panels = _panels(len(curves), 4, (2.6, 2.6))
+    for axes, (name, pair) in zip(panels, curves.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=0.8, linestyle=":")
-        for (said, seen, _), label, color, marker in zip(pair, ("as they are", "scaled"), COLORS, "os", strict=False):
-            axes.plot(said, seen, marker=marker, markersize=4, color=color, label=label)
-        axes.set(title=plain(name), xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of positives")
+        lines = zip(pair, ("unscaled", "scaled"), COLORS, _MARKERS, strict=False)
+        for (probability, share, _), label, color, marker in lines:
+            axes.plot(probability, share, marker=marker, markersize=4, color=color, label=label)
+        axes.set(title=_literal(name), xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of positives")
         axes.legend(fontsize=6)
-    return as_source(figure)
+    return figure_source(figure)
 
 
 def training_curve(history: Sequence[Mapping[str, Any]]) -> str:
-    """One panel a number of the history, over epochs (or entries, when there is no `epoch`)."""
+    """One panel per number of the history, over epochs (or entries, when there is no `epoch`)."""
     epochs = [float(entry.get("epoch", i + 1)) for i, entry in enumerate(history)]
     names = [name for name in history[0] if name != "epoch" and isinstance(history[0][name], int | float)][:8]
-    columns = min(len(names), 3) or 1
-    rows = -(-len(names) // columns) or 1
-    figure = Figure(figsize=(3.2 * columns, 2.3 * rows), layout="constrained")
-    for i, name in enumerate(names):
-        axes = figure.add_subplot(rows, columns, i + 1)
+    figure, panels = _panels(len(names), 3, (3.2, 2.3))
+    for axes, name in zip(panels, names, strict=True):
         axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=COLORS[0])
-        axes.set(title=plain(name), xlabel="epoch")
-    return as_source(figure)
+        axes.set(title=_literal(name), xlabel="epoch")
+    return figure_source(figure)
 
 
-def plain(text: object) -> str:
-    """Text for matplotlib as it is: a dollar sign would start mathematics, an underscore first hides a legend."""
-    return " " + str(text).replace("$", r"\$")
+def label_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Macro AUROC over the share of labelled patients, one line per arm.
+
+    The band is the 95 % interval over test patients; the bars are the standard deviation over draws. A second row of an
+    arm (compared with another reference) is ignored.
+
+    Args:
+        rows: of `compare_arms`: `arm, fraction, mean, sd` and, where there are intervals, `mean_low, mean_high`.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for i, arm in enumerate(dict.fromkeys(str(row["arm"]) for row in rows)):
+        points = {row["fraction"]: row for row in reversed(rows) if str(row["arm"]) == arm}
+        x = 100 * np.array(sorted(points))
+        mean, low, high, sd = (
+            np.array([points[fraction].get(name) for fraction in sorted(points)], dtype=float)  # None becomes NaN
+            for name in ("mean", "mean_low", "mean_high", "sd")
+        )
+        color, marker = COLORS[i % len(COLORS)], _MARKERS[i % len(_MARKERS)]
+        axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.errorbar(x, mean, np.nan_to_num(sd), marker=marker, capsize=3, color=color, label=_literal(arm))
+    axes.axhline(0.5, color="#7f7f7f", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", xlabel="train patients with labels (%)", ylabel="macro AUROC on test patients")
+    percents = sorted({100 * float(row["fraction"]) for row in rows})
+    axes.set_xticks(percents, [f"{percent:g}" for percent in percents])
+    axes.minorticks_off()
+    axes.legend(fontsize=8)
+    return figure
 
 
-def as_source(figure: Figure) -> str:
-    """A figure as PNG in the text of an ``src``."""
+def write_label_curve(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write `label_curve` as PNG, whole or not at all."""
+    with write_atomically(path) as part:
+        label_curve(rows).savefig(part, format="png", dpi=130, facecolor="white")
+    return Path(path)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray]], height: int | None = None, gap: int = 2, ground: int = 128
+) -> np.ndarray:
+    """Images in rows, with gaps between them.
+
+    Args:
+        rows: images of each row, uint8 ``(h, w)`` or ``(h, w, 3)``, all of a row equally high; a row may be shorter.
+        height: resize images to this many pixels; None leaves them as they are.
+        gap: pixels between images.
+        ground: grey level of the gaps.
+
+    Example:
+        >>> image = np.zeros((8, 6), np.uint8)
+        >>> contact_sheet([[image, image], [image]], gap=2).shape
+        (18, 14)
+    """
+
+    def pad(image: np.ndarray, bottom: int, right: int) -> np.ndarray:
+        return np.pad(image, [(0, bottom), (0, right), (0, 0)][: image.ndim], constant_values=ground)
+
+    def resize(image: np.ndarray) -> np.ndarray:
+        if height is None:
+            return image
+        width = max(1, round(image.shape[1] * height / image.shape[0]))
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+    lines = [
+        np.concatenate([pad(resize(np.asarray(image)), gap, gap) for image in row], axis=1) for row in rows if len(row)
+    ]
+    width = max(line.shape[1] for line in lines)
+    sheet = np.concatenate([pad(line, 0, width - line.shape[1]) for line in lines])
+    return sheet[: sheet.shape[0] - gap, : width - gap]
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """Pixels, uint8 ``(H, W)`` or ``(H, W, 3)``, as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def figure_source(figure: Figure) -> str:
+    """A figure as the ``src`` of an ``<img>``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     return png_source(buffer.getvalue())
+
+
+def _panels(n: int, max_columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    columns = max(1, min(n, max_columns))
+    rows = max(1, -(-n // columns))
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(n)]
+
+
+def _literal(text: object) -> str:
+    """Text that matplotlib shows as it is: a dollar sign starts mathematics, an underscore first hides a legend."""
+    return " " + str(text).replace("$", r"\$")

@@ -1,205 +1,121 @@
-"""What the sections of the report show, made from the material."""
+"""Tables and pictures of the report's sections, made from its data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.findings import NO_FINDING
+from monai_simclr.data.index import finding_columns, image_classes
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.evaluation.calibration import fit_temperature, reliability
-from monai_simclr.evaluation.predictions import certain_labels, sigmoid
+from monai_simclr.evaluation.predictions import sigmoid
 from monai_simclr.evaluation.subgroups import demographic_groups
-from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, reliability_diagrams
-from monai_simclr.report.html import Table
-from monai_simclr.report.material import ReportData
+from monai_simclr.report.collect import ReportData
+from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, png_bytes, reliability_diagrams
+from monai_simclr.report.html import Picture, Table, cell, png_source
+from monai_simclr.runtime.metrics import table_rows
 
-_NO_FINDINGS = {
-    "image",
-    "patient_id",
-    "study_id",
-    "view_position",
-    "sex",
-    "age",
-    "split",
-    "source",
-    "manufacturer",
-    "lung_mask",
-}
 _SHEET = 6
-Figure = dict[str, str]
+"""Images of a cluster that are nearest to its mean, and farthest from it."""
+
+_LEVELS = {
+    "clusters": ("features", "clusters", "measure"),
+    "n_clusters": ("choice", "clusters"),
+    "prevalence": ("finding", "clusters"),
+    "enrichment": ("cluster", "finding"),
+}
+"""What the keys of a group in metrics.json are, level by level; groups that are not listed have one level of names."""
 
 
-def runs_table(material: ReportData) -> Table:
+def runs_table(data: ReportData) -> Table:
     """What was run, on which patients."""
     rows = []
-    for name, content in material.metrics.items():
-        if "command" not in content:  # a comparison of runs, shown in a section of its own
+    for name, metrics in data.metrics.items():
+        if "command" in metrics:  # a comparison of runs has a section of its own
+            counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in metrics.get("n", {}).items())
+            rows.append([name, counts, *(str(metrics.get(key, "")) for key in ("split", "seed", "created"))])
+    return Table("what was run", ["run", "counts", "scored on", "seed", "when"], rows)
+
+
+def splits_table(data: ReportData) -> list[Table]:
+    """Per split: images, patients, age, sex, view, and positives of every finding in images (patients)."""
+    if data.embeddings is None or "split" not in data.embeddings.index:
+        return []
+    index = data.embeddings.index
+    findings, rows = finding_columns(index), []
+    for split in dict.fromkeys(["train", "val", "test", *index["split"].unique()]):
+        part = index[index["split"] == split]
+        if not len(part):
             continue
-        n = content.get("n") or {}
-        counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in n.items())
-        rows.append(
-            [name, str(content.get("split", "")), counts, str(content.get("seed", "")), str(content.get("created", ""))]
-        )
-    return Table("what was run", ["run", "scored on", "counts", "seed", "when"], rows)
+        age = part["age"].astype(float) if "age" in part else pd.Series(dtype=float)
+        cells = [split or "(none)", str(len(part)), str(part["patient_id"].nunique()) if "patient_id" in part else "-"]
+        cells.append(f"{age.median():.0f}" if age.notna().any() else "-")
+        for name, value in (("sex", "F"), ("view_position", "AP")):
+            cells.append(f"{(part[name] == value).mean():.0%}" if name in part else "-")
+        for finding in findings:
+            positive = part[part[finding] == 1]
+            patients = f" ({positive['patient_id'].nunique()})" if "patient_id" in part else ""
+            cells.append(f"{len(positive)}{patients}")
+        rows.append(cells)
+    columns = ["split", "images", "patients", "median age", "female", "AP", *findings]
+    return [Table("patients of each split; findings: positive images (patients)", columns, rows)]
 
 
-def shown(embeddings: Embeddings) -> np.ndarray:
-    """Positions of the test images, of all images where there are none."""
-    index = embeddings.index
-    test = np.flatnonzero(index["split"] == "test") if "split" in index else np.array([], dtype=int)
-    return test if len(test) else np.arange(len(embeddings))
-
-
-def classes(index: pd.DataFrame) -> np.ndarray:
-    """The one finding of every image, "No Finding", "several", or "unknown"."""
-    names = [name for name in index.columns if name not in _NO_FINDINGS]
-    labels = certain_labels(index[names].to_numpy(dtype=float))
-    positive = labels == 1
-    found = np.full(len(index), "several", dtype=object)
-    one = positive.sum(axis=1) == 1
-    if names:
-        found[one] = np.array(names, dtype=object)[positive[one].argmax(axis=1)]
-    none = ~positive.any(axis=1)
-    found[none] = np.where(np.isnan(labels[none]).any(axis=1) | (not names), "unknown", NO_FINDING)
-    return found.astype(str)
-
-
-def maps(embeddings: Embeddings) -> list[Figure]:
-    """The same map, coloured by finding, view position, sex, age and source, as far as the index has them."""
-    rows = shown(embeddings)
-    if len(rows) < 4:
-        return []
-    placed, places = place_on_map(embeddings.features[rows])
-    index = embeddings.index.iloc[rows[placed]]
-    groups = {"finding": classes(index), **demographic_groups(index)}
-    figures = []
-    for name, values in groups.items():
-        if len(set(values) - {""}) < 2 and name != "finding":
-            continue
-        named, title = np.where(values == "", "unknown", values), name.replace("_", " ")
-        alt = f"embedding map of {len(index)} images by {title}"
-        figures.append({"src": embedding_map(places, named, f"by {title}"), "alt": alt, "name": title})
-    return figures
-
-
-def cross_table(material: ReportData) -> list[Table]:
-    """Test images by cluster and class."""
-    if material.clusters is None or material.embeddings is None:
-        return []
-    rows = shown(material.embeddings)
-    table = pd.crosstab(
-        pd.Series(material.clusters[rows], name="cluster"),
-        pd.Series(classes(material.embeddings.index.iloc[rows]), name="class"),
-    )
-    cells = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return [Table("images by cluster and class", ["cluster", *map(str, table.columns)], cells)]
-
-
-def sheets(material: ReportData) -> list[Figure]:
-    """Of every cluster, the images nearest to its mean and those farthest from it."""
-    embeddings, clusters, thumbnails = material.embeddings, material.clusters, material.thumbnails
-    if embeddings is None or clusters is None or thumbnails is None:
-        return []
-    rows, found = shown(embeddings), []
-    for cluster in np.unique(clusters[rows]):
-        members = rows[clusters[rows] == cluster]
-        features = embeddings.features[members]
-        order = members[np.linalg.norm(features - features.mean(axis=0), axis=1).argsort(kind="stable")]
-        near = order[:_SHEET]
-        far = order[max(len(near), len(order) - _SHEET) :][::-1]
-        alt = f"cluster {cluster}, {len(members)} images: the {len(near)} nearest to its mean"
-        alt += f", then the {len(far)} farthest from it" if len(far) else ""
-        found.append(
-            {
-                "src": contact_sheet(
-                    [np.asarray(thumbnails[row]) for row in near], [np.asarray(thumbnails[row]) for row in far]
-                ),
-                "alt": alt,
-            }
-        )
-    return found
-
-
-def card_tables(card: pd.DataFrame | None) -> list[Table]:
-    """Per finding, every score with its interval: ranking and operating points, then calibration."""
-    if card is None:
-        return []
-    calibration = card["score"].str.contains("Brier|ECE|calibration")
-    parts = {
-        "ranking and operating points (thresholds fixed on validation patients)": card[~calibration],
-        "calibration, before and after temperature scaling (fitted on validation)": card[calibration],
-    }
-    return [_pivot(part, title) for title, part in parts.items()]
-
-
-def _pivot(card: pd.DataFrame, title: str) -> Table:
-    names = list(dict.fromkeys(card["score"]))
-    rows = []
-    for finding, part in card.groupby("finding", sort=False):
-        first = part.iloc[0]
-        counts = [
-            f"{first['n']:.0f}",
-            _count(first["positives"], first["positive_patients"]),
-            _percent(first["prevalence"]),
-        ]
-        cells = part.set_index("score")
-        rows.append([str(finding), *counts, *(_interval(cells.loc[name]) for name in names)])
-    return Table(title, ["finding", "images", "positive (patients)", "prevalence", *names], rows)
-
-
-def subgroup_table(groups: pd.DataFrame | None, most: int = 200) -> list[Table]:
-    """AUROC of every finding in every group, and the gaps."""
-    if groups is None or groups.empty:
-        return []
-    rows = []
-    for row in groups.head(most).to_dict("records"):
-        counts = "" if np.isnan(row["n"]) else f"{row['n']:.0f} ({row['patients']:.0f})"
-        value = _interval(pd.Series({"value": row["auroc"], "low": row["low"], "high": row["high"]}))
-        shares = [_percent(row[name]) for name in ("sensitivity", "specificity")]
-        rows.append([row["finding"], str(row["by"]).replace("_", " "), row["group"], counts, value, *shares])
-    columns = ["finding", "by", "group", "images (patients)", "AUROC", "sensitivity", "specificity"]
-    return [Table("subgroups, at the threshold of 90 % specificity on validation", columns, rows)]
-
-
-def confounder_tables(material: ReportData) -> list[Table]:
-    """What the clusters follow, and the model beside view, age and sex alone."""
+def confounder_tables(data: ReportData) -> list[Table]:
+    """What the clusters follow, and the model compared with view, age and sex alone."""
     tables = []
-    alignment = {
-        name: row
-        for name, row in material.metrics.get("cluster", {}).get("values", {}).get("alignment", {}).items()
-        if isinstance(row, dict)
-    }
-    if alignment:
-        rows = [[name, row["kind"], f"{row['ami']:.3f}", str(row["n"])] for name, row in alignment.items()]
+    alignment = data.metrics.get("cluster", {}).get("values", {}).get("alignment", {})
+    rows = [
+        [name, row["kind"], cell(row["ami"]), str(row["n"])] for name, row in alignment.items() if name != "sentence"
+    ]
+    if rows:
         tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
-    for name, content in material.metrics.items():
-        floor = (content.get("baselines") or {}).get("confounder_baseline") or []
-        if floor and "difference" in floor[0]:
-            cells = [
+    for name, metrics in data.metrics.items():
+        baseline = metrics.get("baselines", {}).get("confounder_baseline", [])
+        if baseline and "baseline" in baseline[0]:
+            rows = [
                 [
                     row["finding"],
-                    _number(row["model"]),
-                    _number(row["floor"]),
-                    _interval(pd.Series({**row, "value": row["difference"]})),
+                    cell(row["model"]),
+                    cell(row["baseline"]),
+                    _interval({**row, "value": row["difference"]}),
                 ]
-                for row in floor
+                for row in baseline
             ]
             columns = ["finding", "model", "view + age + sex", "difference [95 %]"]
-            tables.append(Table(f"{name}: AUROC beside the confounder floor", columns, cells))
+            tables.append(Table(f"{name}: AUROC compared with the confounder baseline", columns, rows))
     return tables
 
 
-def reliability_figure(material: ReportData) -> Figure | None:
+def score_tables(scores: pd.DataFrame | None) -> list[Table]:
+    """Per finding, every score with its interval: ranking and operating points, then calibration."""
+    if scores is None:
+        return []
+    calibration = scores["score"].str.contains("Brier|ECE|calibration")
+    tables = []
+    for title, part in {
+        "ranking and operating points (thresholds fixed on validation patients)": scores[~calibration],
+        "calibration, before and after temperature scaling (fitted on validation)": scores[calibration],
+    }.items():
+        names, rows = list(dict.fromkeys(part["score"])), []
+        for finding, of_finding in part.groupby("finding", sort=False):
+            first, by_score = of_finding.iloc[0], of_finding.set_index("score")
+            positives = _count(first["positives"], first["positive_patients"])
+            counts = [f"{first['n']:.0f}", positives, _percent(first["prevalence"])]
+            rows.append([str(finding), *counts, *(_interval(by_score.loc[name]) for name in names)])
+        tables.append(Table(title, ["finding", "images", "positive (patients)", "prevalence", *names], rows))
+    return tables
+
+
+def reliability_picture(data: ReportData) -> Picture | None:
     """Reliability diagrams of the findings with both labels, before and after temperature scaling."""
-    test, val = material.test, material.val
-    if test is None:
-        return None
+    test, val = data.test, data.val
     curves: dict[str, list[Any]] = {}
-    for k, name in enumerate(test.findings):
-        if not test.both(k):
+    for k, name in enumerate(test.findings if test else ()):
+        if test is None or not test.both(k):
             continue
         labels, logits = test.labels[test.known(k), k], test.scores[test.known(k), k]
         bins = int(np.clip(len(labels) // 25, 2, 10))  # a point of fewer images is noise
@@ -207,24 +123,159 @@ def reliability_figure(material: ReportData) -> Figure | None:
         if val is not None and val.both(k):
             temperature = fit_temperature(val.labels[val.known(k), k], val.scores[val.known(k), k])
             curves[name].append(reliability(labels, sigmoid(logits / temperature), bins))
-    if not curves:
-        return None
     alt = f"reliability diagrams of {', '.join(curves)}: share of positives over mean probability"
-    return {"src": reliability_diagrams(curves), "alt": alt}
+    return Picture(reliability_diagrams(curves), alt) if curves else None
 
 
-def _interval(row: pd.Series) -> str:
-    value, low, high = (float("nan") if row[name] is None else float(row[name]) for name in ("value", "low", "high"))
-    if np.isnan(value):
-        return "-"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(low) else f"{value:.3f} [unknown]"
+def subgroup_table(groups: pd.DataFrame | None, max_rows: int = 200) -> list[Table]:
+    """AUROC of every finding in every group, and the gaps."""
+    if groups is None or groups.empty:
+        return []
+    rows = []
+    for row in table_rows(groups.head(max_rows)):
+        auroc = _interval({**row, "value": row["auroc"]})
+        group = [row["finding"], str(row["by"]).replace("_", " "), row["group"]]
+        counts, shares = (
+            _count(row["n"], row["patients"]),
+            [_percent(row[name]) for name in ("sensitivity", "specificity")],
+        )
+        rows.append([*group, counts, auroc, *shares])
+    columns = ["finding", "by", "group", "images (patients)", "AUROC", "sensitivity", "specificity"]
+    return [Table("subgroups, at the threshold of 90 % specificity on validation", columns, rows)]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
+def embedding_maps(data: ReportData) -> list[Picture]:
+    """The same map, coloured by finding, view position, sex, age and source, as far as the index has them."""
+    rows = _test_rows(data.embeddings)
+    if data.embeddings is None or len(rows) < 4:
+        return []
+    placed, places = place_on_map(data.embeddings.features[rows])
+    index = data.embeddings.index.iloc[rows[placed]]
+    pictures = []
+    for key, values in {"finding": _classes(index), **demographic_groups(index)}.items():
+        name = key.replace("_", " ")
+        if name == "finding" or len(set(values) - {""}) > 1:
+            groups = np.where(values == "", "unknown", values)
+            alt = f"embedding map of {len(index)} images by {name}"
+            pictures.append(Picture(embedding_map(places, groups, f"by {name}"), alt, name))
+    return pictures
 
 
-def _percent(value: float) -> str:
+def cross_table(data: ReportData) -> list[Table]:
+    """Test images by cluster and class."""
+    if data.clusters is None or data.embeddings is None:
+        return []
+    rows = _test_rows(data.embeddings)
+    table = pd.crosstab(data.clusters[rows], _classes(data.embeddings.index.iloc[rows]))
+    cells = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return [Table("images by cluster and class", ["cluster", *map(str, table.columns)], cells)]
+
+
+def cluster_sheets(data: ReportData) -> list[Picture]:
+    """Of every cluster, the images nearest to its mean and those farthest from it."""
+    if data.embeddings is None or data.clusters is None or data.thumbnails is None:
+        return []
+    rows, pictures = _test_rows(data.embeddings), []
+    for cluster in np.unique(data.clusters[rows]):
+        members = rows[data.clusters[rows] == cluster]
+        features = data.embeddings.features[members]
+        order = members[np.linalg.norm(features - features.mean(axis=0), axis=1).argsort(kind="stable")]
+        near = order[:_SHEET]
+        far = order[max(len(near), len(order) - _SHEET) :][::-1]
+        alt = f"cluster {cluster}, {len(members)} images: the {len(near)} nearest to its mean"
+        alt += f", then the {len(far)} farthest from it" if len(far) else ""
+        images = [[data.thumbnails[row] for row in part] for part in (near, far)]
+        pictures.append(Picture(png_source(png_bytes(contact_sheet(images, height=120))), alt))
+    return pictures
+
+
+def results_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Tables of the values and baselines of every command: one per group of records, one of the single numbers.
+
+    Args:
+        metrics: by command, what `read_metrics` returned.
+
+    Example:
+        >>> values = {"loss": 1.5, "clusters": {"encoder": {"6": {"ami": {"value": 0.7, "low": 0.6, "high": 0.8}}}}}
+        >>> numbers, table = results_tables({"cluster": {"values": values, "split": "test"}})
+        >>> numbers.rows, table.title
+        ([['loss', '1.500']], 'cluster (test): clusters')
+        >>> dict(zip(table.columns, table.rows[0]))
+        {'features': 'encoder', 'clusters': '6', 'measure': 'ami', 'value': '0.700', 'low': '0.600', 'high': '0.800'}
+    """
+    tables = []
+    for command, content in metrics.items():
+        split = f" ({content['split']})" if content.get("split") else ""
+        for part in ("values", "baselines"):
+            numbers: list[list[str]] = []
+            grouped: list[Table] = []
+            for group, value in content.get(part, {}).items():
+                title, levels = f"{command}{split}: {group}", _LEVELS.get(group, ("name",))
+                if isinstance(value, list) and value and isinstance(value[0], Mapping):
+                    grouped.append(_record_table(title, (), [((), record) for record in value]))
+                    continue
+                entries = list(_walk(value, len(levels)))
+                numbers += [
+                    [" ".join([group, *keys]), cell(leaf)] for keys, leaf in entries if not isinstance(leaf, Mapping)
+                ]
+                records = [(keys, leaf) for keys, leaf in entries if isinstance(leaf, Mapping)]
+                grouped += [_record_table(title, levels, records)] if records else []
+            tables += [Table(f"{command}{split}: {part}", ["", "value"], numbers)] if numbers else []
+            tables += grouped
+    return tables
+
+
+def version_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Seed, time and versions of every command that recorded them."""
+    facts = ("split", "seed", "n", "seconds", "created", "versions", "python", "platform")
+    rows = [
+        [command, fact, cell(content[fact])]
+        for command, content in metrics.items()
+        for fact in facts
+        if content.get(fact) not in (None, "", {})
+    ]
+    return [Table("how the results were produced", ["command", "fact", "value"], rows)] if metrics else []
+
+
+def _record_table(
+    title: str, levels: Sequence[str], records: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]]
+) -> Table:
+    """A table with a row per record, after the keys that lead to it; records of a group may differ in their keys."""
+    columns = dict.fromkeys(key for _, record in records for key in record)
+    rows = [[*keys, *(cell(record.get(name, "")) for name in columns)] for keys, record in records]
+    return Table(title, [*levels, *columns], rows)
+
+
+def _walk(value: Any, depth: int, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What a nested mapping holds `depth` levels down, with the keys that lead there; single values at any level."""
+    if depth and isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _walk(inner, depth - 1, (*keys, str(key)))
+    else:
+        yield keys, value
+
+
+def _test_rows(embeddings: Embeddings | None) -> np.ndarray:
+    """Positions of the test images, of all images where there are none."""
+    if embeddings is None:
+        return np.array([], dtype=int)
+    index = embeddings.index
+    test = np.flatnonzero(index["split"] == "test") if "split" in index else np.array([], dtype=int)
+    return test if len(test) else np.arange(len(embeddings))
+
+
+def _classes(index: pd.DataFrame) -> np.ndarray:
+    return image_classes(index, several="several", unknown="unknown")
+
+
+def _interval(row: Mapping[str, Any] | pd.Series) -> str:
+    value, low, high = (cell(row[name]) for name in ("value", "low", "high"))
+    if value == "-":
+        return value
+    return f"{value} [unknown]" if low == "-" else f"{value} [{low}, {high}]"
+
+
+def _percent(value: float | None) -> str:
     return "-" if value is None or np.isnan(value) else f"{value:.1%}"
 
 

@@ -1,4 +1,4 @@
-"""The processes of one run: how many there are, which one this is, and what all of them say to a question."""
+"""The processes of one run: how many there are, which one this is, what all of them know, how they start and end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from monai_simclr.runtime.exit_codes import format_error
 from monai_simclr.runtime.files import write_json
 
+logger = logging.getLogger("monai_simclr")
+
 
 def world_size() -> int:
-    """How many processes train together; 1 without `torch.distributed`."""
+    """Number of processes that train together; 1 without `torch.distributed`."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -26,8 +28,13 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def processes() -> tuple[int, int]:
+    """`world_size` and `rank`."""
+    return world_size(), rank()
+
+
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks.
+    """Whether this is the process that writes files and logs.
 
     Example:
         >>> is_main_process()
@@ -37,7 +44,7 @@ def is_main_process() -> bool:
 
 
 def even_batch(batch_size: int, images: int) -> int:
-    """A batch over all ranks; where there are fewer images than that, as many of them as the ranks share evenly.
+    """A batch over all ranks; of fewer images than that, as many as the ranks can share evenly.
 
     Example:
         >>> even_batch(32, images=100), even_batch(32, images=9)
@@ -47,9 +54,9 @@ def even_batch(batch_size: int, images: int) -> int:
 
 
 def all_gather_int(number: int) -> list[int]:
-    """The number that each rank gives, in the order of the ranks; every rank must ask at the same point.
+    """The numbers of all ranks, in their order; every rank must call this at the same point.
 
-    It goes through the CPU (gloo), also where gradients go through NCCL, so that no GPU is waited for.
+    It goes through the CPU (gloo), also where gradients go through NCCL, so that it does not wait for a GPU.
 
     Example:
         >>> all_gather_int(3)
@@ -57,9 +64,9 @@ def all_gather_int(number: int) -> list[int]:
     """
     if world_size() == 1:
         return [number]
-    given = [torch.zeros((), dtype=torch.int64) for _ in range(world_size())]
-    dist.all_gather(given, torch.tensor(number, dtype=torch.int64), group=_cpu_group())
-    return [int(one) for one in given]
+    numbers = [torch.zeros((), dtype=torch.int64) for _ in range(world_size())]
+    dist.all_gather(numbers, torch.tensor(number, dtype=torch.int64), group=_cpu_group())
+    return [int(item) for item in numbers]
 
 
 @functools.lru_cache(maxsize=1)
@@ -67,13 +74,8 @@ def _cpu_group() -> dist.ProcessGroup | None:
     return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
-def processes() -> tuple[int, int]:
-    """How many processes there are, and which one this is: ``(1, 0)`` without ``torch.distributed``."""
-    return world_size(), rank()
-
-
 def gathered(tensor: Tensor, world: int) -> Tensor:
-    """The tensors of all processes, of equal shapes, one after the other along the first dimension."""
+    """The tensors of all processes, of equal shapes, concatenated along the first dimension."""
     if world == 1:
         return tensor
     tensor = tensor.contiguous()
@@ -82,49 +84,42 @@ def gathered(tensor: Tensor, world: int) -> Tensor:
     return torch.cat(parts)
 
 
-logger = logging.getLogger("monai_simclr")
-
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
 def init_distributed(device: torch.device | str, minutes: float = 30.0) -> None:
-    """Join the processes that torchrun started: nccl on GPUs, gloo on CPUs. Only the first one speaks from then on.
+    """Join the processes that torchrun started: nccl on GPUs, gloo on CPUs. From then on only the first one logs.
 
     Args:
         device: of this process.
-        minutes: how long a rank waits for another one that is alive and says nothing, at most; a rank that has died is
-            noticed at once (gloo), or by torchrun, which ends all others.
+        minutes: maximum time to wait for a rank that is alive and silent; a rank that has died is noticed at once
+            (gloo), or by torchrun, which ends all others.
     """
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=timedelta(minutes=minutes))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=minutes))
     if not is_main_process():
         logging.getLogger("monai_simclr").setLevel(logging.ERROR)
 
 
 def destroy_distributed() -> None:
-    """Leave the other processes in good order: together, and when gloo's own thread has nothing left to clean up.
+    """Leave the other processes together, once gloo's own thread has nothing left to clean up.
 
-    That thread drops the gradients' last Python objects, for which it needs the interpreter; a process that takes the
-    group down at that moment holds the interpreter and waits for the thread, for ever (seen in torch 2.13, in the
-    destructor of ProcessGroupGloo below DistributedDataParallel's). Sleeping gives the interpreter away.
+    That thread drops the gradients' last Python objects, for which it needs the interpreter; a process that destroys
+    the group at that moment holds the interpreter and waits for the thread, forever (seen in torch 2.13, in the
+    destructor of ProcessGroupGloo below DistributedDataParallel's). Sleeping releases the interpreter.
     """
-    torch.distributed.barrier()
+    dist.barrier()
     time.sleep(0.3)
-    torch.distributed.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def distributed(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """A network for several ranks: batch statistics over all of them (GPUs only), gradients averaged."""
+    """A network for several ranks: gradients averaged, batch statistics over all ranks (on GPUs only)."""
     device = torch.device(device)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return nn.parallel.DistributedDataParallel(network, device_ids=[device])
-    if any(isinstance(module, _NORMS) for module in network.modules()):
+    if any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for module in network.modules()):
         logger.info(
             "batch statistics are those of each rank (torch synchronizes them on GPUs only): the result is near that "
             "of one rank with the whole batch, not equal to it"
@@ -133,7 +128,7 @@ def distributed(network: nn.Module, device: torch.device | str) -> nn.Module:
 
 
 def record_failure(error: BaseException) -> None:
-    """Tell torchrun what happened, so that its summary names the rank that failed first, with its sentence."""
+    """Report an error to torchrun, whose summary then names the rank that failed first, with its message."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         write_json(path, {"message": format_error(error), "timestamp": str(int(time.time()))})

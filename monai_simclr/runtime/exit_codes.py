@@ -1,50 +1,25 @@
-"""How a command ends: one exit code for each kind of error, and the sentence that stands last on stderr."""
+"""How a command ends: one exit code for each kind of error, and the last line on stderr."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
 
-from monai_simclr.runtime.files import lacks_space
+from monai_simclr.runtime.files import NoSpaceError, lacks_space
 from monai_simclr.runtime.names import shown
+from monai_simclr.runtime.signals import Preempted, Stopped, stop_message
 
-_Handler = Callable[[int, FrameType | None], Any] | int | None
-
-PREEMPTED = 75
-"""Stopped by SIGTERM or SIGUSR1 after saving; the same command goes on (EX_TEMPFAIL of sysexits.h)."""
-
-STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""What clusters send before they take a machine away: SIGTERM, or SIGUSR1 (SLURM's ``--signal=USR1``)."""
-
-INTERRUPTED = 130
-"""Stopped by Ctrl-C, after saving in a training run."""
-
-
-class Preempted(Exception):  # noqa: N818 (an answer to a request, no error)
-    """The run was asked to stop by one of `STOP_SIGNALS`, as clusters do, and has saved."""
-
-
-class Stopped(BaseException):
-    """One of `STOP_SIGNALS` came where nothing had to be saved first.
-
-    It passes everything that makes a reason in a row of one file's error, as `KeyboardInterrupt` does.
-    """
+DATA = 3
+"""Something is wrong with what was read: an archive, an index, a bundle, a file."""
 
 
 class SettingError(ValueError):
-    """A setting that does not exist, or has a value that it cannot have: the user's slip, found before any work."""
+    """A setting that does not exist, or has an impossible value: a user's mistake, detected before any work."""
 
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (KeyboardInterrupt, INTERRUPTED),
-    (Preempted, PREEMPTED),
-    (Stopped, PREEMPTED),
+    (KeyboardInterrupt, 130),
+    (Preempted, 75),
+    (Stopped, 75),
     (FileExistsError, 4),
     (PermissionError, 4),
     (FloatingPointError, 5),
@@ -56,45 +31,42 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ValueError, 3),
     (OSError, 6),
 )
-"""0 done; 1 our bug; 2 usage (typer's own) or configuration; 3 data; 4 output folder; 5 numerical; 6 resources.
+"""0 success; 1 a bug of ours; 2 usage (typer's own) or configuration; 3 data; 4 output folder; 5 numerical; 6
+resources; 75 stopped by a signal of the cluster, the same command resumes (EX_TEMPFAIL of sysexits.h); 130 Ctrl-C.
 
-The first that fits an error is its code."""
+The first match is an error's code."""
 
-_SHARED_MEMORY = ("unable to write to file </torch", "unable to open shared memory", "unable to mmap")
-_SHARED_REMEDY = "shared memory (/dev/shm) is full; lower num_workers, or give the container more (--shm-size)"
-
-_RESOURCES = (
-    *((words, _SHARED_REMEDY) for words in _SHARED_MEMORY),
-    ("DataLoader worker", "killed, most often for lack of memory; lower num_workers or batch_size"),
-    ("out of memory", "lower batch_size"),
-    ("Connection closed by peer", "another rank ended; its own last line says why"),
-    ("Connection reset by peer", "another rank ended; its own last line says why"),
-    ("Socket closed", "another rank ended; its own last line says why"),
-    ("Read error", "another rank ended; its own last line says why"),
-    ("Timed out waiting", "another rank ended or hangs; its own last line says why"),
-    ("Wait timeout", "another rank did not come; its own last line says why"),
-    ("NCCL", "another rank ended, or the network between GPUs failed"),
-)
-"""`RuntimeError`s of torch that mean a lack of something (exit 6), by words in them, and what to do."""
-
+_SHARED_MEMORY = "shared memory (/dev/shm) is full; lower num_workers, or give the container more (--shm-size)"
+_OTHER_RANK = "another rank ended; its own last line says why"
+_RESOURCES = {
+    **dict.fromkeys(
+        ("unable to write to file </torch", "unable to open shared memory", "unable to mmap"), _SHARED_MEMORY
+    ),
+    "DataLoader worker": "killed, most often for lack of memory; lower num_workers or batch_size",
+    "out of memory": "lower batch_size",
+    **dict.fromkeys(
+        ("Connection closed by peer", "Connection reset by peer", "Socket closed", "Read error"), _OTHER_RANK
+    ),
+    "Timed out waiting": "another rank ended or hangs; its own last line says why",
+    "Wait timeout": "another rank did not come; its own last line says why",
+    "NCCL": "another rank ended, or the network between GPUs failed",
+}
+"""torch has one `RuntimeError` for many things: words of those that mean a lack of resources, and what to do."""
 
 _OTHER_VERSION = (
     "the config asks for what this monai_simclr does not have: a slip in it, or the bundle was copied from another "
     "version; make a new one with monai-simclr bundle, and move the old one's models there"
 )
+_UNKNOWN_KEY = "query key: "
 
 
 def root_cause(error: BaseException) -> BaseException:
     """The error behind the `RuntimeError` that MONAI's config parser wraps around everything.
 
     Example:
-        >>> try:
-        ...     try:
-        ...         raise ValueError("no image is in the split 'test'")
-        ...     except ValueError as inner:
-        ...         raise RuntimeError("Failed to evaluate ConfigExpression") from inner
-        ... except RuntimeError as wrapped:
-        ...     root_cause(wrapped)
+        >>> wrapped = RuntimeError("Failed to evaluate ConfigExpression")
+        >>> wrapped.__cause__ = ValueError("no image is in the split 'test'")
+        >>> root_cause(wrapped)
         ValueError("no image is in the split 'test'")
     """
     while type(error) is RuntimeError and error.__cause__ is not None:
@@ -103,7 +75,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that an error deserves.
+    """The exit code of an error.
 
     Example:
         >>> exit_code(FloatingPointError("the loss is nan")), exit_code(KeyError("a bug of ours"))
@@ -124,7 +96,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def format_error(error: BaseException) -> str:
-    """What stands last on stderr, on one line: the error's sentence, or that it is a bug of ours.
+    """The last line on stderr: the error's message, or that it is a bug of ours.
 
     Example:
         >>> format_error(ValueError("the index has no rows"))
@@ -132,113 +104,46 @@ def format_error(error: BaseException) -> str:
         >>> format_error(KeyboardInterrupt())
         'stopped by Ctrl-C; run the same command again'
     """
-    return shown(_sentence(error))
-
-
-def _sentence(error: BaseException) -> str:
+    root = root_cause(error)
+    message, name = str(root).strip(), type(root).__name__
+    bug = "; this is a bug of ours, please report it with the traceback" if exit_code(root) == 1 else ""
+    first = message.splitlines()[0] if message else "nothing more is known"
     if _is_of_another_version(error):
-        return f"{type(root_cause(error)).__name__}: {str(root_cause(error)).strip().rstrip('.')}; {_OTHER_VERSION}"
-    error = root_cause(error)
-    if isinstance(error, KeyboardInterrupt | Preempted | Stopped):
-        return str(error) or _stopped_by("Ctrl-C", "")
-    if _is_unknown_key(error):
-        guess = str(error.__cause__).split("?", maxsplit=1)[0]
+        line = f"{name}: {message.rstrip('.')}; {_OTHER_VERSION}"
+    elif isinstance(root, KeyboardInterrupt | Preempted | Stopped):
+        line = str(root) or stop_message()
+    elif _is_unknown_key(root):
+        guess = str(root.__cause__).split("?", maxsplit=1)[0]
         hint = f"; {guess[0].lower()}{guess[1:]}?" if "did you mean" in guess else ""
-        return f"SettingError: the config has no part {error.args[0].removeprefix(_NO_KEY)!r}{hint}"
-    sentence = str(error).strip()
-    if "DataLoader worker process" in sentence:  # torch puts the worker's whole traceback into the message
-        sentence = sentence.splitlines()[-1]
-        return sentence + _hint(error)
-    if remedy := _remedy(error):
-        return f"{type(error).__name__}: {sentence.splitlines()[0]}; {remedy}"
-    if isinstance(error, Exception) and lacks_space(error) and "make room" not in sentence:
-        first = sentence.splitlines()[0] if sentence else "nothing more is known"
-        sentence = f"{first}; a disk is full: make room and run the same command again"
-    return f"{type(error).__name__}: {sentence}{_hint(error)}"
-
-
-_NO_KEY = "query key: "
+        line = f"SettingError: the config has no part {root.args[0].removeprefix(_UNKNOWN_KEY)!r}{hint}"
+    elif "DataLoader worker process" in message:  # torch puts the worker's whole traceback into the message
+        line = message.splitlines()[-1] + bug
+    elif remedy := _remedy(root):
+        line = f"{name}: {first}; {remedy}"
+    elif isinstance(root, Exception) and lacks_space(root) and not isinstance(root, NoSpaceError):
+        line = f"{name}: {first}; a disk is full: make room and run the same command again"
+    else:
+        line = f"{name}: {message}{bug}"
+    return shown(line)
 
 
 def _is_unknown_key(error: BaseException) -> bool:
-    """Whether an override is for a part that the config does not have: MONAI's words, before any step of ours."""
-    return type(error) is KeyError and str(error.args[0]).startswith(_NO_KEY) and error.__cause__ is not None
+    """Whether an override is below a part that the config does not have: MONAI's own words, before any step of ours."""
+    return type(error) is KeyError and str(error.args[0]).startswith(_UNKNOWN_KEY) and error.__cause__ is not None
 
 
 def _is_of_another_version(error: BaseException) -> bool:
-    """Whether a config names a part, or an argument of a part, that is not there (MONAI's own words)."""
+    """Whether a config names a part, or an argument of a part, that does not exist (MONAI's own words)."""
     root = root_cause(error)
     if isinstance(root, ModuleNotFoundError):
         return "Cannot locate class or function path" in str(root)
     asked, _, named = str(root).partition("got an unexpected keyword argument ")
-    given = str(error).splitlines()[0] if str(error) else ""
-    _, _, keywords = given.partition("with keywords: ")
+    keywords = str(error).partition("\n")[0].partition("with keywords: ")[2]
     return isinstance(root, TypeError) and bool(asked and named) and named.strip("'") in keywords.split(",")
 
 
-def _hint(error: BaseException) -> str:
-    return "" if exit_code(error) != 1 else "; this is a bug of ours, please report it with the traceback"
-
-
 def _remedy(error: BaseException) -> str:
-    """What to do about an error of torch that means a lack of something; "" for any other error."""
+    """What to do about an error of torch that means a lack of resources; "" for any other error."""
     if not isinstance(error, RuntimeError) or "in DataLoader worker process" in str(error):
         return ""
-    return next((what for words, what in _RESOURCES if words in str(error)), "")
-
-
-@contextlib.contextmanager
-def stoppable(kept: str = "") -> Iterator[None]:
-    """Within the block, end as soon as one of `STOP_SIGNALS` or Ctrl-C comes: with its code, and a sentence.
-
-    It is for work that keeps what is done as it goes. In another thread than the main one nothing is done.
-
-    Args:
-        kept: what is not lost, for the sentence, as in "what is decoded is kept".
-    """
-    before = stop_at_once(kept)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if before and hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) in _insisting:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            _insisting.remove(signal.getsignal(signal.SIGALRM))
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-_AGAIN = 3.0
-"""Seconds after which a stop that nothing came of is asked for again."""
-
-_insisting: list[_Handler] = []
-
-
-def stop_at_once(kept: str = "") -> dict[int, _Handler]:
-    """From now on, end as soon as one of `STOP_SIGNALS` or Ctrl-C comes; what was there before, by number.
-
-    What a handler raises can be lost: C code that imports a module clears the error and goes on (NumPy and OpenCV do).
-    So it is raised again until the block, or the process, has ended. Processes that are forked from this one, as a
-    loader's workers are, leave the signals to it.
-    """
-    owner = os.getpid()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            return
-        if hasattr(signal, "setitimer"):
-            again: _Handler = lambda alarm, frame: stop(number, frame)  # noqa: E731
-            _insisting[:] = [again]
-            signal.signal(signal.SIGALRM, again)
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt(_stopped_by("Ctrl-C", kept))
-        raise Stopped(_stopped_by(signal.Signals(number).name, kept))
-
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.signal(number, stop) for number in (*STOP_SIGNALS, signal.SIGINT)}
-
-
-def _stopped_by(name: str, kept: str) -> str:
-    return f"stopped by {name}; {kept + ', ' if kept else ''}run the same command again"
+    return next((remedy for words, remedy in _RESOURCES.items() if words in str(error)), "")

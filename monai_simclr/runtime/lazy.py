@@ -1,4 +1,4 @@
-"""Packages that import their parts when they are asked for (PEP 562)."""
+"""Packages that import their parts on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 
 def lazy_exports(package: str) -> Callable[[str], object]:
-    """A package's ``__getattr__``, which imports a name with the module that has it when the name is first asked for.
+    """A package's ``__getattr__``, which imports a name's module when the name is first used.
 
-    What the package passes on is listed once, as ``from module import name as name`` below its ``if TYPE_CHECKING:``,
-    where type checkers look for it too. No name may be that of a module of the package: importing the module would set
-    the attribute first.
+    The package lists what it exports once, as ``from module import name as name`` below its ``if TYPE_CHECKING:``,
+    where type checkers look for it too. No exported name may be that of a module of the package: importing the module
+    would set the attribute first.
 
     Args:
         package: its ``__name__``.
@@ -36,7 +36,7 @@ def lazy_exports(package: str) -> Callable[[str], object]:
         if name.startswith("_") or name not in exports():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(exports()[name]), name)
-        setattr(sys.modules[package], name, value)  # the next time nobody asks here
+        setattr(sys.modules[package], name, value)  # found without this function from now on
         return value
 
     return get

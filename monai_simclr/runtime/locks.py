@@ -1,4 +1,4 @@
-"""One process at a time: locks that the system gives back when their owner ends, however it ends."""
+"""One process at a time, by `filelock`: the system gives a lock back when its owner ends, however it ends."""
 
 from __future__ import annotations
 
@@ -6,46 +6,36 @@ import errno
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout, lock_descriptor
 
 logger = logging.getLogger("monai_simclr")
 
 LOCK_FILE = ".lock"
 
-_held: dict[Path, int] = {}
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_held: dict[Path, FileLock] = {}
 
 
 def try_lock(handle: int) -> bool:
-    """Lock an open file for this process, by `flock`; closing the file gives it back.
+    """Lock the open file of a number; False if another process has it, or another opening of it in this process.
 
-    Where there are no locks (Windows, some network file systems) a warning says so, and nothing is locked.
-
-    Args:
-        handle: number of the open file.
-
-    Returns:
-        False if another process has it, or another opening of the file in this process.
+    Closing the file gives it back. On a file system without locks a warning is logged, and nothing is locked.
 
     Example:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile() as first, open(first.name) as second:
-        ...     take(first.fileno()), take(second.fileno())
+        ...     try_lock(first.fileno()), try_lock(second.fileno())
         (True, False)
     """
     try:
-        import fcntl
-    except ImportError:  # Windows
-        logger.warning("this system has no flock; see that only one process is at work")
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_descriptor(handle, blocking=False)
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        logger.warning(f"this file system knows no locks ({error.strerror}); see that only one process is at work")
-    return True
+        _warn(error)
+        return True
 
 
 @contextmanager
@@ -53,27 +43,27 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock while the block runs.
 
     Args:
-        path: the lock's file; made when it is missing. Its owner may remove it.
+        path: the lock's file, created when it is missing. Its owner may remove it.
         what: what is locked, for the error.
 
     Raises:
-        FileExistsError: at once, if another process holds it (says which).
+        FileExistsError: at once, if another process holds it (names the process and its host).
     """
-    handle = _opened(path, lambda holder: f"{holder} is at work on {what}; wait for it, or stop it and run this again")
+    lock = _acquire(path, f"{{}} is at work on {what}; wait for it, or stop it and run this again")
     try:
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def lock_folder(folder: str | Path) -> None:
-    """Hold a folder for this process; a process that holds it already goes on holding it.
+    """Hold a folder for this process; a second call in the same process changes nothing.
 
     Args:
-        folder: made when it is missing.
+        folder: created when it is missing.
 
     Raises:
-        FileExistsError: if another process holds the folder (says which).
+        FileExistsError: if another process holds the folder (names the process and its host).
         PermissionError: if the folder cannot be written to.
 
     Example:
@@ -84,30 +74,35 @@ def lock_folder(folder: str | Path) -> None:
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if folder not in _held:
-        _held[folder] = _opened(
-            folder / LOCK_FILE,
-            lambda holder: f"{holder} is working in {folder}; wait until it has ended, or pass another --output_dir",
-        )
+        refusal = f"{{}} is working in {folder}; wait until it has ended, or pass another --output_dir"
+        _held[folder] = _acquire(folder / LOCK_FILE, refusal)
 
 
 def unlock_folder(folder: str | Path) -> None:
     """Give a folder back; nothing happens if this process does not hold it."""
-    handle = _held.pop(Path(folder).resolve(), None)
-    if handle is not None:
-        os.close(handle)
+    lock = _held.pop(Path(folder).resolve(), None)
+    if lock is not None:
+        lock.release()
 
 
-def _opened(path: Path, refusal: Callable[[str], str]) -> int:
-    """Open and lock a file, and write into it who holds it."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not try_lock(handle):
-            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-            os.close(handle)
-            raise FileExistsError(refusal(holder))
-        # the owner before may have removed the file between our open and our lock: then this lock is nobody's
-        if path.exists() and os.path.samestat(os.fstat(handle), os.stat(path)):
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
-            return handle
-        os.close(handle)
+def _acquire(path: Path, refusal: str) -> FileLock:
+    """Lock a file and write the holder into it."""
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = ""
+        with suppress(OSError):
+            holder = path.read_text(errors="replace").strip()
+        raise FileExistsError(refusal.replace("{}", holder or "another process", 1)) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _warn(error)
+        return lock
+    path.write_text(f"process {os.getpid()} on {platform.node()}")
+    return lock
+
+
+def _warn(error: OSError) -> None:
+    logger.warning(f"this file system has no locks ({error.strerror}); make sure that only one process is at work")

@@ -1,4 +1,4 @@
-"""The form of ``metrics.json`` and the closing line of every run. Knows no model and no data."""
+"""The form of ``metrics.json``: one writer, one reader; and the closing line and tables of every run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, write_sealed_json
 from monai_simclr.runtime.names import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRICS_FILE = "metrics.json"
 
@@ -31,25 +34,25 @@ def write_metrics(
     baselines: Mapping[str, Any] | None = None,
     seconds: float | None = None,
 ) -> Path:
-    """Write ``metrics.json``, whole or not at all.
+    """Write ``metrics.json``, atomically.
 
     Args:
         output_dir: the run's folder.
-        values: the numbers, nested as deep as needed; one with an interval is ``{"value", "low", "high"}`` or anything
-            that has ``as_dict()``.
-        command: which command made them ("pretrain", "cluster", ...).
-        split: which split was scored.
+        values: the numbers, nested by name (`nest_rows`), never keyed by joined names; one with an interval is
+            ``{"value", "low", "high"}`` or has ``as_dict()``; a table becomes a list of rows.
+        command: that computed them ("pretrain", "cluster", ...).
+        split: that was scored.
         seed: of the run.
-        n: what was counted: ``{"images": 500, "patients": 320}``.
-        baselines: what stands beside the values (majority, null, raw pixels, random encoder).
-        seconds: how long the run took.
+        n: counts: ``{"images": 500, "patients": 320}``.
+        baselines: what the values are compared with (majority, null, raw pixels, random encoder).
+        seconds: duration of the run.
 
     Returns:
         The file's path.
 
     Raises:
-        TypeError: if a value is none of: number, text, list, mapping, NumPy scalar or array, None.
-        OSError: what the file system says.
+        TypeError: if a value is neither number, text, list, mapping, table, NumPy scalar or array, nor None.
+        OSError: if the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -77,7 +80,7 @@ def write_metrics(
 
 
 def read_metrics(path: str | Path) -> dict[str, Any]:
-    """What `write_metrics` wrote; `path` is the file or its folder.
+    """Read what `write_metrics` wrote; `path` is the file or its folder.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -108,8 +111,8 @@ def installed_versions(*names: str) -> dict[str, str]:
     return versions
 
 
-def closing_line(made: Sequence[str | Path], next_command: str) -> str:
-    """The last line of a run: what was made, and what to run next.
+def closing_line(files: Sequence[str | Path], next_command: str) -> str:
+    """The last line of a run: the files it wrote, and what to run next.
 
     Example:
         >>> closing_line(["models/model.pt", "metrics.json"], "monai-simclr evaluate")
@@ -117,37 +120,61 @@ def closing_line(made: Sequence[str | Path], next_command: str) -> str:
         >>> closing_line(["report.html"], "")
         'made report.html'
     """
-    if not made:
+    if not files:
         raise ValueError("a run that made nothing has no closing line; name what it made")
-    line = "made " + ", ".join(shown(path) for path in made)
+    line = "made " + ", ".join(shown(path) for path in files)
     return f"{line}; next: {next_command}" if next_command else line
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as dicts, names of columns as text."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def nest_rows(table: pd.DataFrame, *keys: str) -> dict[str, Any]:
+    """Rows of a table by the values of columns, as text, one level for each: the nesting of ``metrics.json``.
+
+    Example:
+        >>> import pandas as pd
+        >>> nest_rows(pd.DataFrame({"finding": ["Mass"], "n_clusters": [6], "auroc": [0.5]}), "finding", "n_clusters")
+        {'Mass': {'6': {'auroc': 0.5}}}
+    """
+    nested: dict[str, Any] = {}
+    for row in table_rows(table):
+        inner = nested
+        for key in keys:
+            inner = inner.setdefault(str(row.pop(key)), {})
+        inner.update(row)
+    return nested
+
+
+def print_table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, title: str) -> None:
     """Print rows as a table on stdout; the columns are the first row's keys, numbers get three decimals."""
     from rich.console import Console  # only runs that print a table pay for rich
     from rich.table import Table
     from rich.text import Text
 
+    def cell(value: Any) -> str:
+        value = plain(value)
+        if value is None:
+            return "-"
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    records = rows if isinstance(rows, Sequence) else table_rows(rows)
     table = Table(title=Text(title))
-    for name in rows[0] if rows else ():
+    for name in records[0] if records else ():
         table.add_column(Text(str(name)))
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(name))) for name in rows[0]))
+    for row in records:
+        table.add_row(*(Text(cell(row.get(name))) for name in records[0]))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def _cell(value: Any) -> str:
-    value = plain(value)
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
 def plain(value: Any) -> Any:
-    """Only what JSON knows: NumPy becomes Python, a number that is not finite becomes None."""
+    """Only JSON's types: NumPy becomes Python, a table a list of rows, a number that is not finite None."""
     if hasattr(value, "as_dict"):
         value = value.as_dict()
+    if hasattr(value, "columns"):
+        value = table_rows(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # NumPy scalars and arrays

@@ -1,15 +1,15 @@
-r"""How text from outside (names of files, ids, words of a table) is written down, so that it can be read back.
+r"""How text from outside (names of files, ids, cells of a table) is written down, so that it can be read back.
 
 A file's name may hold anything but ``/`` and NUL: bytes that are not UTF-8 (Python shows each as a lone surrogate),
-line ends, marks that turn the direction of writing. A cell that begins with ``=`` is run by a spreadsheet. There is one
-way to write such text, for every file, message and log of ours:
+line ends, marks that change the direction of writing. A spreadsheet runs a cell that begins with ``=``. Every file,
+message and log of ours writes such text in one way:
 
 - `shown`: a backslash escape for every character that would break a line or an encoding: ``\n``, ``\r``, ``\t``,
   ``\xfc`` (a byte that is not UTF-8, or a control character), ``\u2028`` (any other), and ``\\`` for a backslash in
   the same text.
-- `escape`: for tables and JSON, where text is read back: the same behind an apostrophe, which spreadsheets know as
-  "this is text". Text that needs nothing stays as it is. `unescape` gives the original of what `escape` wrote, and
-  leaves all other text alone: what merely begins with an apostrophe is kept.
+- `escape`: for tables and JSON, where text is read back: the same after an apostrophe, which spreadsheets take for
+  "this is text". Text that needs no escape is not changed. `unescape` reverses `escape`, and leaves all other text
+  alone, such as words that merely begin with an apostrophe.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CODE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|[\\nrt])")
 
 
 def shown(name: object) -> str:
-    r"""A name as it stands in a sentence, a log or a page: on one line, and in any encoding.
+    r"""A name for a message, a log or a page: on one line, and in any encoding.
 
     Example:
         >>> shown("chest 1.dcm"), shown("M\udcfcller.dcm"), shown("a\nb.dcm")
@@ -42,9 +42,9 @@ def shown(name: object) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text as a cell of a table, or in JSON: no spreadsheet runs it, any encoding has it, `unescape` gives it back.
+    r"""Text as a cell of a table, or in JSON: no spreadsheet runs it, any encoding has it, `unescape` reverses it.
 
-    Negative numbers stay as they are.
+    Negative numbers are not changed.
 
     Example:
         >>> [escape(text) for text in ("a.png", "=1+1", "-0.5", "'", "M\udcfcller.dcm")]
@@ -54,15 +54,22 @@ def escape(text: str) -> str:
 
 
 def unescape(cell: str) -> str:
-    r"""What `escape` was given; text that `escape` cannot have written comes back as it is.
+    r"""The text that `escape` was given; a cell that `escape` cannot have written is returned as it is.
 
     Example:
         >>> unescape("'M\\xfcller.dcm") == "M\udcfcller.dcm", unescape("'s-Hertogenbosch")
         (True, "'s-Hertogenbosch")
     """
+
+    def character(match: re.Match[str]) -> str:
+        if match[1]:
+            byte = int(match[1], 16)
+            return chr(byte if byte < 0x80 else 0xDC00 + byte)
+        return chr(int(match[2], 16)) if match[2] else _LONG[match[0]]
+
     if not cell.startswith("'"):
         return cell
-    text = _CODE.sub(_character, cell[1:])
+    text = _CODE.sub(character, cell[1:])
     return text if escape(text) == cell else cell
 
 
@@ -71,10 +78,16 @@ def encodable(text: str) -> str:
     return _SURROGATE.sub(_code, text)
 
 
-def escape_what_an_encoding_lacks() -> str:
-    """Register `shown`'s escapes as an error handler of codecs, for streams such as stdout, and give its name."""
-    codecs.register_error("monai_simclr.runtime.names", _replaced)
-    return "monai_simclr.runtime.names"
+def register_escapes() -> str:
+    """Register `shown`'s escapes as an error handler of codecs, for streams such as stdout, and return its name."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        return "".join(map(_code, error.object[error.start : error.end])), error.end
+
+    codecs.register_error(__name__, replace)
+    return __name__
 
 
 def encode_name(text: str) -> bytes:
@@ -83,31 +96,15 @@ def encode_name(text: str) -> bytes:
 
 
 def _escaped(text: str) -> str:
-    safe = _UNSAFE.sub(_code, text.replace("\\", "\\\\"))
-    return _SPLIT.sub(r"\\x3b", safe)
+    return _SPLIT.sub(r"\\x3b", _UNSAFE.sub(_code, text.replace("\\", "\\\\")))
 
 
-def _replaced(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(_coded(char) for char in error.object[error.start : error.end]), error.end
-
-
-def _code(match: re.Match[str]) -> str:
-    return _coded(match[0])
-
-
-def _coded(char: str) -> str:
+def _code(char: str | re.Match[str]) -> str:
+    """The escape of a character, or of a match of one."""
+    char = char[0]
     code = ord(char)
     if char in _SHORT:
         return _SHORT[char]
     if 0xDC80 <= code <= 0xDCFF:  # how Python shows the byte 0x80 to 0xff of a name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _character(match: re.Match[str]) -> str:
-    if match[1]:
-        byte = int(match[1], 16)
-        return chr(byte if byte < 0x80 else 0xDC00 + byte)
-    return chr(int(match[2], 16)) if match[2] else _LONG[match[0]]

@@ -1,4 +1,4 @@
-"""What a file would run when it is loaded: pickles and TorchScript are read as bytes, and never loaded."""
+"""What a file would run when it is loaded: pickles and TorchScript are read as bytes and never loaded."""
 
 from __future__ import annotations
 
@@ -19,24 +19,18 @@ _TENSORS = re.compile(
 )
 """What weights are rebuilt with; a pickle that names anything else is listed."""
 
-_ALWAYS = ("STACK_GLOBAL", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID")
-"""Opcodes that call or look up what no GLOBAL names; `torch.save` writes none of them."""
+_CALLS = ("STACK_GLOBAL", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID")
+"""Opcodes that call or look up something without a GLOBAL; `torch.save` writes none of them."""
 
 _PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".model", ".pkl", ".pickle", ".th", ".weights")
 _ZIP, _PROTO, _NUMPY = b"PK\x03\x04", b"\x80", b"\x93NUMPY"
 
 
 def pickled_code(path: str | Path) -> list[str]:
-    """What loading a file would run beside putting tensors together; [] for a file that holds none.
+    """What loading a file would run apart from rebuilding tensors; [] if nothing.
 
-    Known by what is in it, not by its name: a pickle, a zip archive with pickles or TorchScript in it (what
-    `torch.save` and `torch.jit.save` write), an array of Python objects (``.npy``, ``.npz``).
-
-    Args:
-        path: of any file.
-
-    Returns:
-        One sentence each.
+    The kind of a file is told from its content, not its name: a pickle, a zip archive with pickles or TorchScript in it
+    (what `torch.save` and `torch.jit.save` write), an array of Python objects (``.npy``, ``.npz``).
 
     Example:
         >>> import pickle, tempfile
@@ -50,22 +44,14 @@ def pickled_code(path: str | Path) -> list[str]:
         with open(path, "rb") as file:
             head = file.read(len(_NUMPY))
             file.seek(0)
-            found = list(_archive(path)) if zipfile.is_zipfile(path) else []
+            lines = list(_archive(path)) if zipfile.is_zipfile(path) else []
             if head.startswith(_NUMPY):
-                found += _array(file)
-            elif not head.startswith(_ZIP):  # also before an archive: loaders look at the first bytes only
-                found += _plain(file, path.suffix.lower(), head)
+                lines += _array(file)
+            elif not head.startswith(_ZIP):  # also with an archive behind it: loaders look at the first bytes only
+                lines += _pickle(file, path.suffix.lower() in _PICKLED, head.startswith(_PROTO))
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         return [f"cannot be read ({error})"]
-    return list(dict.fromkeys(found))
-
-
-def _plain(file: IO[bytes], suffix: str, head: bytes) -> list[str]:
-    """Of a file that may be a pickle: by its ending, by its first byte, or because it can be read as one to its end."""
-    found, whole = _pickle(file)
-    if suffix in _PICKLED:
-        return found if whole or found else ["a pickle that cannot be read"]
-    return found if whole or head.startswith(_PROTO) else []
+    return list(dict.fromkeys(lines))
 
 
 def _archive(path: Path) -> Iterator[str]:
@@ -81,43 +67,40 @@ def _archive(path: Path) -> Iterator[str]:
                 if head.startswith(_NUMPY):
                     yield from _array(file)
                 elif name.lower().endswith((".pkl", ".pickle")) or (head.startswith(_PROTO) and "/data/" not in name):
-                    found, whole = _pickle(file)
-                    yield from found if whole or found else ["a pickle that cannot be read"]
+                    yield from _pickle(file, True)
                 elif name.lower().endswith((".py", ".pyc", ".so")):
                     yield f"code in an archive ({name})"
 
 
 def _array(file: IO[bytes]) -> Iterator[str]:
-    """An array's header stands in its first bytes; objects (``|O``) are pickled behind it."""
+    """The header of an array is in its first bytes; objects (``|O``) are pickled after it."""
     header = file.read(10_000).split(b"\n", 1)[0]
     if re.search(rb"['\"]descr['\"]\s*:[^}]*?['\"][|<>=]?O", header):
         yield "an array of Python objects, which is unpickled"
 
 
-def _pickle(file: IO[bytes]) -> tuple[list[str], bool]:
-    """What a pickle looks up, or several in a row, as torch's old format has them; and whether it can be read."""
-    found: list[str] = []
+def _pickle(file: IO[bytes], surely: bool, likely: bool = True) -> list[str]:
+    """What a pickle looks up, or several in a row, as torch's old format has them.
+
+    If it is `surely` loaded as one, one that cannot be read is worth a line; if it does not even begin like one
+    (`likely`), it is one only if it can be read to its end.
+    """
+    lines: list[str] = []
     try:
         while True:
             for code, argument, _ in pickletools.genops(file):
-                if code.name in ("GLOBAL", "INST") and _is_foreign(str(argument)):
-                    found.append(f"unpickling calls or looks up {argument}")
-                elif code.name in _ALWAYS:
-                    found.append(f"unpickling calls or looks up what {code.name} names")
-            if not _more(file):
-                return found, True
-    except Exception:  # pickletools raises whatever damaged bytes, or bytes of anything else, make it raise
-        return found, False
-
-
-def _is_foreign(name: str) -> bool:
-    """Whether "module name" can be looked up at all, and is not what tensors are rebuilt with."""
-    return re.fullmatch(r"[\w.]+ [\w.]+", name) is not None and not _TENSORS.fullmatch(name)
-
-
-def _more(file: IO[bytes]) -> bool:
-    """Whether another pickle follows: old files have the raw values of storages behind the last one."""
-    here = file.tell()
-    head = file.read(2)
-    file.seek(here)
-    return len(head) == 2 and head[0:1] == _PROTO and head[1] <= 5
+                if code.name in _CALLS:
+                    lines.append(f"unpickling calls or looks up what {code.name} names")
+                elif code.name in ("GLOBAL", "INST"):
+                    name = str(argument)  # "module name"
+                    if re.fullmatch(r"[\w.]+ [\w.]+", name) and not _TENSORS.fullmatch(name):
+                        lines.append(f"unpickling calls or looks up {name}")
+            here = file.tell()
+            head = file.read(2)
+            file.seek(here)
+            if len(head) < 2 or head[:1] != _PROTO or head[1] > 5:  # old files have raw values after the last pickle
+                return lines
+    except Exception:  # pickletools raises anything over damaged bytes, or bytes of another kind
+        if surely:
+            return lines or ["a pickle that cannot be read"]
+        return lines if likely else []

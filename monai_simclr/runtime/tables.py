@@ -29,11 +29,7 @@ _ENCODINGS = (
 
 
 def table_text(table: pd.DataFrame, index_label: str | None = None) -> str:
-    """A table as CSV, its text and the names of its columns escaped by `names.escape`; numbers as they are.
-
-    Args:
-        table: what to write.
-        index_label: name of the index's column; without one the index is left out.
+    """A table as CSV, its text and names of columns escaped by `names.escape`; with its index if that has a label.
 
     Example:
         >>> table_text(pd.DataFrame({"image": ["=1.png"], "change": [-0.5]})).splitlines()
@@ -45,11 +41,8 @@ def table_text(table: pd.DataFrame, index_label: str | None = None) -> str:
         if not pd.api.types.is_numeric_dtype(kind):
             values = table.iloc[:, place].tolist()
             text = {value: escape(value) for value in set(filter(_is_text, values))}
-            cells = [text.get(value, value) if _is_text(value) else value for value in values]
-            column = np.empty(len(cells), dtype=object)  # np.array would make two axes of lists of one length
-            for row, cell in enumerate(cells):
-                column[row] = cell
-            safe.isetitem(place, column)
+            cells = [text[value] if _is_text(value) else value for value in values]
+            safe.isetitem(place, pd.Series(cells, dtype=object).array)
     return str(safe.to_csv(index=index_label is not None, index_label=index_label, lineterminator="\n"))
 
 
@@ -76,15 +69,22 @@ def read_text(path: str | Path) -> str:
         ValueError: if it is in another encoding, or damaged (names the file).
     """
     path = Path(path)
-    data = _inflated(path) if path.suffix == ".gz" else path.read_bytes()
-    encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
+    zipped = path.suffix == ".gz"
+    try:
+        with (gzip.open if zipped else open)(path, "rb") as file:
+            data = file.read(_LARGEST + 1 if zipped else -1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{shown(path.name)} is a damaged .gz file ({error}); download it again") from error
+    if zipped and len(data) > _LARGEST:
+        raise ValueError(f"{shown(path.name)} inflates to more than {_LARGEST:,} bytes, which no table of images has")
+    encoding = _encoding(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{shown(path.name)} is not {encoding.upper().removesuffix('-SIG')}: line {line} has bytes that no text "
-            "has in it; save the file as UTF-8"
+            f"{shown(path.name)} is not {encoding.upper().removesuffix('-SIG')}: line {line} has bytes that are not "
+            "text; save the file as UTF-8"
         ) from error
     if "\0" in text:
         raise ValueError(
@@ -94,44 +94,47 @@ def read_text(path: str | Path) -> str:
     return text
 
 
+def _encoding(data: bytes) -> str:
+    return next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
+
+
 def read_cells(path: str | Path) -> pd.DataFrame:
-    """Every cell of a CSV file as text, so that patient "00123" is not patient "123" and "None" stays a word.
+    """Every cell of a CSV file as text, so that patient "00123" is not patient "123" and "None" is not missing.
 
-    Args:
-        path: of the file; see `read_text` for encodings.
-
-    Returns:
-        The table; names of columns are stripped. The second column of a name is called ``name.1``, and
-        ``attrs["repeated"]`` lists such names.
+    Names of columns are stripped. The second column of a name is called ``name.1``, and ``attrs["repeated"]`` lists
+    such names. For encodings see `read_text`.
 
     Raises:
-        ValueError: if it is no CSV, or a line has fewer or more cells than the header, or the last line was cut (names
+        ValueError: if it is not CSV, or a line has fewer or more cells than the header, or the last line was cut (names
             the file and the line).
     """
     path = Path(path)
     text = read_text(path)
-    header, last = _check_shape(text, path)
-    names = _unique([name.strip() or f"column {place + 1}" for place, name in enumerate(header)])
+    header, n_last = _check_shape(text, path)
+    columns = [name.strip() for name in header]
+    names = [name or f"column {place + 1}" for place, name in enumerate(columns)]
+    unique = [
+        f"{name}.{names[:place].count(name)}" if name in names[:place] else name for place, name in enumerate(names)
+    ]
     try:
         table = pd.read_csv(
-            io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, names=names, header=0
+            io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, names=unique, header=0
         ).astype(object)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{shown(path.name)} cannot be read as CSV: {error}") from error
     if not text.endswith(("\n", "\r")):
-        _check_end(table, min(last, len(names)) - 1, path)
-    given = [name.strip() for name in header if name.strip()]
-    table.attrs["repeated"] = sorted({name for name in given if given.count(name) > 1})
+        _check_end(table, min(n_last, len(names)) - 1, path)
+    table.attrs["repeated"] = sorted({name for name in columns if name and columns.count(name) > 1})
     return table
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """`read_cells` of a table of ours, whose cells and names of columns are what they were before they were escaped."""
+    """`read_cells` of a table of ours, its cells and names of columns unescaped."""
     return unescaped_text(read_cells(path))
 
 
 def unescaped_text(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose text and names of columns are what they were before `table_text` escaped them."""
+    """A table with the text and the names of columns that it had before `table_text` escaped them."""
     plain = table.copy(deep=False)
     for place, kind in enumerate(table.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
@@ -145,21 +148,20 @@ def unescaped_text(table: pd.DataFrame) -> pd.DataFrame:
 def hold_odd_names(names: Iterable[str]) -> None:
     """Let pandas keep names that are not UTF-8, if there is one among these.
 
-    Where pyarrow is installed, pandas 3 keeps text in Arrow's memory, which has no place for them and raises. From then
-    on this process keeps new text in Python objects; it behaves alike.
+    Where pyarrow is installed, pandas 3 keeps text in Arrow's memory, which cannot hold them and raises. From then on
+    this process keeps new text in Python objects, which behaves the same.
     """
     if any(encodable(name) != name for name in names):
         pd.set_option("mode.string_storage", "python")
 
 
 def read_csv_header(path: str | Path) -> list[str]:
-    """Names of a CSV file's columns, stripped; none of what is no such file, whatever it is."""
+    """Names of a CSV file's columns, stripped; [] for a file of any other kind."""
     path = Path(path)
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             data = file.read(1 << 16)
-        encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
-        text = data.decode(encoding, "replace")
+        text = data.decode(_encoding(data), "replace")
         return [] if "\0" in text else [name.strip() for name in next(csv.reader(text.splitlines()), [])]
     except (OSError, EOFError, zlib.error, csv.Error):
         return []
@@ -173,59 +175,38 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _inflated(path: Path) -> bytes:
-    try:
-        with gzip.open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{shown(path.name)} is a damaged .gz file ({error}); download it again") from error
-    if len(data) > _LARGEST:
-        raise ValueError(f"{shown(path.name)} inflates to more than {_LARGEST:,} bytes, which no table of images has")
-    return data
-
-
 def _check_shape(text: str, path: Path) -> tuple[list[str], int]:
-    """The header, and how many cells the last line has; raises if a line does not go with the header."""
+    """The header, and how many cells the last line has; raises if a line does not fit the header."""
     lines = csv.reader(io.StringIO(text, newline=""))
     try:
         header = next((line for line in lines if line), [])
         if not any(name.strip() for name in header):
             raise ValueError(f"{shown(path.name)} is empty: it has no header")
-        least = max(place for place, name in enumerate(header) if name.strip()) + 1
-        last = least
+        needed = max(place for place, name in enumerate(header) if name.strip()) + 1
+        n_last = needed
         for line in lines:
-            if line and (len(line) < least or any(line[len(header) :])):
+            if line and (len(line) < needed or any(line[len(header) :])):
+                short = len(line) < needed
                 raise ValueError(
                     f"{shown(path.name)}, line {lines.line_num}: {len(line)} cells, but the header has {len(header)}; "
-                    + ("the line was cut: write or download the file again" if len(line) < least else "quote the cells")
+                    + ("the line was cut: write or download the file again" if short else "quote the cells")
                 )
-            last = len(line) or last
+            n_last = len(line) or n_last
     except csv.Error as error:
         raise ValueError(f"{shown(path.name)}, line {lines.line_num}: not CSV ({error})") from error
-    return header, last
+    return header, n_last
 
 
 def _check_end(table: pd.DataFrame, place: int, path: Path) -> None:
     """Raise if the last cell of a file without a last line end looks cut: empty, or a part of the others' form."""
     if len(table) < 2:
         return
-    column = table.iloc[:, place]
-    cell, others = str(column.iloc[-1]), [str(value) for value in column.iloc[:-1]]
-    given = [value for value in others if value]
-    one_length = len(given) > 2 and len({len(value) for value in given}) == 1
-    part = one_length and any(len(value) > len(cell) and value.startswith(cell) for value in given)
-    if (cell == "" and len(given) == len(others)) or (cell != "" and part):
+    *others, cell = map(str, table.iloc[:, place])
+    filled = [value for value in others if value]
+    one_length = len(filled) > 2 and len({len(value) for value in filled}) == 1
+    part = one_length and any(len(value) > len(cell) and value.startswith(cell) for value in filled)
+    if (cell == "" and len(filled) == len(others)) or (cell != "" and part):
         raise ValueError(
             f"{shown(path.name)}, line {len(table) + 1}: the file ends within the line, after {cell!r} in the column "
             f"{table.columns[place]!r}, so it was cut; write or download it again (a whole file ends with a line end)"
         )
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    found: list[str] = []
-    for name in names:
-        again = seen.get(name, 0)
-        seen[name] = again + 1
-        found.append(f"{name}.{again}" if again else name)
-    return found

@@ -1,19 +1,20 @@
-"""What a study is made of: its settings and its runs. Imports nothing heavy."""
+"""The settings of a study and its runs. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ARMS: tuple[str, ...] = ("scratch", "random_frozen", "frozen", "finetuned")
-"""What a study knows: the network from random weights; a linear probe on the same encoder with random weights (the
-floor of the next); a linear probe on the pretrained encoder; the pretrained encoder fine-tuned. Any other arm is the
-name of a given encoder, fine-tuned."""
+"""The network from random weights; a linear probe on the encoder with random weights (the baseline of the next one); a
+linear probe on the pretrained encoder; the pretrained encoder, fine-tuned. Any other arm is the name of an encoder that
+was passed, fine-tuned."""
 
 FROZEN = ("random_frozen", "frozen")
-"""Arms without training."""
+"""Arms whose encoder is not trained."""
 
 
 class PlannedRun(NamedTuple):
@@ -25,7 +26,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def frozen(self) -> bool:
-        """Whether the encoder is only embedded with, once, and a linear probe fitted."""
+        """Whether a linear probe is fitted on embeddings, and the encoder not trained."""
         return self.arm in FROZEN
 
     def folder(self, root: Path) -> Path:
@@ -40,11 +41,11 @@ class Study:
     Attributes:
         bundle: folder of the bundle whose ``configs/train.json`` fine-tunes and whose ``models/`` has the encoder.
         dataset_dir: the archive, with splits and labels.
-        output_dir: of the study; runs that are whole there are not run again.
+        output_dir: of the study; complete runs in it are not repeated.
         fractions: shares of the train patients, in (0, 1].
         draws: of labelled patients, for each fraction; the fractions of a draw are nested.
         arms: of `ARMS`, or names of `encoders`.
-        encoders: name -> file of an encoder to fine-tune (ours, or a bare state dict .pt), beside the bundle's own.
+        encoders: name -> file of an encoder to fine-tune (ours, or a bare state dict .pt), besides the bundle's own.
         iterations: steps of every fine-tuning, whatever its fraction.
         training: other overrides of ``train.json`` (learning_rate, batch_size, n_trainable_stages, ...), for all arms,
             or for one arm with its name before the key: ``finetuned:layer_decay``.
@@ -72,24 +73,24 @@ class Study:
     reference: str = "scratch"
 
     def __post_init__(self) -> None:
-        wrong = [fraction for fraction in self.fractions if not 0 < fraction <= 1]
-        if wrong or not self.fractions:
-            raise ValueError(f"fractions of patients lie in (0, 100] percent; got {[100 * f for f in self.fractions]}")
-        unknown = [arm for arm in self.arms if arm not in ARMS and arm not in self.encoders]
-        if unknown or self.reference not in self.arms:
+        if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError(
-                f"arms are {list(ARMS)} or encoders given as --arm NAME=FILE, the reference one of them; got "
+                f"fractions of patients are greater than 0 and at most 1 (100 %); got {list(self.fractions)}"
+            )
+        if not {*self.arms} <= {*ARMS, *self.encoders} or self.reference not in self.arms:
+            raise ValueError(
+                f"arms are {list(ARMS)} or encoders passed as --arm NAME=FILE, the reference one of them; got "
                 f"{list(self.arms)} with the reference {self.reference!r}"
             )
         trained = [arm for arm in self.arms if arm not in FROZEN]
-        strange = [key for key in self.training if ":" in key and key.partition(":")[0] not in trained]
-        if strange:
-            raise ValueError(f"settings of one arm are ARM:KEY=VALUE with an arm of {trained}; got {strange}")
+        misplaced = [key for key in self.training if ":" in key and key.partition(":")[0] not in trained]
+        if misplaced:
+            raise ValueError(f"settings of one arm are ARM:KEY=VALUE with an arm of {trained}; got {misplaced}")
         if self.draws < 1 or self.iterations < 1:
             raise ValueError(f"draws and iterations must be at least 1, got {self.draws} and {self.iterations}")
 
     def training_settings(self, arm: str) -> dict[str, Any]:
-        """Overrides of ``train.json`` for one arm; what is its own goes before what is for all.
+        """Overrides of ``train.json`` for one arm; its own take precedence over those for all arms.
 
         Example:
             >>> settings = {"learning_rate": 0.001, "finetuned:learning_rate": 0.0003}
@@ -101,15 +102,13 @@ class Study:
         return {**{key: value for key, value in self.training.items() if ":" not in key}, **own}
 
     def runs(self) -> Iterator[PlannedRun]:
-        """Every run, all arms of a draw together, so that what is there can be compared before all is done."""
-        for draw in range(self.draws):
-            for fraction in self.fractions:
-                for arm in self.arms:
-                    yield PlannedRun(arm, fraction, draw)
+        """Every run, all arms of a draw together, so that arms can be compared before the study is complete."""
+        for draw, fraction, arm in itertools.product(range(self.draws), self.fractions, self.arms):
+            yield PlannedRun(arm, fraction, draw)
 
 
 def parse_fractions(text: str) -> tuple[float, ...]:
-    """Shares from percents joined by commas.
+    """Fractions from percents joined by commas, as a person types them.
 
     Example:
         >>> parse_fractions("0.1,1,100")

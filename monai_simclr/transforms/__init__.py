@@ -2,6 +2,7 @@
 
 from monai_simclr.transforms.array import CLAHE as CLAHE
 from monai_simclr.transforms.array import RandCLAHE as RandCLAHE
+from monai_simclr.transforms.array import RandMildRotate as RandMildRotate
 from monai_simclr.transforms.array import ToNetworkInput as ToNetworkInput
 from monai_simclr.transforms.array import ToStored as ToStored
 from monai_simclr.transforms.base import Operation as Operation
@@ -37,17 +38,17 @@ from monai_simclr.transforms.dictionary import WindowD as WindowD
 from monai_simclr.transforms.dictionary import Windowd as Windowd
 from monai_simclr.transforms.dictionary import WindowDict as WindowDict
 from monai_simclr.transforms.dictionary import make_dict_transform as make_dict_transform
+from monai_simclr.transforms.lung_crops import LungCrop as LungCrop
+from monai_simclr.transforms.lung_crops import RandLungPreservingCrop as RandLungPreservingCrop
+from monai_simclr.transforms.multiview import DrawViewsd as DrawViewsd
 from monai_simclr.transforms.multiview import MultiView as MultiView
 from monai_simclr.transforms.multiview import MultiViewD as MultiViewD
 from monai_simclr.transforms.multiview import MultiViewd as MultiViewd
 from monai_simclr.transforms.multiview import MultiViewDict as MultiViewDict
-from monai_simclr.transforms.settings import ViewDetector as ViewDetector
-from monai_simclr.transforms.settings import ViewExposure as ViewExposure
-from monai_simclr.transforms.settings import ViewPositioning as ViewPositioning
-from monai_simclr.transforms.settings import ViewProcessing as ViewProcessing
-from monai_simclr.transforms.spatial import LungCrop as LungCrop
-from monai_simclr.transforms.spatial import RandLungPreservingCrop as RandLungPreservingCrop
-from monai_simclr.transforms.spatial import RandMildRotate as RandMildRotate
 from monai_simclr.transforms.views import RandRadiographView as RandRadiographView
+from monai_simclr.transforms.views import ViewDetector as ViewDetector
+from monai_simclr.transforms.views import ViewExposure as ViewExposure
+from monai_simclr.transforms.views import ViewPositioning as ViewPositioning
+from monai_simclr.transforms.views import ViewProcessing as ViewProcessing
 from monai_simclr.transforms.window import RandWindow as RandWindow
 from monai_simclr.transforms.window import Window as Window

@@ -1,16 +1,20 @@
-"""Array transforms of radiographs, shape (C, H, W): local contrast, and the two stored forms."""
+"""Array transforms of radiographs, shape (C, H, W): local contrast, a mild rotation, the halves of preprocessing."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.spatial.array import RandRotate
 from torch import Tensor
 
 from monai_simclr import ops
-from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_range
+from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_number, check_range, plain_layout
 
-_LEAST_CLIP = 0.01
+_MIN_CLIP = 0.01
 
 
 class CLAHE(Operation):
@@ -29,7 +33,7 @@ class CLAHE(Operation):
     """
 
     def __init__(self, clip_limit: float = 2.0, tile_grid: tuple[int, int] = (8, 8)) -> None:
-        self.clip_limit = check_range("clip_limit", (clip_limit, clip_limit), _LEAST_CLIP)[0]
+        self.clip_limit = check_range("clip_limit", (clip_limit, clip_limit), _MIN_CLIP)[0]
         self.tile_grid = _check_grid(tile_grid)
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
@@ -40,7 +44,7 @@ class CLAHE(Operation):
 class RandCLAHE(RandOperation):
     """Equalize tile by tile at random, as another vendor's processing of the same exposure would.
 
-    It must stay random: see `CLAHE` for what a fixed step does.
+    Not as a fixed step: see `CLAHE`.
 
     Args:
         clip_limit: lowest and highest clip limit, at least 0.01.
@@ -57,7 +61,7 @@ class RandCLAHE(RandOperation):
         self, clip_limit: tuple[float, float] = (1.0, 3.0), tile_grid: tuple[int, int] = (8, 8), prob: float = 0.5
     ) -> None:
         super().__init__(prob)
-        self.clip_limit, self.tile_grid = check_range("clip_limit", clip_limit, _LEAST_CLIP), _check_grid(tile_grid)
+        self.clip_limit, self.tile_grid = check_range("clip_limit", clip_limit, _MIN_CLIP), _check_grid(tile_grid)
 
     def draw(self, n: int) -> Parameters:
         """Draw clip limits, shape ``(n,)``."""
@@ -68,11 +72,43 @@ class RandCLAHE(RandOperation):
         return ops.clahe(images, params["clip_limit"], self.tile_grid)
 
 
-class ToStored(Operation):
-    """Turn a canonical image into what the image store holds: a square of `size` pixels in 256 gray levels.
+class RandMildRotate(RandRotate):
+    """Rotate a radiograph a little, as a tilted patient or cassette would.
+
+    A preset of `monai.transforms.RandRotate`: lazy and invertible as that is, the size stays, and the corners repeat
+    the border instead of turning black.
 
     Args:
-        size: pixels along each side, see `recipes.stored_size`.
+        degrees: largest rotation to either side, at most 45.
+        prob: probability that an image is rotated.
+        lazy: whether to leave the rotation pending, for MONAI's lazy resampling.
+
+    Raises:
+        ValueError: if `degrees` or `prob` is out of its range.
+
+    Example:
+        >>> RandMildRotate(degrees=10, prob=1.0)(torch.rand(1, 32, 32)).shape
+        torch.Size([1, 32, 32])
+    """
+
+    def __init__(self, degrees: float = 10.0, prob: float = 0.5, lazy: bool = False) -> None:
+        if not 0 <= degrees <= 45:
+            raise ValueError(f"degrees must be in [0, 45] for a mild rotation, got {degrees}")
+        super().__init__(
+            range_x=math.radians(degrees), prob=check_number("prob", prob), padding_mode="border", lazy=lazy
+        )
+        self.degrees = degrees
+
+    def __call__(self, img: Any, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Rotate one image, shape ``(C, H, W)``; the arguments are those of MONAI's `RandRotate`."""
+        shape = img.peek_pending_shape() if isinstance(img, MetaTensor) else img.shape[1:]
+        if len(shape) != 2:
+            raise ValueError(f"RandMildRotate takes one image (C, H, W), got shape {tuple(img.shape)}")
+        return super().__call__(plain_layout(img), *args, **kwargs)
+
+
+class ToStored(Operation):
+    """Turn a canonical image into a stored one: a square of `size` pixels (`recipes.stored_size`) in 256 gray levels.
 
     Example:
         >>> ToStored(4)(torch.ones(1, 6, 8)).shape
@@ -90,10 +126,7 @@ class ToStored(Operation):
 
 
 class ToNetworkInput(Operation):
-    """Turn a stored image into what a network sees: `size` pixels, float32 in [0, 1].
-
-    Args:
-        size: pixels along each side.
+    """Turn a stored image into the input of a network: a square of `size` pixels, float32 in [0, 1].
 
     Example:
         >>> float(ToNetworkInput(7)(torch.full((1, 8, 8), 255, dtype=torch.uint8)).max())
@@ -109,7 +142,7 @@ class ToNetworkInput(Operation):
 
 
 def _check_grid(tile_grid: tuple[int, int]) -> tuple[int, int]:
-    if len(tile_grid) != 2 or any(int(count) != count or count < 1 for count in tile_grid):
+    if np.shape(tile_grid) != (2,) or any(int(count) != count or count < 1 for count in tile_grid):
         raise ValueError(f"tile_grid must be (tiles down, tiles across), at least 1 each, got {tile_grid}")
     return int(tile_grid[0]), int(tile_grid[1])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,35 +28,36 @@ class BatchTransform(Transform):
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI declares it for instances)
     any_rank = False
-    """Whether images of other than two spatial dimensions have a meaning."""
+    """Whether it also takes images of other than two spatial dimensions."""
 
     @abstractmethod
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``, without writing to it; image i by element i of each parameter."""
 
     def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
-        """Parameters that the images bring in their own metadata; `images` is a batch (of one), `meta` is theirs."""
+        """Parameters that come from the metadata of the images; `images` is a batch (of one)."""
         return {}
 
-    def _on_one(self, img: NdarrayOrTensor, function: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Tensor:
-        out = self._on_batch(as_tensor(img)[None], function, img.meta if isinstance(img, MetaTensor) else {}, 1)[0]
-        if not get_track_meta():
-            return out
-        return convert_to_dst_type(out, dst=img, dtype=out.dtype)[0] if isinstance(img, MetaTensor) else MetaTensor(out)
+    def _transform(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
+        return self.apply(images, **self.read(meta, images))
 
-    def _on_batch(
-        self,
-        images: Tensor,
-        function: Callable[[Tensor, Mapping[str, Any]], Tensor],
-        meta: Mapping[str, Any],
-        skipped: int = 0,
-    ) -> Tensor:
+    def _run(self, img: NdarrayOrTensor, is_batch: bool) -> Tensor:
+        tensor = as_tensor(img)
+        images = tensor if is_batch else tensor[None]
         if images.ndim != 4 and not (self.any_rank and images.ndim > 2):
             raise ValueError(
                 f"{type(self).__name__} takes one image (C, H, W), or a batch (B, C, H, W) through .batch(); got shape "
-                f"{tuple(images.shape[skipped:])}; add a missing channel with EnsureChannelFirst, cut volumes in slices"
+                f"{tuple(tensor.shape)}; add a missing channel with EnsureChannelFirst, cut volumes into slices"
             )
-        return function(images, meta)
+        out = self._transform(images, img.meta if isinstance(img, MetaTensor) else {})
+        if is_batch:
+            return out
+        if not get_track_meta():
+            return out[0]
+        if not isinstance(img, MetaTensor):
+            return MetaTensor(out[0])
+        like_input: Tensor = convert_to_dst_type(out[0], dst=img, dtype=out.dtype)[0]  # type: ignore[assignment]
+        return like_input
 
 
 def as_tensor(image: NdarrayOrTensor, track_meta: bool = False) -> Tensor:
@@ -68,17 +69,15 @@ def as_tensor(image: NdarrayOrTensor, track_meta: bool = False) -> Tensor:
 
 
 def plain_layout(image: Any) -> Any:
-    """The same image with its rows one after the other in memory that may be written to, in this machine's byte order.
+    """The same image, contiguous, writeable and in native byte order; as it is if it is all that.
 
     Transposes, flips, strides, `broadcast_to`, `expand` and channels_last leave other layouts; OpenCV and torch's
-    views refuse some of them, or warn. An image that is plain already is given back as it is.
+    views refuse some of them, or warn.
     """
     if isinstance(image, np.ndarray):
         plain = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
         return plain if plain.flags.writeable else plain.copy()
-    if isinstance(image, Tensor) and not image.is_contiguous():
-        return image.contiguous()
-    return image
+    return image.contiguous() if isinstance(image, Tensor) else image
 
 
 class Operation(BatchTransform):
@@ -90,13 +89,10 @@ class Operation(BatchTransform):
 
     def batch(self, images: Tensor) -> Tensor:
         """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes. A plain tensor."""
-        return self._on_batch(as_tensor(images), self._applied, images.meta if isinstance(images, MetaTensor) else {})
+        return self._run(images, is_batch=True)
 
     def __call__(self, img: NdarrayOrTensor) -> Tensor:
-        return self._on_one(img, self._applied)
-
-    def _applied(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
-        return self.apply(images, **self.read(meta, images))
+        return self._run(img, is_batch=False)
 
 
 class RandOperation(RandomizableTransform, BatchTransform):
@@ -104,16 +100,11 @@ class RandOperation(RandomizableTransform, BatchTransform):
 
     Subclasses write these two. Everything else follows by rule: one image (`__call__`), a whole batch in which every
     image has its own parameters (`batch`), and the dictionary form (`make_dict_transform`). Only ``self.R`` is random.
-
-    Args:
-        prob: probability that an image is transformed, in [0, 1].
-
-    Raises:
-        ValueError: if `prob` is outside [0, 1].
+    `prob` is the probability that an image is transformed.
     """
 
     def __init__(self, prob: float = 1.0) -> None:
-        super().__init__(check_prob("prob", prob))
+        super().__init__(check_number("prob", prob))
         self.keep: np.ndarray = np.zeros(0, dtype=bool)
         self.drawn: Parameters = {}
 
@@ -127,17 +118,6 @@ class RandOperation(RandomizableTransform, BatchTransform):
         self.drawn = self.draw(n)
         self._do_transform = bool(self.keep.any())
 
-    def batch(self, images: Tensor, random: KeyedRandom | None = None) -> Tensor:
-        """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters.
-
-        Args:
-            images: the batch; it is not written to.
-            random: where the draws come from, in place of ``self.R``; what image i becomes is then a function of its
-                key, whatever else is in the batch.
-        """
-        self.randomize_from(random, len(images))
-        return self._on_batch(as_tensor(images), self._gated, images.meta if isinstance(images, MetaTensor) else {})
-
     def randomize_from(self, random: KeyedRandom | None, n: int) -> None:
         """Draw for `n` images from keyed numbers, or from ``self.R`` without them; ``self.R`` stays what it is."""
         own = self.R
@@ -147,40 +127,43 @@ class RandOperation(RandomizableTransform, BatchTransform):
         finally:
             self.R = own
 
+    def batch(self, images: Tensor, random: KeyedRandom | None = None) -> Tensor:
+        """Transform a batch, shape ``(B, C, H, W)``; element i is what image i alone becomes with its parameters.
+
+        With `random` in place of ``self.R`` that is a function of the image's key, whatever else is in the batch.
+        """
+        self.randomize_from(random, len(images))
+        return self._run(images, is_batch=True)
+
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
         if randomize:
             self.randomize()
         if len(self.keep) != 1:
             raise RuntimeError(f"{type(self).__name__} has no draw for one image; call it with randomize=True first")
-        return self._on_one(img, self._gated)
+        return self._run(img, is_batch=False)
 
-    def _gated(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    def _transform(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
         params = {**self.read(meta, images), **self.drawn}
         if self.keep.all():
             return self.apply(images, **params)
         if not self.keep.any():
             return images.clone()
         return apply_where(
-            self.keep, images, lambda some, here: self.apply(some, **{name: params[name][here] for name in params})
+            self.keep, images, lambda part, rows: self.apply(part, **{name: params[name][rows] for name in params})
         )
 
 
 def check_range(
-    name: str, bounds: tuple[float, float], least: float, most: float = float("inf")
+    name: str, bounds: tuple[float, float], minimum: float, maximum: float = float("inf")
 ) -> tuple[float, float]:
-    """A pair (lowest, highest) in order and within bounds, or a `ValueError` that says which argument is wrong."""
-    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
-        raise ValueError(f"{name} must be (lowest, highest) within [{least:g}, {most:g}], got {bounds}")
+    """A pair (lowest, highest), from a tuple or a config's list, in order and within bounds; else a `ValueError`."""
+    if np.shape(bounds) != (2,) or not minimum <= bounds[0] <= bounds[1] <= maximum:
+        raise ValueError(f"{name} must be (lowest, highest) within [{minimum:g}, {maximum:g}], got {bounds}")
     return float(bounds[0]), float(bounds[1])
 
 
-def check_number(name: str, number: float, least: float, most: float) -> float:
-    """A number within bounds, or a `ValueError` that says which argument is wrong."""
-    if not least <= number <= most:
-        raise ValueError(f"{name} must be in [{least:g}, {most:g}], got {number}")
+def check_number(name: str, number: float, minimum: float = 0, maximum: float = 1) -> float:
+    """A number within bounds, by default a probability or a share; else a `ValueError` that names the argument."""
+    if not isinstance(number, int | float | np.number) or not minimum <= number <= maximum:
+        raise ValueError(f"{name} must be in [{minimum:g}, {maximum:g}], got {number}")
     return float(number)
-
-
-def check_prob(name: str, prob: float) -> float:
-    """A probability, or a `ValueError` that says which argument is wrong."""
-    return check_number(name, prob, 0, 1)

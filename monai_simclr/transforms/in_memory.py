@@ -1,4 +1,4 @@
-"""Images that come as arrays instead of files, as MONAI Deploy's operators hand them over."""
+"""Images that come as arrays instead of files, as from MONAI Deploy's operators."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
-_PERCENTILES = (0.5, 99.5)  # as the reader shows files without values of interest
 _CANONICAL, _FILE = "photometric_interpretation", "filename_or_obj"  # left by our reader, and by LoadImage
 
 
 def canonical(values: np.ndarray) -> np.ndarray:
     """Turn one radiograph's values into a canonical image, by percentiles 0.5 to 99.5 of them.
 
-    An array does not say which values are of interest (the window in a DICOM header), so it is shown as a file without
-    a window is.
+    An array does not say which values are of interest (the window in a DICOM header), so it is treated as a file
+    without a window; where most of an image is background, so that the percentiles are equal, its extremes count.
 
     Args:
         values: after rescale, bright = dense; shape ``(W, H, 1)`` or ``(W, H)``, as MONAI's readers and the operators
@@ -29,7 +27,7 @@ def canonical(values: np.ndarray) -> np.ndarray:
         float32 ``(1, H, W)`` in [0, 1].
 
     Raises:
-        ValueError: if it is no single plane, not finite, or one value all over.
+        ValueError: if it is not a single plane, not finite, or constant.
 
     Example:
         >>> canonical(np.arange(6.0).reshape(3, 2, 1)).shape
@@ -48,7 +46,9 @@ def canonical(values: np.ndarray) -> np.ndarray:
         )
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"an image in memory needs finite pixels, got {values.shape} with some that are not, or none")
-    low, high = _shown(values.astype(np.float64))
+    low, high = (float(level) for level in np.percentile(values.astype(np.float64), (0.5, 99.5)))
+    if low >= high:
+        low, high = float(values.min()), float(values.max())
     if low == high:
         raise ValueError(f"an image in memory is one value all over ({low:g}); a radiograph has contrast")
     return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)[None]
@@ -57,23 +57,14 @@ def canonical(values: np.ndarray) -> np.ndarray:
 class FromMemoryd(MapTransform):
     """Turn arrays in memory into canonical images; what `RadiographReader` has read stays as it is.
 
-    MONAI Deploy takes ``LoadImage`` out of a bundle's preprocessing and puts the array of a DICOM series in instead:
-    rescaled and upright in polarity, but in other axes, in the vendor's unit, and without its window. Its metadata name
-    the patient and are dropped.
-
-    Args:
-        keys: keys of the images.
-
-    Raises:
-        ValueError: see `canonical`.
+    MONAI Deploy replaces ``LoadImage`` in a bundle's preprocessing by the array of a DICOM series: rescaled and of the
+    right polarity, but in other axes, in the vendor's unit, and without its window. Its metadata name the patient and
+    are dropped.
 
     Example:
         >>> FromMemoryd("image")({"image": np.arange(6.0).reshape(3, 2, 1)})["image"].shape
         torch.Size([1, 2, 3])
     """
-
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -85,12 +76,9 @@ class FromMemoryd(MapTransform):
 
 
 class PlainImaged(MapTransform):
-    """Drop MONAI's metadata, which training and inference have no use for, from images that were files.
+    """Drop MONAI's metadata, which neither training nor inference uses, from images that were files.
 
     An image from memory stays a `MetaTensor`: MONAI Deploy asks it for its metadata after the network has run.
-
-    Args:
-        keys: keys of the images.
 
     Example:
         >>> image = MetaTensor(torch.zeros(1, 2, 2), meta={"filename_or_obj": "a.png"})
@@ -98,18 +86,9 @@ class PlainImaged(MapTransform):
         <class 'torch.Tensor'>
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
             if isinstance(d[key], MetaTensor) and _FILE in d[key].meta:
                 d[key] = d[key].as_tensor()
         return d
-
-
-def _shown(values: np.ndarray) -> tuple[float, float]:
-    """`_PERCENTILES` of the values; where they are the same, as in an image nearly all background, the extremes."""
-    low, high = np.percentile(values, _PERCENTILES)
-    return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))

@@ -1,4 +1,4 @@
-"""Several views of one image, which differ: every view has its own copy of the transform and its own seed."""
+"""Several views of one image, each with its own copy of the transform and its own seed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class MultiView(Randomizable, Transform):
 
     Every view has its own deep copy of the transform, its own seed and its own clone of the image. A plain wrapper
     gives identical views under `monai.utils.set_determinism`, and frozen ones in `monai.data.CacheDataset`; this one is
-    `Randomizable`, so that MONAI seeds it in workers and never caches what it makes.
+    `Randomizable`, so that MONAI seeds it in workers and never caches its results.
 
     Args:
-        transform: makes one view of one image; or one transform a view, for views of different strength.
+        transform: makes one view of one image; or one transform per view, for views of different strength.
         n_views: how many views, at least 2.
 
     Raises:
@@ -41,11 +41,10 @@ class MultiView(Randomizable, Transform):
     def __init__(self, transform: Callable | Sequence[Callable], n_views: int = 2) -> None:
         if n_views < 2:
             raise ValueError(f"n_views must be at least 2, got {n_views}")
-        # a Compose is a callable and no sequence, whatever it holds
         transforms = [transform] * n_views if callable(transform) else list(transform)
         if len(transforms) != n_views:
-            raise ValueError(f"n_views is {n_views}, but {len(transforms)} transforms came; give one each, or one")
-        self.transforms = tuple(copy.deepcopy(one) for one in transforms)
+            raise ValueError(f"n_views is {n_views}, but {len(transforms)} transforms came; give one, or one per view")
+        self.transforms = tuple(copy.deepcopy(each) for each in transforms)
         self.n_views = n_views
         self.set_random_state(seed=int(self.R.randint(MAX_SEED, dtype=np.uint32)))
 
@@ -53,21 +52,23 @@ class MultiView(Randomizable, Transform):
         """Seed this transform, and every view with a seed of its own that follows from it."""
         super().set_random_state(seed, state)
         first = int(self.R.randint(MAX_SEED, dtype=np.uint32))
-        for view, one in enumerate(self.transforms):
-            if isinstance(one, Randomizable):
-                one.set_random_state(seed=(first + view) % int(MAX_SEED))  # distinct, whatever is drawn
+        for view, transform in enumerate(self.transforms):
+            if isinstance(transform, Randomizable):
+                transform.set_random_state(seed=(first + view) % int(MAX_SEED))  # distinct, whatever is drawn
         return self
 
     def __call__(self, img: Any) -> list[Any]:
-        """Give `n_views` views of one image, shape ``(C, H, W)``; `img` is not written to."""
+        """Make `n_views` views of one image, shape ``(C, H, W)``; `img` is not written to."""
         return self.each([img] * self.n_views)
 
     def each(self, images: Sequence[Any]) -> list[Any]:
-        """Give one view of each of `n_views` images, which are not written to."""
-        return [  # ours never write to what they get
-            make(image if isinstance(make, BatchTransform) else _clone(image))
-            for make, image in zip(self.transforms, images, strict=True)
-        ]
+        """Make one view of each of `n_views` images, which are not written to."""
+        views = []
+        for transform, image in zip(self.transforms, images, strict=True):
+            if not isinstance(transform, BatchTransform):  # ours never write to their input
+                image = image.clone() if isinstance(image, torch.Tensor) else copy.deepcopy(image)
+            views.append(transform(image))
+        return views
 
 
 class MultiViewd(Randomizable, MapTransform):
@@ -77,9 +78,9 @@ class MultiViewd(Randomizable, MapTransform):
 
     Args:
         keys: keys of the images.
-        transform: array transform that makes one view; or one a view.
-        n_views: how many views, at least 2.
-        allow_missing_keys: do not complain about a missing key.
+        transform: see `MultiView`.
+        n_views: see `MultiView`.
+        allow_missing_keys: do not raise for a missing key.
         partner_key: key of another image of the same patient (`StoreDataset` with `second_view`): where an item has it,
             the views after the first are made of it (MedAug, Vu et al., MLHC 2021).
 
@@ -108,7 +109,7 @@ class MultiViewd(Randomizable, MapTransform):
     @property
     def takes_batches(self) -> bool:
         """Whether `batch` works: every view is made by a transform that draws and applies."""
-        return all(isinstance(one, RandOperation) for one in self.multi_view.transforms)
+        return all(isinstance(transform, RandOperation) for transform in self.multi_view.transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> MultiViewd:
         """Seed every view with a seed of its own."""
@@ -117,41 +118,68 @@ class MultiViewd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Give the dictionary with the views added; `data` is not written to."""
+        """Add the views to the dictionary; `data` is not written to."""
         d = dict(data)
         for key in self.key_iterator(data):
-            d.update(zip(self._names(d, key), self.multi_view.each(self._images(d, key)), strict=True))
+            inputs = self._inputs(d, key)
+            d.update(zip(inputs, self.multi_view.each([*inputs.values()]), strict=True))
         return d
 
     def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
-        """Give a batch with the views added; the view of an image is a function of its key and of the view's number.
-
-        Args:
-            data: whole batches, shape ``(B, 1, H, W)``, under the keys.
-            random: keyed numbers of the B images.
-        """
+        """Add the views to a batch ``(B, 1, H, W)``, each a function of its image's key and the number of the view."""
         d = dict(data)
         for place, key in enumerate(self.key_iterator(data)):
-            streams = [random.stream(place * self.multi_view.n_views + view) for view in range(self.multi_view.n_views)]
-            makers = zip(self.multi_view.transforms, self._images(d, key), streams, strict=True)
-            views = [make.batch(images, stream) for make, images, stream in makers]  # type: ignore[attr-defined]
-            d.update(zip(self._names(d, key), views, strict=True))
+            views = zip(self._inputs(d, key).items(), self.multi_view.transforms, strict=True)
+            for number, ((name, images), transform) in enumerate(views, place * self.multi_view.n_views):
+                d[name] = transform.batch(images, random.stream(number))  # type: ignore[attr-defined]
         return d
 
-    def _images(self, d: Mapping[Hashable, Any], key: Hashable) -> list[Any]:
-        """What each view is made of."""
-        return [d[key], *[d.get(self.partner_key, d[key])] * (self.multi_view.n_views - 1)]
-
-    def _names(self, d: Mapping[Hashable, Any], key: Hashable) -> list[str]:
-        names = [f"{key}_{i + 1}" for i in range(self.multi_view.n_views)]
-        taken = [name for name in names if name in d]
+    def _inputs(self, d: Mapping[Hashable, Any], key: Hashable) -> dict[str, Any]:
+        """The name of each view, and the image that it is made of."""
+        others = d.get(self.partner_key, d[key])
+        inputs = {f"{key}_{i + 1}": others if i else d[key] for i in range(self.multi_view.n_views)}
+        taken = [name for name in inputs if name in d]
         if taken:
             raise ValueError(f"the views of {key!r} would overwrite the keys {taken}; rename or drop them")
-        return names
+        return inputs
 
 
 MultiViewD = MultiViewDict = MultiViewd
 
 
-def _clone(image: Any) -> Any:
-    return image.clone() if isinstance(image, torch.Tensor) else copy.deepcopy(image)
+class DrawViewsd(MultiViewd):
+    """Draw the parameters of several views, which the device then makes of whole batches.
+
+    ``image`` stays, and ``draws_1``, ``draws_2``, ... hold the parameters of its views: collated over a batch they are
+    what `RandOperation.apply` takes. From the same state they are the views of `MultiViewd`.
+
+    Args:
+        keys: key of the image; one only.
+        transform: a `RandOperation` that is always applied (``prob=1``).
+        n_views: see `MultiView`.
+
+    Example:
+        >>> from monai_simclr.transforms import RandRadiographView
+        >>> views = DrawViewsd("image", RandRadiographView(size=64)).set_random_state(0)
+        >>> item = views({"image": torch.zeros(1, 80, 80, dtype=torch.uint8)})
+        >>> sorted(item), item["draws_1"]["box"].shape
+        (['draws_1', 'draws_2', 'image'], (4,))
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the parameters to the dictionary; `data` is not written to."""
+        return self._draw(data, lambda value: value[0], n=1)
+
+    def batch(self, data: Mapping[Hashable, Any], random: KeyedRandom) -> dict[Hashable, Any]:
+        """Add the parameters to a batch, those that `MultiViewd.batch` draws."""
+        return self._draw(data, torch.from_numpy, len(random.rows), random)
+
+    def _draw(
+        self, data: Mapping[Hashable, Any], convert: Callable, n: int, random: KeyedRandom | None = None
+    ) -> dict[Hashable, Any]:
+        d = dict(data)
+        for view, transform in enumerate(self.multi_view.transforms):
+            assert isinstance(transform, RandOperation)
+            transform.randomize_from(random and random.stream(view), n)
+            d[f"draws_{view + 1}"] = {name: convert(value) for name, value in transform.drawn.items()}
+        return d

@@ -1,8 +1,9 @@
-"""Random views of a radiograph: crop, rotation, exposure, blur and noise, drawn together and applied in one pass."""
+"""Random views of a radiograph, drawn together and applied in one pass, and what they vary, by what it imitates."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,126 @@ from torch import Tensor
 
 from monai_simclr import ops
 from monai_simclr.ops.views import NOISE_PIXELS
-from monai_simclr.transforms.base import Parameters, RandOperation
+from monai_simclr.transforms.base import Parameters, RandOperation, check_number, check_range
 from monai_simclr.transforms.crops import draw_crops
-from monai_simclr.transforms.settings import ViewDetector, ViewExposure, ViewPositioning, ViewProcessing
 
+Range = tuple[float, float]
 _LARGEST = math.isqrt(NOISE_PIXELS) - 1
+_LUNGS = np.array(ops.PRIOR_LUNG_BOX)[None]
+
+
+_BOUNDS = {  # of settings; the others are shares or probabilities, in [0, 1]
+    "scale": (1e-3, 1),
+    "aspect": (0.1, 10),
+    "rotate_degrees": (0, 180),
+    "gamma": (0.01, 100),
+    "blur_sigma": (0, 100),
+    "clip_limit": (0.01, 1000),
+}
+
+
+class _Settings:
+    """What a view may vary: plain numbers and pairs, checked; a config's lists become tuples."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            check = check_range if isinstance(each.default, tuple) else check_number
+            checked = check(each.name, getattr(self, each.name), *_BOUNDS.get(each.name, (0, 1)))  # type: ignore[operator]
+            object.__setattr__(self, each.name, checked)  # frozen instances need this way
+
+
+@dataclass(frozen=True)
+class ViewPositioning(_Settings):
+    """Crop, scale, rotation: another collimation and another posture of the same patient.
+
+    Attributes:
+        scale: lowest and highest area of the crop, as a share of the image.
+        aspect: lowest and highest ratio of the crop's width to its height, log-uniform.
+        min_lung_coverage: smallest share of the area of `ops.PRIOR_LUNG_BOX` that the crop keeps; 0 for any crop.
+        rotate_degrees: largest rotation to either side.
+        flip_prob: probability of a left-right mirror image. It must stay 0 where sides matter: the heart is on the
+            left, side markers turn unreadable, "left effusion" becomes wrong.
+
+    Example:
+        >>> ViewPositioning(scale=(0.5, 1.0)).rotate_degrees
+        10.0
+    """
+
+    scale: Range = (0.3, 1.0)
+    aspect: Range = (0.75, 4 / 3)
+    min_lung_coverage: float = 0.8
+    rotate_degrees: float = 10.0
+    flip_prob: float = 0.0
+
+
+@dataclass(frozen=True)
+class ViewExposure(_Settings):
+    """Gamma, brightness and contrast, together: another dose, tube voltage and display.
+
+    Attributes:
+        gamma: lowest and highest exponent, log-uniform.
+        brightness: largest change of the brightness factor from 1, at most 1.
+        contrast: largest change of the contrast factor from 1, at most 1. It must not invert.
+        prob: probability that a view has another exposure.
+
+    Example:
+        >>> ViewExposure(brightness=0.4).gamma
+        (0.8, 1.25)
+    """
+
+    gamma: Range = (0.8, 1.25)
+    brightness: float = 0.2
+    contrast: float = 0.2
+    prob: float = 0.8
+
+
+@dataclass(frozen=True)
+class ViewDetector(_Settings):
+    """Blur and noise: another detector, focal spot and dose.
+
+    Attributes:
+        blur_sigma: lowest and highest standard deviation of the blur, in pixels of the view. It must stay small:
+            nodules and interstitial lines are a few pixels wide.
+        prob_blur: probability of a blur.
+        noise_std: lowest and highest standard deviation of the noise, in shares of the range.
+        prob_noise: probability of noise.
+
+    Example:
+        >>> ViewDetector(prob_blur=0.0).noise_std
+        (0.0, 0.03)
+    """
+
+    blur_sigma: Range = (0.1, 1.0)
+    prob_blur: float = 0.3
+    noise_std: Range = (0.0, 0.03)
+    prob_noise: float = 0.5
+
+
+@dataclass(frozen=True)
+class ViewProcessing(_Settings):
+    """CLAHE: another vendor's processing of the same exposure.
+
+    Attributes:
+        clip_limit: lowest and highest clip limit of CLAHE, see `ops.clahe`.
+        prob: probability of CLAHE. Below 1: as a fixed step it made models worse at other hospitals.
+
+    Example:
+        >>> ViewProcessing().prob
+        0.0
+    """
+
+    clip_limit: Range = (1.0, 3.0)
+    prob: float = 0.0
 
 
 class RandRadiographView(RandOperation):
     """Draw a view of a radiograph, as another positioning, exposure and detector of the same chest would show it.
 
     A view never loses the lungs (at least `min_lung_coverage` of the lungs' prior box stays in the crop, before it is
-    rotated), and is not mirrored unless asked.
+    rotated), and is not mirrored unless asked. Geometry is one warp, intensity one look-up table: see `ops.make_views`.
 
-    Geometry is one warp, intensity one look-up table. On the CPU uint8 stays uint8 throughout, in OpenCV; on a device
-    torch makes the whole batch (`batch`) at once; 12- and 16-bit images go through float32. The parameters come from
-    `draw`, have one row an image, and hold neutral values where a step does not apply, so that the same parameters
-    give the same picture everywhere: see `ops.make_views` for the tolerance. In a bundle config the settings are
-    objects: ``"positioning": {"_target_": "monai_simclr.transforms.ViewPositioning", "scale": [0.5, 1.0]}``.
+    In a bundle config the settings are objects:
+    ``"positioning": {"_target_": "monai_simclr.transforms.ViewPositioning", "scale": [0.5, 1.0]}``.
 
     Args:
         size: pixels along each side of a view.
@@ -54,21 +157,29 @@ class RandRadiographView(RandOperation):
     def __init__(
         self,
         size: int = 224,
-        positioning: ViewPositioning = ViewPositioning(),  # noqa: B008 (frozen)
-        exposure: ViewExposure = ViewExposure(),  # noqa: B008
-        detector: ViewDetector = ViewDetector(),  # noqa: B008
-        processing: ViewProcessing = ViewProcessing(),  # noqa: B008
+        positioning: ViewPositioning = ViewPositioning(),
+        exposure: ViewExposure = ViewExposure(),
+        detector: ViewDetector = ViewDetector(),
+        processing: ViewProcessing = ViewProcessing(),
     ) -> None:
         super().__init__(prob=1.0)
         if not 1 <= size <= _LARGEST:
             raise ValueError(f"size must be from 1 to {_LARGEST} pixels, got {size}")
         self.size = int(size)
-        self.positioning = _check_kind("positioning", positioning, ViewPositioning)
-        self.exposure = _check_kind("exposure", exposure, ViewExposure)
-        self.detector = _check_kind("detector", detector, ViewDetector)
-        self.processing = _check_kind("processing", processing, ViewProcessing)
+        for name, settings, kind in (
+            ("positioning", positioning, ViewPositioning),
+            ("exposure", exposure, ViewExposure),
+            ("detector", detector, ViewDetector),
+            ("processing", processing, ViewProcessing),
+        ):
+            if not isinstance(settings, kind):
+                raise TypeError(
+                    f"{name} must be a {kind.__name__}, got {type(settings).__name__} {settings!r}; "
+                    f'in a config: {{"_target_": "monai_simclr.transforms.{kind.__name__}", ...}}'
+                )
+        self.positioning, self.exposure, self.detector, self.processing = positioning, exposure, detector, processing
         turn, (low, high) = positioning.rotate_degrees, np.log(exposure.gamma)
-        # one affine law for all columns of uniform numbers keeps draw(1) cheap
+        # one affine map for all columns of uniform numbers keeps draw(1) cheap
         bounds = np.array(
             [
                 (-turn, turn),
@@ -87,13 +198,7 @@ class RandRadiographView(RandOperation):
         )
 
     def draw(self, n: int) -> Parameters:
-        """Draw the parameters of `n` views.
-
-        Returns:
-            `box` ``(n, 4)`` (left, top, right, bottom in shares of the image), and of shape ``(n,)``: `angle` (degrees,
-            counterclockwise as seen), `flip`, `gamma`, `brightness`, `contrast` (1 is neutral), `sigma` (pixels),
-            `noise` (standard deviation), `clip` (0 is neutral) and `seed` (which noise); see `ops.make_views`.
-        """
+        """Draw the parameters of `n` views (see `ops.make_views`), with neutral values where a step does not apply."""
         place = self.positioning
         lungs = _LUNGS if n == 1 else _LUNGS.repeat(n, 0)
         box = draw_crops(self.R, lungs, place.scale, place.aspect, place.min_lung_coverage)
@@ -126,15 +231,3 @@ class RandRadiographView(RandOperation):
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """Make one view of each image, shape ``(B, 1, H, W)``; see `ops.make_views`."""
         return ops.make_views(images, params, self.size)
-
-
-_LUNGS = np.array(ops.PRIOR_LUNG_BOX)[None]
-
-
-def _check_kind(name: str, settings: Any, kind: type) -> Any:
-    if not isinstance(settings, kind):
-        raise TypeError(
-            f"{name} must be a {kind.__name__}, got {type(settings).__name__} {settings!r}; "
-            f'in a config: {{"_target_": "monai_simclr.transforms.{kind.__name__}", ...}}'
-        )
-    return settings

@@ -1,4 +1,4 @@
-"""Windows of DICOM: given, or the image's own, and jittered at random."""
+"""DICOM windows: stated, or the image's own, and jittered at random."""
 
 from __future__ import annotations
 
@@ -25,29 +25,24 @@ _WHOLE_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 class Window(Operation):
     """Map an intensity window to floating point [0, 1], as a DICOM display does (PS3.3 C.11.2).
 
-    For pixel values in the unit that the window is in: after the modality LUT, before any scaling. It changes no
-    polarity. Without `center` and `width` the window is the image's own, the first one where there are several: from
-    the metadata `window_center`, `window_width` and `voi_lut_function`, or what MONAI's PydicomReader (with
-    ``prune_metadata=False``) and ITKReader keep of (0028,1050), (0028,1051) and (0028,1056).
-    Images of any number of spatial dimensions.
+    For pixel values in the unit of the window: after the modality LUT, before any scaling, in any number of spatial
+    dimensions. The polarity stays. The image's own window is the first one in the metadata `window_center`,
+    `window_width` and `voi_lut_function`, or in what MONAI's PydicomReader (with ``prune_metadata=False``) and
+    ITKReader keep of (0028,1050), (0028,1051) and (0028,1056).
 
     Args:
         center: middle of the window, in the unit of the image; None for the image's own window.
         width: width of the window, in the unit of the image; None for the image's own window.
         function: DICOM's VOI LUT function, see `ops.window`. None is LINEAR_EXACT with `center` and `width`, and
-            what the metadata say (LINEAR where they say nothing, as in DICOM) with the image's own window.
+            that of the metadata (LINEAR if there is none, as in DICOM) with the image's own window.
 
     Raises:
         ValueError: if only one of `center` and `width` is given; when called, if there is no window, or if ITKReader
-            has inverted the values (MONOCHROME1), so that the window does not belong to them any more.
+            has inverted the values (MONOCHROME1), so that the window no longer belongs to them.
 
     Example:
         >>> Window(center=2048, width=4096)(torch.tensor([[[0.0, 2048.0, 4096.0]]])).flatten().tolist()
         [0.0, 0.5, 1.0]
-        >>> from monai.data import MetaTensor
-        >>> image = MetaTensor([[[0.0, 100.0]]], meta={"window_center": 50.5, "window_width": 201.0})
-        >>> Window()(image).flatten().tolist()
-        [0.25, 0.75]
     """
 
     any_rank = True
@@ -59,15 +54,11 @@ class Window(Operation):
 
     def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
         """Center, width and function of each image's window."""
-        if self.center is not None:
-            return _fixed(len(images), self.center, self.width, self.function or "LINEAR_EXACT")
-        own = _own_window(meta, len(images), self.function)
-        if own is None:
-            already = (
-                "RadiographReader has windowed it when it was read" if "window" in meta else "none in its metadata"
-            )
-            raise ValueError(f"the image has no window of its own ({already}); give center and width")
-        return own
+        window = _read_window(self, meta, len(images))
+        if window is None:
+            why = "RadiographReader has windowed it when it was read" if "window" in meta else "none in its metadata"
+            raise ValueError(f"the image has no window of its own ({why}); give center and width")
+        return window
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """See `ops.window`; here every image may have a function of its own."""
@@ -77,18 +68,15 @@ class Window(Operation):
 class RandWindow(RandOperation):
     """Window an image with a jittered center and width, as another exposure or display would show the same chest.
 
-    The result is in [0, 1] always: with a probability of ``1 - prob`` an image gets its window without jitter. The
-    window is the given one, or the image's own (see `Window`), or, where the metadata have none, the whole range of a
-    canonical image: [0, 1] of floating point, [0, 255] of uint8, [0, 65535] of uint16. Images of any number of spatial
-    dimensions.
+    The result is always in [0, 1]: an image that gets no jitter still gets its window. Where neither the arguments nor
+    the metadata have one (see `Window`), it is the whole range of a canonical image: [0, 1] of floating point, [0, 255]
+    of uint8, [0, 65535] of uint16.
 
     Args:
-        center: middle of the window, in the unit of the image; None for the image's own.
-        width: width of the window, in the unit of the image; None for the image's own.
-        center_jitter: largest shift of the center to either side, in the unit of the image; None is a tenth of the
-            width.
-        width_jitter: largest change of the width to either side, in the unit of the image, less than the width; None
-            is a fifth of the width.
+        center: see `Window`.
+        width: see `Window`.
+        center_jitter: largest shift of the center, in the unit of the image; None is a tenth of the width.
+        width_jitter: largest change of the width, in the unit of the image, less than the width; None is a fifth of it.
         function: see `Window`.
         prob: probability of a jitter.
 
@@ -99,9 +87,6 @@ class RandWindow(RandOperation):
         >>> image = torch.tensor([[[0.0, 1000.0, 4000.0]]])
         >>> RandWindow(center=2000, width=4000, prob=0.0)(image).flatten().tolist()
         [0.0, 0.25, 1.0]
-        >>> out = RandWindow(center=2000, width=4000, center_jitter=100, width_jitter=0, prob=1.0)(image)
-        >>> 0.225 <= float(out[0, 0, 1]) <= 0.275
-        True
     """
 
     any_rank = True
@@ -126,11 +111,8 @@ class RandWindow(RandOperation):
 
     def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
         """Center, width and function of each image's window, before the jitter."""
-        if self.center is not None:
-            return _fixed(len(images), self.center, self.width, self.function or "LINEAR_EXACT")
-        top = _WHOLE_RANGE.get(images.dtype, 1.0)
-        own = _own_window(meta, len(images), self.function)
-        return own or _fixed(len(images), top / 2, top, self.function or "LINEAR_EXACT")
+        top, count = _WHOLE_RANGE.get(images.dtype, 1.0), len(images)
+        return _read_window(self, meta, count) or _repeat(count, top / 2, top, self.function)
 
     def draw(self, n: int) -> Parameters:
         """Draw shifts of center and width, shape ``(n,)``, in shares of the largest ones."""
@@ -138,7 +120,7 @@ class RandWindow(RandOperation):
         return {"center_shift": shifts[:, 0], "width_shift": shifts[:, 1]}
 
     def randomize(self, data: Any = None, n: int = 1) -> None:
-        """Draw; an image that is not jittered still gets its window, so that all results are in [0, 1]."""
+        """Draw; all images are kept, those without jitter with shifts of 0."""
         super().randomize(data, n)
         self.drawn = {name: np.where(self.keep, shift, 0.0) for name, shift in self.drawn.items()}
         self.keep = np.ones(n, dtype=bool)
@@ -160,67 +142,58 @@ def _check_pair(center: float | None, width: float | None) -> tuple[float | None
     return center, width
 
 
-def _fixed(count: int, center: float | None, width: float | None, function: str) -> Parameters:
-    return {"center": np.full(count, center), "width": np.full(count, width), "function": np.full(count, function)}
+def _repeat(count: int, center: float, width: float | None, function: str | None) -> Parameters:
+    values = {"center": center, "width": width, "function": function or "LINEAR_EXACT"}
+    return {name: np.full(count, value) for name, value in values.items()}
 
 
 def _windowed(images: Tensor, center: np.ndarray, width: np.ndarray, function: np.ndarray) -> Tensor:
     names = sorted(set(function.tolist()))
     if len(names) == 1:
         return ops.window(images, center, width, names[0])
-    out = torch.empty(images.shape, dtype=images.dtype if images.is_floating_point() else torch.float32)
-    out = out.to(images.device)
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    out = torch.empty(images.shape, dtype=dtype, device=images.device)
     for name in names:
         rows = function == name
         chosen = torch.from_numpy(np.flatnonzero(rows)).to(images.device)
-        out[chosen] = ops.window(images[chosen], center[rows], width[rows], name)  # type: ignore[arg-type]
+        out[chosen] = ops.window(images[chosen], center[rows], width[rows], name)
     return out
 
 
-def _own_window(meta: Mapping[str, Any], count: int, function: str | None) -> Parameters | None:
-    """The window in the metadata of `count` images (of one, or of a collated batch), or None."""
-    for center_name, width_name, function_name in _NAMES:
-        center, width = (_numbers(meta.get(name), count) for name in (center_name, width_name))
-        if center is None or width is None:
+def _read_window(transform: Window | RandWindow, meta: Mapping[str, Any], count: int) -> Parameters | None:
+    """The stated window, or else that in the metadata of `count` images (of one, or of a collated batch), or None."""
+    if transform.center is not None:
+        return _repeat(count, transform.center, transform.width, transform.function)
+    for names in _NAMES:
+        centers, widths, functions = (_first_values(meta.get(name), count) for name in names)
+        if any(value is None or str(value).strip() == "" for value in (*centers, *widths)):
             continue
-        if "|" in center_name and any("MONOCHROME1" in str(kind) for kind in _texts(meta.get("0028|0004"), count)):
+        if "|" in names[0] and any("MONOCHROME1" in str(kind) for kind in _first_values(meta.get("0028|0004"), count)):
             raise ValueError(
                 "ITKReader has inverted this MONOCHROME1 image, so its window, (0028,1050) and (0028,1051), does not "
                 'belong to its values; read it with LoadImage(reader="monai_simclr.data.RadiographReader")'
             )
-        texts = _texts(meta.get(function_name), count)
-        own = np.array([function or text.strip() or "LINEAR" for text in texts])
-        return {"center": center, "width": width, "function": own}
+        stated = [transform.function or str(name or "").strip() or "LINEAR" for name in functions]
+        center, width = (np.array([float(value) for value in values]) for values in (centers, widths))
+        return {"center": center, "width": width, "function": np.array(stated)}
     return None
 
 
-def _numbers(value: Any, count: int) -> np.ndarray | None:
-    first = [_first(one) for one in _by_image(value, count)]
-    if any(one is None or str(one).strip() == "" for one in first):
-        return None
-    return np.array([float(one) for one in first])
-
-
-def _texts(value: Any, count: int) -> list[str]:
-    first = [_first(one) for one in _by_image(value, count)]
-    return ["" if one is None else str(one) for one in first]
-
-
-def _by_image(value: Any, count: int) -> list[Any]:
-    """The value of each image; collating a multi-valued one makes a list, by place, of what the images have there."""
+def _first_values(value: Any, count: int) -> list[Any]:
+    """The first value of each image's attribute; collating multi-valued ones makes a list by place, then by image."""
     if isinstance(value, Mapping):  # pydicom's JSON form
         value = value.get("Value")
-    if count == 1 or value is None or isinstance(value, str):
-        return [value] * count
-    plain = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
-    if isinstance(plain, Sequence) and len(plain) and isinstance(plain[0], (Tensor, np.ndarray, list, tuple)):
-        plain = list(plain[0])
-    return list(plain) if isinstance(plain, Sequence) and len(plain) == count else [plain] * count
-
-
-def _first(value: Any) -> Any:
-    if isinstance(value, (Tensor, np.ndarray)):
+    if count > 1 and isinstance(value, (Tensor, np.ndarray)):
         value = value.tolist()
-    while isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0] if len(value) else None
-    return value.split("\\")[0] if isinstance(value, str) else value
+    values = [value] * count
+    if count > 1 and isinstance(value, Sequence) and not isinstance(value, str):
+        by_image = value[0] if len(value) and isinstance(value[0], (Tensor, np.ndarray, list, tuple)) else value
+        values = list(by_image) if len(by_image) == count else [by_image] * count
+    first = []
+    for each in values:
+        if isinstance(each, (Tensor, np.ndarray)):
+            each = each.tolist()
+        while isinstance(each, Sequence) and not isinstance(each, str):
+            each = each[0] if len(each) else None
+        first.append(each.split("\\")[0] if isinstance(each, str) else each)
+    return first

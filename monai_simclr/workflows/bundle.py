@@ -1,4 +1,4 @@
-"""Write a copy of the bundle, for other findings, another image size or another encoder than it ships with."""
+"""Copy the bundle for other findings, another image size or another encoder; read its metadata; run its configs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from monai_simclr.runtime.files import write_json, writing
 logger = logging.getLogger("monai_simclr")
 
 ENCODER_NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
-"""`networks.ENCODERS`, which a command that imports nothing heavy cannot ask; a test holds them equal."""
+"""`networks.ENCODERS`, for commands that must not import torch; a test holds them equal."""
 
-_LARGEST, _WIDEST = 4096, 16
+_MAX_SIZE, _MAX_WIDTH = 4096, 16
 
 
 def copy_bundle(
@@ -35,32 +35,32 @@ def copy_bundle(
     norm: str | None = None,
     own_findings: bool = False,
 ) -> Path:
-    """Copy the bundle to a folder and write what differs into its metadata.json, the only place where it stands.
+    """Copy the bundle to a folder and write the differences into its metadata.json, the only place that states them.
 
     Args:
         folder: the new bundle; must not exist, or be empty.
-        findings: what the classifier predicts; NIH's fourteen when none are given. Spellings of the vocabulary's
-            names become these; names of your own, which the index must have as columns, are taken with a warning,
-            unless they look like a misspelling.
-        size: side of the network's images in pixels, a multiple of 8.
+        findings: what the classifier predicts; by default NIH's fourteen. Spellings of the vocabulary's names become
+            these names; your own names, which must be columns of the index, are accepted with a warning, unless they
+            look like a misspelling.
+        size: side of the network's input in pixels, a multiple of 8.
         encoder: a name of `networks.ENCODERS`.
         width: factor on the encoder's channels.
         norm: of the encoder, "batch" or "group".
-        own_findings: take names that look like misspellings as they are, and warn of none.
+        own_findings: accept names that look like misspellings, without warnings.
 
     Returns:
         `folder`.
 
     Raises:
-        FileExistsError: if the folder has something in it.
-        SettingError: if a finding's name cannot be one, stands there twice or looks like a misspelling of the
-            vocabulary's, or there is no such encoder, size, width or norm.
+        FileExistsError: if the folder is not empty.
+        SettingError: if a name cannot be a finding, is repeated or looks like a misspelling of the vocabulary's, or
+            there is no such encoder, size, width or norm.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the bundle")
-    findings = _settled(findings, own_findings)
-    _check(size, encoder, width, norm)
+    findings = _canonical(findings, own_findings)
+    _check_encoder(size, encoder, width, norm)
     ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt", "*.safetensors")
     with writing(folder):
         shutil.copytree(CHEST_XRAY_SIMCLR, folder, dirs_exist_ok=True, ignore=ignored)
@@ -69,18 +69,18 @@ def copy_bundle(
     metadata = json.loads(path.read_text(encoding="utf-8"))
     formats = metadata["network_data_format"]
     if findings:
-        named = {str(number): name for number, name in enumerate(findings)}
-        formats["outputs"]["pred"] |= {"num_channels": len(named), "channel_def": named}
+        channels = {str(number): name for number, name in enumerate(findings)}
+        formats["outputs"]["pred"] |= {"num_channels": len(channels), "channel_def": channels}
     if size is not None:
         formats["inputs"]["image"]["spatial_shape"] = [size, size]
-    given = {"name": encoder, "width": width, "norm": norm}
-    metadata["encoder"] |= {key: value for key, value in given.items() if value is not None}
+    changes = {"name": encoder, "width": width, "norm": norm}
+    metadata["encoder"] |= {key: value for key, value in changes.items() if value is not None}
     write_json(path, metadata)
     return folder
 
 
-def _settled(findings: Sequence[str], own: bool) -> list[str]:
-    """Names in the vocabulary's spelling; a likely misspelling is refused, another name of the user's is said."""
+def _canonical(findings: Sequence[str], own: bool) -> list[str]:
+    """Names in the vocabulary's spelling; refuses likely misspellings, warns of the user's own names."""
     if isinstance(findings, str):
         raise SettingError(f"findings must be a list of names, got the text {findings!r}")
     try:
@@ -91,8 +91,8 @@ def _settled(findings: Sequence[str], own: bool) -> list[str]:
     unknown = [name for name in names if not own and not is_known(name)]
     close = {name: nearest_finding(name) for name in unknown if nearest_finding(name)}
     if close:
-        said = "; ".join(f"there is no finding {name!r}, the nearest is {near!r}" for name, near in close.items())
-        raise SettingError(f"{said}; for a column of your own index that has this name, pass --own-findings")
+        slips = "; ".join(f"there is no finding {name!r}, the nearest is {near!r}" for name, near in close.items())
+        raise SettingError(f"{slips}; for a column of your own index with this name, pass --own-findings")
     if unknown:
         logger.warning(
             f"{', '.join(unknown)}: not in the vocabulary ({', '.join(NIH14[:2])} ...), so taken as columns of your "
@@ -101,7 +101,7 @@ def _settled(findings: Sequence[str], own: bool) -> list[str]:
     return names
 
 
-def _check(size: int | None, encoder: str | None, width: float | None, norm: str | None) -> None:
+def _check_encoder(size: int | None, encoder: str | None, width: float | None, norm: str | None) -> None:
     if size is not None and not (isinstance(size, int) and size >= 32):
         raise SettingError(f"size must be at least 32 pixels, got {size}; the encoders halve it five times")
     if encoder is not None and encoder not in ENCODER_NAMES:
@@ -118,56 +118,51 @@ def read_metadata(bundle: str | Path) -> dict[str, Any]:
     """The metadata.json of a bundle.
 
     Raises:
-        FileNotFoundError: if the folder is no bundle.
+        FileNotFoundError: if the folder is not a bundle.
         ValueError: if the file cannot be read, or lacks what our commands read from it.
     """
     path = Path(bundle) / "configs" / "metadata.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{bundle} is no bundle: it has no configs/metadata.json; make one with monai-simclr bundle"
+            f"{bundle} is not a bundle: it has no configs/metadata.json; make one with monai-simclr bundle"
         )
     remedy = "restore it, or make the bundle again with monai-simclr bundle and move its models there"
     needs = ("network_data_format", "encoder", "files")
     metadata: dict[str, Any] = read_json(path, "the metadata of a bundle", remedy, needs)
     with reading(path, "the metadata of a bundle", remedy):
-        _check_metadata(metadata)
+        for name in needs:
+            if not isinstance(metadata[name], dict):
+                raise ValueError(f"{name} is {metadata[name]!r}, not a mapping")
+        formats = metadata["network_data_format"]
+        sides = formats["inputs"]["image"]["spatial_shape"]
+        if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= _MAX_SIZE for side in sides):
+            raise ValueError(f"spatial_shape is {sides}, not two numbers of pixels")
+        names = list(formats["outputs"]["pred"]["channel_def"].values())
+        if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"channel_def is {names}, not names of findings, each once")
+        encoder, width = metadata["encoder"], metadata["encoder"]["width"]
+        if not isinstance(encoder["name"], str) or not isinstance(width, int | float) or not 0 < width <= _MAX_WIDTH:
+            raise ValueError(f"the encoder is {encoder}, not a name and a width above 0 and at most {_MAX_WIDTH}")
+        if not all(isinstance(metadata["files"][name], str) for name in ("encoder", "model", "store")):
+            raise ValueError("files are not names of files")
     return metadata
 
 
-def _check_metadata(metadata: dict[str, Any]) -> None:
-    """Raise unless a bundle's metadata say what we read from them: sizes, findings, the encoder, names of files."""
-    for name in ("network_data_format", "encoder", "files"):
-        if not isinstance(metadata[name], dict):
-            raise ValueError(f"{name} is {metadata[name]!r}, not a mapping")
-    shape = metadata["network_data_format"]
-    sides = shape["inputs"]["image"]["spatial_shape"]
-    if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= _LARGEST for side in sides):
-        raise ValueError(f"spatial_shape is {sides}, not two numbers of pixels")
-    names = list(shape["outputs"]["pred"]["channel_def"].values())
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"channel_def is {names}, not names of findings, each once")
-    encoder, width = metadata["encoder"], metadata["encoder"]["width"]
-    if not isinstance(encoder["name"], str) or not isinstance(width, int | float) or not 0 < width <= _WIDEST:
-        raise ValueError(f"the encoder is {encoder}, not a name and a width above 0 and at most {_WIDEST}")
-    if not all(isinstance(metadata["files"][name], str) for name in ("encoder", "model", "store")):
-        raise ValueError("files are not names of files")
-
-
 def run_bundle(bundle: str | Path, name: str, **overrides: Any) -> None:
-    """Run one of our bundle's configs in this process, as ``python -m monai.bundle run`` does.
+    """Run a config of the bundle in this process, as ``python -m monai.bundle run`` does.
 
     Args:
         bundle: its folder.
         name: of the config, without ``.json``.
-        overrides: of the config's top keys.
+        overrides: of the config's top-level keys.
     """
     from monai.bundle import run  # imports torch
 
     configs = Path(bundle) / "configs"
-    for logger in ("monai", "monai.bundle.scripts", "monai.bundle.workflows"):  # MONAI gives each a level of its own
-        logging.getLogger(logger).setLevel(logging.WARNING)
+    for logger_name in ("monai", "monai.bundle.scripts", "monai.bundle.workflows"):  # each has a level of its own
+        logging.getLogger(logger_name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # MONAI warns that configs are code; these are our own, and the README says so of all others
+        # MONAI warns that configs are code; these are our own, and the README states it for all others
         warnings.filterwarnings("ignore", message="parsing config_file")
         run(
             config_file=str(configs / f"{name}.json"),

@@ -1,42 +1,24 @@
-"""What an encoder has learned: clusters, neighbors and probes beside their floors."""
+"""What an encoder has learned: clusters, neighbors and probes, with their baselines."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from monai_simclr import recipes
+from monai_simclr import evaluation, recipes
 from monai_simclr.data import Store, image_classes
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed
-from monai_simclr.evaluation import (
-    Alignment,
-    Embeddings,
-    align_clusters,
-    choose_k,
-    enrich,
-    evaluate_clusters,
-    find_copies,
-    find_label_errors,
-    find_outliers,
-    fit_clusters,
-    format_score,
-    knn,
-    knn_findings,
-    prevalence_auroc,
-    probe_classes,
-    probe_findings,
-)
-from monai_simclr.runtime.metrics import closing_line, print_table, write_metrics
+from monai_simclr.evaluation import Embeddings
+from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, table_rows, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.run import Run
 from monai_simclr.workflows.seen import check_encoder
@@ -50,16 +32,16 @@ _CURVE = (2, 5, 14, 50)
 
 @dataclass(frozen=True)
 class Clustering:
-    """How clusters are made and judged.
+    """How clusters are fitted and scored.
 
     Attributes:
         findings: columns of the index.
-        n_clusters: numbers of clusters beside the number of classes; "auto" adds the one that `choose_k` picks without
-            labels.
+        n_clusters: numbers of clusters besides the number of classes; "auto" adds the one that `choose_n_clusters`
+            picks without labels.
         method: a key of `clusterers.METHODS`.
-        n_seeds: fits whose spread is given.
+        n_seeds: fits whose spread is reported.
         n_bootstrap: resamples of test patients.
-        allow_seen_patients: state that patients whom pretraining saw may be scored.
+        allow_seen_patients: score patients even if they were seen in pretraining.
     """
 
     findings: Sequence[str]
@@ -71,139 +53,100 @@ class Clustering:
 
 
 def cluster(
-    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, encoder_path: str | Path, how: Clustering
+    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, encoder_path: str | Path, options: Clustering
 ) -> None:
-    """What an encoder has learned, on held-out patients, beside raw pixels, grey histograms and random weights.
+    """Cluster and probe an encoder's embeddings on held-out patients, next to raw pixels, histograms, random weights.
 
     Writes ``embeddings.npz``, ``clusters.csv``, ``metrics.json`` and tables to the run's folder.
 
     Args:
         run: settings of the run.
         store: the archive's images.
-        encoder: what is judged.
+        encoder: to evaluate.
         random_encoder: the same network with random weights.
-        encoder_path: the file of `encoder`, whose header says whom it has seen.
-        how: settings of the clustering.
+        encoder_path: the file of `encoder`, whose header has the patients seen in pretraining.
+        options: of the clustering.
 
     Raises:
-        ValueError: if the encoder has seen a test patient, unless `how` allows it.
+        ValueError: if a test patient was seen in pretraining, unless `options` allow it.
     """
-    test = (store.index["split"] == "test").to_numpy()
-    seen = check_encoder(encoder_path, store.index["patient_id"].to_numpy()[test], how.allow_seen_patients)
-    finish = functools.partial(recipes.to_network_input, size=run.size)
-    made = Embeddings(embed(encoder, store.images, finish, run.device), store.index, {"size": str(run.size)})
-    shown = index_for_outputs(store)
-    Embeddings(made.features, shown, made.source).save(run.path("embeddings.npz"))
-    references = {
-        "raw pixels": _pixels(store.images),
-        "grey histogram": _histograms(store.images),
-        "random encoder": embed(random_encoder, store.images, finish, run.device),
-    }
-    values, lines, n = _judged(run, made, references, how, shown)
-    path = write_metrics(
-        run.output_dir, values, command="cluster", split="test", seed=run.seed, n={**n, "seen_patients": seen}
+    index, seed, n_bootstrap = store.index, run.seed, options.n_bootstrap
+    train, test = ((index["split"] == name).to_numpy() for name in ("train", "test"))
+    seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
+    embeddings, references = _embed(run, store, encoder, random_encoder)
+    public_index = index_for_outputs(store)
+    Embeddings(embeddings.features, public_index, embeddings.source).save(run.path("embeddings.npz"))
+    classes = image_classes(index)
+    chosen, curve = evaluation.choose_n_clusters(embeddings.features, train, _CANDIDATES, options.method)
+    n_classes = len(set(classes[classes != ""]))
+    counts = [n_classes, *(chosen if count == "auto" else int(count) for count in options.n_clusters)]
+    report = evaluation.evaluate_clusters(
+        embeddings, references, classes, counts, seed, n_bootstrap, method=options.method, n_seeds=options.n_seeds
     )
-    for line in lines:
-        logger.info(line)
-    logger.info(closing_line([run.path("embeddings.npz"), path], "run configs/train.json"))
-
-
-def _judged(
-    run: Run, made: Embeddings, references: Mapping[str, np.ndarray], how: Clustering, shown: pd.DataFrame
-) -> tuple[dict[str, Any], list[str], dict[str, int]]:
-    """Values for metrics.json, lines for the log, counts; tables are written to the run's folder."""
-    seed, n_bootstrap, classes = run.seed, how.n_bootstrap, image_classes(made.index)
-    train, test = ((made.index["split"] == name).to_numpy() for name in ("train", "test"))
-    best, curve = choose_k(made.features, train, _CANDIDATES, how.method)
-    named = len(set(classes[classes != ""]))
-    counts = list(dict.fromkeys([named, *(best if k == "auto" else int(k) for k in how.n_clusters)]))
-    report = evaluate_clusters(
-        made, references, classes, counts, seed, n_bootstrap, method=how.method, n_seeds=how.n_seeds
-    )
-    most, index = report.clusters[max(counts)], made.index[test].reset_index(drop=True)
-    alignment = align_clusters(most[test], index, how.findings)
-    probe = probe_classes(made, references, classes, n_bootstrap, seed=seed)
+    largest, test_index = report.clusters[max(counts)], index[test].reset_index(drop=True)
+    alignment = evaluation.align_clusters(largest[test], test_index, options.findings)
+    probe = evaluation.probe_classes(embeddings, references, classes, n_bootstrap, seed=seed)
+    probed = evaluation.probe_findings(embeddings, options.findings, None, n_bootstrap, seed)
+    nearest = evaluation.knn_findings(embeddings, options.findings, 20, n_bootstrap, seed)
     tables = {
-        "clusters": report.table,
-        "choice_of_k": curve,
+        "clusters": public_index[["image", "patient_id", "split"]]
+        .rename(columns={"patient_id": "patient_hash"})
+        .assign(**{"class": classes}, **{f"cluster_of_{count}": own for count, own in report.clusters.items()}),
+        "n_clusters": curve,
         "alignment": alignment.table,
-        "enrichment": enrich(most[test], index, how.findings),
-        "outliers": find_outliers(made),
-        "label_errors": find_label_errors(made, how.findings),
-        "copies_between_splits": find_copies(made),
+        "enrichment": evaluation.enrich(largest[test], test_index, options.findings),
+        "outliers": evaluation.find_outliers(embeddings),
+        "label_errors": evaluation.find_label_errors(embeddings, options.findings),
+        "copies_between_splits": evaluation.find_copies(embeddings),
     }
     for name, table in tables.items():
         write_table(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
-    write_table(_assigned(report.clusters, shown, classes), run.path("clusters.csv"))
-    print_table(_shown(alignment), title=alignment.sentence)
     values = {
-        "clusters": _named(report.table, "features", "k", "measure"),
-        "choice of k": {"chosen": best, **_named(curve, "k")},
-        "knn": _named(knn(made, references, classes, n_bootstrap=n_bootstrap, seed=seed), "features"),
-        "probe of classes": _named(probe, "features"),
-        "probe of findings": _named(probe_findings(made, how.findings, None, n_bootstrap, seed).table, "finding"),
-        "knn of findings": _named(knn_findings(made, how.findings, n_bootstrap=n_bootstrap, seed=seed), "finding"),
-        "prevalence of clusters": _prevalence(made, most, how, max(counts), seed),
-        "alignment": {"sentence": alignment.sentence, **_named(alignment.table, "what")},
-        "enrichment": _named(tables["enrichment"].head(20), "cluster", "finding"),
+        "clusters": report.to_dict(),
+        "n_clusters": {"chosen": chosen, "curve": nest_rows(curve, "n_clusters")},
+        "knn": nest_rows(evaluation.knn(embeddings, references, classes, 20, n_bootstrap, seed=seed), "features"),
+        "knn_findings": nest_rows(nearest, "finding"),
+        "probe_classes": nest_rows(probe, "features"),
+        "probe_findings": nest_rows(probed.table, "finding"),
+        "prevalence": nest_rows(_prevalence(embeddings, largest, max(counts), options, seed), "finding", "n_clusters"),
+        "alignment": {"sentence": alignment.sentence, **nest_rows(alignment.table, "what")},
+        "enrichment": nest_rows(tables["enrichment"].head(20), "cluster", "finding"),
     }
-    upper = {str(key): float(value) for key, value in probe.iloc[0].items() if key != "features"}
-    null = (upper["null_low"], upper["null_high"])
-    last = "upper line, a linear probe with all train labels: " + format_score(
-        upper["value"], upper["low"], upper["high"], upper["majority"], null
-    )
-    if len(tables["copies_between_splits"]):
-        logger.warning(
-            f"{len(tables['copies_between_splits'])} test images have a copy in another split: see the table"
-        )
-    return values, [*report.lines(), last, alignment.sentence], report.n
+    n = {**report.n, "seen_patients": seen}
+    metrics = write_metrics(run.output_dir, values, command="cluster", split="test", seed=seed, n=n)
+    print_table(alignment.table, title=alignment.sentence)
+    if copies := len(tables["copies_between_splits"]):
+        logger.warning(f"{copies} test images have a copy in another split: see copies_between_splits.csv")
+    upper = f"upper bound, a linear probe with all train labels: {evaluation.format_score(table_rows(probe)[0])}"
+    for line in [*report.lines(), upper, alignment.sentence]:
+        logger.info(line)
+    logger.info(closing_line([run.path("embeddings.npz"), metrics], "run configs/train.json"))
 
 
-def _prevalence(made: Embeddings, most: np.ndarray, how: Clustering, k: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Cluster prevalence as a score of every finding, at the chosen k with intervals and at others for the curve."""
-    train = (made.index["split"] == "train").to_numpy()
-    parts = [prevalence_auroc(most, made.index, how.findings, how.n_bootstrap, seed).assign(k=k)]
-    for count in (count for count in _CURVE if count < train.sum() and count != k):
-        clusters = fit_clusters(made.features, train, count, seed, 3, how.method)
-        parts.append(prevalence_auroc(clusters, made.index, how.findings, 200, seed).assign(k=count))
-    return _named(pd.concat(parts, ignore_index=True), "finding", "k")
+def _embed(
+    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module
+) -> tuple[Embeddings, dict[str, np.ndarray]]:
+    """Embeddings of the archive, and what they are compared with."""
+    finish = functools.partial(recipes.to_network_input, size=run.size)
+    features, random = (embed(network, store.images, finish, run.device) for network in (encoder, random_encoder))
+    small, levels = [], []
+    for image in map(np.array, store.images):  # one at a time: the store may be larger than memory
+        small.append(recipes.to_network_input(torch.from_numpy(image)[None, None], 32).numpy().ravel())
+        levels.append(np.bincount(image.ravel() // 8, minlength=32))
+    references = {"raw pixels": np.stack(small), "grey histogram": np.stack(levels).astype(np.float32)}
+    return Embeddings(features, store.index, {"size": str(run.size)}), {**references, "random encoder": random}
 
 
-def _pixels(images: np.ndarray, side: int = 32) -> np.ndarray:
-    """The floor: images as they are, averaged to 32 x 32 and flattened."""
-    small = [
-        recipes.to_network_input(torch.from_numpy(np.array(image))[None, None], side).numpy().ravel()
-        for image in images
+def _prevalence(
+    embeddings: Embeddings, clusters: np.ndarray, n_clusters: int, options: Clustering, seed: int
+) -> pd.DataFrame:
+    """Cluster prevalence as a score of every finding, for these clusters with all resamples and for others with few."""
+    train = (embeddings.index["split"] == "train").to_numpy()
+    fitted = {n_clusters: (clusters, options.n_bootstrap)}
+    for count in (count for count in _CURVE if count < train.sum() and count != n_clusters):
+        fitted[count] = evaluation.fit_clusters(embeddings.features, train, count, seed, 3, options.method), 200
+    parts = [
+        evaluation.prevalence_auroc(own, embeddings.index, options.findings, n, seed).assign(n_clusters=count)
+        for count, (own, n) in fitted.items()
     ]
-    return np.stack(small)
-
-
-def _histograms(images: np.ndarray, bins: int = 32) -> np.ndarray:
-    """The other floor: how often each grey level occurs, and nothing of where."""
-    return np.stack([np.bincount(np.array(image).ravel() // (256 // bins), minlength=bins) for image in images]).astype(
-        np.float32
-    )
-
-
-def _assigned(clusters: Mapping[int, np.ndarray], index: pd.DataFrame, classes: np.ndarray) -> pd.DataFrame:
-    """The cluster of every image; patients by their hash."""
-    table = index[["image", "patient_id", "split"]].rename(columns={"patient_id": "patient_hash"})
-    table = table.assign(**{"class": classes})
-    return table.assign(**{f"cluster_of_{count}": assigned for count, assigned in clusters.items()})
-
-
-def _shown(alignment: Alignment) -> list[dict[str, Any]]:
-    return _rows_of(alignment.table)
-
-
-def _named(table: pd.DataFrame, *keys: str) -> dict[str, dict[str, Any]]:
-    """Rows of a table by what they are about: ``{"encoder, k=6, ami": {...}}``."""
-    named = {}
-    for row in _rows_of(table):
-        name = ", ".join(f"{key}={row[key]}" if key in ("k", "cluster") else str(row[key]) for key in keys)
-        named[name] = {key: value for key, value in row.items() if key not in keys}
-    return named
-
-
-def _rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    return pd.concat(parts, ignore_index=True)

@@ -1,4 +1,4 @@
-"""What makes a run the run it is: everything that its executed config computes with, less what cannot matter."""
+"""The identity of a run: everything that its executed config computes with, except what cannot matter."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_simclr.data import StoreDataset
-from monai_simclr.workflows.keys import SEP, references, shown
+from monai_simclr.workflows.calling import calling_parser
 from monai_simclr.workflows.setting_rules import RULES
-from monai_simclr.workflows.settings import running_parser
+from monai_simclr.workflows.settings import SEP, references, shown
 
 CANNOT_MATTER = frozenset(
     {
         *("bundle_root", "dataset_dir", "output_dir", "store_dir", "encoder_path", "ckpt_path"),  # where things are
         *("folder", "report", "path", "log_dir"),
-        *("device", "local_rank", "num_workers", "workers", "inference_batch", "watch"),  # what computes, and how
+        *("device", "local_rank", "num_workers", "workers", "inference_batch", "watch"),  # where it is computed
         *("checkpoint_minutes", "n_saved", "every_minutes", "every_epochs", "every_iterations"),  # checkpoints
-        *("probe_interval", "max_unreadable"),  # what is looked at meanwhile, and when a run gives up
+        *("probe_interval", "max_unreadable"),  # what is watched, and when a run gives up
         "_desc_",
     }
 )
-"""Names of keys, at any depth, that a run may change when it goes on: they change nothing that is computed.
+"""Names of keys, at any depth, that may change when a run resumes, because they change nothing that is computed.
 
-`dataset_dir` is a place; what is in it counts, by the data set's fingerprint (`run_identity`) or the model's checksum.
+`dataset_dir` is a place; its content counts, by the data set's fingerprint (`run_identity`) or the model's checksum.
 """
 
 OBSERVERS = frozenset(
@@ -37,29 +37,29 @@ OBSERVERS = frozenset(
         "monai_simclr.workflows.probe",
     }
 )
-"""Parts that look on; with or without them, a run is the same."""
+"""Parts that only observe; a run is the same with or without them."""
 
 
 def run_identity(dataset: StoreDataset) -> dict[str, Any]:
-    """What a checkpoint must agree on with a run that goes on from it: the data, and `config_identity`.
+    """What a checkpoint and the run that resumes from it must agree on: the data, and `config_identity`.
 
     Args:
-        dataset: what the run learns from.
+        dataset: the images that the run learns from.
     """
-    parser = running_parser()
+    parser = calling_parser()
     return {"dataset": dataset.fingerprint, **({} if parser is None else config_identity(parser))}
 
 
 def config_identity(parser: ConfigParser, roots: tuple[str, ...] = ("initialize", "run")) -> dict[str, Any]:
-    """Every plain value that a config computes with, by its id as one types it.
+    """Every plain value that a config computes with, by its id as it is typed.
 
-    From the roots all references are followed, so what only another command reads does not count. A setting counts
+    All references are followed from the roots, so what only another command reads does not count. A setting counts
     with its value, whatever expression gave it (``temperature`` of 0.5 and ``$1 / 2`` are one run); below the settings
-    texts count as they stand.
+    texts count as they are written.
 
     Args:
         parser: of the executed config, overrides included.
-        roots: where to begin.
+        roots: ids to start from.
 
     Returns:
         id -> value, sorted by the id; without `CANNOT_MATTER` and `OBSERVERS`.
@@ -69,7 +69,7 @@ def config_identity(parser: ConfigParser, roots: tuple[str, ...] = ("initialize"
         >>> config_identity(ConfigParser(config))
         {'loss#power': '@power', 'power': '$1 + 1', 'run#0': '$print(@loss)'}
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     waiting, done = list(roots), set()
     while waiting:
         name = waiting.pop()
@@ -77,12 +77,15 @@ def config_identity(parser: ConfigParser, roots: tuple[str, ...] = ("initialize"
             continue
         done.add(name)
         if name in RULES and not isinstance(parser[name], dict):
-            found[shown(name)] = _plain(parser.get_parsed_content(name), name)
+            value = parser.get_parsed_content(name)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # 1 and 1.0 are one setting
+            values[shown(name)] = list(value) if isinstance(value, tuple) else value
             continue
         for leaf, value in _leaves(parser[name], name):
-            found[shown(leaf)] = value
+            values[shown(leaf)] = value
             waiting += references(value)
-    return dict(sorted(found.items()))
+    return dict(sorted(values.items()))
 
 
 def _leaves(node: Any, where: str) -> Iterator[tuple[str, Any]]:
@@ -97,10 +100,3 @@ def _leaves(node: Any, where: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{where}{SEP}{number}")
     else:
         yield where, node if isinstance(node, str | int | float | bool | None) else f"a {type(node).__name__}"
-
-
-def _plain(value: Any, name: str) -> Any:
-    """A setting's value: lists as lists, and numbers of any size as floats where fractions are possible."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    return float(value) if RULES[name].kind == "number" else value

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
@@ -19,37 +20,40 @@ from monai_simclr.data.loading import leave_signals
 from monai_simclr.data.pseudonyms import hash_key
 from monai_simclr.inference import (
     InferenceConfig,
-    InferenceDataset,
     Journal,
     OutputOptions,
     PredictionWriter,
     read_inference_config,
     write_tables,
 )
-from monai_simclr.inference.card import hash_settings
+from monai_simclr.inference.config import hash_settings
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank, world_size
-from monai_simclr.runtime.exit_codes import Preempted
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
-from monai_simclr.runtime.signals import StopSignals
+from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.workflows.arrivals import Arrivals
+from monai_simclr.workflows.calling import calling_parser
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.settings import running_parser
 
 logger = logging.getLogger("monai_simclr")
 
 _ROWS = 2
-"""Form of a journal's rows; those of another form are made anew."""
+"""Form of a journal's rows; rows of another form are predicted again."""
 
-_HOW = ("network#", "run#0", "evaluator#network")
-"""Parts of the config that `multi_gpu.json` changes, or that make no row."""
+_WITHOUT_EFFECT = ("network#", "run#0", "evaluator#network", "dataset#data")
+"""Parts of the config that change no row: how the network is distributed, the start of the run, which files."""
+
+_LOADER_OPTIONS = (
+    *("batch_size", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "prefetch_factor"),
+)
 
 _WORDING = Wording("predicting", "predicted", "could not be read")
 
-_KEPT = "every row that was predicted is kept; run the same command to go on"
+_KEPT = "every row that was predicted is kept; run the same command to resume"
 
 
 def infer(
@@ -62,73 +66,73 @@ def infer(
 ) -> None:
     """Predict every file that has no row yet, and write the tables.
 
-    A watched folder may be empty, and may go away and come back; see `Arrivals` for what is predicted at a look.
+    A watched folder may be empty, and may disappear and come back; see `Arrivals` for what each look predicts. The
+    evaluator runs over data loaders like its own, with the files of a look.
 
     Args:
         run: settings of the run.
-        path: the trained classifier; its card lies beside it.
-        evaluator: runs the network over an `InferenceDataset`, which is filled here.
+        path: the trained classifier, with its inference config next to it.
+        evaluator: runs a `FindingClassifier` over an `InferenceDataset`.
         dataset_dir: folder, or paths of files.
-        outputs: what goes into a row beside the predictions.
+        outputs: what is written in addition to the predictions.
         watch: seconds between two looks at the folder; 0 looks once.
 
     Raises:
         FileNotFoundError: without a classifier, or without files (while watching: without a folder at the start).
         ValueError: if images would be prepared otherwise than in training.
         FileExistsError: if another process writes to the same output folder.
-        Preempted: on SIGTERM and SIGUSR1, after the batch that is going on; `KeyboardInterrupt` likewise on Ctrl-C.
+        Preempted: on SIGTERM and SIGUSR1, after the current batch; `KeyboardInterrupt` likewise on Ctrl-C.
     """
-    card = read_inference_config(path)
-    card.check_preprocessing(recipes.settings(run.size))
-    # ranks have files of their own and must never wait for each other's batches, as DistributedDataParallel would
-    evaluator.network = getattr(evaluator.network, "module", evaluator.network)
-    network = load_classifier(cast(FindingClassifier, evaluator.network), path, run.device)
-    operating = hash_settings({name: vars(one) for name, one in card.operating.items()})
+    config = read_inference_config(path)
+    config.check_preprocessing(recipes.settings(run.size))
+    if not isinstance(evaluator.network, FindingClassifier):
+        raise ValueError(
+            f"the evaluator's network must be a FindingClassifier, got {type(evaluator.network).__name__}; each rank "
+            "has files of its own and cannot wait for the others as DistributedDataParallel does: pass @network_def"
+        )
+    network = load_classifier(evaluator.network, path, run.device)
+    parser = calling_parser()
+    settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
     identity = {
-        "model": card.model_sha256,
-        "operating": operating,
+        "model": config.model_sha256,
+        "operating": hash_settings({name: vars(point) for name, point in config.operating.items()}),
         "outputs": vars(outputs),
         "rows": _ROWS,
-        "config": _config(),
+        "config": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
         "chest_check": ChestCheck.shipped().checksum,
     }
-    batches = leave_signals(cast(DataLoader, evaluator.data_loader))
-    dataset = cast(InferenceDataset, batches.dataset)
-    dataset.key = _key(run.output_dir)
-    journal = Journal(run.output_dir, identity, rank())
-    PredictionWriter(card, network, journal, dataset.data, outputs, watching=watch > 0).attach(evaluator)
-    arrivals = Arrivals(dataset_dir, journal.done, dataset.key, watch)
-    signals = StopSignals()
-    signals.catch()
-    try:
-        for _ in _looks(watch, signals):
-            dataset.data[:] = arrivals.look()
-            if dataset.data:
-                evaluator.state.epoch_length = len(batches)
-                _run(evaluator, journal, len(dataset.data), signals)
-            if not watch or any(all_gather_int(len(dataset.data))):  # all ranks finish, or none: they meet there
-                _finish(run, card, journal)
-    except (KeyboardInterrupt, Preempted):
-        if world_size() == 1:  # other ranks may not have been asked, and their rows are in their journals
-            _finish(run, card, journal)
-        raise
-    finally:
-        signals.release()
-        journal.close()
+    if is_main_process():
+        hash_key(run.output_dir)  # one rank makes the key, the others wait for it and read it
+    all_gather_int(0)
+    key = hash_key(run.output_dir)
+    with closing(Journal(run.output_dir, identity, rank())) as journal:
+        writer = PredictionWriter(config, network, journal, outputs, watching=watch > 0)
+        template = leave_signals(_with_files(cast(DataLoader, evaluator.data_loader), [], key))
+        arrivals = Arrivals(dataset_dir, journal.done, key, watch)
+        signals = StopSignals()
+        signals.catch()
+        writer.attach(evaluator)
+        try:
+            for _ in _looks(watch, signals):
+                files = arrivals.look()
+                if files:
+                    _predict(evaluator, _with_files(template, files, key), journal, signals)
+                if not watch or any(all_gather_int(len(files))):  # all ranks finish, or none: they meet there
+                    _finish(run, config, journal)
+        except (KeyboardInterrupt, Preempted):
+            if world_size() == 1:  # other ranks may not have been stopped, and their rows are in their journals
+                _finish(run, config, journal)
+            raise
+        finally:
+            writer.detach(evaluator)
+            signals.release()
 
 
-def _config() -> dict[str, Any]:
-    """What the executed config computes rows with; how many processes share the work is not part of it."""
-    parser = running_parser()
-    settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
-    return {name: value for name, value in settings.items() if not name.startswith(_HOW)}
-
-
-def _key(folder: str | Path) -> str:
-    """The key of the folder's hashes; the first rank makes it before the others look, or each would make its own."""
-    key = hash_key(folder) if is_main_process() else ""
-    all_gather_int(0)  # they wait for each other
-    return key or hash_key(folder)
+def _with_files(batches: DataLoader, files: Sequence[Mapping[str, str]], key: str) -> DataLoader:
+    """A data loader like another one, over other files."""
+    dataset: Any = copy.copy(batches.dataset)
+    dataset.data, dataset.key = list(files), key
+    return DataLoader(dataset, **{name: getattr(batches, name) for name in _LOADER_OPTIONS})
 
 
 def _looks(watch: float, signals: StopSignals) -> Iterator[None]:
@@ -140,35 +144,29 @@ def _looks(watch: float, signals: StopSignals) -> Iterator[None]:
         yield
 
 
-def _leave_if_asked(signals: StopSignals) -> None:
-    if signals.received:
-        signals.leave(signals.received, _KEPT)
-
-
-def _run(evaluator: SupervisedEvaluator, journal: Journal, total: int, signals: StopSignals) -> None:
-    """Run over the files, and show how far it is; of several ranks the first one shows its own share."""
-    first, seen, refused = len(journal.rows), len(journal.rows), 0
+def _predict(evaluator: SupervisedEvaluator, batches: DataLoader, journal: Journal, signals: StopSignals) -> None:
+    """Run over the files, show the progress (on the first rank, of its own share), and stop between two batches."""
+    start, seen, refused = len(journal.rows), len(journal.rows), 0
 
     def show() -> None:
         nonlocal seen, refused
         refused += sum(row["probabilities"] is None for row in journal.rows[seen:])
         seen = len(journal.rows)
-        progress(seen - first, total, refused)
-        _leave_if_asked(signals)
+        if progress is not None:
+            progress(seen - start, len(cast(Sized, batches.dataset)), refused)
+        if signals.received:
+            signals.leave(signals.received, _KEPT)
 
-    with shown_progress(_WORDING) if is_main_process() else nullcontext(_nothing) as progress:
+    with shown_progress(_WORDING) if is_main_process() else nullcontext() as progress:
         show()
-        # the writer was attached before, so its rows of the batch are there
+        # the writer was attached before, so its rows of the batch are in the journal
         with evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: show()):
-            evaluator.run()
+            evaluator.state.max_epochs = None  # ignite: start a new run instead of resuming the last one
+            Engine.run(evaluator, batches)  # MONAI's own `run` takes no data
 
 
-def _nothing(done: int, total: int, refused: int) -> None:
-    pass
-
-
-def _finish(run: Run, card: InferenceConfig, journal: Journal) -> None:
-    """Write the tables and the counts, and say where they are (on the first rank, when all are there)."""
+def _finish(run: Run, config: InferenceConfig, journal: Journal) -> None:
+    """Write the tables and the counts, and log where they are (on the first rank, after all ranks have come here)."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
     if not is_main_process():
@@ -176,10 +174,10 @@ def _finish(run: Run, card: InferenceConfig, journal: Journal) -> None:
     rows = journal.all_rows()
     refused, flagged = (sum(row["probabilities"] is None for row in rows), sum(bool(row["flags"]) for row in rows))
     counts = {"files": len(rows), "predicted": len(rows) - refused, "refused": refused, "flagged": flagged}
-    made = write_tables(rows, card, run.output_dir)
-    made.append(write_metrics(run.output_dir, counts, command="inference", split="", seed=run.seed, n=counts))
+    paths = write_tables(rows, config, run.output_dir)
+    paths.append(write_metrics(run.output_dir, counts, command="inference", split="", seed=run.seed, n=counts))
     logger.info(
         f"{len(rows) - refused} of {len(rows)} files have predictions ({flagged} of all have a flag and no decision), "
         f"{refused} a reason instead"
     )
-    logger.info(closing_line(made, "read the model card's limits: not for diagnosis"))
+    logger.info(closing_line(paths, "read the model card's limits: not for diagnosis"))

@@ -1,32 +1,85 @@
-"""What pretraining is watched by, and what it leaves behind."""
+"""Pretraining: its trainer, the linear probe of a run, and what the run leaves."""
 
 from __future__ import annotations
 
 import functools
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
+from monai.handlers import LrScheduleHandler
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, finding_columns
-from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.engines import embed
-from monai_simclr.handlers import LinearProbe
+from monai_simclr.engines import ContrastiveTrainer, embed
+from monai_simclr.handlers import Checkpoint, LinearProbe, SeedEachStep, TerminateOnNonFinite
 from monai_simclr.networks import SimCLR, save_encoder
 from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.seen import patients_key
+from monai_simclr.workflows.seen import patients_header
 
 logger = logging.getLogger("monai_simclr")
+
+
+def contrastive_trainer(
+    network: nn.Module,
+    batches: DataLoader,
+    loss: Callable[..., torch.Tensor],
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    max_epochs: int,
+    seed: int = 0,
+    checkpoints: str | Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    handlers: Sequence[Any] = (),
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> ContrastiveTrainer:
+    """The trainer of ``configs/pretrain.json``, for pretraining without the bundle; ``trainer.run()`` trains.
+
+    It seeds every step, steps the schedule after every iteration, and stops before a step that is not finite.
+
+    Args:
+        network: `SimCLR`, on the device.
+        batches: two views of each image, from `data.loader`.
+        loss: as `NTXentLoss`.
+        optimizer: of the network.
+        scheduler: its schedule, per iteration.
+        max_epochs: number of passes over the images.
+        seed: of dropout and the like.
+        checkpoints: folder; with it the same call resumes an interrupted run, exactly.
+        identity: what defines the run, see `Checkpoint`.
+        handlers: others; those with a `state_dict` are saved with the checkpoints.
+        device: of the network.
+        **settings: of `ContrastiveTrainer`.
+    """
+    guard: list[Any] = [TerminateOnNonFinite()]
+    if checkpoints is not None:
+        stateful = {type(item).__name__: item for item in handlers if hasattr(item, "state_dict")}
+        objects = {"network": network, "optimizer": optimizer, "scheduler": scheduler, **stateful}
+        checkpoint = Checkpoint(checkpoints, objects, {"seed": seed, **(identity or {})})
+        guard = [TerminateOnNonFinite(save=checkpoint.save_before_step), checkpoint]
+    rate: Any = scheduler  # MONAI's annotation is of torch's former class
+    steps = [SeedEachStep(seed), LrScheduleHandler(rate, print_lr=False, epoch_level=False)]
+    return ContrastiveTrainer(
+        torch.device(device),
+        max_epochs,
+        batches,
+        network,
+        optimizer,
+        loss,
+        train_handlers=[*guard, *steps, *handlers],
+        **settings,
+    )
 
 
 def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe:
@@ -35,9 +88,9 @@ def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe
 
     def features(rows: np.ndarray) -> np.ndarray:
         was_training = encoder.training
-        made = embed(encoder, store.images[rows], finish, run.device)
+        outputs = embed(encoder, store.images[rows], finish, run.device)
         encoder.train(was_training)
-        return made
+        return outputs
 
     return LinearProbe(features, store.index, finding_columns(store.index), every)
 
@@ -51,47 +104,30 @@ def finish_pretraining(
     history: Sequence[Mapping[str, float]],
     monitor: Sequence[Mapping[str, float]],
 ) -> None:
-    """Leave the encoder with what it is and whom it saw, the metrics, and a closing line (on the first rank)."""
+    """Write the encoder, with its settings and hashes of the patients it has seen, and metrics; on the first rank.
+
+    The hashes have a key of their own in each file, so those of two files cannot be compared.
+    """
     if not is_main_process():
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
-    save_encoder(
-        path,
-        model.encoder,
-        {**_header(run, model.encoder, patients), **{key: str(v) for key, v in encoder_name.items()}},
-    )
-    last, chance = history[-1], monitor[-1]["chance"]
-    values = {"loss": last["loss"], "images_per_second": last["images_per_second"], **monitor[-1]}
-    n = {
-        "images": len(dataset),
-        "patients": len(patients),
-        "rejected": len(dataset.store.rejected),
-        "epochs": len(history),
-    }
-    made = write_metrics(
+    header = {"size": run.size, "seed": run.seed, **patients_header(model.encoder, patients), **encoder_name}
+    save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})
+    metrics = write_metrics(
         run.output_dir,
-        values,
+        {"loss": history[-1]["loss"], "images_per_second": history[-1]["images_per_second"], **monitor[-1]},
         command="pretrain",
         split="+".join(dataset.splits),
         seed=run.seed,
-        n=n,
-        baselines={"top1": {"chance": chance}},
+        n={
+            "images": len(dataset),
+            "patients": len(patients),
+            "rejected": len(dataset.store.rejected),
+            "epochs": len(history),
+        },
+        baselines={"top1": {"chance": monitor[-1]["chance"]}},
     )
-    write_json(run.path("history.json"), _joined(history, monitor))
-    logger.info(closing_line([Path(path), made], "run configs/cluster.json and configs/train.json"))
-
-
-def _header(run: Run, encoder: nn.Module, patients: set[str]) -> dict[str, str]:
-    """What travels with the weights; of the patients only hashes under a key of this file."""
-    key = patients_key(safetensors.torch.save(_weights(encoder)))
-    seen = json.dumps(sorted(keyed_hash(key, patient) for patient in patients))
-    return {"size": str(run.size), "seed": str(run.seed), "patients_key": key, "patients_seen": seen}
-
-
-def _weights(encoder: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-
-
-def _joined(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    return [{**one, **other} for one, other in zip(first, second, strict=True)]
+    joined = [{**record, **other} for record, other in zip(history, monitor, strict=True)]
+    write_json(run.path("history.json"), joined)
+    logger.info(closing_line([Path(path), metrics], "run configs/cluster.json and configs/train.json"))

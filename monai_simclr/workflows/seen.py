@@ -1,13 +1,16 @@
-"""Whom a checkpoint has learned from: checked before it is scored, and written beside what was trained."""
+"""Patients seen in training: recorded with every checkpoint as keyed hashes, and checked before it is scored."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import safetensors.torch
+from torch import nn
 
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import encoder_header, patients_seen
@@ -18,63 +21,58 @@ logger = logging.getLogger("monai_simclr")
 
 
 def patients_key(checkpoint: bytes | str) -> str:
-    """The key of the hashes of patients that travel with a checkpoint, from the checkpoint itself.
+    """The key of the patient hashes that travel with a checkpoint, from its weights or the checksum of its file.
 
-    The key stands in the open beside the hashes, so that whoever has the ids can check them: it keeps the hashes of two
-    checkpoints apart, and tables of hashes that were made beforehand useless. Weights do both as well as a random
-    number, since nobody has them before the run ends, and equal runs leave equal files. See SECURITY.md.
-
-    Args:
-        checkpoint: the weights as bytes, or a checksum of their file.
-
-    Example:
-        >>> patients_key("1f0c"), patients_key("1f0d")
-        ('659f13b80222c127', 'be9727f173429475')
+    The key is public, next to the hashes, so that anyone with the ids can check them: it keeps the hashes of two
+    checkpoints apart, and makes precomputed tables of hashes useless. Weights do both as well as a random number, since
+    nobody has them before the run ends, and equal runs write equal files. See SECURITY.md.
     """
-    given = checkpoint.encode() if isinstance(checkpoint, str) else checkpoint
-    return hashlib.sha256(b"monai-simclr patients_key:" + given).hexdigest()[:16]
+    content = checkpoint.encode() if isinstance(checkpoint, str) else checkpoint
+    return hashlib.sha256(b"monai-simclr patients_key:" + content).hexdigest()[:16]
 
 
-def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False) -> int:
-    """Refuse to score patients whom pretraining saw, unless that is stated; how many it saw.
-
-    Args:
-        path: the encoder; a state dict (.pt) does not say whom it saw, which is logged.
-        patients: to be scored.
-        allowed: state that seen patients may be scored.
-
-    Raises:
-        ValueError: if one was seen and that was not allowed.
-    """
-    if Path(path).suffix in (".pt", ".pth"):
-        logger.warning(
-            f"{Path(path).name} does not say which patients it has seen; make sure that it saw no test patient"
-        )
-        return 0
-    header = encoder_header(path)
-    count = check_unseen(patients, header.get("patients_key", ""), patients_seen(header), allowed)
-    if count:
-        logger.warning(f"pretraining saw {count} of the patients that are scored: the scores flatter, as was allowed")
-    return count
+def patients_header(encoder: nn.Module, patients: set[str]) -> dict[str, str]:
+    """What an encoder's file records about the patients seen in pretraining: a key, and hashes under that key."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    key = patients_key(safetensors.torch.save(weights))
+    return {"patients_key": key, "patients_seen": json.dumps(sorted(keyed_hash(key, name) for name in patients))}
 
 
 def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str | Path | None) -> Path:
-    """Write beside a classifier, as ``NAME.patients.json``, keyed hashes of the patients it has learned from.
+    """Write next to a classifier, as ``NAME.patients.json``, keyed hashes of the patients it was trained on.
 
     Args:
-        path: of the classifier, which is there already.
+        path: of the classifier, which exists already.
         trained_on: patients whose labels were used, validation included.
         encoder_path: the pretrained encoder it started from, None for scratch.
     """
     key = patients_key(file_sha256(path))
     seen = sorted(keyed_hash(key, str(patient)) for patient in np.unique(trained_on))
-    content: dict[str, Mapping] = {"fine-tuning": {"key": key, "seen": seen}}
+    content: dict[str, Any] = {"fine-tuning": {"key": key, "seen": seen}}
     if encoder_path is not None and Path(encoder_path).suffix == ".safetensors":
         header = encoder_header(encoder_path)
         content["pretraining"] = {"key": header.get("patients_key", ""), "seen": sorted(patients_seen(header))}
     sidecar = Path(path).with_suffix(".patients.json")
     write_sealed_json(sidecar, content)
     return sidecar
+
+
+def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False) -> int:
+    """Refuse to score patients seen in pretraining, unless allowed; returns their number.
+
+    A state dict (.pt) has no record of patients, which is logged.
+
+    Raises:
+        ValueError: if one was seen and that is not allowed.
+    """
+    if Path(path).suffix in (".pt", ".pth"):
+        logger.warning(f"{Path(path).name} has no record of the patients seen; make sure that no test patient was")
+        return 0
+    header = encoder_header(path)
+    count = check_unseen(patients, header.get("patients_key", ""), patients_seen(header), allowed)
+    if count:
+        logger.warning(f"pretraining saw {count} of the patients to be scored: their scores are too good, as allowed")
+    return count
 
 
 def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = False) -> int:
@@ -92,42 +90,22 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
     return max(check_unseen(patients, key, hashes, allowed) for key, hashes in seen)
 
 
-def seen_patients(patients: np.ndarray, key: str, seen: frozenset[str]) -> np.ndarray:
-    """Which patients a checkpoint has seen, from the keyed hashes in its header: a mask of shape ``(N,)``.
-
-    Example:
-        >>> seen_patients(np.array(["a", "b"]), "key", frozenset({keyed_hash("key", "b")})).tolist()
-        [False, True]
-    """
-    names, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
-    return np.array([keyed_hash(key, str(name)) in seen for name in names], dtype=bool)[codes]
-
-
 def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: bool = False) -> int:
-    """Refuse to score patients from whom an encoder has already learned, unless that is stated.
-
-    Args:
-        patients: of the images to be scored.
-        key: `patients_key` of the checkpoint's header; "" for a checkpoint that does not say whom it saw.
-        seen: `patients_seen` of the header.
-        allowed: state that seen patients may be scored; the number is then returned, to be reported.
-
-    Returns:
-        How many of the patients the checkpoint has seen.
+    """Refuse to score patients whose hash under `key` is in `seen` ("": none is), unless allowed; returns how many.
 
     Raises:
-        ValueError: if it has seen one and that was not allowed.
+        ValueError: if one was seen and that is not allowed.
 
     Example:
         >>> check_unseen(np.array(["a", "b"]), "key", frozenset({keyed_hash("key", "b")}), allowed=True)
         1
     """
-    known = seen_patients(patients, key, seen) if key else np.zeros(len(patients), dtype=bool)
-    found = np.unique(np.asarray(patients).astype(str)[known])
-    if len(found) and not allowed:
+    names = np.unique(np.asarray(patients).astype(str)).tolist()
+    found = [name for name in names if key and keyed_hash(key, name) in seen]
+    if found and not allowed:
         raise ValueError(
-            f"pretraining saw {len(found)} of the {len(np.unique(patients))} patients to be scored, the first is "
-            f"{str(found[0])!r}, so their scores would flatter; score other patients, pretrain without them, or say "
-            "so with --allow_seen_patients True"
+            f"pretraining saw {len(found)} of the {len(names)} patients to be scored, the first is {found[0]!r}, so "
+            "their scores would be too good; score other patients, pretrain without them, or pass "
+            "--allow_seen_patients True"
         )
     return len(found)

@@ -1,11 +1,10 @@
-"""What values the settings of bundle commands can have: one rule a key, and the sentence when a value breaks it."""
+"""The values that settings of bundle commands can have: one rule per key, which gives the message when it is broken."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import torch
 
@@ -16,161 +15,92 @@ from monai_simclr.inference import OutputOptions
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
 
-Kind = Literal["whole", "number", "truth", "path", "paths", "choice", "list", "words", "device", "findings", "outputs"]
+Rule = Callable[[Any], str]
+"""From a value to what is wrong with it, as "must be ..."; "" when nothing is."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a setting can be.
-
-    Attributes:
-        kind: of the value.
-        low: smallest number.
-        high: greatest number.
-        above: the number must be greater than `low`, not equal to it.
-        choices: the words of a choice, of a list, or of words (which may be none); a list of other words than those of
-            splits has whole numbers too, from `low` on.
-        optional: null is a value.
-    """
-
-    kind: Kind
-    low: float = 0
-    high: float = math.inf
-    above: bool = False
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-
-
-_PATH, _TRUTH = Rule("path"), Rule("truth")
-_COUNT, _ONE_OR_MORE = Rule("whole"), Rule("whole", 1)
-_POSITIVE, _FACTOR = Rule("number", above=True), Rule("number", 0, 1, above=True)
-_SPLITS = ("train", "val", "test", "")
-
-
-def _choice(*words: str) -> Rule:
-    return Rule("choice", choices=words)
-
-
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _PATH),
-    **dict.fromkeys(
-        ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings"), _TRUTH
-    ),
-    **dict.fromkeys(("num_workers", "chunk_size", "probe_interval", "draw", "patience", "local_rank"), _COUNT),
-    **dict.fromkeys(("max_epochs", "batch_size", "val_interval", "n_seeds", "inference_batch"), _ONE_OR_MORE),
-    **dict.fromkeys(("learning_rate", "temperature", "_meta_::encoder::width"), _POSITIVE),
-    **dict.fromkeys(("max_grad_norm", "checkpoint_minutes", "watch", "_meta_::defaults::weight_decay"), Rule("number")),
-    "dataset_dir": Rule("paths"),
-    "max_unreadable": Rule("number", 0, 1),
-    "label_fraction": _FACTOR,
-    "layer_decay": _FACTOR,
-    "seed": Rule("whole", 0, 2**32 - 1),
-    "size": Rule("whole", 32),
-    "n_bootstrap": Rule("whole", 1),
-    "n_trainable_stages": Rule("whole", optional=True),
-    "scaling": _choice("none", "sqrt", "linear"),
-    "optimizer_name": _choice("adamw", "lars", "sgd"),
-    "strength": _choice(*get_args(Strength)),
-    "views_on": _choice("workers", "device"),
-    "second_view": _choice(*get_args(SecondView)),
-    "strata": Rule("words", choices=("source", "manufacturer", "view_position", "sex")),
-    "precision": _choice("bfloat16", "float32", "float16"),
-    "norm": _choice("batch", "group"),
-    "balance": _choice("none", "class_weights", "balanced_sampling"),
-    "method": _choice(*METHODS),
-    "evaluation_split": _choice(*_SPLITS[:3]),
-    "_meta_::encoder::name": _choice(*ENCODERS),
-    "_meta_::encoder::norm": _choice("batch", "group"),
-    "splits": Rule("list", choices=_SPLITS),
-    "n_clusters": Rule("list", 2, choices=("auto",)),
-    "findings": Rule("findings"),
-    "device": Rule("device"),
-    "n_saved": _ONE_OR_MORE,
-    "outputs": Rule("outputs"),
-}
-"""The rule of every setting that stands at the top of a config, and of what configs take from metadata.json."""
-
-
-def describe_problem(value: Any, rule: Rule) -> str:
-    """What is wrong with a value, as "must be ..."; "" when nothing is.
+def number(
+    low: float = 0, high: float = math.inf, whole: bool = False, above: bool = False, optional: bool = False
+) -> Rule:
+    """A number from `low` (or `above` it) to `high`; a `whole` one; or null, if `optional`.
 
     Example:
-        >>> describe_problem("eight", Rule("whole", 1))
-        'must be a whole number of at least 1'
-        >>> describe_problem(0.1, Rule("number", 0, 1, above=True))
-        ''
+        >>> number(1, whole=True)("eight"), number(0, 1, above=True)(0.1)
+        ('must be a whole number of at least 1', '')
     """
-    if value is None and rule.optional:
-        return ""
-    return _CHECKS[rule.kind](value, rule)
+    at_least = f" above {low:g}" if above else "" if low == -math.inf else f" of at least {low:g}"
+    at_most = "" if high == math.inf else f" and at most {high:g}"
+    problem = f"must be {'a whole number' if whole else 'a number'}{at_least}{at_most}{', or null' if optional else ''}"
+
+    def check(value: Any) -> str:
+        if value is None and optional:
+            return ""
+        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return "" if fits and (low < value if above else low <= value) and value <= high else problem
+
+    return check
 
 
-def _number(value: Any, rule: Rule) -> str:
-    kind = "a whole number" if rule.kind == "whole" else "a number"
-    types = int if rule.kind == "whole" else int | float
-    fits = isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)
-    if fits and (rule.low < value if rule.above else rule.low <= value) and value <= rule.high:
-        return ""
-    low = f" above {rule.low:g}" if rule.above else "" if rule.low == -math.inf else f" of at least {rule.low:g}"
-    high = "" if rule.high == math.inf else f" and at most {rule.high:g}"
-    return f"must be {kind}{low}{high}{', or null' if rule.optional else ''}"
+def choice(*words: str) -> Rule:
+    """One of some words."""
+    return lambda value: "" if isinstance(value, str) and value in words else f"must be one of {', '.join(words)}"
 
 
-def _truth(value: Any, rule: Rule) -> str:
+def boolean(value: Any) -> str:
+    """True or False."""
     return "" if isinstance(value, bool) else "must be True or False"
 
 
-def _path(value: Any, rule: Rule) -> str:
+def _list(*words: str, numbers_from: int | None = None) -> Rule:
+    """A list of words, and of whole numbers from `numbers_from` on; not empty, each item once."""
+    numbers = "" if numbers_from is None else f"whole numbers of at least {numbers_from} and "
+    problem = f"must be a list of {numbers}{', '.join(map(repr, words))}"
+    is_wrong = number(numbers_from or 0, whole=True)
+
+    def check(value: Any) -> str:
+        if not isinstance(value, list | tuple):
+            return f'{problem}, with its brackets: "[{value!r}]"'
+        fits = [item in words if isinstance(item, str) else bool(numbers) and not is_wrong(item) for item in value]
+        unique = len({repr(item) for item in value}) == len(value)
+        return "" if value and all(fits) and unique else f"{problem}, each once"
+
+    return check
+
+
+def _strata(value: Any) -> str:
+    words = ("source", "manufacturer", "view_position", "sex")
+    fits = isinstance(value, list | tuple) and all(word in words for word in value) and len(set(value)) == len(value)
+    return "" if fits else f"must be a list of {', '.join(words)}, each once"
+
+
+def _path(value: Any) -> str:
     if isinstance(value, str) and value and "\0" not in value:
         return ""
-    quoted = f"; a folder that is named so is ./{value}" if isinstance(value, int | float) else ""
-    return f"must be a path, as text{quoted}"
+    number_name = f"; a folder of that name is ./{value}" if isinstance(value, int | float) else ""
+    return f"must be a path, as text{number_name}"
 
 
-def _paths(value: Any, rule: Rule) -> str:
+def _paths(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return "" if all(not _path(one, rule) for one in value) else "must be a path, or a list of paths, as text"
-    return _path(value, rule)
+        return "must be a path, or a list of paths, as text" if any(map(_path, value)) else ""
+    return _path(value)
 
 
-def _one_of(value: Any, rule: Rule) -> str:
-    return "" if isinstance(value, str) and value in rule.choices else f"must be one of {', '.join(rule.choices)}"
-
-
-def _list(value: Any, rule: Rule) -> str:
-    numbers = rule.choices != _SPLITS
-    whole = Rule("whole", rule.low)
-    words = ", ".join(repr(word) for word in rule.choices)
-    said = f"must be a list of {f'whole numbers of at least {rule.low:g} and ' if numbers else ''}{words}"
-    if not isinstance(value, list | tuple):
-        return f'{said}, with its brackets: "[{value!r}]"'
-    fits = [one in rule.choices if isinstance(one, str) else numbers and not _number(one, whole) for one in value]
-    twice = len({repr(one) for one in value}) < len(value)
-    return "" if value and all(fits) and not twice else f"{said}, each once"
-
-
-def _words(value: Any, rule: Rule) -> str:
-    fits = isinstance(value, list | tuple) and all(word in rule.choices for word in value)
-    return "" if fits and len(set(value)) == len(value) else f"must be a list of {', '.join(rule.choices)}, each once"
-
-
-def _device(value: Any, rule: Rule) -> str:
-    if not isinstance(value, str | torch.device):
-        return "must be a device's name, such as cpu or cuda:0"
+def _device(value: Any) -> str:
     try:
-        device = torch.device(value)
+        device = torch.device(value if isinstance(value, str | torch.device) else "")
     except RuntimeError:
         return "must be a device's name, such as cpu or cuda:0"
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        there = f"torch sees {count} GPUs here" if count else "torch sees no GPU here"
-        return "" if (device.index or 0) < count else f"must be a device that is there: {there}; pass --device cpu"
+        gpus = f"torch sees {count} GPUs here" if count else "torch sees no GPU here"
+        return "" if (device.index or 0) < count else f"must be an available device: {gpus}; pass --device cpu"
     if device.type == "mps" and not torch.backends.mps.is_available():
-        return "must be a device that is there: torch sees no mps here; pass --device cpu"
+        return "must be an available device: torch sees no mps here; pass --device cpu"
     return ""
 
 
-def _findings(value: Any, rule: Rule) -> str:
+def _findings(value: Any) -> str:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return f"must be a list of names, with its brackets: \"['{value}']\""
     try:
@@ -180,23 +110,49 @@ def _findings(value: Any, rule: Rule) -> str:
     return ""
 
 
-def _outputs(value: Any, rule: Rule) -> str:
+def _outputs(value: Any) -> str:
     if not isinstance(value, OutputOptions):
         return "has parts, each True or False: --outputs#overlays True"
-    wrong = [name for name, option in vars(value).items() if not isinstance(option, bool)]
+    wrong = [name for name, option in vars(value).items() if boolean(option)]
     return f"must be True or False for {', '.join(wrong)}" if wrong else ""
 
 
-_CHECKS = {
-    "whole": _number,
-    "number": _number,
-    "truth": _truth,
-    "path": _path,
-    "paths": _paths,
-    "choice": _one_of,
-    "list": _list,
-    "words": _words,
-    "device": _device,
+_COUNT, _ONE_OR_MORE, _POSITIVE = number(whole=True), number(1, whole=True), number(above=True)
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _path),
+    **dict.fromkeys(
+        ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings"), boolean
+    ),
+    **dict.fromkeys(("num_workers", "chunk_size", "probe_interval", "draw", "patience", "local_rank"), _COUNT),
+    **dict.fromkeys(
+        ("max_epochs", "batch_size", "val_interval", "n_seeds", "n_bootstrap", "n_saved", "inference_batch"),
+        _ONE_OR_MORE,
+    ),
+    **dict.fromkeys(("learning_rate", "temperature", "_meta_::encoder::width"), _POSITIVE),
+    **dict.fromkeys(("max_grad_norm", "checkpoint_minutes", "watch", "_meta_::defaults::weight_decay"), number()),
+    **dict.fromkeys(("label_fraction", "layer_decay"), number(0, 1, above=True)),
+    "dataset_dir": _paths,
+    "max_unreadable": number(0, 1),
+    "seed": number(0, 2**32 - 1, whole=True),
+    "size": number(32, whole=True),
+    "n_trainable_stages": number(whole=True, optional=True),
+    "scaling": choice("none", "sqrt", "linear"),
+    "optimizer_name": choice("adamw", "lars", "sgd"),
+    "strength": choice(*get_args(Strength)),
+    "views_on": choice("workers", "device"),
+    "second_view": choice(*get_args(SecondView)),
+    "strata": _strata,
+    "precision": choice("bfloat16", "float32", "float16"),
+    "balance": choice("none", "class_weights", "balanced_sampling"),
+    "method": choice(*METHODS),
+    "evaluation_split": choice("train", "val", "test"),
+    "_meta_::encoder::name": choice(*ENCODERS),
+    **dict.fromkeys(("norm", "_meta_::encoder::norm"), choice("batch", "group")),
+    "splits": _list("train", "val", "test", ""),
+    "n_clusters": _list("auto", numbers_from=2),
     "findings": _findings,
+    "device": _device,
     "outputs": _outputs,
 }
+"""The rule of every setting at the top of a config, and of what configs take from metadata.json."""

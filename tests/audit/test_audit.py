@@ -43,11 +43,11 @@ def _archive(folder, splits=("train", "train", "test", "test"), patients=("p-ann
     return folder
 
 
-def test_a_sound_archive_has_no_leak_and_exit_code_0(tmp_path):
+def test_a_valid_archive_has_no_leak_and_exit_code_0(tmp_path):
     done = CliRunner().invoke(app, ["audit", str(_archive(tmp_path)), "-o", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert content["leaks"]["sentences"] == []
+    assert content["leaks"]["messages"] == []
     assert content["images"] == 4
 
 
@@ -83,7 +83,7 @@ def test_nothing_that_is_written_names_a_patient_or_a_path(tmp_path):
         assert not re.search(r"anna|bert|dora|/tmp", path.read_text(encoding="utf-8")), path.name
 
 
-def test_the_page_needs_no_network_no_script_and_trusts_no_text(tmp_path):
+def test_the_page_needs_no_network_and_no_script_and_escapes_text(tmp_path):
     folder = _archive(tmp_path)
     table = (folder / "index.csv").read_text().replace("Mass", "<script>alert(1)</script>")
     (folder / "index.csv").write_text(table)
@@ -92,7 +92,7 @@ def test_the_page_needs_no_network_no_script_and_trusts_no_text(tmp_path):
     assert not re.search(r"<script|https?://|src=\"(?!data:)|@import", page)
 
 
-def test_pictures_are_only_on_the_page_when_asked_for_and_with_a_notice(tmp_path):
+def test_pictures_are_on_the_page_only_on_request_and_with_a_notice(tmp_path):
     folder = _archive(tmp_path)
     without = run_audit(folder, tmp_path / "out", pixels=True, workers=0).page.read_text()
     pictured = run_audit(folder, tmp_path / "out", pixels=True, workers=0, pictures=True).page.read_text()
@@ -121,7 +121,7 @@ def test_options_of_the_source_reach_the_audit(tmp_path):
     assert "1 patients are in more than one split; the same file is in more than one split" in done.output
 
 
-def test_an_archive_that_is_not_there_ends_with_a_sentence_and_3(tmp_path):
+def test_a_missing_archive_ends_with_a_message_and_exit_code_3(tmp_path):
     command = [sys.executable, "-m", "monai_simclr", "audit", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 3
@@ -180,7 +180,7 @@ def _rows(index, *names):
 
 
 @pytest.mark.slow
-def test_the_file_size_of_one_nih_source_tells_pneumonia_and_of_the_others_not(real):
+def test_the_file_size_predicts_pneumonia_in_one_nih_source_only(real):
     _, content = real
     sizes = {
         row["within"]: row["auroc"]
@@ -227,19 +227,19 @@ def test_monochrome1_files_and_the_file_without_a_header_are_found(real):
 
 @pytest.mark.slow
 def test_kermanys_own_split_leaks_patients(real):
-    assert "patients are in more than one split" in real[1]["leaks"]["sentences"][0]
+    assert "patients are in more than one split" in real[1]["leaks"]["messages"][0]
 
 
 @pytest.mark.slow
-def test_frontal_scores_part_chests_from_turned_chests(cxr):
+def test_frontal_scores_separate_chests_from_inverted_chests(cxr):
     """Held-out NIH, and archives that the mean chest was not made of."""
-    from monai_simclr.audit.look import look_at
+    from monai_simclr.audit.scan import pixel_facts
 
     rows = csv.DictReader((cxr / "manifest.csv").open(encoding="utf-8"))
     sets = {("kermany", "train"), ("kermany", "test"), ("hannover", ""), ("nih", "test")}
     paths = [cxr / row["path"] for row in rows if (row["dataset"], row["official_split"]) in sets]
     assert len(paths) > 1800
-    scores = np.array([look_at(path)["frontal"] for path in paths[::4]])
+    scores = np.array([pixel_facts(path)["frontal"] for path in paths[::4]])
     assert (scores < 0.15).mean() < 0.01
     assert (-scores < -0.3).mean() > 0.98
 

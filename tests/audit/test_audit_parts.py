@@ -10,12 +10,10 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from sklearn.metrics import roc_auc_score
 
-from monai_simclr.audit.confounders import _auroc, confounders
+from monai_simclr.audit.confounders import confounders
 from monai_simclr.audit.duplicates import near_duplicates, same_bytes
 from monai_simclr.audit.flags import FLAGS, flag_rows
-from monai_simclr.audit.header import HEADER_FIELDS, header_facts
-from monai_simclr.audit.look import LOOK_FIELDS, frontal_score, look_at
-from monai_simclr.audit.scan import scan
+from monai_simclr.audit.scan import HEADER_FIELDS, frontal_score, header_facts, pixel_facts, scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence
 from monai_simclr.data.phantoms import write_dicom_phantoms
 
@@ -35,7 +33,7 @@ def _slow_groups(hashes, radius):
 
 
 @pytest.mark.parametrize("radius", [0, 3, 15])
-def test_near_duplicates_are_those_of_comparing_all_with_all(radius):
+def test_near_duplicates_are_those_of_comparing_every_pair(radius):
     generator = np.random.default_rng(radius)
     hashes = generator.integers(1, 2**63, (60, 4), dtype=np.uint64)
     for copy in range(20, 60):  # copies with 0 to 20 bits turned, wherever they fall
@@ -49,18 +47,18 @@ def test_near_duplicates_are_those_of_comparing_all_with_all(radius):
             assert (found[i] == found[j] and found[i] >= 0) == (slow[i] == slow[j])
 
 
-def test_a_radius_that_the_search_cannot_promise_is_refused():
+def test_a_radius_without_an_exact_search_is_refused():
     with pytest.raises(ValueError, match=r"radius must be from 0 to 15 of 256 bits for an exact search, got 16"):
         near_duplicates(np.ones((2, 4), np.uint64), np.ones((2, 8, 8), np.uint8), radius=16)
 
 
-def test_pictures_whose_thumbnails_differ_are_no_duplicates_whatever_their_hashes():
+def test_images_with_different_thumbnails_are_not_duplicates_whatever_their_hashes():
     thumbs = np.stack([np.arange(64), np.arange(64)[::-1]]).reshape(2, 8, 8).astype(np.uint8)
     assert near_duplicates(np.ones((2, 4), np.uint64), thumbs).tolist() == [-1, -1]
     assert near_duplicates(np.ones((2, 4), np.uint64), thumbs[[0, 0]]).tolist() == [0, 0]
 
 
-def test_images_that_could_not_be_read_are_no_duplicates():
+def test_images_that_could_not_be_read_are_not_duplicates():
     assert near_duplicates(np.zeros((3, 4), np.uint64), np.zeros((3, 8, 8), np.uint8)).tolist() == [-1] * 3
 
 
@@ -75,7 +73,7 @@ def test_112120_hashes_with_200_planted_copies_are_searched_in_a_minute():
     np.testing.assert_array_equal(group[:200], group[1000:1200])
 
 
-def test_the_same_bytes_are_found_and_only_they(tmp_path):
+def test_only_files_with_the_same_bytes_are_grouped(tmp_path):
     for name, content in {"a": b"123", "b": b"123", "c": b"124", "d": b"99", "e": b"124"}.items():
         (tmp_path / name).write_bytes(content)
     paths = [str(tmp_path / name) for name in "abcdef"]
@@ -103,13 +101,16 @@ def _facts(n=80, **columns):
     )
 
 
-def test_the_auroc_is_scikit_learns():
+def test_the_auroc_of_a_number_is_the_share_of_pairs_in_the_right_order_ties_counted_half():
     generator = np.random.default_rng(0)
-    scores, labels = generator.integers(0, 9, 200).astype(float), generator.random(200) < 0.3
-    assert _auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    ages, labels = generator.integers(0, 9, 200).astype(float), (generator.random(200) < 0.3).astype(float)
+    differences = ages[labels == 1][:, None] - ages[labels == 0]
+    share = float(((differences > 0) + 0.5 * (differences == 0)).mean())
+    [row] = confounders(_index(200, age=ages, Mass=labels), _facts(200))
+    assert (row["nuisance"], row["auroc"]) == ("age", pytest.approx(max(share, 1 - share), abs=1e-12))
 
 
-def test_a_file_size_that_tells_the_finding_stands_at_the_top_and_in_its_own_source():
+def test_a_file_size_that_predicts_the_finding_comes_first_and_in_its_own_source():
     generator = np.random.default_rng(1)
     positive = np.arange(400) % 2 == 0
     source = np.where(np.arange(400) < 200, "north", "south")
@@ -124,14 +125,14 @@ def test_a_file_size_that_tells_the_finding_stands_at_the_top_and_in_its_own_sou
     assert south["auroc"] < 0.65
 
 
-def test_a_category_that_means_nothing_stays_about_a_half_however_many_values_it_has():
+def test_an_unrelated_category_scores_about_a_half_however_many_values_it_has():
     generator = np.random.default_rng(2)
     index = _index(600, Mass=(np.arange(600) % 2).astype(float))
     rows = confounders(index, _facts(600, model=[f"m{k}" for k in generator.integers(0, 200, 600)]))
     assert abs(next(row["auroc"] for row in rows if row["nuisance"] == "model") - 0.5) < 0.07
 
 
-def test_a_view_that_is_the_finding_is_found_and_an_unknown_view_is_no_view():
+def test_a_view_that_equals_the_finding_scores_1_and_unknown_views_are_excluded():
     positive = np.arange(120) % 2 == 0
     view = np.where(positive, "AP", "PA").astype(object)
     index = _index(120, view_position=view, Edema=positive.astype(float))
@@ -140,11 +141,11 @@ def test_a_view_that_is_the_finding_is_found_and_an_unknown_view_is_no_view():
     assert [row for row in confounders(blank, _facts(120)) if row["nuisance"] == "view_position"] == []
 
 
-def test_a_finding_with_few_positives_is_not_judged():
+def test_a_finding_with_few_positives_is_not_scored():
     assert confounders(_index(sex=["M", "F"] * 40, Mass=[1.0] * 19 + [0.0] * 61), _facts()) == []
 
 
-def test_a_leaking_patient_is_its_rows_and_never_its_id():
+def test_a_leaking_patient_is_listed_by_rows_and_never_by_id():
     index = _index(4, patient_id=["a", "b", "a", "b"], split=["train", "train", "test", "train"])
     assert leaking_patients(index) == [{"rows": [0, 2], "splits": ["test", "train"]}]
 
@@ -163,9 +164,9 @@ def test_duplicates_across_splits_come_first_and_other_labels_are_counted():
     assert (facts["across_splits"], facts["across_patients"], facts["labels_differ"]) == (1, 2, 1)
 
 
-@pytest.mark.parametrize("key", [flag.key for flag in FLAGS])
-def test_every_flag_can_be_raised_and_stays_down_on_a_sound_file(key):
-    sound = {
+@pytest.mark.parametrize("key", FLAGS)
+def test_every_flag_can_be_raised_and_is_not_raised_by_a_valid_file(key):
+    valid = {
         "format": "DICOM",
         "window": "window",
         "spacing": "PixelSpacing",
@@ -180,7 +181,7 @@ def test_every_flag_can_be_raised_and_stays_down_on_a_sound_file(key):
         "saturated": 0.1,
         "contrast": 0.2,
     }
-    ill = {
+    invalid = {
         "unreadable": {"problem": "the file is missing"},
         "damaged": {"damage": "is truncated"},
         "not_a_chest": {"chest": "no"},
@@ -202,10 +203,10 @@ def test_every_flag_can_be_raised_and_stays_down_on_a_sound_file(key):
         "lateral": {},
     }
     index = _index(2, view_position=["PA", "LL" if key == "lateral" else "PA"])
-    table = pd.concat([_facts(1, **sound), _facts(1, **{**sound, **ill[key]})], ignore_index=True)
-    raised = flag_rows(index, table)
-    assert raised[key]["rows"] == [1]
-    assert {name for name, flag in raised.items() if flag["count"]} == {key}
+    table = pd.concat([_facts(1, **valid), _facts(1, **{**valid, **invalid[key]})], ignore_index=True)
+    flags = flag_rows(index, table)
+    assert flags[key]["rows"] == [1]
+    assert {name for name, flag in flags.items() if flag["count"]} == {key}
 
 
 def test_a_dicom_header_gives_facts_and_no_identity(tmp_path):
@@ -244,7 +245,7 @@ def test_a_chest_is_known_by_the_body_part_and_then_by_the_words(tmp_path, part,
     assert header_facts(path)["chest"] == chest
 
 
-def test_files_that_are_no_images_say_so(tmp_path):
+def test_a_file_that_is_not_an_image_is_a_problem(tmp_path):
     (tmp_path / "notes.png").write_text("hello")
     assert header_facts(tmp_path / "notes.png")["problem"] == (
         "is not DICOM, PNG, JPEG, TIFF or NIfTI; its content decides, not its name"
@@ -266,29 +267,29 @@ def _picture(path, image):
 def test_a_copy_at_another_size_and_quality_has_nearly_the_same_hash(tmp_path):
     generator = np.random.default_rng(0)
     image = np.kron(generator.random((16, 16)), np.ones((16, 16)))
-    one = look_at(_picture(tmp_path / "one.png", image))
+    one = pixel_facts(_picture(tmp_path / "one.png", image))
     small = Image.fromarray(np.rint(image * 255).astype(np.uint8)).resize((100, 100), Image.Resampling.BICUBIC)
     small.save(tmp_path / "copy.jpg", quality=60)
-    copy = look_at(tmp_path / "copy.jpg")
-    other = look_at(_picture(tmp_path / "other.png", np.kron(generator.random((16, 16)), np.ones((16, 16)))))
-    assert set(one) == set(LOOK_FIELDS)
+    copy = pixel_facts(tmp_path / "copy.jpg")
+    other = pixel_facts(_picture(tmp_path / "other.png", np.kron(generator.random((16, 16)), np.ones((16, 16)))))
+    assert set(one) == {"damage", "frontal", "border", "saturated", "contrast", "hash", "thumb"}
     assert _differing(one["hash"], copy["hash"]) <= 15 < 40 < _differing(one["hash"], other["hash"])
 
 
 def test_a_uniform_border_is_measured(tmp_path):
     image = np.zeros((200, 200))
     image[50:150] = np.random.default_rng(0).random((100, 200))
-    assert look_at(_picture(tmp_path / "a.png", image))["border"] == pytest.approx(0.5, abs=0.01)
+    assert pixel_facts(_picture(tmp_path / "a.png", image))["border"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_damaged_image_says_why_and_looks_like_nothing(tmp_path):
-    facts = look_at(_picture(tmp_path / "a.png", np.full((50, 50), 0.5)))
+def test_a_damaged_image_has_its_reason_and_no_facts_of_pixels(tmp_path):
+    facts = pixel_facts(_picture(tmp_path / "a.png", np.full((50, 50), 0.5)))
     assert "has the value 128 in every pixel" in facts["damage"]
     assert not facts["hash"].any()
     assert np.isnan(facts["frontal"])
 
 
-def test_the_frontal_score_turns_with_the_polarity_and_not_with_the_exposure():
+def test_the_frontal_score_changes_sign_with_the_polarity_and_ignores_the_exposure():
     image = np.random.default_rng(0).random((64, 64))
     score = frontal_score(image)
     assert frontal_score(1 - image) == pytest.approx(-score, abs=1e-6)
@@ -297,7 +298,7 @@ def test_the_frontal_score_turns_with_the_polarity_and_not_with_the_exposure():
 
 
 @pytest.mark.slow
-def test_workers_give_what_one_process_gives(tmp_path):
+def test_workers_and_one_process_return_the_same(tmp_path):
     folder = write_dicom_phantoms(tmp_path / "archive", n_patients=10, size=64, seed=0)
     paths = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     alone, spread = scan(paths, True, workers=0), scan(paths, True, workers=2)

@@ -66,7 +66,7 @@ def test_the_main_job_runs_by_its_five_commands(pretrained):
         assert (bundle / "output" / name / "config.json").is_file()
     clusters = read_metrics(bundle / "output" / "cluster")["values"]
     assert {"encoder", "raw pixels", "grey histogram", "random encoder"} == set(clusters["knn"])
-    row = clusters["clusters"]["encoder, k=6, acc_one_to_one"]
+    row = clusters["clusters"]["encoder"]["6"]["acc_one_to_one"]
     assert row["low"] <= row["value"] <= row["high"]
     assert 0 < row["majority"] < 1
 
@@ -124,7 +124,7 @@ def test_inference_without_a_checkpoint_is_an_error(folder, tmp_path):
     assert "so predictions would come from random weights; run configs/train.json first" in done.stderr
 
 
-def test_a_copy_says_its_findings_in_one_place(tmp_path):
+def test_a_copy_has_its_findings_in_one_place(tmp_path):
     copy = copy_bundle(tmp_path / "b", ["Mass", "Edema"], size=64, encoder="resnet34", width=0.5)
     changed = [
         path.name for path in (copy / "configs").iterdir() if path.read_text() != (CONFIGS / path.name).read_text()

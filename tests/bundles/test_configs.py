@@ -1,18 +1,22 @@
-"""No name or number stands in two configs, and what users override stands at the top of each, explained."""
+"""No name or number is in two configs, settings are at the top of each with a description, and views can be edited."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from monai.bundle import ConfigParser
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
+from monai_simclr.recipes import Strength, augmentation, views
+
 CONFIGS = CHEST_XRAY_SIMCLR / "configs"
-OVERLAYS = {"evaluate": "scoring", "multi_gpu": "network"}
+OVERLAYS = {"evaluate": "scoring", "multi_gpu_train": "network"}
 """Overlays, and the first key of each that is no override."""
 
 SHARED = (
@@ -66,12 +70,12 @@ def config_problems(folder: Path) -> list[str]:
     return found
 
 
-def test_no_name_or_number_stands_in_two_configs() -> None:
+def test_no_name_or_number_is_in_two_configs() -> None:
     assert config_problems(CONFIGS) == []
 
 
 @pytest.mark.parametrize(
-    ("config", "key", "value", "said"),
+    ("config", "key", "value", "problem_text"),
     [
         ("train", "n_bootstrap", 500, None),
         ("pretrain", "val_interval", 5, "val_interval is 5 in"),
@@ -83,16 +87,18 @@ def test_no_name_or_number_stands_in_two_configs() -> None:
         ("train", "encoder_def", {"_target_": "monai_simclr.networks.encoder", "name": "resnet18"}, "says resnet18"),
     ],
 )
-def test_a_planted_fact_is_found(tmp_path: Path, config: str, key: str, value: object, said: str | None) -> None:
+def test_a_planted_fact_is_found(
+    tmp_path: Path, config: str, key: str, value: object, problem_text: str | None
+) -> None:
     folder = Path(shutil.copytree(CONFIGS, tmp_path / "configs"))
     path = folder / f"{config}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     found = config_problems(folder)
-    assert (found == []) if said is None else any(said in problem for problem in found), found
+    assert (found == []) if problem_text is None else any(problem_text in problem for problem in found), found
 
 
 @pytest.mark.parametrize("name", sorted(set(_read(CONFIGS)) - {"metadata"}))
-def test_overrides_stand_at_the_top_and_are_explained_in_their_order(name: str) -> None:
+def test_overrides_are_at_the_top_and_described_in_their_order(name: str) -> None:
     config = _read(CONFIGS)[name]
     first, *keys = config
     top = keys[: keys.index(OVERLAYS.get(name, "run_settings"))]
@@ -107,3 +113,32 @@ def test_no_setting_hides_below_the_overrides(name: str) -> None:
     plain = [key for key, value in config.items() if isinstance(value, (int, float, str, bool))]
     below = [key for key in plain if key not in config["_desc_"] and not str(config[key]).startswith(("$", "@"))]
     assert below == []
+
+
+PARTS = ("positioning", "exposure", "detector", "processing")
+
+
+def _views(config: str, part: str, **overrides: Any) -> Any:
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / f"{config}.json")
+    parser.read_meta(CONFIGS / "metadata.json")
+    parser.update(overrides)
+    return parser.get_parsed_content(part)
+
+
+@pytest.mark.parametrize("strength", get_args(Strength))
+def test_the_views_of_a_config_are_those_of_the_preset(strength: Strength) -> None:
+    configured, preset = _views("pretrain", "train#views", strength=strength, size=64), views(strength, 64)
+    assert configured.size == 64
+    assert all(getattr(configured, part) == getattr(preset, part) for part in PARTS)
+
+
+def test_fine_tuning_augments_by_the_mild_view() -> None:
+    configured, preset = _views("train", "train#preprocessing", size=64), augmentation(64)
+    assert all(getattr(configured.transform, part) == getattr(preset.transform, part) for part in PARTS)
+
+
+def test_one_part_of_the_views_can_be_edited() -> None:
+    edited = _views("pretrain", "train#views", strength="mild", **{"train#views#positioning#scale": [0.6, 0.9]})
+    assert edited.positioning == dataclasses.replace(views("mild").positioning, scale=(0.6, 0.9))
+    assert edited.detector == views("mild").detector

@@ -106,7 +106,7 @@ def _refusal(bundle: Path, **given: Any) -> str:
     return str(root_cause(caught.value))
 
 
-def test_a_run_goes_on_with_its_own_settings_only_and_its_config_is_what_ran(bundle: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_with_its_own_settings_only_and_its_config_is_what_ran(bundle: Path, tmp_path: Path) -> None:
     output = {"output_dir": str(tmp_path / "run")}
     config = tmp_path / "run" / "config.json"
     _workflow(bundle, **output).run()

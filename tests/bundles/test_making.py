@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from monai_simclr.cli.app import app
 from monai_simclr.data import read_index
 from monai_simclr.data.findings import CHEXPERT14, NIH14, NO_FINDING
-from monai_simclr.data.store import Store, absent_store
+from monai_simclr.data.store import Store
 from monai_simclr.networks import ENCODERS
 from monai_simclr.runtime.exit_codes import SettingError, exit_code
 from monai_simclr.workflows import bundle as bundling
@@ -23,7 +23,7 @@ from monai_simclr.workflows.bundle import copy_bundle
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (
             {"findings": ["Effusion", "Pneumothroax"]},
@@ -51,14 +51,14 @@ from monai_simclr.workflows.bundle import copy_bundle
     ],
     ids=str,
 )
-def test_a_bundle_for_what_cannot_be_is_not_made(tmp_path: Path, given: dict, said: str) -> None:
-    with pytest.raises(SettingError, match=said) as caught:
+def test_a_bundle_for_impossible_settings_is_refused(tmp_path: Path, given: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as caught:
         copy_bundle(tmp_path / "bundle", **given)
     assert exit_code(caught.value) == 2
     assert not (tmp_path / "bundle").exists()
 
 
-def test_the_command_ends_with_2_and_makes_nothing(tmp_path: Path) -> None:
+def test_the_command_ends_with_2_and_writes_nothing(tmp_path: Path) -> None:
     for slip in (["--findings", "Effusion,Pneumothroax"], ["--encoder", "resnet81"], ["--findings", "$print(1)"]):
         done = CliRunner().invoke(app, ["bundle", str(tmp_path / "bundle"), *slip])
         assert exit_code(done.exception) == 2
@@ -70,7 +70,7 @@ def _findings(bundle: Path) -> list[str]:
     return list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())
 
 
-def test_names_of_ones_own_are_taken_with_a_warning_and_spellings_become_ours(
+def test_own_names_are_accepted_with_a_warning_and_spellings_become_ours(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "monai_simclr"):
@@ -104,14 +104,14 @@ def _store(*findings: str) -> Store:
     return Store(np.zeros((1, 8, 8), np.uint8), _index(*findings), pd.DataFrame(), {})
 
 
-def test_an_archive_whose_labels_are_others_than_the_bundles_is_refused_before_training() -> None:
+def test_an_archive_with_other_labels_than_the_bundles_is_refused_before_training() -> None:
     check_store(_store("Mass", "Edema"), ["Mass"])
     check_store(_store(), ["Mass"])
-    said = r"no labels for Pneumothroax \(the nearest is Pneumothorax\); it has Pneumothorax"
-    with pytest.raises(ValueError, match=said):
+    message = r"no labels for Pneumothroax \(the nearest is Pneumothorax\); it has Pneumothorax"
+    with pytest.raises(ValueError, match=message):
         check_store(_store("Pneumothorax"), ["Pneumothroax"])
     with pytest.raises(FileNotFoundError, match="no folder"):
-        check_store(absent_store(8, "there is no folder data"), ["Mass"])
+        check_store(Store.empty(8, "there is no folder data"), ["Mass"])
 
 
 def test_an_archive_of_other_labels_can_be_pretrained_on_when_that_is_stated(caplog: pytest.LogCaptureFixture) -> None:

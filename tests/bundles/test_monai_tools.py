@@ -61,7 +61,7 @@ def test_load_gives_the_trained_network_and_leaves_no_file(folder: Path, elsewhe
     assert not (folder / "bundle/output").exists()
 
 
-def test_load_into_a_network_of_ones_own_reads_no_config(folder: Path, elsewhere: Path) -> None:
+def test_load_into_a_given_network_reads_no_config(folder: Path, elsewhere: Path) -> None:
     network = FindingClassifier(encoder("resnet18", WIDTH), FINDINGS)
     loaded = load("bundle", model=network, bundle_dir=str(folder))
     assert torch.equal(loaded.eval()(_images()), _expected(folder, _images()))
@@ -127,7 +127,7 @@ def _exported(folder: Path, made: Path) -> dict[str, object]:
 def test_ckpt_export_makes_a_torchscript_file_of_equal_outputs(folder: Path, tmp_path: Path, how: dict) -> None:
     ckpt_export(**_exported(folder, tmp_path / "model.ts"), **how)
     network, metadata, _ = load_net_with_metadata(str(tmp_path / "model.ts"))
-    assert metadata["name"] == "chest_xray_simclr"
+    assert metadata["name"] == "Chest radiograph SimCLR"
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(_images()), _expected(folder, _images()), rtol=0, atol=1e-5)
 
@@ -176,7 +176,7 @@ SMALL = ("--max_epochs", "1", "--batch_size", "8", "--label_fraction", "1.0", "-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_on_two_ranks_starts_from_the_encoder_and_leaves_a_classifier(folder: Path) -> None:
-    config, path = "['configs/train.json','configs/multi_gpu.json']", folder / "bundle/models/ranks.pt"
+    config, path = "['configs/train.json','configs/multi_gpu_train.json']", folder / "bundle/models/ranks.pt"
     done = _run(folder, config, "output/ranks", *SMALL, "--freeze_encoder", "true", "--ckpt_path", str(path), ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("next: run configs/inference.json") == 1, "both ranks speak"

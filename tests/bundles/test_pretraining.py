@@ -20,7 +20,7 @@ from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.networks import load_encoder
 from monai_simclr.workflows.bundle import copy_bundle
 
-RANKS = "['configs/pretrain.json','configs/multi_gpu.json']"
+RANKS = "['configs/pretrain.json','configs/multi_gpu_train.json']"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -104,7 +104,7 @@ def test_a_second_run_in_the_folder_is_refused_and_changes_nothing(bundle: Path)
         running.communicate(timeout=30)
     other = _run(bundle, "output/taken", "--max_epochs", "2")
     assert other.returncode == 4
-    assert "holds another run: max_epochs was 500, is 2; give the old values" in other.stderr.splitlines()[-1]
+    assert "holds another run: max_epochs was 500, is 2; use the old values" in other.stderr.splitlines()[-1]
     assert json.loads((bundle / "output/taken/config.json").read_text())["max_epochs"] == 500
 
 
@@ -120,7 +120,7 @@ def test_two_ranks_under_torchrun_leave_an_encoder(bundle: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_two_ranks_that_have_finished_say_so(bundle: Path) -> None:
+def test_two_ranks_that_have_finished_report_it(bundle: Path) -> None:
     for _ in range(2):
         done = _run(bundle, "output/finished", "--max_epochs", "1", config=RANKS, ranks=2)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -130,7 +130,7 @@ def test_two_ranks_that_have_finished_say_so(bundle: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_views_on_the_device_and_clipping_are_settings(bundle: Path) -> None:
-    done = _run(bundle, "output/device", "--max_epochs", "2", "--views_on", "device", "--grad_norm", "1.0")
+    done = _run(bundle, "output/device", "--max_epochs", "2", "--views_on", "device", "--max_grad_norm", "1.0")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pretraining: epoch 2/2" in done.stdout
 

@@ -67,7 +67,7 @@ def test_views_on_the_device_leave_the_weights_of_views_in_the_workers(bundle: P
     assert _farthest(_pretrained(bundle, "workers"), _pretrained(bundle, "device", views_on="device")) == 0
 
 
-def test_equal_runs_leave_encoders_of_equal_checksums(bundle: Path) -> None:
+def test_equal_runs_write_encoders_of_equal_checksums(bundle: Path) -> None:
     """The key of the hashed patients was random, and safetensors shuffles what stands in a header."""
     sums = set()
     for output in ("equal", "equal_again"):
@@ -94,7 +94,7 @@ def test_equal_classifiers_are_equal_files_with_equal_records_of_their_patients(
     ("name", "norm", "fits"),
     [("train", "batch", False), ("train", "group", True), ("pretrain", "batch", False), ("pretrain", "group", False)],
 )
-def test_a_batch_of_one_image_is_refused_before_any_work_with_the_way_out(bundle: Path, name, norm, fits) -> None:
+def test_a_batch_of_one_image_is_refused_before_any_work_with_a_remedy(bundle: Path, name, norm, fits) -> None:
     settings = {"batch_size": 1, "norm": norm, **({"label_fraction": 1.0} if name == "train" else {})}
     if fits:
         assert _workflow(bundle, name, "alone", **settings).trainer.data_loader.batch_size == 1
@@ -117,7 +117,7 @@ def test_cached_gradients_leave_the_weights_of_the_whole_batch(bundle: Path) -> 
     assert 0 < _farthest(whole, chunked) < 1e-3 * _farthest(start, whole)
 
 
-def test_the_rate_is_scaled_and_said(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_rate_is_scaled_and_logged(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "monai_simclr"):
         rate = _workflow(
             bundle, "pretrain", "scaled", scaling="linear", optimizer_name="lars", learning_rate=0.3
@@ -140,7 +140,7 @@ def test_a_run_with_another_setting_is_another_run(bundle: Path, name: str, then
     assert f"holds another run: {name} was {then}, is {now}" in str(cause)
 
 
-def test_the_norm_travels_with_the_encoder_to_the_commands_after_it(bundle: Path) -> None:
+def test_later_commands_check_the_norm_of_the_encoder(bundle: Path) -> None:
     _pretrained(bundle, "grouped", norm="group")
     path = bundle / "models" / "grouped.safetensors"
     assert encoder_header(path)["norm"] == "group"
@@ -154,7 +154,7 @@ def test_the_norm_travels_with_the_encoder_to_the_commands_after_it(bundle: Path
     assert inference.network_def.load_state_dict(weights).missing_keys == []
 
 
-def test_clustering_refuses_an_encoder_of_another_norm_with_a_sentence(bundle: Path) -> None:
+def test_clustering_refuses_an_encoder_of_another_norm(bundle: Path) -> None:
     if not (bundle / "models" / "grouped.safetensors").exists():
         _pretrained(bundle, "grouped", norm="group")
     workflow = _workflow(bundle, "cluster", "grouped")
@@ -180,11 +180,11 @@ def test_the_second_view_and_the_strata_are_settings(bundle: Path) -> None:
 
 
 def test_an_unknown_second_view_or_stratum_is_refused(bundle: Path) -> None:
-    for settings, said in (
+    for settings, message in (
         ({"second_view": "laterality"}, "second_view must be one of image, patient, study, view_position"),
         ({"strata": ["age"]}, "strata must be a list of source, manufacturer, view_position, sex, each once"),
     ):
         with pytest.raises(Exception) as caught:  # noqa: PT011 (MONAI wraps it)
             _workflow(bundle, "pretrain", "refused", **settings)
-        assert said in format_error(caught.value)
+        assert message in format_error(caught.value)
         assert exit_code(caught.value) == 2

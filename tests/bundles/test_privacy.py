@@ -140,9 +140,7 @@ def _found(folder: Path, words: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_nothing_that_a_whole_run_leaves_says_who_is_on_the_images(
-    folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_output_of_a_whole_run_identifies_a_patient(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bundle = _run_everything(folder)
     said = "".join(capfd.readouterr())
     (bundle / "said.txt").write_text(said)

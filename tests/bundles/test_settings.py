@@ -56,7 +56,7 @@ def test_what_we_ship_passes_also_with_monais_own_arguments(
 
 @pytest.mark.parametrize("by_hand", [False, True])
 @pytest.mark.parametrize(
-    ("names", "given", "said"),
+    ("names", "given", "message"),
     [
         (["pretrain"], {"stength": "phantom"}, ["there is no setting 'stength'; the nearest is 'strength'"]),
         (
@@ -93,10 +93,10 @@ def test_what_we_ship_passes_also_with_monais_own_arguments(
     ],
 )
 def test_a_key_that_nothing_reads_is_refused_with_the_nearest(
-    bundle: Path, names: list[str], given: dict[str, Any], said: list[str], by_hand: bool
+    bundle: Path, names: list[str], given: dict[str, Any], message: list[str], by_hand: bool
 ) -> None:
     refusal = _refusal(bundle, names, by_hand, **given)
-    assert all(part in refusal for part in said), refusal
+    assert all(part in refusal for part in message), refusal
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_overrides_that_something_reads_pass_and_what_they_replace_stays_known(
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "value", "said"),
+    ("name", "key", "value", "message"),
     [
         ("pretrain", "batch_size", "eight", "batch_size must be a whole number of at least 1, got 'eight'"),
         ("pretrain", "batch_size", True, "a whole number"),
@@ -132,8 +132,8 @@ def test_overrides_that_something_reads_pass_and_what_they_replace_stays_known(
         ("pretrain", "splits", ["trian"], "got ['trian']"),
         ("pretrain", "splits", [], "a list of"),
         ("pretrain", "device", "gpu", "a device's name, such as cpu or cuda:0, got 'gpu'"),
-        ("pretrain", "device", "cuda:99", "a device that is there"),
-        ("pretrain", "dataset_dir", 2024, "dataset_dir must be a path, as text; a folder that is named so is ./2024"),
+        ("pretrain", "device", "cuda:99", "an available device"),
+        ("pretrain", "dataset_dir", 2024, "dataset_dir must be a path, as text; a folder of that name is ./2024"),
         ("pretrain", "output_dir", 7, "output_dir must be a path"),
         ("pretrain", "output_dir", "", "output_dir must be a path"),
         ("pretrain", "compile", "yes", "compile must be True or False, got 'yes'"),
@@ -178,9 +178,9 @@ def test_overrides_that_something_reads_pass_and_what_they_replace_stays_known(
     ],
 )
 def test_a_value_that_a_setting_cannot_have_is_refused(
-    bundle: Path, name: str, key: str, value: object, said: str
+    bundle: Path, name: str, key: str, value: object, message: str
 ) -> None:
-    assert said in _refusal(bundle, [name], **{key: value})
+    assert message in _refusal(bundle, [name], **{key: value})
 
 
 def test_every_setting_of_every_config_has_a_rule() -> None:
@@ -196,9 +196,9 @@ def test_every_setting_of_every_config_has_a_rule() -> None:
     assert described - {"command"} - set(RULES) == set()
 
 
-def test_multi_gpu_without_torchrun_says_so(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multi_gpu_train_without_torchrun_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert "torchrun --nproc_per_node=N" in _refusal(bundle, ["pretrain", "multi_gpu"])
+    assert "torchrun --nproc_per_node=N" in _refusal(bundle, ["pretrain", "multi_gpu_train"])
 
 
 def _run(bundle: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -207,7 +207,7 @@ def _run(bundle: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=environment, timeout=120)
 
 
-def test_the_command_ends_with_2_and_one_sentence_and_leaves_nothing(bundle: Path) -> None:
+def test_the_command_ends_with_2_and_one_line_and_leaves_nothing(bundle: Path) -> None:
     done = _run(bundle, "--config_file", "configs/pretrain.json", "--stength", "phantom", "--lerning_rate", "5")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -231,7 +231,7 @@ def test_a_typo_in_an_args_file_or_in_an_overlay_is_refused_too(bundle: Path, tm
 
 
 @pytest.mark.slow
-def test_a_key_below_a_part_that_is_not_there_does_no_work(bundle: Path) -> None:
+def test_a_key_below_a_missing_part_does_no_work(bundle: Path) -> None:
     """MONAI itself refuses it, before it runs a step of ours: with its own traceback, which names the nearest."""
     done = _run(bundle, "--config_file", "configs/pretrain.json", "--train#lossx#temperature", "0.1")
     assert done.returncode == 1
@@ -239,7 +239,7 @@ def test_a_key_below_a_part_that_is_not_there_does_no_work(bundle: Path) -> None
     assert not (bundle / "output").exists()
 
 
-def test_the_same_key_through_a_command_of_ours_is_a_sentence(bundle: Path) -> None:
+def test_the_same_key_through_a_command_of_ours_is_one_line(bundle: Path) -> None:
     with pytest.raises(KeyError) as caught:
         _made(bundle, ["pretrain"], **{"train#lossx#temperature": 0.1})
     assert exit_code(caught.value) == 2

@@ -82,8 +82,8 @@ def test_every_command_runs_and_counts_plain_labels_only(done):
     plain = index[index["split"] == "train"][FINDINGS].isin([0, 1]).sum()
     for name in FINDINGS:
         assert metrics["evaluate"]["values"]["findings"][name]["n"] == plain[name]
-        assert metrics["cluster"]["values"]["probe of findings"][name]["auroc"] is not None
+        assert metrics["cluster"]["values"]["probe_findings"][name]["auroc"] is not None
     errors = pd.read_csv(output / "cluster" / "label_errors.csv")
     assert set(errors["label"]) <= {0.0, 1.0}
-    floor = {row["finding"]: row for row in metrics["train"]["baselines"]["confounder_baseline"]}
-    assert all(floor[name]["floor"] != 0.5 for name in FINDINGS)
+    baseline = {row["finding"]: row for row in metrics["train"]["baselines"]["confounder_baseline"]}
+    assert all(baseline[name]["baseline"] != 0.5 for name in FINDINGS)

@@ -30,7 +30,7 @@ def _workflow(bundle: Path, kind: str, name: str, **overrides: object) -> Config
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "name"), KINDS)
-def test_every_property_is_there_without_data_encoder_and_classifier(bundle: Path, kind: str, name: str) -> None:
+def test_every_property_exists_without_data_encoder_and_classifier(bundle: Path, kind: str, name: str) -> None:
     assert not (bundle / "data").exists()
     assert [path.name for path in (bundle / "models").iterdir()] == [".gitkeep"]
     assert _workflow(bundle, kind, name).check_properties() == []
@@ -38,14 +38,14 @@ def test_every_property_is_there_without_data_encoder_and_classifier(bundle: Pat
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["pretrain", "train"])
-def test_whoever_runs_the_trainer_without_data_gets_the_sentence(bundle: Path, name: str) -> None:
+def test_running_the_trainer_without_data_raises_the_message(bundle: Path, name: str) -> None:
     trainer = _workflow(bundle, "train", name, **({} if name == "pretrain" else {"pretrained": False})).trainer
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*data; pass --dataset_dir"):
         trainer.run()
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_whoever_runs_the_trainer_without_an_encoder_gets_the_sentence(bundle: Path) -> None:
+def test_running_the_trainer_without_an_encoder_raises_the_message(bundle: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no encoder at .*; run configs/pretrain\.json first"):
         _workflow(bundle, "train", "train").trainer.run()
 
@@ -63,7 +63,7 @@ def test_whoever_runs_the_trainer_without_an_encoder_gets_the_sentence(bundle: P
         )
     ],
 )
-def test_a_run_without_data_ends_with_3_and_the_sentence(bundle: Path, config: str) -> None:
+def test_a_run_without_data_ends_with_3_and_the_message(bundle: Path, config: str) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=environment, timeout=120)
@@ -72,9 +72,9 @@ def test_a_run_without_data_ends_with_3_and_the_sentence(bundle: Path, config: s
     assert said in done.stderr.splitlines()[-1]
 
 
-def test_an_archive_that_is_there_and_nothing_that_we_know_is_an_error_at_once(tmp_path: Path) -> None:
+def test_an_archive_of_an_unknown_kind_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     assert "is empty; pass --dataset_dir" in find_store(tmp_path / "data", tmp_path / "cache", 56).absent
     (tmp_path / "data" / "notes.txt").write_text("nothing")
-    with pytest.raises(FileNotFoundError, match=r"holds no index\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"has no index\.csv"):
         find_store(tmp_path / "data", tmp_path / "cache", 56)

@@ -76,7 +76,7 @@ def test_the_published_schema_accepts_our_metadata() -> None:
     jsonschema.validate(OURS, json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-def test_monais_verify_metadata_runs_offline_with_a_schema_that_is_there(tmp_path: Path) -> None:
+def test_monais_verify_metadata_runs_offline_with_a_local_schema(tmp_path: Path) -> None:
     """MONAI downloads the schema unless `filepath` exists, so a file in its place is all that it needs."""
     schema = tmp_path / "schema.json"
     if os.environ.get("MONAI_SIMCLR_META_SCHEMA"):
@@ -116,7 +116,7 @@ def test_a_large_file_is_found_until_it_is_listed_with_sha256(tmp_path: Path) ->
     assert large_file_problems(tmp_path) == []
 
 
-def test_the_files_that_the_zoo_asks_for_are_there() -> None:
+def test_the_files_that_the_zoo_asks_for_exist() -> None:
     wanted = ["LICENSE", "configs/metadata.json", "configs/inference.json", "configs/train.json", "docs/README.md"]
     assert [name for name in [*wanted, "docs/data_license.txt"] if not (CHEST_XRAY_SIMCLR / name).is_file()] == []
     texts = [path.read_text(encoding="utf-8") for path in CHEST_XRAY_SIMCLR.rglob("*.json")]

@@ -22,7 +22,7 @@ def test_a_small_demo_ends_with_its_tables_and_its_report(tmp_path, capsys):
     run_demo(tmp_path / "demo", patients=120, epochs=1, draws=2)  # a second run replaces the first
 
 
-def test_the_demo_never_replaces_a_folder_of_somebody_else(tmp_path):
+def test_the_demo_never_replaces_another_folder(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="is not empty and not a demo of ours; pass -o with another folder"):
         run_demo(tmp_path)

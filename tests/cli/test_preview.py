@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from monai_simclr import ops, recipes
 from monai_simclr.cli.app import app
-from monai_simclr.cli.preview import contact_sheet, write_preview
+from monai_simclr.cli.preview import draw_preview, write_preview
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 
 TILE, GAP, HEADER = 64, 4, 22
@@ -39,7 +39,7 @@ def is_gray(pixels: np.ndarray) -> bool:
 
 
 def test_a_row_shows_the_image_with_its_box_the_crop_and_the_views(stored):
-    sheet, guessed = contact_sheet(stored, recipes.views("mild", TILE), n_views=3)
+    sheet, guessed = draw_preview(stored, recipes.views("mild", TILE), n_views=3)
     assert sheet.shape == (HEADER + 2 * (GAP + TILE), 5 * TILE + 4 * GAP, 3)
     assert guessed == 0
     for row, pixels in enumerate(stored):
@@ -55,14 +55,14 @@ def test_a_row_shows_the_image_with_its_box_the_crop_and_the_views(stored):
 
 
 def test_the_same_seed_draws_the_same_sheet(stored):
-    sheets = [contact_sheet(stored, recipes.views("default", TILE), seed=seed)[0] for seed in (0, 0, 1)]
+    sheets = [draw_preview(stored, recipes.views("default", TILE), seed=seed)[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(sheets[0], sheets[1])
     assert (sheets[0] != sheets[2]).any()
 
 
 def test_lungs_that_are_not_found_are_counted_and_drawn_in_another_color(stored):
     blank = np.zeros((73, 73), np.uint8)
-    sheet, guessed = contact_sheet([stored[0], blank], recipes.views("mild", TILE), n_views=1)
+    sheet, guessed = draw_preview([stored[0], blank], recipes.views("mild", TILE), n_views=1)
     assert guessed == 1
     first, second = (set(map(tuple, tile(sheet, row, 0).reshape(-1, 3).tolist())) for row in (0, 1))
     assert (60, 200, 60) in first - second
@@ -111,4 +111,4 @@ def test_the_command_says_what_it_made(archive, tmp_path):
 def test_an_unknown_preset_is_a_usage_error(archive):
     result = CliRunner().invoke(app, ["preview", str(archive), "--strength", "strong"])
     assert result.exit_code == 2
-    assert "'strong' is none of mild, default" in result.output
+    assert "'strong' is not one of mild, default" in result.output

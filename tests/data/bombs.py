@@ -2,7 +2,7 @@
 
     python bombs.py FOLDER
 
-writes one after another into a folder, opens it by every door of the package, and prints as JSON what each took:
+writes one after another into a folder, opens it by every entry point of the package, and prints as JSON what each took:
 seconds of CPU time, MiB beyond what the imports take, and the outcome.
 """
 
@@ -44,7 +44,7 @@ def _start(path: Path, syntax: uid.UID) -> tuple[bytes, bytes]:
 
 
 def _deflated(path: Path, head: bytes, mebibytes: int, filler: bytes = b"\0") -> Path:
-    """A deflated data set that starts with `head` and goes on with one byte: one block, again and again."""
+    """A deflated data set that starts with `head` and continues with one byte: one block, again and again."""
     meta, _ = _start(path, uid.DeflatedExplicitVRLittleEndian)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     first = deflate.compress(head) + deflate.flush(zlib.Z_FULL_FLUSH)
@@ -71,7 +71,7 @@ def description(path: Path) -> Path:
 
 
 def pixels(path: Path) -> Path:
-    """A sound header and pixels of a gigabyte."""
+    """A valid header and pixels of a gigabyte."""
     data = make_dicom(picture(12), PixelData=None)
     data.save_as(path, enforce_file_format=True)
     start = 132 + 12 + read_file_meta_info(path).FileMetaInformationGroupLength
@@ -140,41 +140,40 @@ BOMBS: tuple[Callable[[Path], Path], ...] = (
 )
 
 
-def _doors() -> dict[str, Callable[[Path], object]]:
-    from monai_simclr.audit.header import header_facts
-    from monai_simclr.audit.look import look_at
+def _entry_points() -> dict[str, Callable[[Path], object]]:
+    from monai_simclr.audit.scan import header_facts, pixel_facts
     from monai_simclr.data.decoding import decode
-    from monai_simclr.data.sources.dicom_tree import _row
-    from monai_simclr.inference.inputs import identity_of
-    from monai_simclr.inference.pictures import _dicom_header
+    from monai_simclr.data.formats.dicom_header import read_header
+    from monai_simclr.data.sources.dicom_tree import read_row
+    from monai_simclr.inference.dataset import describe_file
 
     return {
-        "index": _row,
+        "index": read_row,
         "audit": header_facts,
         "store": lambda path: decode(path, 64),
-        "audit --pixels": look_at,
-        "inference": lambda path: identity_of(path, "key"),
-        "dicom results": lambda path: _dicom_header(str(path)),
+        "audit --pixels": pixel_facts,
+        "inference": lambda path: describe_file(path, "key"),
+        "dicom results": lambda path: read_header(path, whole=True),
     }
 
 
-def cost(path: Path, sound: Path) -> dict[str, dict[str, float | str]]:
-    """Seconds, MiB and the outcome of every door on a file, after a sound one."""
-    found: dict[str, dict[str, float | str]] = {}
-    for name, door in _doors().items():
-        door(sound)
+def cost(path: Path, valid: Path) -> dict[str, dict[str, float | str]]:
+    """Seconds, MiB and the outcome of every entry point on a file, after a valid one."""
+    costs: dict[str, dict[str, float | str]] = {}
+    for name, call in _entry_points().items():
+        call(valid)
         forget_peak()
         before, start = peak_kib(), time.process_time()
         try:
-            outcome = str(door(path))
+            outcome = str(call(path))
         except ValueError as error:
             outcome = f"refused: {error}"
         seconds = time.process_time() - start
-        found[name] = {"seconds": seconds, "mib": (peak_kib() - before) / 1024, "outcome": outcome[:300]}
-    return found
+        costs[name] = {"seconds": seconds, "mib": (peak_kib() - before) / 1024, "outcome": outcome[:300]}
+    return costs
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    sound = write_dicom(folder / "sound.dcm", picture(12))
-    print(json.dumps({make.__name__: cost(make(folder / "bomb.dcm"), sound) for make in BOMBS}))
+    valid = write_dicom(folder / "valid.dcm", picture(12))
+    print(json.dumps({make.__name__: cost(make(folder / "bomb.dcm"), valid) for make in BOMBS}))

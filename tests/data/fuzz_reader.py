@@ -1,4 +1,4 @@
-"""Damage files at random and open them by every door: the reader, the index, the audit, the store, inference.
+"""Damage files at random and open them by every entry point: the reader, the index, the audit, the store, inference.
 
 One after another, in this process; its parent is test_reader_fuzz.py.
 
@@ -26,13 +26,12 @@ from typing import Any
 import numpy as np
 from resident import forget_peak, peak_kib
 
-from monai_simclr.audit.header import header_facts
-from monai_simclr.audit.look import look_at
+from monai_simclr.audit.scan import header_facts, pixel_facts
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
-from monai_simclr.data.decoding import PixelFile
-from monai_simclr.data.sources.dicom_tree import _row
-from monai_simclr.inference.inputs import identity_of
-from monai_simclr.inference.pictures import _dicom_header
+from monai_simclr.data.decoding import DecodeInto
+from monai_simclr.data.formats.dicom_header import read_header
+from monai_simclr.data.sources.dicom_tree import read_row
+from monai_simclr.inference.dataset import describe_file
 
 MEMORY, SECONDS = 2**30, 10
 ABSURD = (0, 1, 2, 255, 32767, 32768, 65535)
@@ -214,34 +213,33 @@ def _deflated_at(content: bytearray) -> int:
     return 132 + 12 + int.from_bytes(content[140:144], "little")
 
 
-def other_doors(path: Path, pixels: Path) -> str:
-    """What goes wrong where a file is looked at but not only read; each must say something of every file."""
-    row = _row(path)
-    facts, look, about = header_facts(path), look_at(path), identity_of(path, "key")
-    with contextlib.closing(PixelFile(pixels, 0, 0, {"size": 8, "reader": {}})) as store:
-        record = store.decode(0, str(path))
+def other_entry_points(path: Path, pixels: Path) -> str:
+    """What goes wrong where more is done with a file than reading it; each must report something about every file."""
+    row = read_row(path)
+    facts, look, about = header_facts(path), pixel_facts(path), describe_file(path, "key")
+    [record] = DecodeInto(pixels, 0, 8)([(0, str(path))])
     with contextlib.suppress(RadiographError):
-        _dicom_header(str(path))
-    for name, told in (("index", row), ("audit", facts), ("inference", about), ("store", record)):
-        json.dumps(told).encode()  # to be written down
-        if not isinstance(told, str | dict | tuple):
-            return f"the {name} says {told!r}"
+        read_header(path, whole=True)
+    for name, reported in (("index", row), ("audit", facts), ("inference", about), ("store", record)):
+        json.dumps(reported).encode()  # to be written down
+        if not isinstance(reported, str | dict | tuple):
+            return f"the {name} reports {reported!r}"
     if bool(record.reason) != bool(look["damage"]):
         return f"the store says {record.reason!r}, the audit {look['damage']!r}"
     if facts["problem"] and not record.reason:
         return f"the audit says {facts['problem']!r} of a file that is read"
     if isinstance(row, str) and facts["format"] == "DICOM" and not record.reason:
-        return f"the index leaves out what is read: {row}"
+        return f"the index excludes what is read: {row}"
     return ""
 
 
 def outcome(path: Path, number: int, pixels: Path) -> dict[str, Any]:
-    """How the opening of a file ends: an image, our sentence, or what must not be."""
+    """How the opening of a file ends: an image, our message, or what must not be."""
     try:
-        wrong = other_doors(path, pixels)
+        wrong = other_entry_points(path, pixels)
         image, _ = read_radiograph(path, _SETTINGS[number % len(_SETTINGS)])
     except RadiographError as error:
-        return {"wrong": wrong} if wrong else {"sentence": error.problem}
+        return {"wrong": wrong} if wrong else {"problem": error.problem}
     except BaseException:
         return {"wrong": traceback.format_exc()[-1500:]}
     if image.dtype != np.float32 or image.ndim != 2 or not (0 <= image.min() < image.max() <= 1):

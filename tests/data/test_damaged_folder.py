@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.audit.run import run_audit
-from monai_simclr.data import build_store, open_index, store_of
+from monai_simclr.data import build_store, get_store, open_index
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled
 from monai_simclr.inference import InferenceDataset, OutputOptions, write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import make_inference_config
+from monai_simclr.workflows.inference_config import make_inference_config
 
 SIZE = 48
 
@@ -48,7 +48,7 @@ def _network():
 
 
 def _infer(folder, archive):
-    store = store_of(
+    store = get_store(
         write_nih_phantoms(folder / "nih", n_patients=100, size=64),
         folder / "nih_store",
         recipes.stored_size(SIZE),
@@ -71,9 +71,9 @@ def _infer(folder, archive):
 def _go_through_everything(folder, n_files):
     archive, sound = _folder(folder, n_files)
     index = open_index(archive, check=False)
-    n_left_out = sum(index.attrs["left_out"].values())
-    assert len(index) + n_left_out >= sound + n_files
-    assert set(index.attrs["left_out"]) >= {"DICOM with a damaged header"}
+    n_excluded = sum(index.attrs["excluded"].values())
+    assert len(index) + n_excluded >= sound + n_files
+    assert set(index.attrs["excluded"]) >= {"DICOM with a damaged header"}
     audit = run_audit(archive, folder / "audit", pixels=True, workers=0).content
     assert audit["images"] == len(index)
     store = build_store(index, folder / "store", 32, workers=0, max_rejected=1.0)

@@ -1,4 +1,4 @@
-"""An index of another's hand: its words are ours afterwards, or the sentence says which file, row and column."""
+"""An index of another program: its words are converted, or the message names the file, row and column."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from monai_simclr.data import check_index, open_index, read_index, write_index
+from monai_simclr.data.columns import sexes
 from monai_simclr.data.sources.table import read_table as read_foreign_table
-from monai_simclr.data.sources.wording import sexes
 
 HEADER = "image,patient_id,study_id,view_position,sex,age,split"
 
@@ -21,7 +21,7 @@ def _write(path, *rows, header=HEADER, end="\n", encoding="utf-8"):
     return path
 
 
-def test_words_of_others_become_ours_in_a_csv_and_in_a_frame(tmp_path):
+def test_words_of_other_programs_are_converted_in_a_csv_and_in_a_frame(tmp_path):
     rows = [
         "1.png,a,,lateral,male,060Y,valid",
         "2.png,b,,Antero-Posterior,F,006M,Test",
@@ -40,35 +40,35 @@ def test_words_of_others_become_ours_in_a_csv_and_in_a_frame(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("2.png,b,,PA,F,60,holdout", r"own.csv, row 3: the split 'holdout' is none of .*'split'"),
-        ("2.png,b,,PA,F,60,tr", r"own.csv, row 3: the split 'tr' is none of"),
-        ("2.png,b,,PA,F,sixty,train", r"own.csv, row 3: 'sixty' in 'age' is no age"),
-        ("2.png,b,,PA,F,-3,train", r"own.csv, row 3: '-3' in 'age' is no age"),
+        ("2.png,b,,PA,F,60,holdout", r"own.csv, row 3: 'split' must be one of .*, got 'holdout'"),
+        ("2.png,b,,PA,F,60,tr", r"own.csv, row 3: 'split' must be one of .*, got 'tr'"),
+        ("2.png,b,,PA,F,sixty,train", r"own.csv, row 3: 'age' must be years .*, got 'sixty'"),
+        ("2.png,b,,PA,F,-3,train", r"own.csv, row 3: 'age' must be years .*, got '-3'"),
         (",b,,PA,F,60,train", r"own.csv, row 3: the column 'image' is blank"),
         ("2.png,b,,PA,F,60", r"own.csv, line 3: 6 cells, but the header has 7; the line was cut"),
         ("2.png,b,,PA,F,60,train,1", r"own.csv, line 3: 8 cells, but the header has 7; quote the cells"),
         ('2.png,b,,PA,F,60,"train', r"own.csv"),
     ],
 )
-def test_what_cannot_be_mapped_is_refused_with_its_row_and_column(tmp_path, row, message):
+def test_unknown_words_are_refused_with_their_row_and_column(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         open_index(_write(tmp_path / "own.csv", "1.png,a,,PA,F,60,train", row), check=False)
 
 
-def test_a_label_that_is_none_is_refused_with_its_line_and_na_is_unknown(tmp_path):
+def test_an_invalid_label_is_refused_with_its_line_and_na_is_unknown(tmp_path):
     header = f"{HEADER},Mass"
     index = read_index(_write(tmp_path / "i.csv", "1.png,a,,,,,,NA", "2.png,b,,,,,,1", header=header))
     np.testing.assert_equal(index["Mass"].tolist(), [np.nan, 1.0])
-    with pytest.raises(ValueError, match=r"got -1 for 'Mass' in i.csv, row 3; map uncertain"):
+    with pytest.raises(ValueError, match=r"i.csv, row 3: labels of 'Mass' must be 1, 0 or NaN .*, got '-1'"):
         read_index(_write(tmp_path / "i.csv", "1.png,a,,,,,,NA", "2.png,b,,,,,,-1", header=header))
 
 
-def test_view_words_and_sexes_that_nobody_knows_are_said_and_unknown(tmp_path, caplog):
+def test_unknown_words_for_views_and_sexes_are_logged_and_unknown(tmp_path, caplog):
     index = read_index(_write(tmp_path / "i.csv", "1.png,a,,COSTAL,Mujer,,", "2.png,b,,COSTAL,F,,"))
     assert index["view_position"].tolist() == ["", ""]
     assert index["sex"].tolist() == ["", "F"]
-    assert "i.csv: 2 view positions are none that we know and count as unknown: 'COSTAL' (2)" in caplog.text
-    assert "1 sexes are none that we know and count as unknown: 'Mujer' (1)" in caplog.text
+    assert "i.csv: 2 view positions are not known words and count as unknown: 'COSTAL' (2)" in caplog.text
+    assert "1 sexes are not known words and count as unknown: 'Mujer' (1)" in caplog.text
 
 
 def test_sex_words_are_whole_words():
@@ -114,7 +114,7 @@ def test_an_encoding_without_a_mark_is_refused_with_the_files_name(tmp_path, enc
         read_foreign_table(path, {"image": "image"})
 
 
-def test_a_column_twice_is_refused(tmp_path):
+def test_a_repeated_column_is_refused(tmp_path):
     path = _write(tmp_path / "i.csv", "1.png,a,,,,,,1,0", header=f"{HEADER},Mass,Mass")
     with pytest.raises(ValueError, match=r"i.csv: the index has the columns \['Mass'\] more than once"):
         read_index(path)
@@ -132,7 +132,7 @@ def test_two_spellings_of_one_finding_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", [b"M\xfcller.png", b"=1+1.png", b"-1.png", b"a\nb.png", b"'x.png", b"+a;=b.png"])
-def test_an_index_finds_every_file_again(tmp_path, name):
+def test_an_index_keeps_every_file_name(tmp_path, name):
     folder = os.fsencode(tmp_path) + b"/in"
     os.mkdir(folder)
     with open(folder + b"/" + name, "wb") as file:
@@ -153,11 +153,11 @@ def test_a_table_from_windows_finds_its_images(tmp_path):
     assert index["image"].tolist() == [str(tmp_path / "images" / "1.png")]
 
 
-def test_an_index_csv_of_another_program_does_not_keep_a_folder_from_opening(tmp_path, caplog):
+def test_a_folder_with_an_index_csv_of_another_program_opens(tmp_path, caplog):
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "1.png")
     (tmp_path / "index.csv").write_text("StudyDate,Accession\n2020,1\n")
     assert open_index(tmp_path).attrs["recognised"].startswith("a folder of images")
-    assert "its index.csv has no column of ours, so it is left aside" in caplog.text
+    assert "its index.csv has no column of ours, so it is ignored" in caplog.text
     (tmp_path / "index.csv").write_text("image,patient\n1.png,1\n")
     with pytest.raises(ValueError, match=r"index.csv: the index lacks the columns"):
         open_index(tmp_path)

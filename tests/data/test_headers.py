@@ -1,4 +1,4 @@
-"""One way to a header: what the index, the audit, inference and the reader say of one file is the same."""
+"""One way to a header: the index, the audit, inference and the reader agree about a file."""
 
 from __future__ import annotations
 
@@ -20,21 +20,19 @@ from radiograph_corpus import code_item, make_dicom, picture, write_described, w
 
 from monai_simclr.audit.duplicates import same_bytes
 from monai_simclr.audit.flags import flag_rows
-from monai_simclr.audit.header import header_facts
-from monai_simclr.audit.look import look_at
-from monai_simclr.audit.scan import scan
+from monai_simclr.audit.scan import header_facts, pixel_facts, scan
 from monai_simclr.data import RadiographError, ReaderSettings, open_index, read_radiograph
-from monai_simclr.data.formats.dicom_exam import read_exam
-from monai_simclr.data.formats.dicom_file import read_header
-from monai_simclr.data.sources.dicom_tree import holds_dicom, read_dicom_tree
-from monai_simclr.inference.inputs import InferenceDataset, identity_of
+from monai_simclr.data.formats.dicom_header import NotDicomError, read_header, record_headers
+from monai_simclr.data.formats.exam import read_exam
+from monai_simclr.data.sources.dicom_tree import DICOM_TREE, read_dicom_tree
+from monai_simclr.inference.dataset import InferenceDataset, describe_file
 from monai_simclr.runtime.files import open_regular
 
 
-def said_of(folder, **attributes):
-    """What every door says of a header: view by index, audit, inference and reader; flags; chest by the audit."""
+def view_and_flags(folder, **attributes):
+    """Write a file; return its view and flags, on which index, audit, inference and reader must agree."""
     path = write_dicom(folder / "a.dcm", picture(12), **{"ViewPosition": None, **attributes})
-    index, facts, about = read_dicom_tree(folder), header_facts(path), identity_of(path, "key")
+    index, facts, about = read_dicom_tree(folder), header_facts(path), describe_file(path, "key")
     view = index["view_position"].iloc[0]
     by_audit = facts["header_view"] or ("LL" if facts["lateral_words"] == "yes" else view)
     assert view == by_audit == about["view_position"] == read_radiograph(path)[1]["view_position"]
@@ -87,8 +85,8 @@ def orientation(first, second):
     ],
     ids=str,
 )
-def test_a_view_is_the_same_by_every_door(tmp_path, attributes, view):
-    assert said_of(tmp_path, **attributes)[0] == view
+def test_index_audit_inference_and_reader_agree_on_the_view(tmp_path, attributes, view):
+    assert view_and_flags(tmp_path, **attributes)[0] == view
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_a_view_is_the_same_by_every_door(tmp_path, attributes, view):
             for text in ("TIBIA", "ABDOMEN", "TSPINE", "THORACIC SPINE", "BWS", "SKULL", "XYZ", "WHOLEBODY", "RODILLA")
         ),
         *(({"SeriesDescription": text}, False) for text in ("LEFT KNEE", "Thoracic spine", "Columna dorsal", "mano")),
-        *(({"BodyPartExamined": text}, True) for text in ("", "UNKNOWN", "N/A")),  # nothing is said
+        *(({"BodyPartExamined": text}, True) for text in ("", "UNKNOWN", "N/A")),  # not stated
         ({"BodyPartExamined": "TIBIA", "SeriesDescription": "CHEST"}, False),
         ({"StudyDescription": "KNEE; CHEST PA", "SeriesDescription": "CHEST"}, True),
         ({"AnatomicRegionSequence": [code_item("T-D3000", "SRT", "")], "StudyDescription": "KNEE"}, True),
@@ -140,22 +138,22 @@ def test_a_view_is_the_same_by_every_door(tmp_path, attributes, view):
     ],
     ids=str,
 )
-def test_a_body_part_is_the_same_by_every_door(tmp_path, attributes, is_chest):
-    assert ("not a chest" not in said_of(tmp_path, **attributes)[1]) == is_chest
+def test_inference_and_audit_agree_on_the_body_part(tmp_path, attributes, is_chest):
+    assert ("not a chest" not in view_and_flags(tmp_path, **attributes)[1]) == is_chest
 
 
-def test_every_code_of_a_view_in_the_standard_is_what_its_meaning_says():
+def test_every_view_code_of_the_standard_has_the_beam_of_its_meaning():
     words = {"lateral": "lateral", "frontal": "frontal", "antero-posterior": "frontal", "postero-anterior": "frontal"}
     for scheme, names in cid_concepts[4010].items():
         for name in names:
             (code, (meaning, _)), *_ = concepts[scheme][name].items()
             data = Dataset()
             data.ViewCodeSequence = [code_item(code, scheme, "")]
-            found = read_exam(data).view.beam
+            beam = read_exam(data).view.beam
             if "oblique" in meaning:
-                assert found in ("oblique", ""), meaning
+                assert beam in ("oblique", ""), meaning
             elif meaning.split()[-1] in words:
-                assert found == words[meaning.split()[-1]], meaning
+                assert beam == words[meaning.split()[-1]], meaning
 
 
 def vindr(path):
@@ -169,14 +167,14 @@ def vindr(path):
     return path
 
 
-def test_vindrs_files_are_read_by_every_door(tmp_path):
+def test_vindrs_files_are_read_by_reader_index_audit_and_inference(tmp_path):
     path = vindr(tmp_path / "a.dicom")
     assert read_radiograph(path)[0].shape == (48, 40)
     index = read_dicom_tree(tmp_path)
     assert index["image"].tolist() == [str(path)]
     facts = header_facts(path)
     assert (facts["problem"], facts["sop_class"]) == ("", "Digital X-Ray Image Storage - For Presentation")
-    about = identity_of(path, "key")
+    about = describe_file(path, "key")
     assert about["sop_instance_hash"]
     assert about["flags"] == ""
 
@@ -184,7 +182,7 @@ def test_vindrs_files_are_read_by_every_door(tmp_path):
 @pytest.mark.parametrize("modality", [None, "", "OT", "SC"])
 @pytest.mark.parametrize("sop_class", [uid.DigitalXRayImageStorageForPresentation, uid.ComputedRadiographyImageStorage])
 @pytest.mark.parametrize("where", ["data set", "file meta"])
-def test_a_class_says_what_a_modality_does_not(tmp_path, modality, sop_class, where):
+def test_the_sop_class_decides_where_the_modality_does_not(tmp_path, modality, sop_class, where):
     data = make_dicom(picture(12), Modality=modality, SOPClassUID=sop_class if where == "data set" else None)
     data.file_meta.MediaStorageSOPClassUID = sop_class
     data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
@@ -202,7 +200,7 @@ def test_a_class_says_what_a_modality_does_not(tmp_path, modality, sop_class, wh
     ],
     ids=str,
 )
-def test_the_index_leaves_out_what_the_reader_refuses(tmp_path, attributes):
+def test_the_index_excludes_what_the_reader_refuses(tmp_path, attributes):
     path = write_dicom(tmp_path / "a.dcm", picture(12), **attributes)
     with pytest.raises(RadiographError, match="Modality is"):
         read_radiograph(path)
@@ -228,22 +226,22 @@ def test_a_spacing_with_a_decimal_comma_is_read_and_the_audit_knows_it(tmp_path,
     assert (facts["problem"], facts["spacing"]) == ("", keyword)
 
 
-@pytest.mark.parametrize(("spacing", "told"), [("0\\0", "PixelSpacing is zero"), ("abc", "none"), ("", "none")])
-def test_a_spacing_that_is_none_is_no_problem_of_the_file(tmp_path, spacing, told):
+@pytest.mark.parametrize(("spacing", "reported"), [("0\\0", "PixelSpacing is zero"), ("abc", "none"), ("", "none")])
+def test_an_unusable_spacing_is_not_a_problem_of_the_file(tmp_path, spacing, reported):
     path = write_dicom(tmp_path / "a.dcm", picture(12), PixelSpacing=[8.25, 8.25])
     written = spacing.encode().ljust(9)
     path.write_bytes(path.read_bytes().replace(b"8.25\\8.25", written))
     read_radiograph(path)
     facts = header_facts(path)
-    assert (facts["problem"], facts["spacing"]) == ("", told)
+    assert (facts["problem"], facts["spacing"]) == ("", reported)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_the_audit_knows_nifti(tmp_path, name):
     nib.save(nib.Nifti1Image(picture(16).T[..., None], np.eye(4)), tmp_path / name)
     facts = header_facts(tmp_path / name)
-    told = [facts[key] for key in ("problem", "format", "rows", "columns", "bits", "frames")]
-    assert told == ["", "NIfTI", 48, 40, 16, 1]
+    reported = [facts[key] for key in ("problem", "format", "rows", "columns", "bits", "frames")]
+    assert reported == ["", "NIfTI", 48, 40, 16, 1]
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:60])
     assert header_facts(tmp_path / name)["problem"]
 
@@ -256,18 +254,18 @@ def _cut_deflated(path):
         zlib.decompress(path.read_bytes()[start:], -zlib.MAX_WBITS)
 
 
-def test_a_deflated_file_cut_short_is_one_reason_and_the_others_go_on(tmp_path):
+def test_a_truncated_deflated_file_is_reported_and_the_others_are_read(tmp_path):
     write_described(tmp_path / "a.dcm")
     _cut_deflated(tmp_path / "cut.dcm")
     index = read_dicom_tree(tmp_path)
     assert [name.rsplit("/", 1)[1] for name in index["image"]] == ["a.dcm"]
-    assert index.attrs["left_out"] == {"DICOM with a damaged header": 1}
+    assert index.attrs["excluded"] == {"DICOM with a damaged header": 1}
     paths = [str(tmp_path / "a.dcm"), str(tmp_path / "cut.dcm")]
     facts, _, _ = scan(paths, pixels=True, workers=0)
-    assert facts["problem"].tolist() == ["", "is truncated: the deflated data set has no end"]
+    assert facts["problem"].tolist() == ["", "is truncated: the deflated data have no end"]
     assert flag_rows(index.assign(view_position="").reindex([0, 0], method=None).reset_index(), facts)
     dataset = InferenceDataset([{"image": path} for path in paths], _image_of, 8)
-    assert [item["reason"] for item in dataset] == ["", "is truncated: the deflated data set has no end"]
+    assert [item["reason"] for item in dataset] == ["", "is truncated: the deflated data have no end"]
 
 
 def _image_of(item):
@@ -291,30 +289,30 @@ def _special_files(folder):
 
 
 @pytest.mark.timeout(60)
-def test_pipes_sockets_devices_and_links_to_them_are_reasons_and_hang_nobody(tmp_path):
+def test_pipes_sockets_devices_and_links_to_them_are_reported_and_do_not_hang(tmp_path):
     write_described(tmp_path / "a.dcm")
     with _special_files(tmp_path):
-        assert holds_dicom(tmp_path)
+        assert DICOM_TREE.recognise(tmp_path)
         index = open_index(tmp_path, check=False)
         assert len(index) == 1
         paths = sorted(str(path) for path in tmp_path.iterdir())
         facts, _, _ = scan(paths, pixels=True, workers=0)
         assert (facts["problem"] == "").sum() == 1
         assert (facts["damage"] == "").sum() == 1
-        told = dict(zip((path.rsplit("/", 1)[1] for path in paths), facts["problem"], strict=True))
-        assert told["pipe.dcm"] == told["link.dcm"] == "is a named pipe, not a regular file"
-        assert told["socket.dcm"] == "is a socket, not a regular file"
-        assert told["zero.dcm"] == "is a device, not a regular file"
+        problems = dict(zip((path.rsplit("/", 1)[1] for path in paths), facts["problem"], strict=True))
+        assert problems["pipe.dcm"] == problems["link.dcm"] == "is a named pipe, not a regular file"
+        assert problems["socket.dcm"] == "is a socket, not a regular file"
+        assert problems["zero.dcm"] == "is a device, not a regular file"
         assert same_bytes(paths, np.full(len(paths), 7)).tolist() == [-1] * len(paths)
         for path in paths:
-            identity_of(path, "key")
+            describe_file(path, "key")
         items = InferenceDataset([{"image": path} for path in paths], _image_of, 8)
         assert sum(item["reason"] == "" for item in items) == 1
         with pytest.raises(RadiographError, match=r"^pipe.dcm: is a named pipe, not a regular file$"):
             read_radiograph(tmp_path / "pipe.dcm")
 
 
-def test_a_file_that_becomes_a_pipe_between_two_looks_hangs_nobody(tmp_path, monkeypatch):
+def test_a_file_that_becomes_a_pipe_after_the_check_does_not_hang(tmp_path, monkeypatch):
     regular = os.stat(write_described(tmp_path / "a.dcm"))
     os.mkfifo(tmp_path / "b.dcm")
     monkeypatch.setattr("monai_simclr.runtime.files.os.stat", lambda path: regular)  # the first look saw a file
@@ -346,7 +344,7 @@ def _write(path, pixels):
 )
 def test_thumbnails_and_strips_are_refused_in_every_format(tmp_path, name, shape, words):
     path = _write(tmp_path / name, np.resize(picture(8), shape))
-    problem = look_at(path)["damage"]
+    problem = pixel_facts(path)["damage"]
     assert words in problem if words else problem == ""
     loose = ReaderSettings(min_side=8, max_aspect=250)
     assert read_radiograph(path, loose)[0].shape == shape
@@ -357,7 +355,7 @@ def test_settings_of_the_shape_must_be_possible():
         ReaderSettings(min_side=0)
 
 
-def test_the_whole_header_leaves_out_what_is_long_and_keeps_the_rest(tmp_path):
+def test_the_whole_header_omits_long_values_and_keeps_the_rest(tmp_path):
     data = make_dicom(picture(12), StudyDescription="as it is")
     data.add_new(0x00110010, "LO", "VENDOR")
     data.add_new(0x00111010, "OB", bytes(2**20 + 2))
@@ -373,7 +371,30 @@ def test_the_whole_header_leaves_out_what_is_long_and_keeps_the_rest(tmp_path):
     assert few.StudyDescription == "as it is"
 
 
-def test_no_other_way_to_a_header_or_a_picture_is_in_the_package():
+def test_a_recorded_header_is_the_header_that_was_read_even_of_a_file_that_is_refused(tmp_path):
+    path = write_described(tmp_path / "a.dcm")
+    with record_headers() as headers:
+        read_radiograph(path)
+        with pytest.raises(RadiographError, match="Modality is 'CT'"):
+            read_radiograph(write_dicom(tmp_path / "b.dcm", picture(12), Modality="CT"))
+        Image.fromarray(picture(8)).save(tmp_path / "c.png")
+        read_radiograph(tmp_path / "c.png")
+    read_radiograph(path)
+    assert [data.Modality for data in headers] == ["DX", "CT"]
+    assert headers[0] == read_header(path)[0]
+
+
+def test_a_file_that_is_not_dicom_has_an_error_of_its_own_and_a_damaged_one_has_not(tmp_path):
+    Image.fromarray(picture(8)).save(tmp_path / "a.png")
+    with pytest.raises(NotDicomError, match=r"^a\.png: is not DICOM \(PS3\.10 section 7\.1\)$"):
+        read_header(tmp_path / "a.png")
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(RadiographError, match=r"^a\.dcm: has no \(0002,0010\)") as error:
+        read_header(tmp_path / "a.dcm")
+    assert not isinstance(error.value, NotDicomError)
+
+
+def test_the_package_opens_headers_and_pictures_in_one_place():
     package = Path(__file__).resolve().parents[2] / "monai_simclr"
     allowed = {"dcmread(": set(), "read_file_meta_info(": set(), "Image.open(": {"data/formats/pictures.py"}}
     for path in package.rglob("*.py"):

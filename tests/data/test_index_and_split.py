@@ -1,4 +1,4 @@
-"""The table of images: what it refuses, what it keeps, and that patients are never divided."""
+"""The image index: what it refuses and keeps; splits and label fractions never divide a patient."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_patient_in_two_splits_is_refused_with_the_remedy():
 
 
 def test_an_uncertain_label_is_refused_with_its_row():
-    with pytest.raises(ValueError, match=r"labels must be 1, 0 or NaN, got -1 for 'Mass' in row 1"):
+    with pytest.raises(ValueError, match=r"row 1: labels of 'Mass' must be 1, 0 or NaN .*, got -1"):
         check_index(_index(Mass=[1, -1, 0]))
 
 
@@ -61,7 +61,7 @@ def test_a_smoothed_label_is_for_train_rows_only():
         check_index(_index(split="test", Mass=[0.7, 0, 0]))
 
 
-def test_a_smoothed_label_is_no_class():
+def test_an_image_with_a_smoothed_label_has_no_class():
     index = check_index(_index(("a", "b", "c"), Mass=[0.7, 1, 0], Edema=[0.3, 0, 0]))
     assert image_classes(index).tolist() == ["", "Mass", "No Finding"]
 
@@ -71,7 +71,7 @@ def test_a_row_without_a_patient_is_refused_with_its_row():
         check_index(_index(("a", "", "b")))
 
 
-def test_archives_are_joined_with_their_names_before_the_patients_and_unknown_labels():
+def test_combined_archives_prefix_their_patients_and_have_unknown_labels():
     one, two = check_index(_index(Mass=1)), check_index(_index(Edema=[0, 1, 0]))
     two["image"] = "/y" + two["image"]
     whole = combine_indexes({"one": one, "two": two})
@@ -87,8 +87,8 @@ def test_archives_of_the_same_patients_show_who_is_in_two_splits():
         combine_indexes({"one": _index(), "two": test}, prefix=False)
 
 
-def test_an_image_twice_is_refused():
-    with pytest.raises(ValueError, match=r"1 images stand in the index twice, the first is /x/0\.png"):
+def test_a_repeated_image_is_refused():
+    with pytest.raises(ValueError, match=r"1 images are in the index twice, the first is /x/0\.png"):
         check_index(_index().assign(image=["/x/0.png", "/x/0.png", "/x/1.png"]))
 
 
@@ -97,13 +97,13 @@ def test_an_empty_index_is_refused():
         check_index(_index().iloc[:0])
 
 
-def test_a_class_is_the_only_finding_or_none_or_unknown():
+def test_a_class_is_the_only_finding_or_no_finding_or_unknown():
     index = check_index(_index(("a", "b", "c", "d"), Mass=[1, 0, 1, np.nan], Edema=[0, 0, 1, 0]))
     assert image_classes(index).tolist() == ["Mass", "No Finding", "", ""]
     assert finding_columns(index) == ("Mass", "Edema")
 
 
-def test_an_index_comes_back_as_it_went_with_leading_zeros_and_the_class_none(tmp_path):
+def test_an_index_is_read_as_it_was_written_with_leading_zeros_and_the_patient_none(tmp_path):
     index = check_index(_index(("00123", "123", "None"), Mass=[1.0, np.nan, 0.0]))
     index["image"] = [str(tmp_path / f"{i}.png") for i in range(3)]
     write_index(index, tmp_path / "index.csv")
@@ -160,6 +160,6 @@ def test_a_finding_without_any_positive_is_named():
         label_fraction(_index(Mass=0.0), 0.5)
 
 
-def test_an_empty_folder_says_so(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="is empty; pass --dataset_dir"):
         open_index(tmp_path)

@@ -1,4 +1,4 @@
-"""Few labels: every beginning of a draw has each finding, and patients with many findings, at their share."""
+"""Few labels: every prefix of a draw has each finding, and patients with many findings, at their share."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_patients_alone_in_their_pattern_are_drawn_as_often_as_others():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_finding_has_a_positive_and_a_negative_where_they_fit(seed):
+def test_each_finding_has_a_positive_and_a_negative_if_they_fit(seed):
     index, names = _long_tailed(1500), [f"F{k}" for k in range(9)]
     chosen = label_fraction(index, 10 / 1500, seed, names)
     assert (index[names].iloc[chosen].max() == 1).all()

@@ -1,4 +1,4 @@
-"""Folders as they are on disks: links, loops, doubles, masks, odd suffixes; each recognised, or counted and named."""
+"""Folders as they are on disks: links, loops, copies, masks, odd suffixes; each recognised, or counted and named."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_links_to_folders_are_followed_once_and_loops_and_doubles_are_counted(tm
     os.symlink(disk / "gone.png", data / "gone.png")
     index = open_index(data)
     assert _names(index, data) == ["again/1.png", "again/2.png", "z/3.png"]
-    assert index.attrs["left_out"] == {
+    assert index.attrs["excluded"] == {
         "links to nothing": 2,
         "links to folders above (loops)": 2,
         "folders that are listed already": 1,
@@ -70,7 +70,7 @@ def test_links_in_a_dicom_tree_are_followed(tmp_path, caplog):
     os.symlink(disk / "PHANTOM-00000001", tmp_path / "data" / "one")
     index = open_index(tmp_path / "data")
     assert len(index) == len(open_index(disk))
-    assert index.attrs["left_out"] == {"folders that are listed already": 1}
+    assert index.attrs["excluded"] == {"folders that are listed already": 1}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root opens every folder")
@@ -78,19 +78,19 @@ def test_a_folder_that_cannot_be_opened_is_counted(tmp_path):
     _pictures(tmp_path, "a/1.png", "b/2.png")
     (tmp_path / "b").chmod(0)
     try:
-        assert open_index(tmp_path).attrs["left_out"] == {"folders that cannot be opened": 1}
+        assert open_index(tmp_path).attrs["excluded"] == {"folders that cannot be opened": 1}
     finally:
         (tmp_path / "b").chmod(0o755)
 
 
-def test_pipes_are_no_files(tmp_path):
+def test_pipes_are_not_listed(tmp_path):
     _pictures(tmp_path, "1.png")
     os.mkfifo(tmp_path / "2.png")
     assert list_files(tmp_path).counts() == {"pipes, sockets or devices": 1}
     assert len(open_index(tmp_path)) == 1
 
 
-def test_images_are_told_by_their_content_and_what_is_not_read_is_named(tmp_path, caplog):
+def test_images_are_recognised_by_their_content_and_other_files_are_named(tmp_path, caplog):
     _pictures(tmp_path, "1.jfif", "2", "3.jpe", "4.JPG", format="JPEG")
     _pictures(tmp_path, "5.bmp")
     _pictures(tmp_path, "6.webp")
@@ -98,19 +98,19 @@ def test_images_are_told_by_their_content_and_what_is_not_read_is_named(tmp_path
     (tmp_path / "labels.txt").write_text("no image")
     index = open_index(tmp_path)
     assert _names(index, tmp_path) == ["1.jfif", "2", "3.jpe", "4.JPG"]
-    assert index.attrs["left_out"] == {
+    assert index.attrs["excluded"] == {
         "BMP images, which are not read": 1,
         "WebP images, which are not read": 1,
         "GIF images, which are not read": 1,
-        "no PNG, JPEG or TIFF": 1,
+        "not PNG, JPEG or TIFF": 1,
     }
     assert "BMP images, which are not read (1, the first is 5.bmp)" in caplog.text
 
 
-def test_a_folder_of_nothing_that_is_read_says_what_is_there(tmp_path):
+def test_the_error_about_an_unreadable_folder_lists_its_contents(tmp_path):
     _pictures(tmp_path, "1.bmp", "2.bmp")
     os.symlink("nowhere", tmp_path / "x.png")
-    with pytest.raises(FileNotFoundError, match=r"no image; it holds 2 files with .bmp, 1 links to nothing"):
+    with pytest.raises(FileNotFoundError, match=r"no image; it contains 2 files with .bmp, 1 links to nothing"):
         open_index(tmp_path)
 
 
@@ -123,11 +123,11 @@ def test_a_folder_of_nothing_that_is_read_says_what_is_there(tmp_path):
         (["1.png", "mask_of_oxygen.png", "unmasked/3.png", "wears_mask.png"], []),
     ],
 )
-def test_masks_beside_images_are_left_out_and_named(tmp_path, caplog, images, masks):
+def test_masks_next_to_images_are_excluded_and_named(tmp_path, caplog, images, masks):
     index = open_index(_pictures(tmp_path, *images, *masks))
     assert sorted(_names(index, tmp_path)) == sorted(images)
-    assert index.attrs["left_out"] == ({"masks beside images": len(masks)} if masks else {})
-    assert not masks or f"masks beside images ({len(masks)}, the first is {min(masks)})" in caplog.text
+    assert index.attrs["excluded"] == ({"masks next to images": len(masks)} if masks else {})
+    assert not masks or f"masks next to images ({len(masks)}, the first is {min(masks)})" in caplog.text
 
 
 def test_a_folder_of_masks_alone_is_a_folder_of_images(tmp_path):
@@ -148,7 +148,7 @@ def test_class_folders_that_were_unpacked_twice_are_read_once(tmp_path, caplog, 
         shutil.copytree(root / "chest_xray", tmp_path / "copy")
         shutil.copytree(tmp_path / "copy", root / place)
     index = open_index(root)
-    assert index.attrs["left_out"] == {"second copies": 4}
+    assert index.attrs["excluded"] == {"second copies": 4}
     assert "second copies (4, the first is" in caplog.text
     names = ["split", "Pneumonia"]
     pd.testing.assert_frame_equal(index[names], right[names])
@@ -162,10 +162,10 @@ def test_a_dicom_tree_that_was_unpacked_twice_is_read_once(tmp_path):
     shutil.copytree(tmp_path / "copy", tree / "tree")
     index = open_index(tree)
     assert index["image"].tolist() == right["image"].tolist()
-    assert index.attrs["left_out"] == {"second copies": len(right)}
+    assert index.attrs["excluded"] == {"second copies": len(right)}
 
 
-def test_files_of_one_name_that_differ_are_no_copies(tmp_path):
+def test_different_files_of_one_name_are_not_copies(tmp_path):
     index = open_index(_pictures(tmp_path, "p1/s/1.png", "p2/s/1.png", "1.png"))
     assert len(index) == 3
 
@@ -180,19 +180,19 @@ def test_images_in_a_folder_of_their_class_are_of_that_class(tmp_path):
     names = ["COVID/images/1.png", "COVID/masks/1.png", "Normal/images/2.png", "Normal/masks/2.png"]
     index = open_index(_pictures(tmp_path, *names))
     assert index["COVID"].tolist() == [1, 0]
-    assert index.attrs["left_out"] == {"masks beside images": 2}
+    assert index.attrs["excluded"] == {"masks next to images": 2}
 
 
 @pytest.mark.parametrize("content", [b"", b"a;b\n\xff\xfe\xfc\n", b"\x00\x01\x02", b"id,label\n1,2,3,4\n", b'"open\n'])
 @pytest.mark.parametrize("name", ["train.csv", "train.csv.gz", "chestmnist.npz"])
-def test_a_table_of_another_kind_beside_dicom_files_does_not_keep_them_from_opening(tmp_path, name, content):
+def test_dicom_files_open_next_to_a_table_of_another_kind(tmp_path, name, content):
     tree = write_dicom_phantoms(tmp_path / "tree", n_patients=1, size=64)
     right = len(open_index(tree))
     (tree / name).write_bytes(content)
     assert len(open_index(tree)) == right
 
 
-def test_a_folder_called_train_csv_is_no_table(tmp_path):
+def test_a_folder_called_train_csv_is_not_a_table(tmp_path):
     tree = write_dicom_phantoms(tmp_path / "tree", n_patients=1, size=64)
     (tree / "train.csv").mkdir()
     assert len(open_index(tree)) > 0

@@ -11,8 +11,7 @@ from monai_simclr.data.loading import KeyedSampler, StoreDataset
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareTwoViews
 from monai_simclr.recipes import augmentation, views
-from monai_simclr.transforms import MultiViewd, ToNetworkInputd
-from monai_simclr.transforms.drawing import DrawViewsd
+from monai_simclr.transforms import DrawViewsd, MultiViewd, ToNetworkInputd
 
 
 @pytest.fixture

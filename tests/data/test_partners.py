@@ -36,11 +36,6 @@ def test_partners_are_drawn_uniformly():
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / len(u), [0.25, 0.25, 0, 0.25, 0.25], atol=0.02)
 
 
-def test_the_share_of_films_with_a_partner_is_known():
-    assert Partners(INDEX, "patient").share == 5 / 8
-    assert Partners(INDEX.iloc[:0], "patient").share == 0
-
-
 def test_an_unknown_second_view_names_the_known_ones():
     with pytest.raises(ValueError, match=r"one of image, patient, study, view_position, got 'laterality'"):
         Partners(INDEX, "laterality")

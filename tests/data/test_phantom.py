@@ -55,7 +55,7 @@ def test_the_same_numbers_draw_the_same_phantom_and_pixels_are_in_range(size: in
     assert 0.1 < one.lung_mask.mean() < 0.6
 
 
-def test_patients_follow_ups_and_seeds_differ_and_a_patient_stays_who_it_is() -> None:
+def test_patients_follow_ups_and_seeds_differ_and_a_patient_keeps_sex_and_age() -> None:
     base = draw_phantom(5, 0, 64)
     for other in (draw_phantom(6, 0, 64), draw_phantom(5, 1, 64), draw_phantom(5, 0, 64, seed=1)):
         assert np.abs(other.pixels - base.pixels).mean() > 0.01
@@ -171,8 +171,8 @@ def test_the_nih_table_has_the_publishers_columns_and_describes_every_image(nih:
     assert len(table) == 3 + sum(n_films_of_patient(patient) for patient in range(1, 25))
     for row in table.itertuples(index=False):
         phantom = draw_phantom(row[3], row[2], 64)
-        told = (phantom.finding, phantom.age, phantom.sex, phantom.view_position)
-        assert told == (row[1], row[4], row[5], row[6])
+        expected = (phantom.finding, phantom.age, phantom.sex, phantom.view_position)
+        assert expected == (row[1], row[4], row[5], row[6])
 
 
 def test_the_nih_lists_share_no_patient_and_hold_a_quarter_of_every_class_for_the_test(nih: Path) -> None:
@@ -205,7 +205,7 @@ def test_three_bad_files_are_bad_in_three_ways_and_are_listed(nih: Path) -> None
     assert not cv2.imread(str(black), cv2.IMREAD_UNCHANGED).any()
 
 
-def test_progress_counts_every_sound_image(tmp_path: Path) -> None:
+def test_progress_counts_every_valid_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_nih_phantoms(tmp_path / "new", 2, size=64, progress=lambda done, total: seen.append((done, total)))
     total = n_films_of_patient(1) + n_films_of_patient(2)

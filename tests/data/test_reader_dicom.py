@@ -18,7 +18,6 @@ from radiograph_corpus import SYNTAXES, make_dicom, picture, table_item, write_d
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.collimation import exposed_field
 from monai_simclr.data.formats import dicom_pixels
-from monai_simclr.data.formats.rle import decode_rle
 from monai_simclr.data.phantoms import draw_phantom, phantom_to_dicom
 
 RANGE = ReaderSettings(voi="none")
@@ -77,8 +76,7 @@ def test_bits_above_the_stored_ones_do_not_count(tmp_path):
 def test_our_run_lengths_are_pydicoms(tmp_path):
     write_syntax(tmp_path / "a.dcm", uid.RLELossless)
     data = pydicom.dcmread(tmp_path / "a.dcm")
-    frame = pydicom.encaps.get_frame(data.PixelData, 0, number_of_frames=1)
-    ours = decode_rle(frame, data.Rows * data.Columns, 2).view("<u2").reshape(data.Rows, data.Columns)
+    ours = np.rint(read_radiograph(tmp_path / "a.dcm", RANGE)[0] * 4095)
     np.testing.assert_array_equal(ours, data.pixel_array)
 
 
@@ -139,7 +137,7 @@ def test_a_table_of_signed_input_starts_below_zero(tmp_path):
     np.testing.assert_allclose(read_radiograph(path)[0], (stored + 2048.0) / 4095, atol=1e-6)
 
 
-def test_a_table_of_65536_entries_says_zero_and_packed_bytes_are_read(tmp_path):
+def test_a_table_length_of_zero_means_65536_and_packed_bytes_are_read(tmp_path):
     whole = table_item(0, np.arange(65536), 16, "OW")
     path = write_dicom(tmp_path / "a.dcm", picture(16), 16, VOILUTSequence=[whole])
     np.testing.assert_allclose(read_radiograph(path)[0], picture(16) / 65535, atol=1e-6)
@@ -183,7 +181,7 @@ def test_the_policy_chooses_among_tables(tmp_path):
     assert read_radiograph(path, ReaderSettings(voi="index"))[1]["voi"] == "window"
 
 
-def test_without_a_usable_window_percentiles_are_shown_and_said(tmp_path):
+def test_without_a_usable_window_percentiles_are_shown_and_reported(tmp_path):
     stored = picture(12)
     low, high = np.percentile(stored, (0.5, 99.5))
     for name, attributes in {"none": {}, "zero": {"WindowCenter": 5, "WindowWidth": 0}}.items():
@@ -209,7 +207,7 @@ def test_there_is_exactly_one_inversion(tmp_path, photometric, shape):
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_is_black_in_either_polarity_and_no_part_of_the_percentiles(tmp_path, photometric):
+def test_padding_is_black_in_either_polarity_and_excluded_from_the_percentiles(tmp_path, photometric):
     stored = picture(12) // 2 + 100
     padded = stored.copy()
     padded[:6] = 4095
@@ -237,7 +235,7 @@ def test_padding_may_be_a_range_and_negative(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "steps"),
+    ("directions", "steps"),
     [
         (("L", "F"), []),
         (("R", "F"), [np.fliplr]),
@@ -253,8 +251,8 @@ def test_padding_may_be_a_range_and_negative(tmp_path):
         (("L", "R"), []),
     ],
 )
-def test_patient_orientation_makes_the_display_canonical(tmp_path, said, steps):
-    path = write_dicom(tmp_path / "a.dcm", picture(12), PatientOrientation=list(said), PixelSpacing=[0.3, 0.2])
+def test_patient_orientation_makes_the_display_canonical(tmp_path, directions, steps):
+    path = write_dicom(tmp_path / "a.dcm", picture(12), PatientOrientation=list(directions), PixelSpacing=[0.3, 0.2])
     expected = picture(12) / 4095
     for step in steps:
         expected = step(expected)
@@ -361,7 +359,7 @@ READ = {
 }
 
 
-def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_by_a_sentence():
+def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_with_a_message():
     root = Path(pydicom.__file__).parent / "data" / "test_files"
     read, refused = {}, {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
@@ -401,7 +399,7 @@ def test_all_of_pydicoms_own_test_files_are_read_right_or_refused_by_a_sentence(
 def _decoded_by(path, plugin, monkeypatch):
     with monkeypatch.context() as patch:
         for syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
-            patch.setitem(dicom_pixels._PLUGINS, syntax, (plugin,))
+            patch.setitem(dicom_pixels.DECODERS, syntax, (plugin,))
         return read_radiograph(path, ReaderSettings(voi="none"))[0]
 
 
@@ -429,7 +427,7 @@ def test_pillow_gives_what_pylibjpeg_gives_of_jpeg_2000(
 
 def test_jpeg_2000_is_decoded_by_pillow_whose_openjpeg_is_newer():
     for syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
-        assert dicom_pixels._plugin(Path("a.dcm"), syntax) == "pillow"
+        assert dicom_pixels.choose_decoder(syntax) == "pillow"
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.HTJ2KLossless], ids=lambda syntax: syntax.keyword)
@@ -441,7 +439,7 @@ def test_a_codestream_in_a_jp2_file_is_given_to_a_decoder_without_its_boxes(tmp_
     boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x0a????\0\0" + (len(frame) + 8).to_bytes(4, "big") + b"jp2c"
     data.PixelData = encapsulate([boxes + frame])
     data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
-    given = []
-    monkeypatch.setattr(dicom_pixels, "encapsulate", lambda frames: given.append(frames) or encapsulate(frames))
+    frames_given = []
+    monkeypatch.setattr(dicom_pixels, "encapsulate", lambda frames: frames_given.append(frames) or encapsulate(frames))
     np.testing.assert_array_equal(read_radiograph(tmp_path / "b.dcm")[0], expected)
-    assert given[0][0].startswith(b"\xff\x4f\xff\x51")
+    assert frames_given[0][0].startswith(b"\xff\x4f\xff\x51")

@@ -1,4 +1,4 @@
-"""The reader in MONAI's hands: metadata that can be saved, collated and shown to anyone; the same without ITK."""
+"""The reader in MONAI's hands: metadata that can be saved, collated and shared; the same without ITK."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_monai_loads_what_we_read(folder, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_metadata_are_plain_and_name_nobody(folder, name):
+def test_the_metadata_are_plain_and_contain_no_identity(folder, name):
     _, meta = LoadImage(reader=READER, image_only=False)(folder / name)
     saved = io.BytesIO()
     torch.save(dict(meta), saved)
@@ -83,7 +83,7 @@ def test_settings_can_be_given_by_name_in_a_config(folder):
     assert asdict(RadiographReader(ReaderSettings(window_index=1), voi="index").settings)["window_index"] == 1
 
 
-def test_a_setting_that_does_not_exist_is_not_forgotten_in_silence(folder):
+def test_a_setting_that_does_not_exist_is_not_ignored_silently(folder):
     with pytest.raises(ValueError, match=r"RadiographReader has no setting \['windw'\]; it has \['voi'"):
         LoadImage(reader=READER, windw=1)
 
@@ -95,12 +95,12 @@ def test_a_file_that_is_refused_reaches_no_other_reader(tmp_path):
 
 
 def test_two_files_are_not_one_image(folder):
-    with pytest.raises(ValueError, match="reads one file an image, got 2 files"):
+    with pytest.raises(ValueError, match="reads one file per image, got 2 files"):
         LoadImage(reader=READER)([folder / "one.dcm", folder / "two.dcm"])
 
 
 def test_an_error_survives_the_trip_from_a_worker():
-    error = pickle.loads(pickle.dumps(RadiographError("in/a.dcm", "is nothing")))
+    error = pickle.loads(pickle.dumps(RadiographError("is nothing", "in/a.dcm")))
     assert (error.path, error.problem, str(error)) == ("in/a.dcm", "is nothing", "a.dcm: is nothing")
 
 

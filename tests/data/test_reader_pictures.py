@@ -52,7 +52,7 @@ def test_equal_channels_are_gray_in_full_depth(tmp_path, dtype, suffix):
 def test_colour_is_refused(tmp_path):
     Image.fromarray(np.stack([RAMP, RAMP, RAMP // 2], axis=2)).save(tmp_path / "rgb.png")
     assert describe_problem(tmp_path / "rgb.png") == (
-        "is a colour picture (its channels differ by 126 of 255); a radiograph is gray"
+        "is a color picture (its channels differ by 126 of 255); a radiograph is gray"
     )
 
 
@@ -107,7 +107,7 @@ def test_a_jpeg_is_gray_whether_or_not_it_has_channels(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "name"), [("1", "a.png"), ("F", "a.tif"), ("I", "a.tif"), ("CMYK", "a.jpg"), ("LAB", "a.tif")]
 )
-def test_kinds_of_pixels_that_are_no_gray_are_refused_by_name(tmp_path, mode, name):
+def test_kinds_of_pixels_that_are_not_gray_are_refused_by_name(tmp_path, mode, name):
     colour = Image.fromarray(RAMP).convert("RGB")
     shown = {"CMYK": colour.convert("CMYK"), "LAB": Image.new("LAB", (32, 32))}.get(mode)
     (shown or Image.fromarray(RAMP).convert(mode)).save(tmp_path / name)
@@ -115,7 +115,7 @@ def test_kinds_of_pixels_that_are_no_gray_are_refused_by_name(tmp_path, mode, na
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_a_cut_picture_is_refused_even_where_somebody_told_pillow_to_put_up_with_it(tmp_path, monkeypatch, suffix):
+def test_a_truncated_picture_is_refused_even_if_pillow_is_set_to_accept_it(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(picture(8)).save(path, **({"compression": "tiff_lzw"} if suffix == "tif" else {}))
@@ -210,7 +210,7 @@ def test_what_monai_saves_of_a_radiograph_is_read_back_the_same(tmp_path):
         (np.zeros((8, 8), np.complex64), "has pixels of type complex64"),
     ],
 )
-def test_what_is_no_plane_of_numbers_is_refused(tmp_path, array, words):
+def test_what_is_not_a_plane_of_numbers_is_refused(tmp_path, array, words):
     assert words in describe_problem(_nifti(tmp_path / "a.nii", array))
 
 

@@ -1,4 +1,4 @@
-"""What is refused, by which sentence, and before it costs memory."""
+"""What is refused, with which message, and before it costs memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from radiograph_corpus import SECONDARY_CAPTURE, make_dicom, picture, write_dico
 
 from monai_simclr.data import RadiographError, ReaderSettings, read_radiograph
 from monai_simclr.data.formats import dicom_pixels
-from monai_simclr.data.formats.codestream import jpeg2000_frame, jpeg_frame
+from monai_simclr.data.formats.dicom_pixels import parse_jpeg, parse_jpeg2000
 
 CT_CLASS = str(uid.CTImageStorage)
 
@@ -37,12 +37,12 @@ def describe_problem(path, **settings):
         ({"Modality": None, "SOPClassUID": CT_CLASS}, "(0008,0060) Modality is ''"),
         ({"Modality": "MR", "SOPClassUID": SECONDARY_CAPTURE}, "(0008,0060) Modality is 'MR'"),
         ({"NumberOfFrames": 3}, "(0028,0008) Number of Frames is 3; a radiograph has one"),
-        ({"SamplesPerPixel": 3}, "(0028,0002) Samples per Pixel is 3: a colour picture"),
+        ({"SamplesPerPixel": 3}, "(0028,0002) Samples per Pixel is 3: a color picture"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "(0028,0004) Photometric Interpretation is 'PALETTE COLOR'"),
         ({"PhotometricInterpretation": None}, "(0028,0004) Photometric Interpretation is ''"),
         ({"PresentationIntentType": "FOR PROCESSING"}, "(0008,0068) Presentation Intent Type is FOR PROCESSING"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}, "FOR PROCESSING"),
-        ({"Rows": 160}, "is truncated: its pixel data can hold 3840 bytes, the header speaks of 12800"),
+        ({"Rows": 160}, "is truncated: its pixel data can hold 3840 bytes, the header states 12800"),
         ({"Columns": 0}, "has no pixels: (0028,0010) Rows is 48 and (0028,0011) Columns is 0"),
         ({"Rows": None}, "has no pixels: (0028,0010) Rows is 0"),
         ({"PixelData": None}, "has no pixels ((0008,0060) Modality is 'DX')"),
@@ -52,12 +52,12 @@ def describe_problem(path, **settings):
         ({"HighBit": 15}, "(0028,0102) High Bit is 15, not one less than (0028,0101) Bits Stored=12"),
         ({"PixelRepresentation": 7}, "(0028,0103) Pixel Representation is 7; 0 or 1 is needed"),
         ({"RescaleSlope": 0, "RescaleIntercept": 5}, "(0028,1053) Rescale Slope is 0"),
-        ({"RescaleSlope": 1e308, "RescaleIntercept": 0}, "lead to values that are no numbers"),
+        ({"RescaleSlope": 1e308, "RescaleIntercept": 0}, "lead to values that are not finite"),
         ({"VOILUTFunction": "CUBIC", "WindowCenter": 1, "WindowWidth": 9}, "(0028,1056) VOI LUT Function is none of"),
         ({"WindowCenter": -9000, "WindowWidth": 100}, "is one gray all over (1) with voi='window'; voi='percentile'"),
     ],
 )
-def test_what_is_no_radiograph_is_refused_by_its_tag(tmp_path, attributes, words):
+def test_what_is_not_a_radiograph_is_refused_by_its_tag(tmp_path, attributes, words):
     assert words in describe_problem(write_dicom(tmp_path / "a.dcm", picture(12), **attributes))
 
 
@@ -110,7 +110,7 @@ def test_a_dicom_whose_preamble_is_a_tiff_header_is_a_dicom(tmp_path):
     assert read_radiograph(path)[1]["format"] == "DICOM"
 
 
-def test_a_missing_file_and_a_folder_are_said(tmp_path):
+def test_a_missing_file_and_a_folder_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read_radiograph(tmp_path / "none.dcm")
     with pytest.raises(FileNotFoundError, match="it is a folder"):
@@ -153,7 +153,7 @@ def test_what_inflates_beyond_the_limit_is_refused_while_it_is_small(tmp_path):
     assert (tmp_path / "b.dcm").stat().st_size < 60_000
     assert describe_problem(tmp_path / "b.dcm", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
     (tmp_path / "c.dcm").write_bytes(content[:-20])
-    assert describe_problem(tmp_path / "c.dcm") == "is truncated: the deflated data set has no end"
+    assert describe_problem(tmp_path / "c.dcm") == "is truncated: the deflated data have no end"
     nifti = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(50_000_000)
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti))
     assert describe_problem(tmp_path / "a.nii.gz", max_bytes=2**20) == "inflates to more than max_bytes=1048576"
@@ -173,7 +173,7 @@ COMPRESSED = [uid.JPEGBaseline8Bit, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: syntax.keyword)
-def test_a_codestream_that_is_not_what_the_header_says_is_never_given_to_a_decoder(tmp_path, monkeypatch, syntax):
+def test_a_codestream_that_contradicts_the_header_never_reaches_a_decoder(tmp_path, monkeypatch, syntax):
     write_syntax(tmp_path / "a.dcm", syntax)
     data = pydicom.dcmread(tmp_path / "a.dcm")
     data.Rows = 47
@@ -181,7 +181,7 @@ def test_a_codestream_that_is_not_what_the_header_says_is_never_given_to_a_decod
     decoder = dicom_pixels.get_decoder(syntax)
     monkeypatch.setattr(type(decoder), "as_array", lambda *args, **options: pytest.fail("decoded"))
     assert describe_problem(tmp_path / "a.dcm") == (
-        "has damaged pixels: the codestream is 48 x 40 with 1 samples a pixel, the header speaks of 47 x 40 with 1"
+        "has damaged pixels: the codestream is 48 x 40 with 1 samples per pixel, the header states 47 x 40 with 1"
     )
 
 
@@ -216,7 +216,7 @@ def test_run_lengths_that_end_early_are_refused_and_long_ones_never_expand(tmp_p
 
 def test_a_box_of_length_zero_does_not_hang():
     with pytest.raises(ValueError, match="has no codestream box jp2c"):
-        jpeg2000_frame(b"\x00\x00\x00\x0cjP  \r\n\x87\n" + b"\0" * 64 + b"\xff\xd9")
+        parse_jpeg2000(b"\x00\x00\x00\x0cjP  \r\n\x87\n" + b"\0" * 64 + b"\xff\xd9")
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_a_box_of_length_zero_does_not_hang():
         ("ffd8 ffe0 ffff 00000000000000 ffd9", "has no frame header"),
     ],
 )
-def test_a_damaged_jpeg_header_says_what_is_missing(content, words):
+def test_a_damaged_jpeg_header_is_refused_by_what_is_missing(content, words):
     with pytest.raises(ValueError, match=words):
-        jpeg_frame(bytes.fromhex(content))
+        parse_jpeg(bytes.fromhex(content))
 
 
 def test_more_tiles_than_there_can_be_are_refused(tmp_path):
@@ -239,10 +239,10 @@ def test_more_tiles_than_there_can_be_are_refused(tmp_path):
     frame = get_frame(pydicom.dcmread(tmp_path / "a.dcm").PixelData, 0, number_of_frames=1)
     huge = struct.pack(">IIIIIIII", 60000, 1000, 0, 0, 1, 1, 0, 0)
     with pytest.raises(ValueError, match="has 60000000 tiles; 65535 are possible"):
-        jpeg2000_frame(frame[:8] + huge + frame[40:])
+        parse_jpeg2000(frame[:8] + huge + frame[40:])
 
 
-def test_twelve_bit_jpeg_says_that_no_free_decoder_reads_it(tmp_path):
+def test_twelve_bit_jpeg_is_refused_since_no_free_decoder_reads_it(tmp_path):
     write_syntax(tmp_path / "a.dcm", uid.JPEGExtended12Bit)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c"))
     assert "JPEG Extended (Process 2 and 4) (1.2.840.10008.1.2.4.51) with 12 bits" in describe_problem(path)
@@ -267,7 +267,7 @@ def test_a_missing_decoder_is_named_with_the_line_that_installs_it(tmp_path, mon
 def test_uncompressed_run_length_and_deflated_files_need_no_decoder_but_ours(tmp_path, monkeypatch):
     for syntax in (uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian, uid.RLELossless):
         write_syntax(tmp_path / "a.dcm", syntax)
-        monkeypatch.setattr(dicom_pixels, "_PLUGINS", {})
+        monkeypatch.setattr(dicom_pixels, "DECODERS", {})
         read_radiograph(tmp_path / "a.dcm")
 
 
@@ -283,9 +283,9 @@ def test_a_video_syntax_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("tag", "vr", "value", "words"),
     [
-        (0x00280008, "IS", b"1A", "(0028,0008) Number of Frames is no number"),
-        (0x00281053, "DS", b"nan ", "(0028,1053) Rescale Slope is no finite number"),
-        (0x00281050, "DS", b"Doe^Jane", "(0028,1050) Window Center is no number"),
+        (0x00280008, "IS", b"1A", "(0028,0008) Number of Frames is not a number"),
+        (0x00281053, "DS", b"nan ", "(0028,1053) Rescale Slope is not a finite number"),
+        (0x00281050, "DS", b"Doe^Jane", "(0028,1050) Window Center is not a number"),
         (0x00080060, "CS", b"Doe^Jane", "(0008,0060) Modality is '?'"),
         (0x00283010, "SQ", b"", None),
     ],
@@ -315,7 +315,7 @@ def test_a_damaged_class_is_refused_and_not_raised_in_pydicoms_words(tmp_path):
     assert "(0008,0060) Modality is 'OT'" in describe_problem(path)
 
 
-def test_damaged_files_make_no_library_talk(tmp_path, caplog, recwarn):
+def test_damaged_files_cause_no_warnings_or_logs_of_libraries(tmp_path, caplog, recwarn):
     write_syntax(tmp_path / "a.dcm", uid.JPEG2000)
     path = _with_frame(tmp_path / "a.dcm", lambda frame: frame[:200] + bytes(len(frame) - 202) + frame[-2:])
     assert "has damaged pixels" in describe_problem(path)
@@ -332,7 +332,7 @@ def test_damaged_files_make_no_library_talk(tmp_path, caplog, recwarn):
 
 @pytest.mark.parametrize(
     ("entries", "bits", "words"),
-    [(100, 12, "too few for the 4096 entries"), (4096, 3, "speaks of 3 bits")],
+    [(100, 12, "too few for the 4096 entries"), (4096, 3, "states 3 bits")],
 )
 def test_a_damaged_table_is_refused(tmp_path, entries, bits, words):
     item = pydicom.Dataset()

@@ -48,11 +48,11 @@ def test_a_folder_with_one_npz_file_is_recognised_and_unpacked_once(tmp_path):
     assert [p.stat().st_mtime_ns for p in sorted((tmp_path / "pneumoniamnist_images").iterdir())] == before
 
 
-def test_pictures_of_another_file_are_not_taken_for_this_ones(tmp_path):
+def test_pictures_unpacked_from_another_file_are_refused(tmp_path):
     _npz(tmp_path / "chestmnist.npz", 14)
     read_medmnist(tmp_path)
     _npz(tmp_path / "chestmnist.npz", 14, counts=(4, 2, 2))
-    with pytest.raises(ValueError, match=r"chestmnist_images is there, but was not unpacked from this chestmnist.npz"):
+    with pytest.raises(ValueError, match=r"chestmnist_images exists, but was not unpacked from this chestmnist.npz"):
         read_medmnist(tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_another_medmnist_set_is_refused(tmp_path):
         read_medmnist(tmp_path)
 
 
-def test_unpacking_holds_a_block_and_not_the_archive(tmp_path):
+def test_unpacking_holds_a_block_and_not_the_archive_in_memory(tmp_path):
     _npz(tmp_path / "chestmnist_224.npz", 14, counts=(1200, 1, 1), size=224)  # 60 MB of pixels
     forget_peak()
     before = peak_kib()
@@ -99,7 +99,7 @@ def _view_code(meaning, value="399348003"):
     return Sequence([code])
 
 
-def test_a_dicom_tree_gives_headers_and_counts_what_it_leaves_out(tmp_path, caplog):
+def test_a_dicom_tree_is_read_from_headers_and_counts_what_it_excludes(tmp_path, caplog):
     _dicom(tmp_path / "a/b/IM_1", ViewPosition="PA", Manufacturer="Acme", IssuerOfPatientID="north")
     _dicom(tmp_path / "a/IM_2.dcm", ViewCodeSequence=_view_code("antero-posterior projection"), PatientAge="006M")
     _dicom(tmp_path / "ct", Modality="CT")
@@ -111,7 +111,7 @@ def test_a_dicom_tree_gives_headers_and_counts_what_it_leaves_out(tmp_path, capl
     assert index["view_position"].tolist() == ["AP", "PA"]
     assert index["age"].tolist() == [0.5, 61.0]
     assert index["manufacturer"].tolist() == ["", "Acme"]
-    assert index.attrs["left_out"] == {
+    assert index.attrs["excluded"] == {
         "not DICOM": 1,
         "DICOM without the Part 10 header": 1,
         "Modality CT": 1,
@@ -128,10 +128,10 @@ def test_a_damaged_header_is_counted_and_never_an_error(tmp_path, cut):
     (tmp_path / "bad").write_bytes(whole[:cut] + b"\xff" * 40)
     index = read_dicom_tree(tmp_path)
     assert [path.rsplit("/", 1)[1] for path in index["image"]] == ["good"]
-    assert sum(index.attrs["left_out"].values()) == 1
+    assert sum(index.attrs["excluded"].values()) == 1
 
 
-def test_files_of_a_dicom_tree_without_patient_ids_are_said_loudly_or_named_by_a_pattern(tmp_path, caplog):
+def test_dicom_files_without_patient_ids_are_a_warning_or_get_one_by_a_pattern(tmp_path, caplog):
     for name in ("p1/IM1", "p1/IM2", "p2/IM1"):
         _dicom(tmp_path / name, PatientID="")
     alone = check_index(read_dicom_tree(tmp_path))
@@ -140,11 +140,11 @@ def test_files_of_a_dicom_tree_without_patient_ids_are_said_loudly_or_named_by_a
     assert open_index(tmp_path, patient_pattern=r"^(p\d+)/")["patient_id"].tolist() == ["p1", "p1", "p2"]
 
 
-def test_one_patient_id_for_a_whole_archive_is_noticed(tmp_path, caplog):
+def test_one_patient_id_for_a_whole_archive_is_a_warning(tmp_path, caplog):
     for number in range(20):
         _dicom(tmp_path / str(number), PatientID="ANONYMOUS")
     read_dicom_tree(tmp_path)
-    assert "stands in 20 of 20 files: was the archive anonymised with one id for all?" in caplog.text
+    assert "20 of 20 files have the same (0010,0020) Patient ID: was the archive anonymised" in caplog.text
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path):
@@ -169,7 +169,7 @@ def test_class_folders_are_findings_and_splits(tmp_path):
         "val/NORMAL/IM-9.jpeg",
     )
     index = open_index(tmp_path)
-    assert index.attrs["recognised"] == "class folders: its images lie in folders that are classes: NORMAL, PNEUMONIA"
+    assert index.attrs["recognised"] == "class folders: its images are in folders that are classes: NORMAL, PNEUMONIA"
     assert index["split"].tolist() == ["test", "train", "train", "val"]
     assert index["Pneumonia"].tolist() == [1, 0, 1, 0]
     assert "Normal" not in index
@@ -194,7 +194,7 @@ def test_folders_that_are_patients_are_not_taken_for_classes(tmp_path):
     assert len(index.columns) == 7
 
 
-def test_a_folder_of_images_says_that_patients_are_unknown(tmp_path, caplog):
+def test_a_folder_of_images_warns_that_patients_are_unknown(tmp_path, caplog):
     index = open_index(_pictures(tmp_path, "x/0.png", "y/0.png"))
     assert index["patient_id"].tolist() == ["x/0.png", "y/0.png"]
     assert "NO PATIENT IDS" in caplog.text
@@ -204,7 +204,7 @@ def test_a_folder_of_images_says_that_patients_are_unknown(tmp_path, caplog):
     ("pattern", "message"),
     [(r"^(p\d+)", r"finds no patient in the file name '0.png'"), (r"p\d", "has no group"), ("(", "is not a regular")],
 )
-def test_a_pattern_that_does_not_work_says_how(tmp_path, pattern, message):
+def test_a_pattern_that_does_not_work_is_explained(tmp_path, pattern, message):
     with pytest.raises(ValueError, match=message):
         open_index(_pictures(tmp_path, "0.png"), patient_pattern=pattern)
 
@@ -242,10 +242,10 @@ def test_a_csv_with_joined_labels_is_read(tmp_path):
     [
         ({"image": "f", "label": "l"}, r"unknown: \['label'\]"),
         ({"image": "g"}, r"t.csv lacks the columns \['g'\]; it has \['f', 'l', 's'\]"),
-        ({"image": "f", "split": "s"}, r"t.csv, row 2: the split 'holdout' is none of"),
+        ({"image": "f", "split": "s"}, r"t.csv, row 2: 'split' must be one of .*, got 'holdout'"),
     ],
 )
-def test_a_map_of_columns_that_does_not_fit_says_where(tmp_path, columns, message):
+def test_a_map_of_columns_that_does_not_fit_is_refused_with_the_place(tmp_path, columns, message):
     (tmp_path / "t.csv").write_text("f,l,s\n1.png,-1,holdout\n")
     with pytest.raises(ValueError, match=message):
         read_table(tmp_path / "t.csv", columns)
@@ -253,17 +253,17 @@ def test_a_map_of_columns_that_does_not_fit_says_where(tmp_path, columns, messag
 
 def test_an_uncertain_label_of_a_foreign_csv_is_refused_with_its_row(tmp_path):
     (tmp_path / "t.csv").write_text("f,l,s\n1.png,-1,\n")
-    with pytest.raises(ValueError, match=r"t.csv, row 2: the label '-1' for 'l' is none of 1, 0, .*map uncertain"):
+    with pytest.raises(ValueError, match=r"t.csv, row 2: 'l' must be 1, 0, .*map uncertain labels first\), got '-1'"):
         read_table(tmp_path / "t.csv", {"image": "f"}, ["l"])
 
 
-def test_a_foreign_csv_without_a_map_says_how_to_give_one(tmp_path):
+def test_the_error_about_a_foreign_csv_shows_how_to_map_its_columns(tmp_path):
     (tmp_path / "t.csv").write_text("file,pid\n1.png,1\n")
     with pytest.raises(ValueError, match=r"t.csv: the index lacks .* give columns=\{'image': ..., 'patient_id': ...\}"):
         open_index(tmp_path / "t.csv")
 
 
-def test_a_folder_of_nothing_that_we_know_says_what_we_know(tmp_path):
+def test_the_error_about_an_unknown_folder_lists_what_is_known(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(FileNotFoundError, match=r"no table of NIH ChestX-ray14, CheXpert, MIMIC-CXR-JPG, PadChest"):
         open_index(tmp_path)

@@ -124,4 +124,4 @@ def test_the_nih_pack_is_recognised(cxr, caplog):
     caplog.set_level("INFO", logger="monai_simclr.data")
     index = open_index(cxr / "nih")
     assert (len(index), index["patient_id"].nunique()) == (1134, 898)
-    assert "so it is an NIH ChestX-ray14 folder" in caplog.text
+    assert "read as NIH ChestX-ray14: 1134 images of 898 patients" in caplog.text

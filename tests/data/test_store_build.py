@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_simclr.data import ReaderSettings, StoreOptions, build_store, open_index, open_store, store_of, write_index
+from monai_simclr.data import ReaderSettings, StoreOptions, build_store, get_store, open_index, open_store, write_index
 from monai_simclr.data.decoding import decode
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.store import build
@@ -33,13 +33,13 @@ def archive(tmp_path):
 def decoded(monkeypatch):
     """Names of the files that are decoded in this process, as they are."""
     names = []
-    before = build.decoded
+    before = build.map_chunks
 
-    def counting(tasks, start, workers):
-        names.extend(os.path.basename(path) for _, path in tasks)
-        return before(tasks, start, workers)
+    def counting(work, chunks, *arguments):
+        names.extend(os.path.basename(path) for chunk in chunks for _, path in chunk)
+        return before(work, chunks, *arguments)
 
-    monkeypatch.setattr(build, "decoded", counting)
+    monkeypatch.setattr(build, "map_chunks", counting)
     return names
 
 
@@ -136,7 +136,7 @@ def test_a_building_process_imports_neither_torch_nor_monai_nor_pandas():
 def test_too_many_damaged_images_stop_the_build_and_leave_no_store(archive, tmp_path, decoded):
     with pytest.raises(ValueError, match="more than max_rejected=1% are damaged"):
         _build(archive, tmp_path / "s", most=0.01)
-    with pytest.raises(FileNotFoundError, match="is not whole yet; run the command that began it again"):
+    with pytest.raises(FileNotFoundError, match="is not complete; run the command that began it again"):
         open_store(tmp_path / "s")
     decoded.clear()
     assert len(_build(archive, tmp_path / "s", most=0.5).rejected) == 1
@@ -152,12 +152,13 @@ def test_a_hopeless_archive_is_given_up_at_once_and_not_at_its_end(tmp_path):
 
 
 def test_a_store_that_fits_is_opened_and_nothing_is_written(archive, tmp_path, decoded):
-    _build(archive, tmp_path / "s")
+    write_nih_phantoms(tmp_path / "all", n_patients=12, size=64)
+    folder = get_store(tmp_path / "all", tmp_path / "cache", 32, workers=0).folder
     decoded.clear()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").iterdir()}
-    assert len(store_of(archive, tmp_path / "s", 32, workers=0).images)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert get_store(tmp_path / "all", tmp_path / "cache", 32, workers=0).folder == folder
     assert not decoded
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "s").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
 def test_new_labels_change_the_tables_and_decode_nothing(archive, tmp_path, decoded):
@@ -268,10 +269,10 @@ def test_a_folder_of_other_things_is_refused(archive, tmp_path):
 
 def test_a_store_can_be_given_in_the_place_of_its_archive(archive, tmp_path):
     _build(archive, tmp_path / "s")
-    assert store_of(tmp_path / "s", tmp_path / "unused", 32).folder == tmp_path / "s"
+    assert get_store(tmp_path / "s", tmp_path / "unused", 32).folder == tmp_path / "s"
     assert not (tmp_path / "unused").exists()
     with pytest.raises(ValueError, match=r"holds images of 32 pixels, 73 are needed; run monai-simclr store with --si"):
-        store_of(tmp_path / "s", tmp_path / "unused", 73)
+        get_store(tmp_path / "s", tmp_path / "unused", 73)
 
 
 def test_an_archive_of_images_that_are_not_there_says_so_in_the_reasons(archive, tmp_path):
@@ -309,4 +310,4 @@ def test_a_half_built_store_refuses_other_settings_and_other_images(archive, tmp
 
 def test_an_index_file_serves_as_an_archive(archive, tmp_path):
     write_index(open_index(archive), tmp_path / "index.csv")
-    assert len(store_of(tmp_path / "index.csv", tmp_path / "s", 16, workers=0).images)
+    assert len(get_store(tmp_path / "index.csv", tmp_path / "s", 16, workers=0).images)

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from monai_simclr.data import read_radiograph
 from monai_simclr.data.formats import pictures
-from monai_simclr.data.formats.png import read_plain_png
+from monai_simclr.data.formats.pictures import read_plain_png
 from monai_simclr.data.radiograph import RadiographError
 
 PIXELS = np.random.RandomState(0).randint(0, 65536, (37, 53), dtype=np.uint16)
@@ -32,7 +32,7 @@ def _raw(pixels):
 
 
 def _read(path):
-    return read_plain_png(path, path.read_bytes())
+    return read_plain_png(path.read_bytes())
 
 
 GRAY = zlib.compress(_raw(PIXELS.astype(np.uint8)))
@@ -44,7 +44,7 @@ def test_a_plain_png_has_the_gray_levels_that_pillow_gives(tmp_path, monkeypatch
     with Image.open(tmp_path / "a.png") as picture:
         np.testing.assert_array_equal(_read(tmp_path / "a.png"), np.asarray(picture))
     short, meta = read_radiograph(tmp_path / "a.png")
-    monkeypatch.setattr(pictures, "read_plain_png", lambda path, data: None)
+    monkeypatch.setattr(pictures, "read_plain_png", lambda content: None)
     long, same = read_radiograph(tmp_path / "a.png")
     np.testing.assert_array_equal(short, long)
     assert str(meta) == str(same)

@@ -15,10 +15,9 @@ import time
 import numpy as np
 import pytest
 
-from monai_simclr.data import StoreOptions, build_store, open_index, open_store, write_index
-from monai_simclr.data.decoding import PixelFile
+from monai_simclr.data import StoreOptions, build_store, decoding, open_index, open_store, write_index
 from monai_simclr.data.phantoms import draw_phantom, write_nih_phantoms
-from monai_simclr.data.store.journal import Journal
+from monai_simclr.data.store.unfinished import Journal
 from monai_simclr.runtime.files import file_sha256
 
 COMMAND = [sys.executable, "-m", "monai_simclr", "store"]
@@ -49,7 +48,7 @@ def _start(archive, folder, workers=2, **environment):
 
 
 def _journal(folder):
-    return folder / "building" / "0of1.journal"
+    return folder / "building" / "journal"
 
 
 def _await_lines(folder, lines, process):
@@ -114,7 +113,7 @@ def test_a_record_that_is_not_whole_does_not_count(archive, whole, tmp_path, mon
 
 def test_pixels_that_did_not_reach_the_disk_are_decoded_again(archive, whole, tmp_path, monkeypatch):
     _interrupt(archive, tmp_path / "s", monkeypatch, after=50)
-    path = tmp_path / "s" / "building" / "0of1.images.npy"
+    path = tmp_path / "s" / "building" / "pixels.npy"
     with open(path, "r+b") as file:
         file.seek(128 + 10 * 1024)
         file.write(bytes(5 * 1024))
@@ -237,14 +236,14 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_decoded(archive, t
 
 def test_room_that_ends_while_pixels_are_written_is_said(archive, whole, tmp_path, monkeypatch):
     calls = iter(range(10_000))
-    real = PixelFile._write
+    real = decoding.write_at
 
-    def write(self, place, pixels):
+    def write(file, start, pixels):
         if next(calls) == 30:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(self, place, pixels)
+        real(file, start, pixels)
 
-    monkeypatch.setattr(PixelFile, "_write", write)
+    monkeypatch.setattr(decoding, "write_at", write)
     with pytest.raises(OSError, match=r"no room for the store .*No space left on device.*make room") as error:
         build_store(open_index(archive), tmp_path / "s", 32, 0)
     assert error.value.errno == errno.ENOSPC

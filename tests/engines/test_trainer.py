@@ -15,8 +15,7 @@ from monai_simclr.engines import ContrastiveTrainer, PrepareTwoViews
 from monai_simclr.engines.precision import precision_settings
 from monai_simclr.losses import NTXentLoss
 from monai_simclr.recipes import views
-from monai_simclr.transforms import MultiViewd
-from monai_simclr.transforms.drawing import DrawViewsd
+from monai_simclr.transforms import DrawViewsd, MultiViewd
 
 
 def _batch(n: int = 4, size: int = 8) -> dict[str, torch.Tensor]:
@@ -107,7 +106,7 @@ def test_both_views_go_through_the_network_in_one_pass():
     assert seen == [8] * 4
 
 
-def test_float16_without_a_gpu_is_refused_with_the_way_out():
+def test_float16_without_a_gpu_is_refused_with_the_alternative():
     with pytest.raises(ValueError, match="float16 needs a CUDA device, got 'cpu'; use precision bfloat16 here"):
         _trainer(_network(), precision="float16")
 

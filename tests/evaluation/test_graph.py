@@ -38,18 +38,18 @@ def test_any_number_of_clusters_of_few_rows_is_given(k):
 
 def test_the_graph_is_symmetric_and_in_one_component():
     apart = np.concatenate([np.random.default_rng(i).normal(size=(30, 2)) + 100 * i for i in range(3)])
-    made = neighbor_graph(apart, 5)
-    assert (made != made.T).nnz == 0
-    assert connected_components(made)[0] == 1
-    assert made.diagonal().sum() == 0
+    joined = neighbor_graph(apart, 5)
+    assert (joined != joined.T).nnz == 0
+    assert connected_components(joined)[0] == 1
+    assert joined.diagonal().sum() == 0
 
 
 def test_modularity_is_networkxs():
     networkx = pytest.importorskip("networkx")
-    made = neighbor_graph(RINGS[TRAIN])
+    rings = neighbor_graph(RINGS[TRAIN])
     clusters = np.random.default_rng(0).integers(0, 3, TRAIN.sum())
     for labels in (clusters, RING[TRAIN]):
         groups = [set(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)]
-        theirs = networkx.community.modularity(networkx.from_scipy_sparse_array(made), groups)
-        assert modularity(made, labels) == pytest.approx(theirs, abs=1e-12)
-    assert modularity(made, RING[TRAIN]) > 0.45 > 0.1 > modularity(made, clusters)
+        expected = networkx.community.modularity(networkx.from_scipy_sparse_array(rings), groups)
+        assert modularity(rings, labels) == pytest.approx(expected, abs=1e-12)
+    assert modularity(rings, RING[TRAIN]) > 0.45 > 0.1 > modularity(rings, clusters)

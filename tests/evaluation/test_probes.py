@@ -1,8 +1,11 @@
+"""Probes, neighbours and confounder baselines on features that contain one finding and not the other."""
+
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -13,9 +16,9 @@ from monai_simclr.evaluation import (
     baseline_scores,
     compare_arms,
     compare_to_baseline,
-    confounder_baseline,
     enrich,
     find_label_errors,
+    fit_probe,
     knn,
     knn_findings,
     knn_predict,
@@ -34,6 +37,7 @@ def embeddings() -> Embeddings:
     mass = rng.integers(2, size=n).astype(float)
     index = pd.DataFrame(
         {
+            "image": [f"{i}.png" for i in range(n)],
             "patient_id": [f"p{i // 2}" for i in range(n)],
             "split": ["train"] * 120 + ["val"] * 40 + ["test"] * 80,
             "view_position": np.where(mass == 1, "AP", "PA"),
@@ -52,18 +56,18 @@ def test_neighbours_at_a_high_temperature_are_those_of_scikit_learn():
     oracle = KNeighborsClassifier(7, metric="cosine").fit(train, classes)
     votes = np.sort(oracle.predict_proba(test), axis=1)
     clear = votes[:, -1] > votes[:, -2]
-    mine = knn_predict(train, classes, test, k=7, temperature=1e6)
-    np.testing.assert_array_equal(mine[clear], oracle.predict(test)[clear])
+    predicted = knn_predict(train, classes, test, k=7, temperature=1e6)
+    np.testing.assert_array_equal(predicted[clear], oracle.predict(test)[clear])
 
 
-def test_a_finding_in_the_features_is_found_and_noise_is_not(embeddings):
+def test_a_finding_in_the_features_is_detected_and_noise_is_not(embeddings):
     table = probe_findings(embeddings, ["Mass", "Edema"], n_bootstrap=50).table.set_index("finding")
     assert table["auroc"]["Mass"] > 0.9
     assert table["low"]["Edema"] < 0.5 < table["high"]["Edema"]
 
 
 @pytest.mark.parametrize("classify", [knn, probe_classes])
-def test_an_accuracy_stands_beside_its_floors(embeddings, classify):
+def test_an_accuracy_has_its_null_and_references(embeddings, classify):
     classes = np.where(embeddings.index["Mass"] == 1, "Mass", "No Finding")
     noise = {"noise": np.random.default_rng(1).normal(size=(240, 6))}
     table = classify(embeddings, noise, classes, n_bootstrap=50, n_permutations=50).set_index("features")
@@ -71,34 +75,35 @@ def test_an_accuracy_stands_beside_its_floors(embeddings, classify):
     assert table["value"]["encoder"] > table["value"]["noise"]
 
 
-def test_the_confounder_floor_sees_a_finding_that_follows_the_view(embeddings):
-    table = confounder_baseline(embeddings.index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
-    assert table["auroc"]["Mass"] == 1
-    assert table["auroc"]["Edema"] < 0.75
+def _compare(index: pd.DataFrame) -> pd.DataFrame:
+    """A model that guesses, with the confounder baseline of the test images."""
+    test = index[index["split"] == "test"]
+    model = Predictions(test[["Mass", "Edema"]], np.eye(2)[np.arange(80) % 2], test["patient_id"], ["Mass", "Edema"])
+    return compare_to_baseline(model, baseline_scores(index, ["Mass", "Edema"]), 20).set_index("finding")
+
+
+def test_the_confounder_baseline_finds_a_finding_that_follows_the_view(embeddings):
+    table = _compare(embeddings.index)
+    assert table["baseline"]["Mass"] == 1
+    assert table["baseline"]["Edema"] < 0.75
 
 
 @pytest.mark.parametrize(("split", "label"), [("train", 1), ("train", 0), ("test", 1), ("test", 0)])
-def test_a_floor_that_one_patient_makes_is_not_stated(embeddings, split, label):
+def test_a_baseline_of_one_patient_is_not_stated(embeddings, split, label):
     index = embeddings.index.copy()
     rows = index["split"] == split
     index.loc[rows, "Edema"] = 1.0 - label
     index.loc[index[rows].index[:2], "Edema"] = float(label)  # two images of one patient
-    table = confounder_baseline(index, ["Mass", "Edema"], n_bootstrap=20).set_index("finding")
+    table = _compare(index)
     want = {1: "have the finding", 0: "lack the finding"}[label] if split == "test" else "have the finding, or lack it"
     assert table["reason"]["Edema"] == f"fewer than 2 {split} patients {want}"
-    assert np.isnan(table.loc["Edema", ["auroc", "low", "auprc"]].astype(float)).all()
-    assert table["auroc"]["macro mean"] == table["auroc"]["Mass"] == 1
-    test = index[index["split"] == "test"]
-    model = Predictions(test[["Mass", "Edema"]], np.eye(2)[np.arange(80) % 2], test["patient_id"], ["Mass", "Edema"])
-    beside = compare_to_baseline(model, baseline_scores(index, ["Mass", "Edema"]), 20).set_index("finding")
-    assert beside["reason"]["Edema"] == table["reason"]["Edema"]
-    assert np.isnan(beside.loc["Edema", ["floor", "difference", "low"]].astype(float)).all()
-    assert beside["model"]["macro mean"] == beside["model"]["Mass"]  # over the findings that have a floor
-    assert beside["floor"]["macro mean"] == 1
+    assert np.isnan(table.loc["Edema", ["baseline", "difference", "low"]].astype(float)).all()
+    assert table["model"]["macro mean"] == table["model"]["Mass"]  # over the findings that have a baseline
+    assert table["baseline"]["macro mean"] == table["baseline"]["Mass"] == 1
 
 
-def test_smoothed_labels_leave_floor_probe_and_neighbours_as_they_are_without_them(embeddings):
-    """A logistic regression refuses 0.7, and three values passed for "not two classes": the floor was then 0.5."""
+def test_smoothed_labels_count_as_unknown_in_baseline_probe_neighbours_and_clusters(embeddings):
+    """A logistic regression refuses 0.7, and three values passed for "not two classes": the baseline was then 0.5."""
     soft, unknown = embeddings.index.copy(), embeddings.index.copy()
     soft.loc[:29, "Mass"] = 0.7
     unknown.loc[:29, "Mass"] = np.nan
@@ -107,15 +112,24 @@ def test_smoothed_labels_leave_floor_probe_and_neighbours_as_they_are_without_th
         lambda index: probe_scores(Embeddings(embeddings.features, index), ["Mass", "Edema"])[0],
         lambda index: knn_findings(Embeddings(embeddings.features, index), ["Mass"], n_bootstrap=5)["auroc"],
         lambda index: prevalence_auroc(np.arange(240) % 5, index, ["Mass"], n_bootstrap=5)["auroc"],
-        lambda index: find_label_errors(Embeddings(embeddings.features, named(index)), ["Mass"])["probability"],
+        lambda index: find_label_errors(Embeddings(embeddings.features, index), ["Mass"])["probability"],
         lambda index: align_clusters(np.arange(240) % 5, index, ["Mass"]).table["ami"],
         lambda index: enrich(np.arange(240) % 5, index, ["Mass"])["p"],
     ):
         np.testing.assert_array_equal(score(soft), score(unknown))
 
 
-def named(index):
-    return index.assign(image=[f"{i}.png" for i in range(len(index))])
+def test_a_probe_needs_both_labels_and_chooses_its_penalty_on_val(embeddings):
+    features, mass = embeddings.features, embeddings.index["Mass"].to_numpy()
+    chosen = fit_probe(features[:120], mass[:120], (features[120:160], mass[120:160]))
+    assert chosen.c_chosen_on == "val"
+    expected = LogisticRegression(C=chosen.c, max_iter=1000).fit(features[:120], mass[:120])
+    np.testing.assert_array_equal(chosen.logits(features), expected.decision_function(features))
+    default = fit_probe(features[:120], mass[:120], (features[:5], np.ones(5)))
+    assert (default.c, default.c_chosen_on) == (0.01, "default: val lacks one of the labels")
+    alike = fit_probe(features, np.ones(240))
+    assert alike.c_chosen_on == "none: train labels are all alike"
+    assert (alike.logits(features) == 0).all()
 
 
 def test_cluster_prevalence_scores_a_finding(embeddings):

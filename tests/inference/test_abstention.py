@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pydicom
 import pytest
-import torch
-from monai.engines import SupervisedEvaluator
-from small_bundle import FINDINGS, SIZE, small_bundle
-from torch.utils.data import DataLoader
+from small_bundle import csv_rows, run_inference, small_bundle
 
-from monai_simclr import recipes
 from monai_simclr.data.phantoms import draw_phantom
-from monai_simclr.engines import PrepareLabelled
-from monai_simclr.inference import InferenceDataset, OutputOptions, read_inference_config, write_inference_config
-from monai_simclr.networks import FindingClassifier, encoder
-from monai_simclr.workflows import Run, infer
+from monai_simclr.inference import read_inference_config, write_inference_config
 
 PATIENTS = 24
 
@@ -28,9 +20,9 @@ PATIENTS = 24
 def model(tmp_path_factory):
     """A classifier with random weights whose novelty calls nothing far: the weakest encoder that there can be."""
     path = small_bundle(tmp_path_factory.mktemp("weak"), patients=40) / "models" / "model.pt"
-    card = read_inference_config(path)
-    blind = {name: replace(one, threshold=0.0) for name, one in card.operating.items()}
-    write_inference_config(replace(card, operating=blind, novelty=replace(card.novelty, threshold=1e9)), path)
+    config = read_inference_config(path)
+    blind = {name: replace(one, threshold=0.0) for name, one in config.operating.items()}
+    write_inference_config(replace(config, operating=blind, novelty=replace(config.novelty, threshold=1e9)), path)
     return path
 
 
@@ -40,17 +32,9 @@ def chests():
     return [np.rint(255 * pixels).astype(np.uint8) for pixels in drawn]
 
 
-def predicted(model, folder, output, **keep):
-    dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(dataset, batch_size=8),
-        network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS),
-        prepare_batch=PrepareLabelled(),
-        decollate=False,
-    )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, OutputOptions(**keep))
-    return list(csv.DictReader((output / "predictions.csv").read_text(encoding="utf-8").splitlines()))
+def predicted(model, folder, output, **outputs):
+    run_inference(model, folder, output, batch_size=8, **outputs)
+    return csv_rows(output)
 
 
 def rows_of(model, images, tmp_path):
@@ -93,12 +77,12 @@ def test_what_is_no_upright_chest_gets_a_flag_and_no_decision(kind, model, chest
 
 
 def test_where_another_flag_stands_the_check_says_nothing_more(model, chests, tmp_path):
-    card = read_inference_config(model)
+    config = read_inference_config(model)
     (tmp_path / "model").mkdir()
     for file in model.parent.iterdir():
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
     path = tmp_path / "model" / model.name
-    write_inference_config(replace(card, novelty=replace(card.novelty, threshold=1e-9)), path)
+    write_inference_config(replace(config, novelty=replace(config.novelty, threshold=1e-9)), path)
     rows = rows_of(path, [np.rot90(chests[0])], tmp_path)
     assert [row["flags"] for row in rows] == ["unlike the training images"]
 

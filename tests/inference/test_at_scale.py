@@ -18,14 +18,14 @@ import torch
 import yaml
 
 from monai_simclr import recipes
-from monai_simclr.data import store_of
+from monai_simclr.data import get_store
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.data.pseudonyms import KEY_VARIABLE
 from monai_simclr.inference import write_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.card import make_inference_config
+from monai_simclr.workflows.inference_config import make_inference_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-to" / "at-scale.md"
@@ -60,14 +60,20 @@ def test_the_shell_scripts_are_sound(name):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["store.yaml", "inference.yaml"])
-def test_an_indexed_job_has_as_many_pods_as_its_world(name):
-    (job,) = (one for one in yaml.safe_load_all((PAGE.parent / "at-scale" / name).read_text()) if one["kind"] == "Job")
-    spec = job["spec"]
+def test_an_indexed_job_has_as_many_pods_as_its_world():
+    _, job = yaml.safe_load_all((PAGE.parent / "at-scale" / "inference.yaml").read_text())
+    spec, script = job["spec"], SCRIPTS["inference.yaml"]
     assert spec["completionMode"] == "Indexed"
-    world = int(re.search(r"WORLD_SIZE=(\d+)", SCRIPTS[name])[1])
-    assert spec["completions"] == spec["parallelism"] == world
-    assert 'RANK="$JOB_COMPLETION_INDEX"' in SCRIPTS[name]
+    assert spec["completions"] == spec["parallelism"] == int(re.search(r"WORLD_SIZE=(\d+)", script)[1])
+    assert 'RANK="$JOB_COMPLETION_INDEX"' in script
+
+
+@pytest.mark.parametrize("name", ["store.yaml", "store.sbatch"])
+def test_a_job_for_a_store_has_a_core_for_each_worker(name):
+    job = (PAGE.parent / "at-scale" / name).read_text()
+    cores = re.search(r'cpus-per-task=(\d+)|cpu: "(\d+)"', job)
+    workers = re.search(r"--workers (\S+)", job)[1]
+    assert workers in ('"$SLURM_CPUS_PER_TASK"', cores[2])
 
 
 def test_the_pods_of_inference_find_the_first_one_and_share_a_key_of_hashes():
@@ -107,7 +113,7 @@ def test_the_table_of_costs_is_what_the_script_makes_of_the_measurements():
 @pytest.mark.timeout(300)
 def test_the_pods_of_an_indexed_job_share_the_files_and_the_key(tmp_path):
     bundle = copy_bundle(tmp_path / "bundle", ["Effusion"], size=48, encoder="resnet10", width=0.125)
-    store = store_of(write_nih_phantoms(tmp_path / "nih", 60, size=64), tmp_path / "store", recipes.stored_size(48), 0)
+    store = get_store(write_nih_phantoms(tmp_path / "nih", 60, size=64), tmp_path / "store", recipes.stored_size(48), 0)
     network = FindingClassifier(encoder("resnet10", width=0.125), ["Effusion"]).eval()
     path = save_classifier(bundle / "models" / "model.pt", network)
     write_inference_config(make_inference_config(Run(str(tmp_path), 48, 0, torch.device("cpu")), network, store), path)

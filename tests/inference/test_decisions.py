@@ -10,38 +10,37 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from monai.engines import SupervisedEvaluator
+from ignite.engine import Engine
+from small_bundle import run_inference
 from torch import nn
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.data import store_of
+from monai_simclr.data import get_store
 from monai_simclr.data.phantoms import write_nih_phantoms
-from monai_simclr.engines import AutocastInferer, PrepareLabelled, embed
+from monai_simclr.engines import AutocastInferer, embed
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import (
     InferenceConfig,
-    InferenceDataset,
     Journal,
     OperatingPoint,
-    OutputOptions,
     PredictionWriter,
     read_inference_config,
     write_inference_config,
 )
 from monai_simclr.inference.calibrated import Calibratedd, postprocessing
 from monai_simclr.inference.pictures import leading_finding
-from monai_simclr.inference.tables import write_tables
+from monai_simclr.inference.writer import write_tables
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.runtime.artefacts import unsealed, write_sealed_json
-from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import _operating, make_inference_config
+from monai_simclr.workflows import Run
 from monai_simclr.workflows.export import onnx_metadata
+from monai_simclr.workflows.inference_config import fit_operating_point, make_inference_config
 
 SIZE = 48
 
 
-def _card(**operating: OperatingPoint) -> InferenceConfig:
+def _config(**operating: OperatingPoint) -> InferenceConfig:
     rng = np.random.default_rng(0)
     return InferenceConfig(
         list(operating), {}, operating, fit_novelty(rng.normal(size=(60, 4)), rng.normal(size=(30, 4)))
@@ -55,21 +54,32 @@ class _Four(nn.Module):
         return torch.zeros(len(images), 4)
 
 
-def _rows(card: InferenceConfig, logits: torch.Tensor, folder) -> list[dict]:
+class _Batch(list):
+    """A batch as the only item of a data set of records."""
+
+    def __init__(self, batches, data):
+        super().__init__(batches)
+        self.data = data
+
+
+def _rows(config: InferenceConfig, logits: torch.Tensor, folder) -> list[dict]:
     """What the writer makes of a batch with these logits."""
     n = len(logits)
     network = SimpleNamespace(encoder=_Four())
     journal = Journal(folder, {"model": "a"})
-    writer = PredictionWriter(card, network, journal, [{"image": str(i)} for i in range(n)])  # type: ignore[arg-type]
+    writer = PredictionWriter(config, network, journal)  # type: ignore[arg-type]
     images = torch.zeros(n, 1, 8, 8)
     names = ("file_hash", "patient_hash", "study_hash", "sop_instance_hash", "stamp", "view_position", "flags")
     about = {name: [str(i) if name == "file_hash" else "" for i in range(n)] for name in names}
     batch = {"row": torch.arange(n), "reason": [""] * n, "about": about}
-    engine = SimpleNamespace(state=SimpleNamespace(batch=batch, output={"pred": logits, "image": images}))
-    writer._listen(engine)
-    network.encoder(images)
-    writer(engine)
-    writer._let_go(engine)
+
+    def predict(engine, batch):
+        network.encoder(images)
+        return {"pred": logits, "image": images}
+
+    engine = Engine(predict)
+    writer.attach(engine)
+    engine.run(DataLoader(_Batch([batch], [{"image": str(i)} for i in range(n)]), batch_size=None))
     journal.close()
     return journal.rows
 
@@ -85,8 +95,8 @@ def test_validation_images_are_decided_as_when_the_threshold_was_fixed_in_200_of
     same = 0
     for seed in range(200):
         labels, logits = _validation(seed)
-        one = _operating(labels, logits, 0.9)
-        rows = _rows(_card(Mass=one), torch.from_numpy(logits[:, None]), tmp_path / str(seed))
+        one = fit_operating_point("Mass", labels, logits, 0.9)
+        rows = _rows(_config(Mass=one), torch.from_numpy(logits[:, None]), tmp_path / str(seed))
         decided = np.array([row["decisions"][0] for row in rows])
         assert decided[labels == 0].mean() == pytest.approx(1 - one.achieved["specificity"], abs=1e-12)
         lowest = int(np.argmin(np.where(logits >= one.threshold, logits, np.inf)))
@@ -98,15 +108,15 @@ def test_validation_images_are_decided_as_when_the_threshold_was_fixed_in_200_of
 @pytest.mark.parametrize("offset", [-5000.0, -40.0, 0.0, 40.0, 5000.0])
 def test_saturated_probabilities_change_no_decision_in_any_output(tmp_path, offset, temperature):
     logits = torch.tensor([[offset - 1], [offset - 1e-3], [offset], [offset + 1]])
-    card = _card(Mass=OperatingPoint(temperature, offset, 0.9))
-    rows = _rows(card, logits, tmp_path)
+    config = _config(Mass=OperatingPoint(temperature, offset, 0.9))
+    rows = _rows(config, logits, tmp_path)
     expected = [int(logit >= offset) for logit in logits[:, 0].tolist()]
     assert [row["decisions"][0] for row in rows] == expected
-    write_tables(rows, card, tmp_path)
+    write_tables(rows, config, tmp_path)
     shown = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
     assert [int(row["Mass decision"]) for row in shown] == expected
     assert [int(float(row["Mass logit"]) >= float(row["Mass threshold logit"])) for row in shown] == expected
-    exported = onnx_metadata(card)["operating"]
+    exported = onnx_metadata(config)["operating"]
     made = postprocessing(["Mass"], exported, "no.pt")({"pred": logits})
     assert made["pred_decision"][:, 0].tolist() == expected
     assert bool((made["pred"] < 1).all())
@@ -115,19 +125,19 @@ def test_saturated_probabilities_change_no_decision_in_any_output(tmp_path, offs
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_logits_of_every_precision_are_decided_as_numbers(tmp_path, kind):
     logits = torch.tensor([[-1.5078125], [-1.5], [-1.4921875]]).to(kind)  # neighbours in bfloat16
-    card = _card(Mass=OperatingPoint(1.0, -1.5, 0.9))
-    assert [row["decisions"] for row in _rows(card, logits, tmp_path)] == [[0], [1], [1]]
+    config = _config(Mass=OperatingPoint(1.0, -1.5, 0.9))
+    assert [row["decisions"] for row in _rows(config, logits, tmp_path)] == [[0], [1], [1]]
     made = Calibratedd("pred", [1.0], [-1.5])({"pred": logits})
     assert made["pred_decision"][:, 0].tolist() == [0, 1, 1]
 
 
 def test_a_logit_that_is_no_number_is_never_called_negative(tmp_path):
-    card = _card(Mass=OperatingPoint(1.0, -1.0, 0.9), Edema=OperatingPoint(1.0, None, 0.9))
+    config = _config(Mass=OperatingPoint(1.0, -1.0, 0.9), Edema=OperatingPoint(1.0, None, 0.9))
     logits = torch.tensor([[0.0, 0.0], [float("nan"), 0.0], [0.0, float("inf")]])
-    rows = _rows(card, logits, tmp_path)
+    rows = _rows(config, logits, tmp_path)
     assert [row["decisions"] for row in rows] == [[1, None], [None, None], [None, None]]
-    assert [row["reason"] for row in rows] == ["", *["the network gave numbers that are not finite"] * 2]
-    assert card.decisions(logits.numpy())[1] == [None, None]
+    assert [row["reason"] for row in rows] == ["", *["the network's outputs are not finite"] * 2]
+    assert config.decisions(logits.numpy())[1] == [None, None]
     assert Calibratedd("pred", [1.0, 1.0], [-1.0, None])({"pred": logits})["pred_decision"].tolist() == [
         [1, -1],
         [-1, -1],
@@ -137,10 +147,10 @@ def test_a_logit_that_is_no_number_is_never_called_negative(tmp_path):
 
 
 def test_the_leading_finding_is_found_where_all_probabilities_are_1():
-    card = _card(Mass=OperatingPoint(1.0, 50.0, 0.9), Edema=OperatingPoint(2.0, 50.0, 0.9))
+    config = _config(Mass=OperatingPoint(1.0, 50.0, 0.9), Edema=OperatingPoint(2.0, 50.0, 0.9))
     row = {"reason": "", "logits": [60.0, 66.0], "probabilities": [1.0, 1.0], "decisions": [1, 1]}
-    assert leading_finding(row, card) == 0
-    assert leading_finding({**row, "logits": [60.0, 74.0]}, card) == 1
+    assert leading_finding(row, config) == 0
+    assert leading_finding({**row, "logits": [60.0, 74.0]}, config) == 1
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +158,7 @@ def pictures(tmp_path_factory):
     """A store of 120 pictures: 60 to train, 30 for validation, 30 to test."""
     folder = tmp_path_factory.mktemp("pictures")
     archive = write_nih_phantoms(folder / "nih", n_patients=80, size=64)
-    store = store_of(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
+    store = get_store(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
     index = store.index.iloc[:120].assign(split=np.repeat(["train", "val", "test"], [60, 30, 30]))
     return dataclasses.replace(store, images=store.images[:120], index=index)
 
@@ -188,15 +198,7 @@ def test_an_easy_finding_in_120_pictures_keeps_the_promised_specificity(pictures
 
 
 def _inferred(path, network, files, output) -> list[dict]:
-    dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(dataset, batch_size=7),
-        network=network,
-        prepare_batch=PrepareLabelled(),
-        decollate=False,
-    )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), path, evaluator, list(files), OutputOptions())
+    run_inference(path, list(files), output, batch_size=7, network=network)
     return json.loads((output / "predictions.json").read_text())["rows"]
 
 
@@ -216,26 +218,26 @@ def test_the_last_layer_is_not_rounded_to_bfloat16_under_autocast():
 def _written(folder):
     (folder / "model.pt").write_bytes(b"weights")
     write_inference_config(
-        _card(Mass=OperatingPoint(2.0, 1.0, 0.9), Edema=OperatingPoint(0.0102, -3.0, 0.9)), folder / "model.pt"
+        _config(Mass=OperatingPoint(2.0, 1.0, 0.9), Edema=OperatingPoint(0.0102, -3.0, 0.9)), folder / "model.pt"
     )
     return folder / "classifier.json"
 
 
-def test_a_card_of_the_earlier_format_is_brought_over_and_says_what_is_not_to_be_trusted(tmp_path, caplog):
+def test_a_config_of_the_earlier_format_is_upgraded_and_says_what_cannot_be_trusted(tmp_path, caplog):
     path = _written(tmp_path)
     content = unsealed(json.loads(path.read_text()))
     assert content.pop("format") == 2
     for one in content["operating"].values():
         del one["temperature_at_bound"]
     path.write_text(json.dumps(content))
-    card = read_inference_config(tmp_path / "model.pt")
-    assert card.thresholds() == [1.0, -3.0]
-    assert [card.operating[name].temperature_at_bound for name in ("Mass", "Edema")] == [False, True]
-    assert "is of an earlier version: decisions are right" in caplog.text
-    assert "those of Edema are not to be trusted; run configs/train.json again" in caplog.text
+    config = read_inference_config(tmp_path / "model.pt")
+    assert config.thresholds() == [1.0, -3.0]
+    assert [config.operating[name].temperature_at_bound for name in ("Mass", "Edema")] == [False, True]
+    assert "was written by an earlier version: decisions are right" in caplog.text
+    assert "those of Edema cannot be trusted; run configs/train.json again" in caplog.text
 
 
-def test_a_card_of_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path):
+def test_a_config_of_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path):
     path = _written(tmp_path)
     content = unsealed(json.loads(path.read_text()))
     write_sealed_json(path, {**content, "format": 3, "versions": {"monai-simclr": "9.1"}})
@@ -243,20 +245,17 @@ def test_a_card_of_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_
         read_inference_config(tmp_path / "model.pt")
 
 
-def test_a_temperature_at_its_bound_is_said_when_the_card_is_made(caplog):
-    from monai_simclr.workflows.card import _report_bounds
-
+def test_a_temperature_at_its_bound_is_logged_when_it_is_fitted(caplog):
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=3000).astype(float)
-    one = _operating(labels, 10 * (1 - 2 * labels) + rng.normal(size=3000), 0.9)
-    _report_bounds({"Mass": one})
+    one = fit_operating_point("Mass", labels, 10 * (1 - 2 * labels) + rng.normal(size=3000), 0.9)
     assert one.temperature_at_bound
-    assert "Mass: the temperature ran to its bound, 100" in caplog.text
-    assert "its probabilities are not to be trusted" in caplog.text
+    assert "Mass: the temperature is at its bound, 100" in caplog.text
+    assert "do not rely on its probabilities" in caplog.text
 
 
 def test_rows_of_the_earlier_form_are_made_anew(tmp_path):
-    assert "logits" in _rows(_card(Mass=OperatingPoint(1.0, 0.0, 0.9)), torch.zeros(1, 1), tmp_path)[0]
+    assert "logits" in _rows(_config(Mass=OperatingPoint(1.0, 0.0, 0.9)), torch.zeros(1, 1), tmp_path)[0]
     old = Journal(tmp_path, {"model": "a", "rows": 2})
     assert old.rows == []
     old.close()

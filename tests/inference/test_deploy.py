@@ -162,9 +162,9 @@ def test_calibration_comes_from_the_metadata_or_the_card_or_is_an_error(bundle, 
     logits = torch.tensor([4.0, -1.0])
     made = postprocessing(FINDINGS, said, tmp_path / "no.pt")({"pred": logits})["pred"]
     np.testing.assert_allclose(made, torch.sigmoid(logits / 2))
-    card = read_inference_config(bundle / "models" / "model.pt")
+    config = read_inference_config(bundle / "models" / "model.pt")
     made = postprocessing(FINDINGS, None, bundle / "models" / "model.pt")({"pred": logits})["pred"]
-    np.testing.assert_allclose(made, card.probabilities(logits.numpy()[None])[0], atol=1e-6)
+    np.testing.assert_allclose(made, config.probabilities(logits.numpy()[None])[0], atol=1e-6)
     with pytest.raises(FileNotFoundError, match="say how the logits are calibrated; export the bundle with"):
         postprocessing(FINDINGS, None, tmp_path / "no.pt")
 

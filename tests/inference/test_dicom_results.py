@@ -18,8 +18,7 @@ import torch
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import InferenceConfig, OperatingPoint
-from monai_simclr.inference.dicom_results import lookup_code
-from monai_simclr.inference.dicom_source import HeaderError, source_dataset
+from monai_simclr.inference.dicom_results import HeaderError, lookup_code, source_dataset
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder
 
@@ -32,7 +31,7 @@ JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
 
 
 @pytest.fixture(scope="module")
-def card():
+def config():
     rng = np.random.default_rng(0)
     novelty = fit_novelty(rng.normal(size=(60, 6)), rng.normal(size=(30, 6)))
     return InferenceConfig(NAMES, {}, {name: OperatingPoint(1.0, 0.0, 0.9) for name in NAMES}, novelty, "abc")
@@ -56,21 +55,22 @@ def row():
     }
 
 
-def made_of(radiograph, row, card):
+def made_of(radiograph, row, config):
     from monai_simclr.inference.dicom_results import capture, report
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {"sr": report(radiograph, row, card), "sc": capture(radiograph, PICTURE)}
+        return {"sr": report(radiograph, row, config), "sc": capture(radiograph, PICTURE)}
 
 
 def errors_of(dataset, path):
     """What dciodvfy calls an error."""
-    from monai_simclr.inference.dicom_results import write_dicom
+    from monai_simclr.inference.dicom_results import encode
 
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy is not there; on Debian: apt-get install dicom3tools")
-    done = subprocess.run(["dciodvfy", "-new", str(write_dicom(dataset, path))], capture_output=True, timeout=120)
+    path.write_bytes(encode(dataset))
+    done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, timeout=120)
     said = (done.stdout + done.stderr).decode(errors="replace").splitlines()
     assert any("SR" in line or "SC" in line or "Secondary" in line for line in said), said
     return [line for line in said if line.startswith("Error")]
@@ -119,21 +119,21 @@ HEADERS = {
 
 @pytest.mark.parametrize("name", HEADERS)
 @pytest.mark.filterwarnings("ignore")
-def test_results_of_any_header_are_valid(name, phantom, row, card, tmp_path):
+def test_results_of_any_header_are_valid(name, phantom, row, config, tmp_path):
     header = copy.deepcopy(phantom)
     HEADERS[name](header)
     header.save_as(tmp_path / "in.dcm", enforce_file_format=False)
     header = pydicom.dcmread(tmp_path / "in.dcm", stop_before_pixels=True)
-    for kind, made in made_of(header, row, card).items():
+    for kind, made in made_of(header, row, config).items():
         assert errors_of(made, tmp_path / f"{kind}.dcm") == [], kind
 
 
-def test_results_of_all_real_files_are_valid(cxr, row, card, tmp_path):
+def test_results_of_all_real_files_are_valid(cxr, row, config, tmp_path):
     files = sorted((cxr / "dicom").glob("*.dcm"))
     assert len(files) >= 5
     for file in files:
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        for kind, made in made_of(header, row, card).items():
+        for kind, made in made_of(header, row, config).items():
             assert errors_of(made, tmp_path / f"{kind}.dcm") == [], (file.name, kind)
 
 
@@ -148,22 +148,23 @@ def test_what_is_valid_is_kept_and_what_is_not_is_empty(phantom):
     assert found.SeriesInstanceUID == phantom.SeriesInstanceUID
 
 
-def test_a_name_in_another_character_set_is_the_same_name(phantom, row, card, tmp_path):
+def test_a_name_in_another_character_set_is_the_same_name(phantom, row, config, tmp_path):
     header = copy.deepcopy(phantom)
     header.SpecificCharacterSet, header.PatientName = ["", "ISO 2022 IR 87"], JAPANESE
     header.save_as(tmp_path / "in.dcm")
     header = pydicom.dcmread(tmp_path / "in.dcm", stop_before_pixels=True)
-    for made in made_of(header, row, card).values():
-        from monai_simclr.inference.dicom_results import write_dicom
+    for made in made_of(header, row, config).values():
+        from monai_simclr.inference.dicom_results import encode
 
-        again = pydicom.dcmread(write_dicom(made, tmp_path / "out.dcm"))
+        (tmp_path / "out.dcm").write_bytes(encode(made))
+        again = pydicom.dcmread(tmp_path / "out.dcm")
         assert str(again.PatientName) == JAPANESE
 
 
-def test_both_results_of_an_image_without_a_study_share_one(phantom, row, card):
+def test_both_results_of_an_image_without_a_study_share_one(phantom, row, config):
     header = copy.deepcopy(phantom)
     del header.StudyInstanceUID
-    made = made_of(header, row, card)
+    made = made_of(header, row, config)
     assert made["sr"].StudyInstanceUID == made["sc"].StudyInstanceUID != ""
 
 
@@ -172,13 +173,13 @@ def test_an_image_that_nothing_can_refer_to_is_refused_by_its_tag():
         source_dataset(_dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.1"))
 
 
-def test_the_capture_says_what_the_source_says_of_orientation_loss_and_burned_in_text(phantom, row, card):
+def test_the_capture_says_what_the_source_says_of_orientation_loss_and_burned_in_text(phantom, row, config):
     known, unknown = copy.deepcopy(phantom), copy.deepcopy(phantom)
     known.PatientOrientation, known.BurnedInAnnotation, known.LossyImageCompression = ["L", "F"], "YES", "01"
     for keyword in ("PatientOrientation", "BurnedInAnnotation", "LossyImageCompression"):
         if keyword in unknown:
             delattr(unknown, keyword)
-    one, two = (made_of(header, row, card)["sc"] for header in (known, unknown))
+    one, two = (made_of(header, row, config)["sc"] for header in (known, unknown))
     assert (list(one.PatientOrientation), one.BurnedInAnnotation, one.LossyImageCompression) == (
         ["L", "F"],
         "YES",
@@ -208,8 +209,8 @@ def _findings(report):
     return [(one.get("CodeValue", one.get("LongCodeValue")), one.CodeMeaning, "LongCodeValue" in one) for one in found]
 
 
-def test_one_code_has_one_meaning_and_long_ones_are_long_code_values(phantom, row, card):
-    found = _findings(made_of(phantom, row, card)["sr"])
+def test_one_code_has_one_meaning_and_long_ones_are_long_code_values(phantom, row, config):
+    found = _findings(made_of(phantom, row, config)["sr"])
     assert len({code for code, _, _ in found}) == len(found) == len(NAMES)
     assert [meaning for _, meaning, _ in found] == ["Pleural effusion", "Pleural Thickening", "Lung Opacity", *LONG]
     assert all(is_long == (len(code) > 16) for code, _, is_long in found)
@@ -230,11 +231,11 @@ def test_no_two_names_share_a_code(names):
     assert len({lookup_code(name) for name in names}) == len(names)
 
 
-def test_decisions_at_two_specificities_have_two_codes(phantom, row, card):
+def test_decisions_at_two_specificities_have_two_codes(phantom, row, config):
     codes = set()
     for specificity in (0.9, 0.95):
         operating = {name: OperatingPoint(1.0, 0.0, specificity) for name in NAMES}
-        text = str(made_of(phantom, row, InferenceConfig(NAMES, {}, operating, card.novelty, "a"))["sr"])
+        text = str(made_of(phantom, row, InferenceConfig(NAMES, {}, operating, config.novelty, "a"))["sr"])
         (code,) = {line.split("'")[1] for line in text.splitlines() if "'DECISION" in line}
         codes.add(code)
         assert f"Decision at {100 * specificity:g}% specificity" in text
@@ -242,10 +243,10 @@ def test_decisions_at_two_specificities_have_two_codes(phantom, row, card):
 
 
 @pytest.fixture
-def pictures(card, tmp_path):
+def pictures(config, tmp_path):
     torch.manual_seed(0)
     network = FindingClassifier(encoder("resnet10", width=0.125), NAMES).eval()
-    return RowPictures(card, network, tmp_path / "out", overlays=False, dicom=True)
+    return RowPictures(config, network, tmp_path / "out", overlays=False, dicom=True)
 
 
 def test_a_header_that_nothing_can_refer_to_is_a_sentence_and_ends_nothing(phantom, row, pictures, tmp_path):
@@ -261,11 +262,11 @@ def test_a_header_that_nothing_can_refer_to_is_a_sentence_and_ends_nothing(phant
 
 
 def test_a_full_disk_ends_the_run(phantom, row, pictures, tmp_path, monkeypatch):
-    def full(path):
+    def full(path, content):
         raise OSError(28, "No space left on device")
 
     phantom.save_as(tmp_path / "in.dcm")
-    monkeypatch.setattr("monai_simclr.inference.pictures.write_atomically", full)
+    monkeypatch.setattr("monai_simclr.inference.pictures.write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         pictures(row, torch.rand(1, 64, 64), str(tmp_path / "in.dcm"))
 
@@ -282,15 +283,15 @@ def test_no_name_gets_into_a_log_or_warning(phantom, row, pictures, tmp_path, ca
     assert "zaphod" not in said.lower()
 
 
-def test_without_highdicom_nothing_is_begun(card, monkeypatch):
+def test_without_highdicom_nothing_is_begun(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
     network = FindingClassifier(encoder("resnet10", width=0.125), NAMES)
     with pytest.raises(ImportError, match=r"pip install 'monai-simclr\[dicom\]'"):
-        RowPictures(card, network, Path(), overlays=False, dicom=True)
+        RowPictures(config, network, Path(), overlays=False, dicom=True)
 
 
-def test_one_file_without_results_has_predictions_and_a_reason_in_its_row(card, tmp_path):
-    from monai_simclr.inference.tables import write_tables
+def test_one_file_without_results_has_predictions_and_a_reason_in_its_row(config, tmp_path):
+    from monai_simclr.inference.writer import write_tables
 
     n = len(NAMES)
     about = {
@@ -303,6 +304,6 @@ def test_one_file_without_results_has_predictions_and_a_reason_in_its_row(card, 
         "novelty": 0.5,
     }
     predicted = {"logits": [1.0] * n, "probabilities": [0.7] * n, "decisions": [1] * n}
-    write_tables([{**about, **predicted, "reason": "no DICOM results: x"}], card, tmp_path)
+    write_tables([{**about, **predicted, "reason": "no DICOM results: x"}], config, tmp_path)
     (row,) = csv.DictReader((tmp_path / "predictions.csv").open(encoding="utf-8"))
     assert (row["Effusion"], row["Effusion decision"], row["reason"]) == ("0.700000", "1", "no DICOM results: x")

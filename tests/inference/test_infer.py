@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -15,43 +14,25 @@ import pydicom
 import pytest
 import torch
 from monai.engines import SupervisedEvaluator
+from small_bundle import FINDINGS, csv_rows, run_inference, small_bundle, small_network
 from torch.utils.data import DataLoader
 
-from monai_simclr import recipes
-from monai_simclr.data import RadiographError, store_of
-from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.engines import PrepareLabelled
+from monai_simclr.data import RadiographError
+from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.inference import InferenceDataset, Journal, OutputOptions, list_radiographs, write_inference_config
-from monai_simclr.inference.inputs import identity_of
-from monai_simclr.networks import FindingClassifier, encoder, save_classifier
-from monai_simclr.runtime.exit_codes import Preempted
+from monai_simclr.inference import InferenceDataset, Journal, OutputOptions, list_radiographs
+from monai_simclr.inference.dataset import describe_file
 from monai_simclr.runtime.names import unescape
-from monai_simclr.runtime.signals import StopSignals
+from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
-from monai_simclr.workflows.card import make_inference_config
 from monai_simclr.workflows.inference import _looks
-
-FINDINGS = ["Cardiomegaly", "Effusion"]
-SIZE = 48
-
-
-def _network():
-    torch.manual_seed(0)
-    return FindingClassifier(encoder("resnet10", width=0.125), FINDINGS)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A classifier with random weights and its card: what is tested here is everything around it."""
-    folder = tmp_path_factory.mktemp("model")
-    archive = write_nih_phantoms(folder / "nih", n_patients=150, size=64)
-    store = store_of(archive, folder / "store", recipes.stored_size(SIZE), workers=0)
-    network = _network().eval()
-    path = save_classifier(folder / "model.pt", network)
-    write_inference_config(make_inference_config(Run(str(folder), SIZE, 0, torch.device("cpu")), network, store), path)
-    return path
+    """A classifier with random weights: what is tested here is everything around it."""
+    return small_bundle(tmp_path_factory.mktemp("model"), 150) / "models" / "model.pt"
 
 
 @pytest.fixture
@@ -59,17 +40,9 @@ def dicom(tmp_path):
     return write_dicom_phantoms(tmp_path / "dicom", n_patients=4, size=64, seed=5)
 
 
-def _infer(model, folder, output, **keep):
-    dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(dataset, batch_size=4),
-        network=_network(),
-        prepare_batch=PrepareLabelled(),
-        decollate=False,
-    )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, OutputOptions(**keep))
-    return list(csv.DictReader((output / "predictions.csv").read_text().splitlines()))
+def _infer(model, folder, output, **outputs):
+    run_inference(model, folder, output, **outputs)
+    return csv_rows(output)
 
 
 def _change(path, **values):
@@ -191,7 +164,7 @@ def test_nothing_that_is_left_behind_names_a_patient(model, dicom, tmp_path):
 
 def test_another_size_than_in_training_is_refused(model, dicom, tmp_path):
     evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), val_data_loader=DataLoader(InferenceDataset([], dict, 64)), network=_network()
+        device=torch.device("cpu"), val_data_loader=DataLoader(InferenceDataset([], dict, 64)), network=small_network()
     )
     with pytest.raises(ValueError, match="size is 64 now and was 48"):
         infer(Run(str(tmp_path), 64, 0, torch.device("cpu")), model, evaluator, dicom, OutputOptions())
@@ -200,7 +173,7 @@ def test_another_size_than_in_training_is_refused(model, dicom, tmp_path):
 def test_a_view_that_could_be_a_name_is_not_repeated(dicom):
     (record, *_) = list_radiographs(dicom)
     _change(record["image"], ViewPosition="DOE 1942")
-    assert identity_of(record["image"], "key")["view_position"] == ""
+    assert describe_file(record["image"], "key")["view_position"] == ""
 
 
 def test_overlays_and_dicom_results_belong_to_rows(model, dicom, tmp_path):
@@ -219,7 +192,7 @@ def test_a_file_that_cannot_be_read_is_an_item_with_a_reason_and_no_name(tmp_pat
     (tmp_path / "secret_name.dcm").write_text("no image")
 
     def transform(item):
-        raise RadiographError(item["image"], "is nothing")
+        raise RadiographError("is nothing", item["image"])
 
     dataset = InferenceDataset(list_radiographs(tmp_path), transform, 8)
     assert dataset[0]["reason"] == "is nothing"
@@ -281,7 +254,7 @@ def test_a_signal_keeps_the_rows_of_the_batch_and_the_tables_and_the_same_call_g
         _infer(model, dicom, tmp_path / "out")
     assert signal.getsignal(number) == before
     monkeypatch.undo()
-    kept = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    kept = csv_rows(tmp_path / "out")
     assert len(kept) == 4, "one batch"
     rows = _infer(model, dicom, tmp_path / "out")
     assert len(rows) == len(list_radiographs(dicom)) > 4

@@ -15,7 +15,7 @@ from torch import nn
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import InferenceConfig, OperatingPoint
-from monai_simclr.inference.overlays import last_map, overlay, write_overlay
+from monai_simclr.inference.grad_cam import last_map, overlay, write_overlay
 from monai_simclr.inference.pictures import leading_finding
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.ops.resize import pad_resize, undo_pad_resize
@@ -24,7 +24,7 @@ highdicom = pytest.importorskip("highdicom", reason="DICOM results need highdico
 
 
 @pytest.fixture(scope="module")
-def card():
+def config():
     rng = np.random.default_rng(0)
     operating = {"Effusion": OperatingPoint(1.0, 0.0, 0.9), "Pneumonia": OperatingPoint(1.0, None, 0.9)}
     novelty = fit_novelty(rng.normal(size=(60, 6)), rng.normal(size=(30, 6)))
@@ -95,26 +95,28 @@ def test_an_overlay_is_a_color_picture_of_the_radiographs_own_shape(tmp_path):
     assert cv2.imread(str(write_overlay(picture, tmp_path / "o.png"))).shape == (77, 1024, 3)
 
 
-def test_the_report_keeps_patient_study_and_source_and_opens_in_dcmtk(card, radiograph, tmp_path):
-    from monai_simclr.inference.dicom_results import report, write_dicom
+def test_the_report_keeps_patient_study_and_source_and_opens_in_dcmtk(config, radiograph, tmp_path):
+    from monai_simclr.inference.dicom_results import encode, report
 
-    made = report(radiograph, ROW, card)
+    made = report(radiograph, ROW, config)
     for name in ("PatientID", "PatientName", "StudyInstanceUID"):
         assert made[name].value == radiograph[name].value
     source = made.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert source.ReferencedSOPInstanceUID == radiograph.SOPInstanceUID
-    shown = _dcmtk("dsrdump", write_dicom(made, tmp_path / "sr.dcm"))
+    (tmp_path / "sr.dcm").write_bytes(encode(made))
+    shown = _dcmtk("dsrdump", tmp_path / "sr.dcm")
     assert '(60046008,SCT,"Pleural effusion")' in shown
     assert '"Probability")="0.7"' in shown
     assert shown.count('"Decision at 90% specificity")=(52101004,SCT,"Present")') == 1
     assert '(PNEUMONIA,99MSIMCLR,"Pneumonia")' in shown
 
 
-def test_the_capture_belongs_to_the_study_and_is_a_color_picture(card, radiograph, tmp_path):
-    from monai_simclr.inference.dicom_results import capture, write_dicom
+def test_the_capture_belongs_to_the_study_and_is_a_color_picture(config, radiograph, tmp_path):
+    from monai_simclr.inference.dicom_results import capture, encode
 
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    path = write_dicom(capture(radiograph, picture), tmp_path / "sc.dcm")
+    path = tmp_path / "sc.dcm"
+    path.write_bytes(encode(capture(radiograph, picture)))
     found = pydicom.dcmread(path)
     np.testing.assert_array_equal(found.pixel_array, picture)
     assert found.StudyInstanceUID == radiograph.StudyInstanceUID
@@ -123,13 +125,13 @@ def test_the_capture_belongs_to_the_study_and_is_a_color_picture(card, radiograp
     assert "SecondaryCaptureImageStorage" in _dcmtk("dcmdump", path)
 
 
-def test_a_refused_file_has_no_report(card, radiograph):
+def test_a_refused_file_has_no_report(config, radiograph):
     from monai_simclr.inference.dicom_results import report
 
-    with pytest.raises(ValueError, match="there is nothing to report, the file was refused: is truncated"):
-        report(radiograph, {**ROW, "reason": "is truncated"}, card)
+    with pytest.raises(ValueError, match=r"there is nothing to report: the file was refused \(is truncated\)"):
+        report(radiograph, {**ROW, "reason": "is truncated"}, config)
 
 
-def test_the_leading_finding_is_the_furthest_above_its_threshold(card):
-    assert leading_finding(ROW, card) == 0
-    assert leading_finding({**ROW, "decisions": [0, None]}, card) is None
+def test_the_leading_finding_is_the_furthest_above_its_threshold(config):
+    assert leading_finding(ROW, config) == 0
+    assert leading_finding({**ROW, "decisions": [0, None]}, config) is None

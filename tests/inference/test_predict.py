@@ -25,7 +25,7 @@ from monai_simclr.workflows.export import export_int8, export_onnx, export_torch
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """A bundle with a classifier of random weights, and its card."""
+    """A bundle with a classifier of random weights, and its config."""
     return small_bundle(tmp_path_factory.mktemp("predict"), 100)
 
 
@@ -133,7 +133,7 @@ def test_predict_raises_the_error_itself_and_not_monais_wrapper(bundle, radiogra
     copy = tmp_path / "bundle"
     shutil.copytree(bundle, copy)
     (copy / "models" / "classifier.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no classifier\.json beside model\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"no classifier\.json next to model\.pt"):
         predict(radiographs[:1], copy)
 
 
@@ -152,8 +152,8 @@ def test_the_current_folder_is_not_meant_by_an_empty_name():
         list_radiographs("")
 
 
-def test_predict_says_what_is_no_bundle(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no bundle: it has no configs/inference\.json"):
+def test_predict_says_what_is_not_a_bundle(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is not a bundle: it has no configs/inference\.json"):
         predict(["a.dcm"], tmp_path)
 
 
@@ -232,14 +232,14 @@ def test_exported_files_say_how_they_must_be_used(bundle, exported):
     session = runtime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
     extra = {"metadata.json": "", "inference.json": ""}
     scripted = torch.jit.load(str(exported / "model.ts"), _extra_files=extra)
-    _, card, size = trained_classifier(bundle)
+    _, config, size = trained_classifier(bundle)
     for found in (session.get_modelmeta().custom_metadata_map, json.loads(extra["metadata.json"])):
         assert json.loads(found["findings"]) == FINDINGS
         assert json.loads(found["preprocessing"]) == json.loads(json.dumps(recipes.settings(size)))
         operating = [json.loads(found["operating"])[name] for name in FINDINGS]
-        assert [one["threshold_logit"] for one in operating] == card.thresholds()
-        assert [one["threshold_probability"] for one in operating] == card.threshold_probabilities()
-        assert found["model_sha256"] == card.model_sha256
+        assert [one["threshold_logit"] for one in operating] == config.thresholds()
+        assert [one["threshold_probability"] for one in operating] == config.threshold_probabilities()
+        assert found["model_sha256"] == config.model_sha256
     assert json.loads(extra["inference.json"])["evaluator"]
     assert scripted(torch.zeros(1, 1, size, size)).shape == (1, 2)
 
@@ -261,7 +261,13 @@ def test_monais_own_exports_work(bundle, tmp_path, command, name):
 def test_two_processes_share_the_files_and_no_row_is_there_twice(bundle, tmp_path):
     folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=20, size=64)
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "monai.bundle", "run", "--config_file", "['configs/inference.json','configs/multi_gpu.json']"]
+    command += [
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        "['configs/inference.json','configs/multi_gpu_train.json']",
+    ]
     command += ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
     done = subprocess.run(
         command, cwd=bundle, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}

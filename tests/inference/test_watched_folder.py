@@ -10,21 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from monai.engines import SupervisedEvaluator
 from PIL import Image
-from small_bundle import FINDINGS, SIZE, small_bundle
-from torch.utils.data import DataLoader
+from small_bundle import run_inference, small_bundle
 
-from monai_simclr import recipes
+from monai_simclr.data.decoding import file_identity
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.data.pseudonyms import KEY_VARIABLE, keyed_hash
-from monai_simclr.engines import PrepareLabelled
-from monai_simclr.inference import InferenceDataset, OutputOptions, list_radiographs
-from monai_simclr.inference.journal import file_stamp
-from monai_simclr.inference.writer import unpacked
-from monai_simclr.networks import FindingClassifier, encoder
-from monai_simclr.workflows import Run, infer
+from monai_simclr.inference import InferenceDataset, list_radiographs
+from monai_simclr.inference.dataset import file_stamp
+from monai_simclr.inference.writer import unpack_features
 from monai_simclr.workflows.arrivals import Arrivals
 
 
@@ -45,19 +39,6 @@ def _one_key(monkeypatch):
     monkeypatch.setenv(KEY_VARIABLE, "one key for all folders")
 
 
-def _infer(model, folder, output, watch=0.0, **keep):
-    dataset = InferenceDataset([], recipes.preprocessing(SIZE), SIZE)
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(dataset, batch_size=4),
-        prepare_batch=PrepareLabelled(),
-        network=FindingClassifier(encoder("resnet10", width=0.125), FINDINGS),
-        decollate=False,
-    )
-    infer(Run(str(output), SIZE, 0, torch.device("cpu")), model, evaluator, folder, OutputOptions(**keep), watch)
-    return evaluator
-
-
 def _watch(model, folder, output, monkeypatch, *between, **keep):
     """Watch while something happens between the looks, and stop with Ctrl-C after the last."""
     left = iter([*between, None])
@@ -71,7 +52,7 @@ def _watch(model, folder, output, monkeypatch, *between, **keep):
     with monkeypatch.context() as patched:
         patched.setattr("monai_simclr.workflows.inference.time.sleep", sleep)
         with pytest.raises(KeyboardInterrupt):
-            _infer(model, folder, output, watch=1.0, **keep)
+            run_inference(model, folder, output, watch=1.0, **keep)
 
 
 def _arrive(source, target):
@@ -113,7 +94,7 @@ def test_several_looks_give_what_one_look_gives(model, files, tmp_path, monkeypa
     bring(looks[0])
     more = [lambda n=n: bring(n) for n in looks[1:]]
     _watch(model, folder, tmp_path / "watched", monkeypatch, *more, embeddings=True)
-    _infer(model, folder, tmp_path / "once", embeddings=True)
+    run_inference(model, folder, tmp_path / "once", embeddings=True)
     _same(_rows(tmp_path / "watched"), _rows(tmp_path / "once"))
     journals = [
         [json.loads(line) for line in (tmp_path / name / "predictions.jsonl").read_text().splitlines()[1:]]
@@ -123,13 +104,13 @@ def test_several_looks_give_what_one_look_gives(model, files, tmp_path, monkeypa
     assert features[0].keys() == features[1].keys()
     assert len({row["novelty"] for row in journals[0]}) == looks[-1]
     for name, text in features[0].items():
-        np.testing.assert_allclose(unpacked(text), unpacked(features[1][name]), rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(unpack_features(text), unpack_features(features[1][name]), rtol=1e-2, atol=1e-3)
 
 
 def test_a_run_with_overlays_leaves_no_hook_and_no_gradient_on_the_network(model, files, tmp_path, monkeypatch):
     _arrive(files[0], tmp_path / "in" / "0.dcm")
-    monkeypatch.setattr("monai_simclr.inference.pictures.leading_finding", lambda row, card: 0)  # draw every one
-    evaluator = _infer(model, tmp_path / "in", tmp_path / "out", overlays=True)
+    monkeypatch.setattr("monai_simclr.inference.pictures.leading_finding", lambda row, config: 0)  # draw every one
+    evaluator = run_inference(model, tmp_path / "in", tmp_path / "out", overlays=True)
     hooks = [len(module._forward_hooks) + len(module._backward_hooks) for module in evaluator.network.modules()]
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 1
     assert sum(hooks) == 0
@@ -186,7 +167,7 @@ def test_a_file_that_goes_before_it_is_read_has_no_row_while_watching_and_a_reas
             if watch:
                 _watch(model, folder, output, monkeypatch)
             else:
-                _infer(model, folder, output)
+                run_inference(model, folder, output)
         assert sorted(bool(row["reason"]) for row in _rows(output).values()) == ([False] if watch else [False, True])
 
 
@@ -220,7 +201,7 @@ def test_an_empty_a_missing_and_an_emptied_folder_do_not_end_the_watch(model, fi
 
 def test_a_folder_that_was_never_there_is_refused_while_watching_too(model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere; pass --dataset_dir"):
-        _infer(model, tmp_path / "nowhere", tmp_path / "out", watch=1.0)
+        run_inference(model, tmp_path / "nowhere", tmp_path / "out", watch=1.0)
 
 
 def _arrivals(folder, watch):
@@ -265,7 +246,7 @@ def test_ranks_share_a_growing_folder_without_taking_a_file_twice(tmp_path, monk
             monkeypatch.setattr("monai_simclr.workflows.arrivals.rank", lambda number=number: number)
             found = arrivals.look()
             taken += [one["image"] for one in found]
-            done[number] |= {keyed_hash("key", one["image"]): file_stamp(one["image"]) for one in found}
+            done[number] |= {keyed_hash("key", one["image"]): file_stamp(file_identity(one["image"])) for one in found}
     assert sorted(taken) == sorted(str(path) for path in (tmp_path / "in").iterdir())
 
 
@@ -283,7 +264,7 @@ def test_memory_is_level_over_500_files_that_come_one_by_one(model, tmp_path, mo
         os.utime(path, (time.time() - 60, time.time() - 60))
         used.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
 
-    monkeypatch.setattr("monai_simclr.inference.pictures.leading_finding", lambda row, card: 0)  # draw every one
+    monkeypatch.setattr("monai_simclr.inference.pictures.leading_finding", lambda row, config: 0)  # draw every one
     _watch(model, folder, tmp_path / "out", monkeypatch, *[bring] * 501, overlays=True)
     assert len(_rows(tmp_path / "out")) == 501
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 501

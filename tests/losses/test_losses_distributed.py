@@ -69,12 +69,12 @@ def refuse_on_a_rank(rank: int, folder: str) -> None:
     ids = torch.arange(3 - rank).repeat(2)
     broken = torch.ones(4, 2)
     broken[0, 0] = float("nan") if rank else 1.0
-    said = []
+    messages = []
     for projections, groups in [(torch.ones(len(ids), 2), ids), (broken, torch.tensor([0, 1, 0, 1]))]:
         with pytest.raises((ValueError, FloatingPointError), match=r"drop the last|not finite") as refusal:
             NTXentLoss()(projections, groups)
-        said.append(str(refusal.value))
-    (Path(folder) / f"{rank}.txt").write_text("\n".join(said))
+        messages.append(str(refusal.value))
+    (Path(folder) / f"{rank}.txt").write_text("\n".join(messages))
     destroy_distributed()
 
 

@@ -10,7 +10,7 @@ import torch
 from monai_simclr.losses import MaskedBCEWithLogits, masked_bce
 
 
-def test_unknown_labels_neither_count_nor_pull() -> None:
+def test_unknown_labels_add_neither_loss_nor_gradient() -> None:
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = (torch.arange(15).reshape(5, 3) % 2).float()
     labels[0, 1] = labels[3, 2] = math.nan
@@ -23,7 +23,7 @@ def test_unknown_labels_neither_count_nor_pull() -> None:
     assert (logits.grad[known] != 0).all()
 
 
-def test_a_batch_without_known_labels_costs_nothing_and_can_go_backward() -> None:
+def test_a_batch_without_known_labels_has_loss_zero_and_a_backward_pass() -> None:
     logits = torch.randn(2, 3, requires_grad=True)
     loss = masked_bce(logits, torch.full((2, 3), math.nan))
     loss.backward()
@@ -46,10 +46,10 @@ def test_a_smoothed_label_pulls_towards_its_probability() -> None:
     assert logits.grad.abs().item() < 1e-6
 
 
-def test_labels_that_are_no_labels_are_refused() -> None:
+def test_invalid_labels_and_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1 labels are neither within \[0, 1\] nor NaN, the first is -1"):
         masked_bce(torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]))
     with pytest.raises(ValueError, match=r"1 labels are neither within \[0, 1\] nor NaN, the first is inf"):
         masked_bce(torch.zeros(1, 2), torch.tensor([[0.7, math.inf]]))
-    with pytest.raises(ValueError, match=r"logits of shape \(1, 2\) do not go with labels of shape \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"logits of shape \(1, 2\) do not fit labels of shape \(1, 3\)"):
         masked_bce(torch.zeros(1, 2), torch.zeros(1, 3))

@@ -15,7 +15,9 @@ from monai_simclr.losses import CosineTemperature, NTXentLoss, nt_xent
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("temperature", [0.01, 0.3])
-def test_patients_stay_out_unless_they_are_positives(mode: str, decoupled: bool, temperature: float) -> None:
+def test_images_of_a_patient_are_excluded_unless_they_are_positives(
+    mode: str, decoupled: bool, temperature: float
+) -> None:
     studies, patients = torch.tensor([0, 0, 1, 2, 3, 4, 4]), torch.tensor([0, 0, 0, 1, 1, 2, 3])
     z, _ = batch(7, 5)
     ids, owners = studies.repeat(2), patients.repeat(2)
@@ -29,7 +31,7 @@ def test_patients_stay_out_unless_they_are_positives(mode: str, decoupled: bool,
     torch.testing.assert_close(got[1], want[1], rtol=1e-7, atol=1e-9)
 
 
-def test_group_and_patient_ids_may_come_stacked_as_the_one_tensor_that_a_trainer_hands_over() -> None:
+def test_group_and_patient_ids_may_be_stacked_in_one_tensor() -> None:
     z, ids = batch(6, 4, groups=5)
     owners = torch.tensor([0, 1, 1, 2, 3, 4]).repeat(2)
     want = nt_xent(z, ids, 0.1, patient_ids=owners)
@@ -49,7 +51,7 @@ def test_the_temperature_follows_the_training_step() -> None:
     assert torch.equal(module(z, ids), nt_xent(z, ids, schedule(8)))
 
 
-def test_the_step_travels_in_the_state_dict() -> None:
+def test_the_step_is_saved_in_the_state_dict() -> None:
     z, ids = batch(3, 4)
     module, other = NTXentLoss(), NTXentLoss()
     module(z, ids)
@@ -80,7 +82,7 @@ def test_decoupling_without_a_negative_is_refused(patients: Tensor | None) -> No
         nt_xent(torch.eye(6), ids, patient_ids=patients, decoupled=True)
 
 
-def test_a_projection_that_is_not_finite_ends_with_the_step() -> None:
+def test_a_projection_that_is_not_finite_is_reported_with_the_step() -> None:
     module = NTXentLoss()
     module(torch.eye(4), IDS)
     with pytest.raises(FloatingPointError, match="step 2: 2 of 4 projections are not finite; lower the learning rate"):
@@ -117,7 +119,7 @@ IDS = torch.tensor([0, 1, 0, 1])
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(z: Tensor, ids: Tensor, options: dict, message: str) -> None:
+def test_invalid_arguments_are_refused(z: Tensor, ids: Tensor, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nt_xent(z, ids, **options)
 
@@ -138,6 +140,6 @@ def test_the_module_is_the_function_with_settings_inside() -> None:
     )
 
 
-def test_the_module_refuses_its_settings_when_built() -> None:
+def test_the_module_checks_its_settings_on_construction() -> None:
     with pytest.raises(ValueError, match="temperature must be above 0"):
         NTXentLoss(temperature=-1)

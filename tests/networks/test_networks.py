@@ -17,7 +17,7 @@ from monai_simclr.networks import (
     save_classifier,
     save_encoder,
 )
-from monai_simclr.networks.chunks import has_batch_statistics
+from monai_simclr.networks.chunks import batch_norms
 
 HEADER = {"name": "resnet10", "width": "0.125", "size": "64"}
 
@@ -69,8 +69,8 @@ def test_what_makes_no_vectors_is_refused(network, message):
 
 def test_group_norm_has_no_batch_statistics_and_comes_back_from_its_file(tmp_path):
     net = encoder("resnet10", 0.125, norm="group")
-    assert not has_batch_statistics(net)
-    assert has_batch_statistics(encoder("resnet10", 0.125))
+    assert not batch_norms(net)
+    assert batch_norms(encoder("resnet10", 0.125))
     save_encoder(tmp_path / "e.safetensors", net, {**HEADER, "norm": "group"})
     images = torch.rand(2, 1, 64, 64)
     assert torch.equal(load_encoder(tmp_path / "e.safetensors")(images), net.eval()(images))

@@ -1,4 +1,4 @@
-"""What is an upright chest from the front, and what is not: drawn ones anywhere, real ones where they are."""
+"""What is an upright chest from the front, and what is not: drawn ones everywhere, real ones where available."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_spoiled_chest_is_stopped(spoil, chests):
     assert flagged(spoil(chests)) >= 0.95
 
 
-def test_what_is_drawn_and_no_chest_is_stopped(not_chests):
+def test_drawings_without_a_chest_are_stopped(not_chests):
     shares = {}
     for kind, draw in not_chests.DRAWN.items():
         random = np.random.RandomState(11)
@@ -106,17 +106,17 @@ def test_real_chests_pass_and_the_same_ones_spoiled_do_not(cxr):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, math.nan, math.inf])
-def test_one_gray_and_nan_are_no_chest(value):
+def test_constant_images_and_nan_are_not_a_chest(value):
     assert ops.chest_scores(torch.full((1, 1, 32, 32), value))[0] == -math.inf
 
 
-def test_one_nan_among_pixels_is_no_chest(chests):
+def test_an_image_with_one_nan_is_not_a_chest(chests):
     damaged = chests[:1].clone()
     damaged[0, 0, 5, 5] = math.nan
     assert ops.chest_scores(damaged)[0] == -math.inf
 
 
-def test_where_the_localizer_has_no_confidence_there_is_no_chest(chests):
+def test_without_confidence_of_the_localizer_the_score_is_minus_infinity(chests):
     images = torch.cat([chests.rot90(1, (-2, -1)), torch.rand(20, 1, 64, 64).repeat(1, 1, 2, 2)])
     unsure = ops.locate_lungs(images).confidence == 0
     assert unsure.sum() >= 20
@@ -138,12 +138,12 @@ def test_an_empty_batch_has_no_scores():
     assert ops.chest_scores(torch.zeros(0, 1, 8, 8)).shape == (0,)
 
 
-def test_what_is_no_batch_of_images_is_refused():
+def test_inputs_of_another_rank_are_refused():
     with pytest.raises(ValueError, match=r"images must have shape \(B, C, H, W\).*got"):
         ops.chest_scores(torch.zeros(8, 8))
 
 
-def test_a_score_is_the_weighted_sum_of_what_is_seen(chests):
+def test_a_score_is_the_weighted_sum_of_the_features(chests):
     plane, check = chests[0, 0].numpy(), ChestCheck.shipped()
     found = seen(plane).features
     expected = sum(float(w) * float(x) for w, x in zip(check.weights, found, strict=True)) + check.bias

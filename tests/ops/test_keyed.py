@@ -51,10 +51,10 @@ def test_the_numbers_are_uniform_and_unrelated_between_neighbouring_keys():
     assert u.min() >= 0
     assert u.max() < 1
     assert stats.kstest(u.ravel(), "uniform").pvalue > 1e-4
-    for one, other in ((u[:, 0], u[:, 1]), (u[:-1, 0], u[1:, 0])):
-        assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(50_000)
+    for first, second in ((u[:, 0], u[:, 1]), (u[:-1, 0], u[1:, 0])):
+        assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(50_000)
 
 
-def test_the_first_axis_must_be_the_images():
+def test_another_first_axis_than_the_images_is_refused():
     with pytest.raises(ValueError, match=r"first axis of keyed numbers must be the 2 images, got the shape \(3, 2\)"):
         KeyedRandom(0, 0, np.arange(2)).random_sample((3, 2))

@@ -14,7 +14,7 @@ import torch
 from monai_simclr import ops
 from monai_simclr.data.phantoms import draw_phantom
 from monai_simclr.ops.lung_cascade import N_FEATURES, LungCascade, features, look, reduced
-from monai_simclr.ops.lungs import LEAST_FIT
+from monai_simclr.ops.lungs import MIN_FIT
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -53,7 +53,7 @@ def test_lungs_of_drawn_chests_are_found(located, phantoms):
     truth = ops.boxes_of_masks(np.stack([phantom.lung_mask for phantom in phantoms]))
     assert located.boxes.shape == (24, 4)
     assert located.boxes.dtype == np.float64
-    assert (located.confidence >= LEAST_FIT).all()
+    assert (located.confidence >= MIN_FIT).all()
     prior = np.tile(ops.PRIOR_LUNG_BOX, (24, 1))
     assert overlap(located.boxes, truth).mean() > overlap(prior, truth).mean()  # drawn chests all lie in the middle
     assert np.percentile(kept(ops.widened(located.boxes, 0.05), [p.lung_mask for p in phantoms]), 5) >= 0.95
@@ -103,7 +103,7 @@ def test_aspect_does_not_matter(images, located):
 
 
 @pytest.mark.parametrize("turn", [lambda x: x.rot90(1, (-2, -1)), lambda x: x.rot90(3, (-2, -1)), lambda x: x.flip(-2)])
-def test_a_turned_chest_is_not_trusted_and_gives_the_prior_box(turn, images):
+def test_a_turned_chest_has_confidence_zero_and_the_prior_box(turn, images):
     found = ops.locate_lungs(turn(images))
     assert (found.confidence == 0).mean() >= 0.9
     np.testing.assert_array_equal(
@@ -113,7 +113,7 @@ def test_a_turned_chest_is_not_trusted_and_gives_the_prior_box(turn, images):
 
 @pytest.mark.parametrize("value", [0.0, 0.7, math.nan, math.inf])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (64, 64)])
-def test_without_contrast_or_with_nan_the_prior_box_is_given(value, shape):
+def test_without_contrast_or_with_nan_the_prior_box_is_returned(value, shape):
     found = ops.locate_lungs(torch.full((1, 1, *shape), value))
     assert found.confidence[0] == 0
     np.testing.assert_array_equal(found.boxes[0], ops.PRIOR_LUNG_BOX)
@@ -140,7 +140,7 @@ def test_an_empty_batch_has_no_boxes():
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (1, 1, 8, 8, 8), (1, 0, 8, 8), (1, 1, 0, 8)])
-def test_what_is_no_batch_of_images_is_refused(shape):
+def test_inputs_of_another_rank_are_refused(shape):
     with pytest.raises(ValueError, match=r"images must have shape \(B, C, H, W\).*got"):
         ops.locate_lungs(torch.zeros(shape))
 
@@ -192,7 +192,7 @@ def test_look_samples_a_ramp_where_the_box_says():
     assert beyond[0, -1] == 127
 
 
-def test_a_box_that_runs_away_ends_in_distrust():
+def test_a_box_that_diverges_has_confidence_zero():
     n = 3
     far = LungCascade(
         margins=np.zeros(n),

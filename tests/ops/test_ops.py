@@ -10,9 +10,6 @@ import torch
 from pydicom.pixels import apply_windowing
 
 from monai_simclr import ops
-from monai_simclr.ops.filters import blur_on_device
-from monai_simclr.ops.geometry import warp_on_device
-from monai_simclr.ops.intensity import adjust_on_device
 
 
 @pytest.fixture
@@ -58,12 +55,12 @@ def test_a_window_of_width_one_is_a_step_in_linear_and_nan_stays_nan():
         ((1, 1, "LOG"), r"window function must be LINEAR_EXACT, LINEAR or SIGMOID, got 'LOG'"),
     ],
 )
-def test_a_window_that_is_none_is_refused(arguments, message):
+def test_invalid_windows_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         ops.window(torch.rand(1, 1, 2, 2), *arguments)
 
 
-def test_window_of_no_width_says_so():
+def test_a_window_of_width_zero_is_refused():
     with pytest.raises(ValueError, match=r"must be greater than 0, got 0\.0"):
         ops.window(torch.rand(1, 1, 2, 2), 0.5, 0.0)
 
@@ -77,9 +74,11 @@ def test_adjust_of_uint8_is_within_one_level_of_float(images):
 
 def test_blur_in_torch_is_opencvs(images):
     sigmas = np.array([0.0, 0.4, 1.7])
-    assert levels_apart(blur_on_device(images, sigmas), ops.gaussian_blur(images, sigmas)) <= 1
+    assert levels_apart(ops.gaussian_blur(images, sigmas, backend="torch"), ops.gaussian_blur(images, sigmas)) <= 1
     floats = images / 255
-    torch.testing.assert_close(blur_on_device(floats, sigmas), ops.gaussian_blur(floats, sigmas), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ops.gaussian_blur(floats, sigmas, backend="torch"), ops.gaussian_blur(floats, sigmas), rtol=0, atol=1e-5
+    )
     assert torch.equal(ops.gaussian_blur(images, sigmas)[0], images[0])
 
 
@@ -90,7 +89,7 @@ def test_blur_of_uint8_is_the_rounded_convolution(images, pixels):
         assert np.abs(ops.gaussian_blur(images[:1], sigma)[0, 0].numpy() - oracle).max() <= 0.501
 
 
-def test_a_blurred_constant_stays_what_it_is():
+def test_blur_keeps_a_constant_image():
     assert (ops.gaussian_blur(torch.full((1, 1, 20, 20), 97, dtype=torch.uint8), 1.3) == 97).all()
 
 
@@ -101,7 +100,7 @@ def test_blur_refuses_a_negative_width(images):
 
 def test_adjust_in_torch_is_the_same_table(images):
     factors = np.array([0.8, 1.0, 1.25]), np.array([1.2, 1.0, 0.7]), np.array([0.6, 1.0, 1.4])
-    assert torch.equal(adjust_on_device(images, *factors), ops.adjust(images, *factors))
+    assert torch.equal(ops.adjust(images, *factors, backend="torch"), ops.adjust(images, *factors))
 
 
 @pytest.mark.parametrize("fill", [None, 0.0])
@@ -109,10 +108,15 @@ def test_warp_in_torch_is_opencvs_inside_the_image(images, fill):
     matrices = np.array([[[0.9, 0.1, 2.3], [-0.1, 0.9, 5.1]], [[1, 0, 0], [0, 1, 0]], [[0.5, 0, 9], [0, 0.7, 9]]])
     ours, other = (
         ops.warp(images, matrices, (48, 48), fill),
-        warp_on_device(images, torch.tensor(matrices), (48, 48), fill),
+        ops.warp(images, torch.tensor(matrices), (48, 48), fill, backend="torch"),
     )
     assert levels_apart(ours, other) <= 1
     assert torch.equal(ours[1], images[1, :, :48, :48])
+
+
+def test_another_backend_is_refused(images):
+    with pytest.raises(ValueError, match=r"backend must be one of \['auto', 'torch'\], got 'opencv'"):
+        ops.gaussian_blur(images, 1.0, backend="opencv")
 
 
 def test_warp_needs_a_matrix_for_each_image(images):
@@ -121,13 +125,13 @@ def test_warp_needs_a_matrix_for_each_image(images):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_fit_keeps_dtype_and_centers_the_image(dtype):
+def test_pad_resize_keeps_dtype_and_centers_the_image(dtype):
     out = ops.pad_resize(np.full((20, 40), 100, dtype=dtype), 10)
     assert (out.dtype, out.shape) == (dtype, (10, 10))
     assert out[:2].max() == 0
     assert out[4:6].min() == 100
 
 
-def test_quantize_refuses_what_is_not_canonical():
+def test_quantize_refuses_values_outside_0_to_1():
     with pytest.raises(ValueError, match=r"values in \[0, 1\], got 0 to 7"):
         ops.quantize(np.array([[0, 7]], dtype=np.float32), 2)

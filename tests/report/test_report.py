@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from monai_simclr.data.index import COLUMNS, OPTIONAL_COLUMNS
 from monai_simclr.evaluation import Embeddings, Predictions, score_subgroups, score_table
 from monai_simclr.report import ReportData, collect_runs, write_report
 from monai_simclr.runtime.metrics import write_metrics
@@ -46,25 +47,25 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.tags.append(tag)
         if tag == "section":
-            self.sections.append(found["id"])
+            self.sections.append(attributes["id"])
         if tag == "img":
-            self.images.append(found)
+            self.images.append(attributes)
         if tag == "label":
-            self.labels.append(found["for"])
+            self.labels.append(attributes["for"])
         if tag == "input":
-            assert found["type"] == "radio"
-            self.radios.append(found["id"])
+            assert attributes["type"] == "radio"
+            self.radios.append(attributes["id"])
         if tag == "a":
-            self.links.append(found["href"])
-        elif "src" in found or "href" in found:
-            self.sources.append(found.get("src") or found["href"])
+            self.links.append(attributes["href"])
+        elif "src" in attributes or "href" in attributes:
+            self.sources.append(attributes.get("src") or attributes["href"])
 
 
 @pytest.fixture(scope="module")
-def material() -> ReportData:
+def report_data() -> ReportData:
     rng = np.random.default_rng(0)
     n = 120
     mass = rng.integers(2, size=n).astype(float)
@@ -82,14 +83,18 @@ def material() -> ReportData:
     logits = (2 * mass - 1 + rng.normal(size=n))[:, None]
     everyone = Predictions(mass[:, None], logits, index["patient_id"].to_numpy(), [EVIL])
     test, val = everyone.where(np.arange(40, n)), everyone.where(np.arange(40))
-    floor = [{"finding": EVIL, "model": 0.8, "floor": 0.6, "difference": 0.2, "low": 0.1, "high": 0.3}]
+    baseline = [{"finding": EVIL, "model": 0.8, "baseline": 0.6, "difference": 0.2, "low": 0.1, "high": 0.3}]
     alignment = {"sentence": f"these clusters follow {EVIL}", EVIL: {"kind": "finding", "ami": 0.5, "n": 80}}
     study = [
         {"arm": EVIL, "fraction": f, "mean": 0.6, "sd": None, "mean_low": 0.5, "mean_high": 0.7} for f in (0.01, 0.1)
     ]
     metrics = {
         "cluster": {"values": {"alignment": alignment}, "seed": 0, "n": {"images": 80, "seen_patients": 0}},
-        "train": {"values": {EVIL: {"value": 0.5, "low": None}}, "baselines": {"confounder_baseline": floor}, "n": {}},
+        "train": {
+            "values": {EVIL: {"value": 0.5, "low": None}},
+            "baselines": {"confounder_baseline": baseline},
+            "n": {},
+        },
     }
     return ReportData(
         metrics=metrics,
@@ -98,7 +103,7 @@ def material() -> ReportData:
         thumbnails=rng.integers(255, size=(n, 8, 8), dtype=np.uint8),
         history=[{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
         study=study,
-        card=score_table(test, val, n_bootstrap=50),
+        scores=score_table(test, val, n_bootstrap=50),
         subgroups=score_subgroups(test, index.iloc[40:], n_bootstrap=50),
         test=test,
         val=val,
@@ -107,9 +112,9 @@ def material() -> ReportData:
 
 
 @pytest.fixture(scope="module")
-def page(material, tmp_path_factory) -> Path:
+def page(report_data, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    return write_report(path, title=EVIL, notice="phantom: says nothing about patients", material=material)
+    return write_report(path, title=EVIL, notice="phantom: says nothing about patients", data=report_data)
 
 
 def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(page):
@@ -123,7 +128,7 @@ def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(p
     assert "secret" not in text
 
 
-def test_every_figure_is_a_picture_with_words_for_who_cannot_see_it(page):
+def test_every_figure_is_a_picture_with_a_text_alternative(page):
     found = _Page(page.read_text())
     assert len(found.images) == 4 + 2 + 1 + 1 + 1  # maps, sheets, reliability, few labels, training
     for image in found.images:
@@ -139,7 +144,7 @@ def test_the_map_is_switched_by_labelled_radio_buttons_and_links_lead_to_section
 
 
 def test_an_empty_report_says_what_is_missing(tmp_path):
-    text = write_report(tmp_path / "r.html", title="t", notice="", material=ReportData()).read_text()
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=ReportData()).read_text()
     assert _Page(text).sections == SECTIONS
     assert "No training history was given." in text
     assert "No scores of a classifier were given." in text
@@ -151,7 +156,7 @@ def test_clusters_of_other_images_are_refused():
         ReportData(clusters=np.zeros(3))
 
 
-def test_runs_are_gathered_from_a_folder_of_runs(tmp_path):
+def test_runs_are_collected_from_a_folder_of_runs(tmp_path):
     write_metrics(tmp_path / "pretrain", {"loss": 1.0}, command="pretrain", split="train", seed=0, n={"images": 4})
     (tmp_path / "pretrain" / "history.json").write_text('[{"epoch": 1, "loss": 2.0}]')
     (tmp_path / "pretrain" / "config.json").write_text(json.dumps({"max_epochs": 3, "device": "$torch.device('cpu')"}))
@@ -161,6 +166,57 @@ def test_runs_are_gathered_from_a_folder_of_runs(tmp_path):
     assert found.commands == ['python -m monai.bundle run --config_file "configs/pretrain.json" --max_epochs 3']
     with pytest.raises(FileNotFoundError, match=r"has no metrics.json, nor has a folder in it"):
         collect_runs([tmp_path / "nothing"])
+
+
+def test_clusters_are_those_of_the_largest_number_that_the_metrics_name(tmp_path):
+    scores = {"ami": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    values = {
+        "clusters": {"encoder": {"9": scores, "10": scores}},
+        "n_clusters": {"chosen": 9, "curve": {"9": {"silhouette": 0.1}}},
+        "prevalence": {"Mass": {"9": {"auroc": 0.7}}},
+    }
+    write_metrics(tmp_path, values, command="cluster", split="test", seed=0, n={"images": 2})
+    index = pd.DataFrame({"image": ["1.png", "2.png"], "patient_id": ["a", "b"]})
+    Embeddings(np.eye(2, dtype=np.float32), index).save(tmp_path / "embeddings.npz")
+    (tmp_path / "clusters.csv").write_text("image,cluster_of_9,cluster_of_10\n1.png,1,3\n2.png,2,4\n")
+    data = collect_runs([tmp_path])
+    assert data.clusters.tolist() == [3, 4]
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
+    for title, cells in {
+        "clusters": ["encoder", "10", "ami", "0.500", "0.400", "0.600"],
+        "n_clusters": ["curve", "9", "0.100"],
+        "prevalence": ["Mass", "9", "0.700"],
+    }.items():
+        assert f"<caption>cluster (test): {title}</caption>" in text
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in text
+    assert "<td>n_clusters chosen</td><td>9</td>" in text
+
+
+def test_metrics_of_clusters_from_another_version_are_refused_with_the_file_s_name(tmp_path):
+    write_metrics(tmp_path, {"clusters": {"encoder, k=9, ami": {}}}, command="cluster", split="test", seed=0, n={})
+    Embeddings(np.eye(2, dtype=np.float32), pd.DataFrame({"image": ["1", "2"], "patient_id": ["a", "b"]})).save(
+        tmp_path / "embeddings.npz"
+    )
+    with pytest.raises(
+        ValueError, match=r"metrics\.json cannot be read as metrics of clusters: it lacks 'encoder'; run"
+    ):
+        collect_runs([tmp_path])
+
+
+def test_no_column_of_the_index_that_is_not_a_label_is_shown_as_a_finding(tmp_path):
+    """Whatever optional columns an index gets: the lists are those of `data.index`."""
+    columns = {name: [f"{name} {i}" for i in range(8)] for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
+    index = pd.DataFrame({**columns, "age": 50.0, "split": "test", "Mass": 1.0})
+    data = ReportData(
+        metrics={"cluster": {"command": "cluster", "values": {}}},
+        embeddings=Embeddings(np.random.default_rng(0).normal(size=(8, 3)), index),
+        clusters=np.zeros(8, dtype=int),
+    )
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
+    for name in OPTIONAL_COLUMNS:
+        assert f'<th scope="col">{name}</th>' not in text
+    assert '<th scope="col">cluster</th><th scope="col">Mass</th></tr>' in text
+    assert '<th scope="col">AP</th><th scope="col">Mass</th></tr>' in text
 
 
 def _browser() -> str:

@@ -49,20 +49,20 @@ def test_two_hundred_kills_inside_a_save_lose_nothing(tmp_path: Path) -> None:
     assert inside > 10, "no kill hit a save"
 
 
-def test_what_kills_left_is_cleaned_up_by_the_next_save(tmp_path: Path) -> None:
+def test_leftovers_of_kills_are_removed_by_the_next_save(tmp_path: Path) -> None:
     (tmp_path / ".0000000001-aaaaaaaaaaaaaaaa.pt.x1.part").write_bytes(b"half")
     save_checkpoint(tmp_path, 1, b"whole")
     assert [path.name[:10] for path in tmp_path.iterdir()] == ["0000000001"]
 
 
-def test_the_newest_stay_and_older_ones_go(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_are_kept_and_older_ones_deleted(tmp_path: Path) -> None:
     for number in (5, 10, 15, 20):
         save_checkpoint(tmp_path, number, _content(number), n_saved=3)
     assert sorted(int(path.name[:10]) for path in tmp_path.iterdir()) == [10, 15, 20]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     save_checkpoint(tmp_path, 1, _content(1))
@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     assert f"{path} is truncated or was altered" in caplog.text
 
 
-def test_when_no_checkpoint_is_whole_the_run_does_not_start_afresh_in_silence(tmp_path: Path) -> None:
+def test_when_no_checkpoint_is_whole_the_run_does_not_silently_start_again(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, b"one").write_bytes(b"two")
     with pytest.raises(ValueError, match=f"none of the 1 checkpoints in {tmp_path} is whole; restore one"):
         newest_checkpoint(tmp_path)
@@ -87,14 +87,14 @@ def test_an_empty_or_missing_folder_is_a_new_run(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "nowhere") is None
 
 
-def test_strangers_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.pt").write_bytes(b"mine")
     for number in range(4):
         save_checkpoint(tmp_path, number, b"x", n_saved=2)
     assert (tmp_path / "notes.pt").read_bytes() == b"mine"
 
 
-def test_a_full_disk_ends_in_a_sentence_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_last_checkpoint_kept(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 1, b"good")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

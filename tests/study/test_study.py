@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ from monai_simclr.cli.app import app
 from monai_simclr.data import label_fraction, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.evaluation import Embeddings
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.exit_codes import SettingError
@@ -33,7 +33,7 @@ def _encoder(folder, seen: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory):
+def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     write_nih_phantoms(folder / "phantoms", n_patients=60, size=64)
     copy_bundle(folder / "bundle", FINDINGS, size=32, encoder="resnet10", width=0.125)
@@ -41,18 +41,18 @@ def ground(tmp_path_factory):
     return folder
 
 
-def _study(ground, name: str = "out", **settings) -> Study:
+def _study(workspace, name: str = "out", **settings) -> Study:
     given = {"fractions": (0.02, 0.5, 1.0), "draws": 2, "arms": ("scratch", "random_frozen", "frozen"), "iterations": 4}
-    return Study(ground / "bundle", ground / "phantoms", ground / name, **{**given, **settings})
+    return Study(workspace / "bundle", workspace / "phantoms", workspace / name, **{**given, **settings})
 
 
 @pytest.fixture(scope="module")
-def done(ground):
-    study = _study(ground)
+def done(workspace):
+    study = _study(workspace)
     return study, read_metrics(run_study(study))
 
 
-def test_the_summary_has_a_row_for_each_arm_and_fraction_and_says_what_was_left_out(done):
+def test_the_summary_has_a_row_for_each_arm_and_fraction_and_names_skipped_fractions(done):
     study, metrics = done
     table = pd.read_csv(study.output_dir / "table.csv")
     macro = table[table["finding"] == "macro mean"]
@@ -67,9 +67,9 @@ def test_the_summary_has_a_row_for_each_arm_and_fraction_and_says_what_was_left_
     assert "frozen" in set(macro.loc[macro["reference"] == "random_frozen", "arm"])
 
 
-def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an_arm(ground, capsys):
+def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_per_arm(workspace, capsys):
     study = _study(
-        ground, "few", fractions=(0.05, 0.1), draws=2, arms=("random_frozen", "frozen"), reference="random_frozen"
+        workspace, "few", fractions=(0.05, 0.1), draws=2, arms=("random_frozen", "frozen"), reference="random_frozen"
     )
     metrics = read_metrics(run_study(study))
     gain = pd.read_csv(study.output_dir / "few_label_gain.csv")
@@ -81,14 +81,12 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     sentence = metrics["values"]["few_label_gain"][0]["sentence"]
     assert sentence.startswith("frozen minus random_frozen, macro mean, mean over 5, 10 % of the patients: ")
     assert sentence in capsys.readouterr().out
-    page = write_report(
-        study.output_dir / "report.html", title="few", notice="", material=collect_runs([study.output_dir])
-    )
+    page = write_report(study.output_dir / "report.html", title="few", notice="", data=collect_runs([study.output_dir]))
     assert f"<p>{sentence}.</p>" in page.read_text()
     once = read_metrics(
         summarize(
             _study(
-                ground,
+                workspace,
                 "few",
                 fractions=(0.05, 0.1),
                 draws=1,
@@ -102,65 +100,65 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_an
     assert once["values"]["few_label_gain"][0]["sentence"].endswith("over test patients, one draw of labels only")
 
 
-def test_a_study_leaves_scores_and_no_models(done):
+def test_a_study_keeps_scores_and_no_models(done):
     assert not list(done[0].output_dir.rglob("model.pt"))
     assert len(list(done[0].output_dir.rglob("scores.npz"))) == 12
 
 
-def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_numbers(done, monkeypatch):
+def test_a_killed_study_resumes_with_the_missing_run_and_gives_the_same_numbers(done, capsys):
     study, metrics = done
     lost = study.output_dir / "runs" / "scratch" / "50percent" / "draw1"
     before = np.load(lost / "scores.npz")["scores"]
     (lost / "settings.json").unlink()
-    trained = []
-    finetune = runs._finetune
-    monkeypatch.setattr(runs, "_finetune", lambda *a: (trained.append(a[1]), finetune(*a)))
+    capsys.readouterr()
     again = read_metrics(run_study(study))
-    assert [(run.arm, run.fraction, run.draw) for run in trained] == [("scratch", 0.5, 1)]
+    assert re.findall(r"^run \d+ of 18: (.*), \d+ s$", capsys.readouterr().err, re.MULTILINE) == [
+        "scratch, 50.00% of patients, draw 2"
+    ]
     np.testing.assert_array_equal(np.load(lost / "scores.npz")["scores"], before)
     assert again["values"] == metrics["values"]
 
 
-def test_other_settings_in_the_same_folder_are_refused(ground, done):
+def test_other_settings_in_the_same_folder_are_refused(workspace, done):
     with pytest.raises(
         ValueError,
-        match=r"was made with other settings: iterations was 4, is [0-9]+; give this study a folder of its own",
+        match=r"has a run with other settings: iterations was 4, is [0-9]+; give this study its own folder",
     ):
-        run_study(_study(ground, iterations=5))
+        run_study(_study(workspace, iterations=5))
 
 
 def test_a_run_with_other_labelled_patients_is_not_the_run_on_disk(done, monkeypatch):
-    """A folder that was begun with the draws of another version would mix them in silence."""
+    """A folder that was started with the draws of another version would mix them silently."""
     monkeypatch.setattr(runs, "label_fraction", lambda *given: label_fraction(*given)[1:])
     with pytest.raises(
-        ValueError, match=r"was made with other settings: labelled_sha256 was \w{64}, is \w{64}; give this study a"
+        ValueError, match=r"has a run with other settings: labelled_sha256 was \w{64}, is \w{64}; give this study its"
     ):
         run_study(done[0])
 
 
-def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_named(ground, done):
-    path = ground / "bundle" / "configs" / "train.json"
+def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_named(workspace, done):
+    path = workspace / "bundle" / "configs" / "train.json"
     ours = path.read_text()
     path.write_text(ours.replace('"epoch_level": false', '"epoch_level": true'))
     try:
         with pytest.raises(ValueError, match=r"train#handlers#3#epoch_level was False, is True; give this study"):
-            run_study(_study(ground))
+            run_study(_study(workspace))
     finally:
         path.write_text(ours)
 
 
 @pytest.mark.parametrize(
-    ("slip", "said"),
+    ("slip", "message"),
     [
         ({"lerning_rate": 0.1}, "there is no setting 'lerning_rate'; the nearest is 'learning_rate'"),
         ({"scratch:batch_size": "eight"}, "batch_size must be a whole number"),
         ({"train#loss#pos_wieght": 3}, "the nearest is 'train#loss#pos_weight'"),
     ],
 )
-def test_a_slip_in_a_setting_is_refused_before_the_first_run(ground, slip, said):
-    with pytest.raises(SettingError, match=said):
-        run_study(_study(ground, "slip", training=slip, arms=("frozen", "scratch")))
-    assert not (ground / "slip").exists()
+def test_a_slip_in_a_setting_is_refused_before_the_first_run(workspace, slip, message):
+    with pytest.raises(SettingError, match=message):
+        run_study(_study(workspace, "slip", training=slip, arms=("frozen", "scratch")))
+    assert not (workspace / "slip").exists()
 
 
 def test_labelled_patients_of_a_smaller_fraction_are_among_those_of_a_larger_one(done):
@@ -172,16 +170,16 @@ def test_labelled_patients_of_a_smaller_fraction_are_among_those_of_a_larger_one
     assert len(set(counts)) == 2
 
 
-def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_stated(ground):
-    index = open_index(ground / "phantoms")
-    _encoder(ground / "bundle", list(index.loc[index["split"] == "test", "patient_id"])[:1])
+def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_accepted(workspace):
+    index = open_index(workspace / "phantoms")
+    _encoder(workspace / "bundle", list(index.loc[index["split"] == "test", "patient_id"])[:1])
     try:
-        study = _study(ground, "leaky", fractions=(1.0,), draws=1)
+        study = _study(workspace, "leaky", fractions=(1.0,), draws=1)
         with pytest.raises(ValueError, match="pretraining saw 1 of the"):
             run_study(study)
         assert run_study(study, allow_seen_patients=True).is_file()
     finally:
-        _encoder(ground / "bundle", [])
+        _encoder(workspace / "bundle", [])
 
 
 def test_two_shards_do_every_run_once():
@@ -193,23 +191,23 @@ def test_two_shards_do_every_run_once():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fractions": (1.5,)}, r"fractions of patients lie in \(0, 100\] percent; got \[150.0\]"),
+        ({"fractions": (1.5,)}, r"at most 1 \(100 %\); got \[1.5\]"),
         ({"arms": ("frozen",)}, "the reference one of them"),
-        ({"arms": ("scratch", "dino")}, "given as --arm NAME=FILE"),
+        ({"arms": ("scratch", "dino")}, "passed as --arm NAME=FILE"),
         ({"training": {"frozen:learning_rate": 0.1}}, r"ARM:KEY=VALUE with an arm of \['scratch', 'finetuned'\]; got"),
         ({"draws": 0}, "draws and iterations must be at least 1, got 0"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused(settings, message):
+def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Study("b", "d", "o", **settings)
 
 
 @pytest.mark.slow
-def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
-    path = ground / "other.pt"
+def test_the_command_fine_tunes_another_encoder_along_with_that_of_the_bundle(workspace):
+    path = workspace / "other.pt"
     torch.save(encoder("resnet10", 0.125).state_dict(), path)
-    bundle, archive, out = (str(ground / name) for name in ("bundle", "phantoms", "given"))
+    bundle, archive, out = (str(workspace / name) for name in ("bundle", "phantoms", "given"))
     arguments = [
         "study",
         bundle,
@@ -236,40 +234,10 @@ def test_the_command_fine_tunes_a_given_encoder_beside_the_bundles(ground):
     ]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    table = pd.read_csv(ground / "given" / "table.csv")
+    table = pd.read_csv(workspace / "given" / "table.csv")
     assert set(table["arm"]) == {"scratch", "finetuned", "other"}
     rates = {
-        arm: json.loads((ground / "given" / "runs" / arm / "100percent" / "draw0" / "config.json").read_text())
+        arm: json.loads((workspace / "given" / "runs" / arm / "100percent" / "draw0" / "config.json").read_text())
         for arm in ("finetuned", "other")
     }
     assert [config["learning_rate"] for config in rates.values()] == [0.0005, 0.002]
-
-
-def test_select_and_similar_work_from_a_file_of_embeddings(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    index = pd.DataFrame(
-        {
-            "image": [f"a/{i}.png" for i in range(40)],
-            "patient_id": [f"secret{i}" for i in range(40)],
-            "split": "train",
-            "sex": "F",
-            "Mass": 1.0,
-        }
-    )
-    Embeddings(rng.normal(size=(40, 4)), index).save("e.npz")
-    result = CliRunner().invoke(app, ["select", "e.npz", "--budget", "5", "-o", "list.csv"], catch_exceptions=False)
-    assert result.exit_code == 0
-    listed = pd.read_csv("list.csv")
-    assert len(listed) == 5
-    listed[["image"]].to_csv("done.csv", index=False)
-    CliRunner().invoke(
-        app, ["select", "e.npz", "--budget", "5", "-o", "next.csv", "--labelled", "done.csv"], catch_exceptions=False
-    )
-    assert not set(pd.read_csv("next.csv")["image"]) & set(listed["image"])
-    shown = CliRunner().invoke(app, ["similar", "e.npz", "7.png", "-n", "3"], catch_exceptions=False)
-    assert shown.exit_code == 0
-    assert shown.output.count(".png") == 4
-    assert "secret" not in shown.output + (tmp_path / "list.csv").read_text()
-    with pytest.raises(ValueError, match=r"0 of the 40 embedded images are called 'x.png'"):
-        CliRunner().invoke(app, ["similar", "e.npz", "x.png"], catch_exceptions=False)

@@ -61,14 +61,14 @@ def test_when_one_rank_dies_the_other_ends_within_seconds(tmp_path: Path, rank: 
     started = time.monotonic()
     codes = tiny.run(tiny.Setting(tmp_path, ranks=2, kill=(5, Events.ITERATION_STARTED, rank)), timeout=60)
     assert codes[rank] == -signal.SIGKILL
-    assert codes[1 - rank] == 6, tiny.said(tmp_path, 1 - rank)
-    assert "another rank ended; its own last line says why" in tiny.said(tmp_path, 1 - rank).splitlines()[-1]
+    assert codes[1 - rank] == 6, tiny.log(tmp_path, 1 - rank)
+    assert "another rank ended; its own last line says why" in tiny.log(tmp_path, 1 - rank).splitlines()[-1]
     assert time.monotonic() - started < 60
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path) -> None:
     assert tiny.run(tiny.Setting(tmp_path, ranks=2, batch=9)) == [3, 3]
-    assert "batch_size is 9 over all ranks, which 2 ranks cannot share evenly" in tiny.said(tmp_path)
+    assert "batch_size is 9 over all ranks, which 2 ranks cannot share evenly" in tiny.log(tmp_path)
 
 
 @pytest.mark.parametrize(("ranks", "images", "batch"), [(1, 37, 37), (2, 37, 36), (4, 37, 36), (4, 3, 4), (2, 64, 64)])

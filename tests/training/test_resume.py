@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import tiny_training as tiny
+import torch
 from ignite.engine import Events
+
+from monai_simclr.workflows import contrastive_trainer
 
 CONFIGURATIONS = [(0, 1), (2, 1), (0, 2), (2, 2)]
 """Workers and ranks."""
@@ -29,9 +32,9 @@ def _killed_and_resumed(folder: Path, workers: int, ranks: int, number: int) -> 
     choose = random.Random(number * 100 + workers * 10 + ranks)
     kill = (choose.randint(1, tiny.STEPS), choose.choice(tiny.EVENTS), choose.randrange(ranks))
     codes = tiny.run(tiny.Setting(folder, workers, ranks, kill))
-    assert codes[kill[2]] == -signal.SIGKILL, tiny.said(folder)
+    assert codes[kill[2]] == -signal.SIGKILL, tiny.log(folder)
     assert all(codes), "a rank went on alone"
-    assert tiny.run(tiny.Setting(folder, workers, ranks)) == [0] * ranks, tiny.said(folder)
+    assert tiny.run(tiny.Setting(folder, workers, ranks)) == [0] * ranks, tiny.log(folder)
     return tiny.result(folder)
 
 
@@ -67,7 +70,7 @@ def test_a_run_that_is_killed_again_and_again_still_ends_the_same(whole: dict[in
     assert tiny.result(tmp_path) == whole[1]
 
 
-def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_finished_run_reports_it_and_changes_nothing(tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path))
     first, files = tiny.result(tmp_path), sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert tiny.run(tiny.Setting(tmp_path)) == [0]
@@ -78,7 +81,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
 def test_another_run_in_the_folder_is_refused_and_each_difference_named(tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path, kill=(5, Events.ITERATION_COMPLETED, 0)))
     assert tiny.run(tiny.Setting(tmp_path, batch=10, identity={"strength": "mild"})) == [4]
-    last = tiny.said(tmp_path).splitlines()[-1]
+    last = tiny.log(tmp_path).splitlines()[-1]
     assert "holds another run: batch_size was 8, is 10" in last
     assert "strength was not given, is mild" in last
     assert "iterations in an epoch was 6, is 5" in last
@@ -88,13 +91,35 @@ def test_another_run_in_the_folder_is_refused_and_each_difference_named(tmp_path
 def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path, kill=(5, Events.ITERATION_COMPLETED, 0)))
     assert tiny.run(tiny.Setting(tmp_path, ranks=2)) == [4, 4]
-    assert "world_size was 1, is 2" in tiny.said(tmp_path)
+    assert "world_size was 1, is 2" in tiny.log(tmp_path)
 
 
-def test_the_newest_checkpoint_is_left_out_when_it_is_truncated(whole: dict[int, str], tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_skipped_when_it_is_truncated(whole: dict[int, str], tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path, kill=(14, Events.ITERATION_STARTED, 0)))
     newest = max((tmp_path / "checkpoints").glob("*.pt"))
     newest.write_bytes(newest.read_bytes()[:-100])
     assert tiny.run(tiny.Setting(tmp_path)) == [0]
-    assert f"{newest.name} is truncated or was altered" in tiny.said(tmp_path)
+    assert f"{newest.name} is truncated or was altered" in tiny.log(tmp_path)
     assert tiny.result(tmp_path) == whole[1]
+
+
+def test_the_trainer_for_python_takes_the_same_steps_and_resumes(tmp_path: Path) -> None:
+    wired, _ = tiny.trainer(tiny.Setting(tmp_path / "wired"))
+    wired.run()
+    for epochs in (1, tiny.EPOCHS):  # the second call resumes
+        parts, unused = tiny.trainer(tiny.Setting(tmp_path / "unused"))
+        trainer = contrastive_trainer(
+            parts.network,
+            parts.data_loader,
+            parts.loss_function,
+            parts.optimizer,
+            unused.objects["schedule"],
+            max_epochs=epochs,
+            seed=3,
+            checkpoints=tmp_path / "checkpoints",
+            precision="float32",
+        )
+        trainer.run()
+    assert trainer.state.iteration == tiny.STEPS
+    for value, expected in zip(parts.network.parameters(), wired.network.parameters(), strict=True):
+        assert torch.equal(value, expected)

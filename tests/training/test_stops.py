@@ -39,7 +39,7 @@ def test_a_signal_saves_at_the_end_of_its_iteration(
 ) -> None:
     kill = (9, IterationEvents.FORWARD_COMPLETED, 0)
     assert tiny.run(tiny.Setting(tmp_path, kill=kill, kill_with=number)) == [code]
-    assert sentence.format(tmp_path / "checkpoints") in tiny.said(tmp_path).splitlines()[-1]
+    assert sentence.format(tmp_path / "checkpoints") in tiny.log(tmp_path).splitlines()[-1]
     assert sorted((tmp_path / "checkpoints").glob("*.pt"))[-1].name.startswith("0000000009-")
     assert tiny.run(tiny.Setting(tmp_path)) == [0]
     assert tiny.result(tmp_path) == whole
@@ -55,8 +55,8 @@ def test_a_signal_in_an_epochs_last_iteration_keeps_the_epochs_record(whole: str
 def test_one_rank_that_is_asked_to_stop_stops_both_after_the_same_iteration(tmp_path: Path) -> None:
     kill = (7, IterationEvents.BACKWARD_COMPLETED, 1)
     assert tiny.run(tiny.Setting(tmp_path, ranks=2, kill=kill, kill_with=signal.SIGTERM)) == [75, 75]
-    assert "at iteration 7 of 18" in tiny.said(tmp_path, rank=0)
-    assert "at iteration 7 of 18" in tiny.said(tmp_path, rank=1)
+    assert "at iteration 7 of 18" in tiny.log(tmp_path, rank=0)
+    assert "at iteration 7 of 18" in tiny.log(tmp_path, rank=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -69,7 +69,7 @@ def test_a_loaders_workers_leave_signals_to_the_process_that_trains(number: int)
     assert len(list(waiting)) == tiny.IMAGES // 8 - 1
 
 
-def test_the_handlers_of_signals_are_put_back(tmp_path: Path) -> None:
+def test_the_signal_handlers_are_restored(tmp_path: Path) -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
     made, _ = tiny.trainer(tiny.Setting(tmp_path))
@@ -87,7 +87,7 @@ def test_a_nan_pixel_stops_before_the_step_after_saving_and_names_the_batch(tmp_
     assert tiny.run(tiny.Setting(tmp_path, ranks=ranks, poison=9)) == [5] * ranks
     where = " on the ranks [0]" if ranks == 2 else ""
     for rank in range(ranks):
-        last = tiny.said(tmp_path, rank).splitlines()[-1]
+        last = tiny.log(tmp_path, rank).splitlines()[-1]
         assert f"the projections are not finite{where} at iteration 9 (epoch 2), at the learning rate " in last
         assert "no step was taken; the run until then is saved in" in last
     report = json.loads((tmp_path / "nonfinite.json").read_text())
@@ -101,7 +101,7 @@ def test_a_nan_pixel_stops_before_the_step_after_saving_and_names_the_batch(tmp_
     assert all(bool(value.isfinite().all()) for value in network.values())
 
 
-def test_a_run_that_goes_on_after_a_repaired_batch_ends_as_if_it_had_been_sound(whole: str, tmp_path: Path) -> None:
+def test_a_run_that_resumes_with_a_repaired_batch_ends_as_a_run_without_damage(whole: str, tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path, poison=9))
     assert tiny.run(tiny.Setting(tmp_path)) == [0]
     assert tiny.result(tmp_path) == whole

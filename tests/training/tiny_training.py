@@ -31,8 +31,7 @@ from monai_simclr.losses import NTXentLoss
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import views
 from monai_simclr.runtime.exit_codes import exit_code, format_error
-from monai_simclr.transforms import MultiViewd
-from monai_simclr.transforms.drawing import DrawViewsd
+from monai_simclr.transforms import DrawViewsd, MultiViewd
 
 IMAGES, BATCH, EPOCHS = 50, 8, 3
 STEPS = IMAGES // BATCH * EPOCHS
@@ -210,5 +209,5 @@ def result(folder: Path, rank: int = 0) -> str:
     return (folder / f"rank{rank}.sum").read_text()
 
 
-def said(folder: Path, rank: int = 0) -> str:
+def log(folder: Path, rank: int = 0) -> str:
     return (folder / f"rank{rank}.log").read_text()

@@ -30,7 +30,7 @@ def untracked():
     set_track_meta(True)
 
 
-def test_the_contract_is_about_every_transform():
+def test_the_contract_covers_every_transform():
     assert family.public() == set(ARGUMENTS)
 
 
@@ -126,7 +126,7 @@ def test_without_tracking_a_plain_tensor_comes_out(name, untracked):
 
 
 @every
-def test_a_volume_and_an_image_without_channel_have_a_meaning_or_are_refused(name):
+def test_a_volume_and_an_image_without_channel_are_supported_or_refused(name):
     volume = np.random.RandomState(0).rand(1, 16, 16, 16).astype("float32")
     flat = volume[0, 0]
     if "Window" in name:
@@ -301,7 +301,7 @@ def test_a_bundle_config_finds_it_by_dotted_and_by_short_name(name):
         assert type(made) is getattr(transforms, f"{name}d")
 
 
-def test_no_public_name_is_one_of_monais():
+def test_no_public_name_exists_in_monai():
     ours = {name for name in vars(transforms) if name[0].isupper()}
     assert not ours & set(vars(monai.transforms))
     for name in ours:

@@ -156,14 +156,14 @@ MASK_BOX = np.array([30, 20, 80, 50]) / 128
         (None, "prior", ops.PRIOR_LUNG_BOX, "prior"),
     ],
 )
-def test_the_first_source_that_has_a_box_is_taken(crop_class, given, lungs, box, source, image):
+def test_the_first_source_that_has_a_box_is_used(crop_class, given, lungs, box, source, image):
     found = crop_class(lungs=lungs).find(image, given)
     expected = ops.locate_lungs(image[None]).boxes[0] if box is None else box
     np.testing.assert_allclose(found.box, expected)
     assert found.source == source
 
 
-def test_where_the_built_in_localizer_trusts_nothing_the_prior_box_is_taken():
+def test_without_confidence_of_the_built_in_localizer_the_prior_box_is_used():
     found = LungCrop().find(torch.zeros(1, 32, 32))
     assert (found.source, tuple(found.box)) == ("prior", ops.PRIOR_LUNG_BOX)
 
@@ -197,7 +197,7 @@ def test_a_key_of_the_item_or_of_the_metadata_goes_first(crop_class, key, image)
 
 
 @pytest.mark.parametrize("crop_class", CLASSES)
-def test_a_missing_key_of_lungs_is_an_error_unless_it_may_be_missing(crop_class, image):
+def test_a_missing_lungs_key_is_an_error_unless_allowed(crop_class, image):
     make = DICTIONARY[crop_class]
     with pytest.raises(KeyError, match=r"lungs_key='mask' is not in the item, which has \['image'\]"):
         make("image", lungs_key="mask")({"image": image})
@@ -264,7 +264,7 @@ def test_pixels_are_read_after_what_is_pending_was_applied(make, image):
     assert (eager - lazy).abs().mean() < 0.01
 
 
-def test_what_reads_pixels_says_so():
+def test_crops_that_read_pixels_require_current_data():
     assert LungCrop().requires_current_data
     assert LungCrop(lungs=Localizer()).requires_current_data
     assert LungCrop(lungs="prior", lungs_key="mask").requires_current_data
@@ -302,7 +302,7 @@ def test_without_metadata_a_plain_tensor_comes_out(crop_class, image):
 
 
 @pytest.mark.parametrize("crop_class", CLASSES)
-def test_with_a_localizer_it_pickles_and_stands_in_a_config(crop_class, image):
+def test_with_a_localizer_it_pickles_and_parses_from_a_config(crop_class, image):
     transform = pickle.loads(pickle.dumps(crop_class(lungs=ops.locate_lungs)))
     assert transform(image).meta["lung_source"] == "localizer"
     config = {
@@ -338,13 +338,13 @@ def test_a_draw_can_be_repeated_on_another_image(image):
         ([12, 20, 200, 220], r"shares of the image, got \[12\.0, 20\.0, 200\.0, 220\.0\]; divide pixels"),
     ],
 )
-def test_what_is_neither_box_nor_mask_is_refused(crop_class, given, message, image):
+def test_invalid_boxes_and_masks_are_refused(crop_class, given, message, image):
     with pytest.raises(ValueError, match=message):
         crop_class()(image, lungs=given)
 
 
 @pytest.mark.parametrize("crop_class", CLASSES)
-def test_a_localizer_that_answers_in_another_form_is_refused(crop_class, image):
+def test_a_localizer_that_returns_other_shapes_is_refused(crop_class, image):
     def wrong(images):
         return ops.LocatedLungs(np.zeros(4), np.ones(1))
 
@@ -354,7 +354,7 @@ def test_a_localizer_that_answers_in_another_form_is_refused(crop_class, image):
 
 @pytest.mark.parametrize("crop_class", CLASSES)
 @pytest.mark.parametrize("shape", [(1, 8), (1, 8, 8, 8), (8, 8), (1, 0, 8)])
-def test_what_is_no_radiograph_is_refused(crop_class, shape):
+def test_images_of_another_rank_or_without_pixels_are_refused(crop_class, shape):
     with pytest.raises(ValueError, match=r"a radiograph has shape \(C, H, W\) and some pixels, got"):
         crop_class(lungs="prior")(torch.zeros(shape))
 
@@ -370,12 +370,12 @@ def test_what_is_no_radiograph_is_refused(crop_class, shape):
         ({"lungs": "found"}, "lungs must be 'located', 'prior' or a LungLocalizer.*got 'found'"),
     ],
 )
-def test_an_argument_out_of_range_is_named(arguments, message):
+def test_the_error_names_an_argument_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         RandLungPreservingCrop(**arguments)
 
 
-def test_a_margin_out_of_range_is_named():
+def test_the_error_names_a_margin_out_of_range():
     with pytest.raises(ValueError, match=r"margin must be in \[0, 1\], got -0\.1"):
         LungCrop(margin=-0.1)
 

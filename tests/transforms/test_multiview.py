@@ -60,14 +60,14 @@ def test_the_same_seed_gives_the_same_views_also_after_copies(image):
     assert all(torch.equal(a, b) for a, b in zip(one(image), two(image), strict=True))
 
 
-def test_the_transform_that_came_is_not_touched(image):
+def test_the_transform_passed_in_is_not_changed(image):
     view = RandRadiographView(size=24).set_random_state(1)
     expected = RandRadiographView(size=24).set_random_state(1)(image)
     MultiView(view).set_random_state(7)(image)
     assert torch.equal(view(image), expected)
 
 
-def test_a_transform_that_writes_to_its_input_spoils_no_other_view(image):
+def test_a_transform_that_writes_to_its_input_affects_no_other_view(image):
     floats = image / 255
     before = floats.clone()
     drops = RandCoarseDropout(holes=1, spatial_size=8, fill_value=9.0, prob=1.0)  # writes in place
@@ -80,7 +80,7 @@ def test_a_list_gives_every_view_a_transform_of_its_own(image):
     strong, weak = recipes.views("simclr", 24), recipes.views("mild", 20)
     one, two, three = MultiView([strong, weak, RandCLAHE(prob=1.0)], n_views=3).set_random_state(0)(image)
     assert (one.shape, two.shape, three.shape) == ((1, 24, 24), (1, 20, 20), (1, 32, 32))
-    with pytest.raises(ValueError, match="n_views is 2, but 3 transforms came; give one each, or one"):
+    with pytest.raises(ValueError, match="n_views is 2, but 3 transforms came; give one, or one per view"):
         MultiView([strong, weak, weak])
     with pytest.raises(ValueError, match="n_views must be at least 2, got 1"):
         MultiView(strong, n_views=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import cv2
 import numpy as np
@@ -84,7 +85,7 @@ def test_draws_follow_their_settings():
     assert drawn["flip"].sum() == 0
 
 
-def test_presets_that_imitate_no_paper_do_not_mirror():
+def test_only_presets_that_imitate_a_paper_mirror():
     names = ("mild", "default", "phantom", "moco_cxr", "simclr")
     flips = {name: recipes.views(name, 32).positioning.flip_prob for name in names}
     assert flips == {"mild": 0.0, "default": 0.0, "phantom": 0.0, "moco_cxr": 0.5, "simclr": 0.5}
@@ -107,11 +108,28 @@ def test_a_config_sets_and_overrides_single_settings():
     assert view.processing == ViewProcessing(prob=0.3)
 
 
-def test_settings_that_are_none_are_refused_with_the_argument_named():
+@pytest.mark.parametrize("kind", [ViewPositioning, ViewExposure, ViewDetector, ViewProcessing])
+def test_every_setting_can_be_a_number_or_a_list_of_a_json_config(kind):
+    default = dataclasses.asdict(kind())
+    written = json.loads(json.dumps(default))
+    assert all(type(value) in (float, list) for value in written.values())
+    made = ConfigParser({"view": {"_target_": f"monai_simclr.transforms.{kind.__name__}", **written}})
+    assert dataclasses.asdict(made.get_parsed_content("view")) == default
+    for name, value in written.items():
+        wrong = [-1, value[1]] if isinstance(value, list) else -1
+        with pytest.raises(ValueError, match=rf"^{name} must be .*got .*-1"):
+            kind(**{name: wrong})
+        with pytest.raises(ValueError, match=rf"^{name} must be .*got \[0.5, 0.6, 0.7\]"):
+            kind(**{name: [0.5, 0.6, 0.7]})
+
+
+def test_the_error_names_an_invalid_setting():
     with pytest.raises(TypeError, match=r'positioning must be a ViewPositioning, got dict .*"_target_"'):
         RandRadiographView(32, positioning={"scale": [0.5, 1.0]})
     with pytest.raises(ValueError, match=r"scale must be \(lowest, highest\) within \[0.001, 1\], got \(0.5, 2.0\)"):
         ViewPositioning(scale=(0.5, 2.0))
+    with pytest.raises(ValueError, match=r"scale must be \(lowest, highest\) within .*, got 0.5"):
+        ViewPositioning(scale=0.5)
     with pytest.raises(ValueError, match=r"size must be from 1 to 1023 pixels, got 5000"):
         RandRadiographView(5000)
     with pytest.raises(dataclasses.FrozenInstanceError):

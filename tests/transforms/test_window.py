@@ -79,7 +79,7 @@ def test_each_image_of_a_collated_batch_keeps_its_own_window(tmp_path):
         assert torch.equal(together[i], Windowd("image")(item)["image"].as_tensor())
 
 
-def test_an_image_without_a_window_is_refused_and_the_message_tells_why():
+def test_an_image_without_a_window_is_refused_with_the_reason():
     image = torch.rand(1, 4, 4)
     with pytest.raises(ValueError, match=r"no window of its own \(none in its metadata\); give center and width"):
         Window()(image)

@@ -1,4 +1,4 @@
-"""Options of fine-tuning: which stages train, how fast, how rare findings are weighed, when it stops."""
+"""Options of fine-tuning: which stages train, how fast, how rare findings are weighed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ignite.engine import Engine, Events
-from sklearn.metrics import roc_auc_score
 
 from monai_simclr.data.loading import BalancedSampler
-from monai_simclr.handlers import EarlyStopping, MeanAUROC
 from monai_simclr.losses.labels import pos_weight
 from monai_simclr.networks import FindingClassifier, encoder
 from monai_simclr.networks.stages import freeze_stages, stages
@@ -80,10 +77,10 @@ def test_class_weights_are_negatives_over_positives_of_known_labels():
 
 def test_balanced_sampling_shows_a_rare_finding_as_often_as_others_and_is_a_function_of_seed_and_epoch():
     class Labelled(torch.utils.data.Dataset):
-        data = [{"label": [1.0, 0.0]}] * 5 + [{"label": [0.0, 1.0]}] * 45 + [{"label": [0.0, float("nan")]}] * 150
+        labels = np.array([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 45 + [[0.0, np.nan]] * 150)
 
         def __len__(self):
-            return len(self.data)
+            return len(self.labels)
 
     sampler = BalancedSampler(Labelled(), seed=3)
     drawn = []
@@ -93,49 +90,3 @@ def test_balanced_sampling_shows_a_rare_finding_as_often_as_others_and_is_a_func
     share = np.bincount(np.digitize(drawn, [5, 50]), minlength=3) / len(drawn)
     np.testing.assert_allclose(share, 1 / 3, atol=0.03)
     assert list(sampler) == list(sampler)
-
-
-def _train(scores: list[float], patience: int) -> tuple[Engine, EarlyStopping, torch.nn.Linear]:
-    network = torch.nn.Linear(1, 1, bias=False)
-    waiting = iter(scores)
-
-    def validate(engine, batch):
-        engine.state.metrics["val_mean_auroc"] = next(waiting)
-
-    validator, trainer = Engine(validate), Engine(lambda engine, batch: None)
-    best = EarlyStopping(validator, network, patience)
-
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def _(engine):
-        network.weight.data.fill_(float(engine.state.epoch))
-        validator.run([0])
-
-    best.attach(trainer)
-    trainer.run([0], max_epochs=len(scores))
-    return trainer, best, network
-
-
-def test_the_best_weights_on_validation_come_back_and_training_stops_when_nothing_gets_better():
-    trainer, best, network = _train([0.6, 0.8, 0.7, 0.7, 0.9, 0.5], patience=2)
-    assert (trainer.state.epoch, best.best, best.best_epoch) == (4, 0.8, 2)
-    assert network.weight.item() == 2
-
-
-def test_without_patience_every_epoch_is_tried_and_without_scores_the_last_weights_stay(caplog):
-    trainer, _, network = _train([0.6, 0.8, 0.7, 0.9], patience=0)
-    assert (trainer.state.epoch, network.weight.item()) == (4, 4)
-    _, _, network = _train([float("nan")] * 3, patience=1)
-    assert network.weight.item() == 3
-    assert "the last weights stay" in caplog.text
-
-
-@pytest.mark.parametrize("findings", [1, 3])
-def test_the_validation_score_is_scikit_learns_for_one_finding_as_for_several(findings):
-    generator = torch.Generator().manual_seed(0)
-    scores, labels = torch.randn(40, findings, generator=generator), torch.randint(2, (40, findings)).float()
-    labels[:2], labels[2:4], labels[5] = 0.0, 1.0, float("nan")
-    evaluator = Engine(lambda engine, rows: {"pred": scores[rows], "label": labels[rows]})
-    MeanAUROC().attach(evaluator, "auroc")
-    known = [k for k in range(40) if k != 5]
-    expected = np.mean([roc_auc_score(labels[known, k], scores[known, k]) for k in range(findings)])
-    assert evaluator.run([slice(0, 16), slice(16, 40)]).metrics["auroc"] == pytest.approx(expected)

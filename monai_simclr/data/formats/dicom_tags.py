@@ -1,11 +1,14 @@
-"""Attributes of a DICOM file as checked plain values: a value that cannot be one is refused by its tag."""
+"""Attributes of a DICOM file as checked plain values.
+
+The functions raise `RadiographError`, by the tag, if a value has the wrong type; missing and empty values are none, or
+the default. Texts only describe: damaged ones count as missing.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pydicom
@@ -18,7 +21,7 @@ _CODE = re.compile(r"[A-Z0-9_. -]{0,16}")  # PS3.5 6.2: Code String, and UIDs of
 
 
 def keyword_name(keyword: str) -> str:
-    """Give the tag and name of an attribute.
+    """Return the tag and name of an attribute.
 
     Example:
         >>> keyword_name("BitsStored")
@@ -28,107 +31,90 @@ def keyword_name(keyword: str) -> str:
     return f"({tag >> 16:04x},{tag & 0xFFFF:04x}) {dictionary_description(tag)}"
 
 
-def numbers(path: Path, data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
-    """Give all values of an attribute as floats, which may be NaN or infinite; none when it is missing or empty.
+def _get_values(data: pydicom.Dataset, keyword: str) -> Sequence[Any]:
+    """All values; pydicom converts a raw value when it is first accessed, and raises many kinds on damaged ones."""
+    value = data.get(keyword)
+    if value is None or value == "":
+        return ()
+    return value if isinstance(value, MultiValue | list | tuple) else (value,)
 
-    Raises:
-        RadiographError: if a value is no number.
-    """
+
+def get_floats(data: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+    """Return all values of an attribute, which may be NaN or infinite."""
     try:
-        value = data.get(keyword)
-        found = [] if value is None or value == "" else value if _many(value) else [value]
-        return tuple(math.nan if one is None or one == "" else float(one) for one in found)
-    except Exception as error:  # pydicom converts a raw value when it is first looked at, and damaged ones in many ways
-        raise RadiographError(path, f"{keyword_name(keyword)} is no number") from error
+        return tuple(math.nan if value in (None, "") else float(value) for value in _get_values(data, keyword))
+    except Exception as error:
+        raise RadiographError(f"{keyword_name(keyword)} is not a number") from error
 
 
-def number(path: Path, data: pydicom.Dataset, keyword: str, default: float) -> float:
-    """Give the first value of an attribute, finite; `default` when it is missing or empty.
-
-    Raises:
-        RadiographError: if it is no finite number.
-    """
-    found = numbers(path, data, keyword)
-    value = found[0] if found else default
+def get_float(data: pydicom.Dataset, keyword: str, default: float) -> float:
+    """Return the first value of an attribute, which must be finite."""
+    value = (get_floats(data, keyword) or (default,))[0]
     if not math.isfinite(value):
-        raise RadiographError(path, f"{keyword_name(keyword)} is no finite number")
+        raise RadiographError(f"{keyword_name(keyword)} is not a finite number")
     return value
 
 
-def whole(path: Path, data: pydicom.Dataset, keyword: str, default: int = 0) -> int:
-    """Give the first value of an attribute as an integer; `default` when it is missing or empty.
-
-    Raises:
-        RadiographError: if it is no whole number.
-    """
-    value = number(path, data, keyword, default)
+def get_int(data: pydicom.Dataset, keyword: str, default: int = 0) -> int:
+    """Return the first value of an attribute, which must be a whole number."""
+    value = get_float(data, keyword, default)
     if value != int(value):
-        raise RadiographError(path, f"{keyword_name(keyword)} is {value:g}; a whole number is needed")
+        raise RadiographError(f"{keyword_name(keyword)} is {value:g}; a whole number is needed")
     return int(value)
 
 
-def texts(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
-    """Give all values of an attribute as stripped text in capitals; none when it is missing or cannot be read."""
-    return tuple(one.upper() for one in _texts(data, keyword))
+def get_texts(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
+    """Return all values of an attribute as stripped text."""
+    try:
+        return tuple(str(value).strip(" \0\t\r\n\f\v") for value in _get_values(data, keyword))
+    except Exception:
+        return ()
 
 
-def text(data: pydicom.Dataset, keyword: str) -> str:
-    """Give an attribute as stripped text as it is written, several values parted as in the file; "" as in `texts`.
+def get_text(data: pydicom.Dataset, keyword: str) -> str:
+    """Return an attribute as stripped text, several values separated by a backslash as in the file.
 
     Example:
         >>> data = pydicom.Dataset()
         >>> data.PatientID = " p 1 "
-        >>> text(data, "PatientID"), text(data, "StudyInstanceUID")
+        >>> get_text(data, "PatientID"), get_text(data, "StudyInstanceUID")
         ('p 1', '')
     """
-    return "\\".join(_texts(data, keyword))
+    return "\\".join(get_texts(data, keyword))
 
 
-def _texts(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
-    try:
-        value = data.get(keyword)
-        found = [] if value is None else value if _many(value) else [value]
-        return tuple(str(one).strip(" \0\t\r\n\f\v") for one in found)
-    except Exception:  # as in `numbers`; a text that cannot be decoded is as good as none
-        return ()
+def get_codes(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
+    """Return all values of an attribute as stripped text in capitals."""
+    return tuple(value.upper() for value in get_texts(data, keyword))
 
 
-def code(data: pydicom.Dataset, keyword: str) -> str:
-    """Give an attribute's first value if it looks like a code string (so that messages can never carry a name).
+def get_code(data: pydicom.Dataset, keyword: str) -> str:
+    """Return an attribute's first value if it looks like a code string, so that no message can contain a name.
 
     Example:
         >>> data = pydicom.Dataset()
         >>> data.Modality, data.PatientName = "CR", "Doe^Jane"
-        >>> code(data, "Modality"), code(data, "PatientName")
+        >>> get_code(data, "Modality"), get_code(data, "PatientName")
         ('CR', '?')
     """
-    found = texts(data, keyword)
-    return (found[0] if _CODE.fullmatch(found[0]) else "?") if found else ""
+    value = (get_codes(data, keyword) or ("",))[0]
+    return value if _CODE.fullmatch(value) else "?"
 
 
-def items(path: Path, data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
-    """Give the items of a sequence; none when it is missing.
-
-    Raises:
-        RadiographError: if it is no sequence.
-    """
+def get_items(data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    """Return the items of a sequence."""
     try:
-        value = data.get(keyword)
-        found = list(value) if value is not None else []
-    except Exception as error:  # as in `numbers`
-        raise RadiographError(path, f"{keyword_name(keyword)} is damaged") from error
-    if not all(isinstance(item, pydicom.Dataset) for item in found):
-        raise RadiographError(path, f"{keyword_name(keyword)} is no sequence of items")
-    return found
+        items = list(data.get(keyword) or ())
+    except Exception as error:  # see `_get_values`
+        raise RadiographError(f"{keyword_name(keyword)} is damaged") from error
+    if not all(isinstance(item, pydicom.Dataset) for item in items):
+        raise RadiographError(f"{keyword_name(keyword)} is not a sequence of items")
+    return items
 
 
 def tolerant_items(data: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
-    """Give the items of a sequence that only describes; none when it is missing or damaged."""
+    """Return the items of a sequence that only describes; none when it is damaged."""
     try:
-        return items(Path(), data, keyword)
+        return get_items(data, keyword)
     except RadiographError:
         return []
-
-
-def _many(value: Any) -> bool:
-    return isinstance(value, MultiValue | list | tuple) and isinstance(value, Iterable)

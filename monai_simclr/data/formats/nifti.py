@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import zlib
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 
-from monai_simclr.data.formats.orientation import turned
-from monai_simclr.data.formats.scaling import PERCENTILES, spread
+from monai_simclr.data.formats.inflate import InflatedStream
+from monai_simclr.data.formats.scaling import PERCENTILES, describe_turn, spread, turn
 from monai_simclr.data.radiograph import (
+    DEFAULT_SETTINGS,
     RadiographError,
     RadiographMeta,
     ReaderSettings,
-    check_pixels,
-    check_shape,
+    check_size,
     init_meta,
 )
 
@@ -27,29 +25,23 @@ _HEAD = 540  # bytes of the longer, the NIfTI-2 header
 
 
 def is_nifti(head: bytes) -> bool:
-    """Say whether a file that starts with these 348 bytes or more, inflated, is a NIfTI-1 or NIfTI-2 in one file."""
+    """Return whether a file that starts with these 348 bytes or more, inflated, is a NIfTI-1 or NIfTI-2 in one file."""
     return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
-def read_nifti(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
-    """Read a NIfTI file, compressed or not, with one plane.
+def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
+    """Read a NIfTI file, compressed or not, with one plane, as `read_radiograph` does.
 
-    Its affine says where the axes point to. The one to the right or left becomes the columns, the first of them the
+    Its affine tells where the axes point to. The one to the right or left becomes the columns, the first of them the
     patient's right; the other becomes the rows, the first of them cranial. A plane without a cranial axis, as
-    SimpleITK, dcm2niix and MONAI write of radiographs, is upright when its rows run to posterior (P), as those
-    programs mean it. In a lateral plane the columns stay as they are.
+    SimpleITK, dcm2niix and MONAI write radiographs, is upright when its rows run to posterior (P), as those programs
+    mean it. In a lateral plane the columns stay as they are.
 
     The gray values are scaled by the display range of the header (`cal_min`, `cal_max`) if it has one, else by the type
     if it is uint8 or uint16 without a slope, and not at all if they are fractions in [0, 1]; all others by percentiles
-    0.5 and 99.5. ``voi="percentile"`` takes those always, ``voi="none"`` never (then it is the range of the type).
-
-    Returns:
-        float32 ``(H, W)`` in [0, 1], and its metadata.
-
-    Raises:
-        RadiographError: if it is no such file (says why, and what to do).
+    0.5 and 99.5. ``voi="percentile"`` always takes those, ``voi="none"`` never (but the range of the type).
     """
-    content = _content(path, file.read(settings.max_bytes), settings.max_bytes)
+    content = _read_content(file, settings.max_bytes)
     try:
         kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
         image: Any = kind.from_bytes(content)
@@ -57,44 +49,51 @@ def read_nifti(path: Path, file: BinaryIO, settings: ReaderSettings) -> tuple[np
         zooms, unit = image.header.get_zooms(), image.header.get_xyzt_units()[0]
         directions = nib.aff2axcodes(image.affine)
     except Exception as error:  # a damaged header fails in nibabel in many ways
-        raise RadiographError(path, "has a damaged NIfTI header") from error
-    axes = _check(path, shape, dtype, len(content) - offset, settings)
+        raise RadiographError("has a damaged NIfTI header") from error
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
+    if len(axes) != 2 or max(axes) > 2 or min(shape) < 1:
+        raise RadiographError(f"has the shape {tuple(shape)}; a radiograph is one plane")
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise RadiographError(f"has pixels of type {dtype}; gray numbers are needed")
+    check_size(shape[axes[1]], shape[axes[0]], settings)
+    n_bytes, needed = max(len(content) - offset, 0), shape[axes[0]] * shape[axes[1]] * dtype.itemsize
+    if n_bytes < needed:
+        raise RadiographError(f"is truncated: it has {n_bytes} bytes of pixels, the header states {needed}")
     try:
         values = np.asarray(image.dataobj).squeeze()
     except Exception as error:  # as above
-        raise RadiographError(path, "is damaged: its NIfTI pixels cannot be read") from error
+        raise RadiographError("is damaged: its NIfTI pixels cannot be read") from error
     if not np.isfinite(values).all():
-        raise RadiographError(path, "has pixels that are not finite")
+        raise RadiographError("has pixels that are not finite")
     meta = init_meta("NIfTI")
-    meta["orientation"] = _orientation(*(directions[axis] for axis in axes))
+    first, second = (directions[axis] for axis in axes)
+    columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
+    along_row, down = (first, second) if columns_are_first else (second, first)
+    meta["orientation"] = describe_turn(columns_are_first, down in ("S", "A"), along_row == "R")
     spacing = tuple(float(zooms[axis]) * _UNITS.get(unit, 1.0) for axis in axes)
     if all(math.isfinite(value) and value > 0 for value in spacing):
         meta["spacing"] = (spacing[1], spacing[0]) if "transposed" in meta["orientation"] else (spacing[0], spacing[1])
         meta["spacing_source"] = "pixdim"
-    gray = _gray(path, values, dtype, image.header, settings, meta)
-    return turned(gray.astype(np.float32), meta["orientation"]), meta
+    known = _known_range(values, dtype, image.header, settings)
+    if known is None and settings.voi == "none":
+        raise RadiographError("has fractions that are not in [0, 1], whose range is unknown; use voi='percentile'")
+    if known is None:
+        meta["voi"] = "percentile"
+        low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+        known = (low, high) if high > low else (float(values.min()), float(values.max()))
+    gray = spread(values.astype(np.float64), *known)
+    return turn(gray.astype(np.float32), meta["orientation"]), meta
 
 
-def nifti_facts(path: Path, file: BinaryIO) -> dict[str, str | int]:
-    """Facts of the header of a NIfTI file under the audit's names; nothing behind the header is read or inflated.
-
-    Raises:
-        RadiographError: if the header is damaged, or what is compressed is not NIfTI.
-    """
-    head = file.read(2**16)
-    if head.startswith(_GZIP):
-        try:
-            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, _HEAD)
-        except zlib.error as error:
-            raise RadiographError(path, "is damaged: it cannot be inflated") from error
-        if not is_nifti(head):
-            raise RadiographError(path, "is a gzip file, and what is in it is not NIfTI; unpack it first")
+def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
+    """Return facts of the header of a NIfTI file under the audit's names; nothing after it is read or inflated."""
+    head = _read_content(file, DEFAULT_SETTINGS.max_bytes, header_only=True)
     try:
         kind, length = (nib.Nifti2Header, 540) if head[4:8] == b"n+2\0" else (nib.Nifti1Header, 348)
         header = kind(head[:length], check=False)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
     except Exception as error:  # as in `read_nifti`
-        raise RadiographError(path, "has a damaged NIfTI header") from error
+        raise RadiographError("has a damaged NIfTI header") from error
     sides = [length for length in shape if length != 1]
     columns, rows, *others = [*sides, 1, 1][: max(2, len(sides))]
     return {
@@ -107,67 +106,18 @@ def nifti_facts(path: Path, file: BinaryIO) -> dict[str, str | int]:
     }
 
 
-def _content(path: Path, content: bytes, max_bytes: int) -> bytes:
-    if not content.startswith(_GZIP):
-        return content
-    inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        head = inflater.decompress(content, _HEAD)
-        if not is_nifti(head):
-            raise RadiographError(path, "is a gzip file, and what is in it is not NIfTI; unpack it first")
-        body = inflater.decompress(inflater.unconsumed_tail, max_bytes)
-    except zlib.error as error:
-        raise RadiographError(path, "is damaged: it cannot be inflated") from error
-    if inflater.unconsumed_tail:
-        raise RadiographError(path, f"inflates to more than max_bytes={max_bytes}")
-    if not inflater.eof:
-        raise RadiographError(path, "is truncated: the compressed file has no end")
-    return head + body
-
-
-def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, settings: ReaderSettings) -> list[int]:
-    """Refuse all but one plane of numbers; give its two axes."""
-    axes = [axis for axis, length in enumerate(shape) if length != 1]
-    if len(axes) != 2 or max(axes) > 2 or min(shape) < 1:
-        raise RadiographError(path, f"has the shape {tuple(shape)}; a radiograph is one plane")
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise RadiographError(path, f"has pixels of type {dtype}; gray numbers are needed")
-    check_pixels(path, shape[axes[1]], shape[axes[0]], settings)
-    pixels = shape[axes[0]] * shape[axes[1]]
-    if n_bytes < pixels * dtype.itemsize:
-        raise RadiographError(
-            path,
-            f"is truncated: it has {max(n_bytes, 0)} bytes of pixels, the header speaks of {pixels * dtype.itemsize}",
-        )
-    check_shape(path, shape[axes[1]], shape[axes[0]], settings)
-    return axes
-
-
-def _orientation(first: str | None, second: str | None) -> str:
-    """What turns an array whose axes point to these directions upright; see `read_orientation` in `dicom_geometry`."""
-    columns_are_first = first in ("R", "L") or (first in ("A", "P") and second in ("S", "I"))
-    along_row, down = (first, second) if columns_are_first else (second, first)
-    steps = ["transposed"] if columns_are_first else []
-    if down in ("S", "A"):
-        steps.append("flipped")
-    if along_row == "R":
-        steps.append("mirrored")
-    return " ".join(steps)
-
-
-def _gray(
-    path: Path, values: np.ndarray, dtype: np.dtype, header: Any, settings: ReaderSettings, meta: RadiographMeta
-) -> np.ndarray:
-    known = _known_range(values, dtype, header, settings)
-    if known is None and settings.voi == "none":
-        raise RadiographError(
-            path, "has fractions that are not in [0, 1], whose range is unknown; use voi='percentile'"
-        )
-    if known is None:
-        meta["voi"] = "percentile"
-        low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-        known = (low, high) if high > low else (float(values.min()), float(values.max()))
-    return spread(values.astype(np.float64), *known)
+def _read_content(file: BinaryIO, max_bytes: int, header_only: bool = False) -> bytes:
+    """All of the file, or what holds its header, inflated if need be."""
+    start = file.read(2)
+    file.seek(0)
+    stream = InflatedStream(file, max_bytes, gzip=True) if start == _GZIP else file
+    head = stream.read(_HEAD)
+    if not is_nifti(head) and start == _GZIP:
+        raise RadiographError("is a gzip file, and what is in it is not NIfTI; unpack it first")
+    if header_only:
+        return head
+    stream.seek(0)
+    return stream.read(max_bytes) if stream is file else stream.read()
 
 
 def _known_range(

@@ -15,44 +15,29 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 Layer = npt.NDArray[np.float32]
-Band = tuple[Points, float]
 
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What is drawn, in anatomy coordinates; sides are indexed 0 for the patient's right and 1 for the left.
+    """What is drawn, in anatomy coordinates; sides are indexed 0 for the patient's right and 1 for the left."""
 
-    Attributes:
-        width: half the width of the chest.
-        apex: y of the lungs' tops.
-        domes: y of the two diaphragm domes.
-        heart: width of the heart over that of the chest, the cardiothoracic ratio.
-        shift: x by which the mediastinum is moved.
-        slope: how steeply the ribs fall.
-        spacing: distance of two ribs.
-        clavicle: y of the clavicles.
-        scapula: x by which the shoulder blades are turned out of the lungs.
-        breast: absorption of the breasts, 0 for none.
-        stomach: absorption that the stomach's air takes away, 0 for none.
-    """
-
-    width: float
-    apex: float
-    domes: tuple[float, float]
-    heart: float
-    shift: float
-    slope: float
-    spacing: float
-    clavicle: float
-    scapula: float
-    breast: float
-    stomach: float
+    width: float  # half the width of the chest
+    apex: float  # y of the lungs' tops
+    domes: tuple[float, float]  # y of the two diaphragm domes
+    heart: float  # width of the heart over that of the chest, the cardiothoracic ratio
+    shift: float  # x by which the mediastinum is moved
+    slope: float  # how steeply the ribs fall
+    spacing: float  # between two ribs
+    clavicle: float  # y of the clavicles
+    scapula: float  # x by which the shoulder blades are turned out of the lungs
+    breast: float  # absorption of the breasts, 0 for none
+    stomach: float  # absorption that the stomach's air takes away, 0 for none
 
 
 class Canvas:
-    """Draws shapes given in anatomy coordinates as soft masks.
+    """Draws shapes given in anatomy coordinates as soft masks, float32 (size, size) in [0, 1].
 
     Args:
         size: side of the image in pixels.
@@ -60,43 +45,40 @@ class Canvas:
     """
 
     def __init__(self, size: int, matrix: npt.NDArray[np.float64]) -> None:
-        self.size = size
-        self.matrix = matrix
+        self.size, self.matrix = size, matrix
         self.unit = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))  # pixels in one unit
 
-    def fill(self, points: Points) -> Layer:
-        """Float32 (size, size) of the inside of a closed outline: 1 inside, 0 outside, smooth at its edge."""
-        return self._scaled(self._outline(self._blank(), points))
+    def fill(self, *outlines: Points, value: float = 1.0) -> Layer:
+        """The inside of closed outlines."""
+        layer = np.zeros((self.size, self.size), np.uint8)
+        for points in outlines:
+            cv2.fillPoly(layer, [self._to_pixels(points)], 255 * value, cv2.LINE_AA, _SHIFT)
+        return _to_float(layer)
 
-    def bands(self, bands: Iterable[Band]) -> Layer:
-        """Float32 (size, size) of lines with a width in units; thinner than a pixel is drawn paler."""
-        layer = self._blank()
-        for line, width in bands:
-            drawn = max(width, 1.0 / self.unit)
-            self._outline(layer, _ribbon(line, drawn), width / drawn)
-        return self._scaled(layer)
+    def bands(self, lines: Iterable[Points], width: float) -> Layer:
+        """Lines with a width in units; one thinner than a pixel is drawn paler."""
+        drawn, ribbons = max(width, 1.0 / self.unit), []
+        for line in lines:
+            along = np.gradient(line, axis=0)
+            along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
+            across = np.stack([-along[:, 1], along[:, 0]], 1) * (drawn / 2)
+            ribbons.append(np.concatenate([line + across, (line - across)[::-1]]))
+        return self.fill(*ribbons, value=width / drawn)
 
     def tapered(self, quads: Points, strength: npt.NDArray[np.float64]) -> Layer:
-        """Float32 (size, size) of convex quadrilaterals `(N, 4, 2)` with a brightness each."""
-        layer = self._blank()
-        for corners, value in zip(self._fixed(quads), (255 * strength).tolist(), strict=True):
+        """Convex quadrilaterals `(N, 4, 2)` with a brightness each."""
+        layer = np.zeros((self.size, self.size), np.uint8)
+        for corners, value in zip(self._to_pixels(quads), (255 * strength).tolist(), strict=True):
             cv2.fillConvexPoly(layer, corners, value, cv2.LINE_AA, _SHIFT)
-        return self._scaled(layer)
+        return _to_float(layer)
 
-    def _blank(self) -> npt.NDArray[np.uint8]:
-        return np.zeros((self.size, self.size), np.uint8)
-
-    def _fixed(self, points: Points) -> npt.NDArray[np.int32]:
+    def _to_pixels(self, points: Points) -> npt.NDArray[np.int32]:
         pixels = points @ self.matrix[:, :2].T + self.matrix[:, 2]
         return np.rint(pixels * (1 << _SHIFT)).astype(np.int32)
 
-    def _outline(self, layer: npt.NDArray[np.uint8], points: Points, value: float = 1.0) -> npt.NDArray[np.uint8]:
-        cv2.fillPoly(layer, [self._fixed(points)], 255 * value, cv2.LINE_AA, _SHIFT)
-        return layer
 
-    @staticmethod
-    def _scaled(layer: npt.NDArray[np.uint8]) -> Layer:
-        return np.multiply(layer, np.float32(1 / 255), dtype=np.float32)
+def _to_float(layer: npt.NDArray[np.uint8]) -> Layer:
+    return np.multiply(layer, np.float32(1 / 255), dtype=np.float32)
 
 
 def blurred(layer: Layer, sigma: float) -> Layer:
@@ -112,22 +94,9 @@ def blurred(layer: Layer, sigma: float) -> Layer:
 
 def torso(width: float) -> Points:
     """Outline of the body: neck, sloping shoulders, arms cut off by the image's sides, flanks."""
-    half = np.array(
-        [
-            (0.17, -1.5),
-            (0.19, -1.08),
-            (0.34, -0.98),
-            (0.72, -0.90),
-            (1.02, -0.72),
-            (1.12, -0.40),
-            (1.00, -0.15),
-            (0.97, 0.20),
-            (0.98, 0.60),
-            (0.96, 1.00),
-            (0.96, 1.6),
-        ]
-    )
-    half = half * (width / 0.76, 1.0)
+    x = [0.17, 0.19, 0.34, 0.72, 1.02, 1.12, 1.00, 0.97, 0.98, 0.96, 0.96]
+    y = [-1.5, -1.08, -0.98, -0.90, -0.72, -0.40, -0.15, 0.20, 0.60, 1.00, 1.6]
+    half = np.stack([x, y], 1) * (width / 0.76, 1.0)
     return _spline(np.concatenate([half, half[::-1] * (-1, 1)]))
 
 
@@ -135,20 +104,12 @@ def lung(body: Anatomy, side: int) -> Points:
     """Outline of one lung, with a sharp costophrenic angle and the diaphragm's dome below."""
     wide, dome, top = body.width, body.domes[side], body.apex
     angle = max(dome + 0.22, 0.46)
-    height = angle - top
-    wall = [(0.40, 0.0), (0.60, 0.05), (0.79, 0.19), (0.90, 0.40), (0.97, 0.63), (1.0, 0.84)]
-    outer = [(wide * x, top + height * y) for x, y in wall]
-    floor = [
-        (0.98, angle),
-        (0.97, angle),
-        (0.88, dome + 0.10),
-        (0.72, dome + 0.02),
-        (0.55, dome),
-        (0.38, dome + 0.02),
-        (0.20, dome + 0.09),
-    ]
-    inner = [(0.10, dome), (0.09, -0.1), (0.10, -0.4), (0.15, top + 0.18), (0.24, top + 0.05)]
-    points = np.array(outer + [(wide * x, y) for x, y in floor + inner])
+    wall = [0.40, 0.60, 0.79, 0.90, 0.97, 1.0]
+    wall_y = [top + (angle - top) * share for share in (0.0, 0.05, 0.19, 0.40, 0.63, 0.84)]
+    base = [0.98, 0.97, 0.88, 0.72, 0.55, 0.38, 0.20]
+    base_y = [angle, angle, dome + 0.10, dome + 0.02, dome, dome + 0.02, dome + 0.09]
+    inner, inner_y = [0.10, 0.09, 0.10, 0.15, 0.24], [dome, -0.1, -0.4, top + 0.18, top + 0.05]
+    points = np.stack([wide * np.array(wall + base + inner), wall_y + base_y + inner_y], 1)
     medial = np.clip(1 - points[:, 0] / (0.7 * wide), 0, 1)
     points[:, 0] += (1 if side else -1) * body.shift * medial
     return _spline(points) * (1 if side else -1, 1)
@@ -159,58 +120,22 @@ def heart(body: Anatomy) -> Points:
     base = max(body.domes) - 0.025
     wide = 2 * body.width * body.heart
     right, left = 0.31 * wide, 0.69 * wide
-    points = [
-        (-0.10, -0.75),
-        (-0.11, -0.35),
-        (-0.8 * right, base - 0.40),
-        (-right, base - 0.18),
-        (-0.8 * right, base + 0.06),
-        (0.0, base + 0.16),
-        (0.7 * left, base + 0.14),
-        (left, base + 0.02),
-        (0.92 * left, base - 0.16),
-        (0.55 * left, base - 0.40),
-        (0.15, base - 0.54),
-        (0.18, -0.40),
-        (0.14, -0.50),
-        (0.09, -0.75),
-    ]
-    return _spline(np.array(points)) + (body.shift, 0.0)
+    x = [-0.10, -0.11, -0.8 * right, -right, -0.8 * right, 0.0]
+    x += [0.7 * left, left, 0.92 * left, 0.55 * left, 0.15, 0.18, 0.14, 0.09]
+    y = [-0.75, -0.35, base - 0.40, base - 0.18, base + 0.06, base + 0.16]
+    y += [base + 0.14, base + 0.02, base - 0.16, base - 0.40, base - 0.54, -0.40, -0.50, -0.75]
+    return _spline(np.stack([x, y], 1)) + (body.shift, 0.0)
 
 
 def _ellipse(x: float, y: float, width: float, height: float) -> Points:
-    """Outline of an upright ellipse with the given center and half axes."""
+    """Outline of an upright ellipse by its center and half axes."""
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     return np.stack([x + width * np.cos(turn), y + height * np.sin(turn)], 1)
 
 
-def _scapula(body: Anatomy) -> Points:
-    """Outline of the left shoulder blade, whose inner border lies over the lung."""
-    points = [(0.70, -0.72), (1.00, -0.70), (1.04, -0.52), (0.90, -0.25), (0.80, 0.0), (0.72, -0.06), (0.66, -0.40)]
-    return _spline(np.array(points)) * (body.width / 0.75, 1.0) + (body.scapula, 0.0)
-
-
 def hilum(body: Anatomy, side: int) -> npt.NDArray[np.float64]:
-    """Where the vessels of one lung enter: float (2,); the left hilum is a little higher."""
+    """Where the vessels of one lung enter, float (2,); the left hilum is a little higher."""
     return np.array([(0.17 if side else -0.17) + 0.7 * body.shift, -0.16 - 0.05 * side])
-
-
-def _ribs(body: Anatomy) -> tuple[list[Band], list[Band]]:
-    """The posterior and the anterior ribs of both sides, as center lines with widths."""
-    back, front = [], []
-    t = np.linspace(0, 1, 14)
-    for number in range(10):
-        start = body.apex + body.spacing * number
-        reach = body.width * 1.03 * min(1.0, 0.52 + 0.16 * number)
-        x = 0.07 + (reach - 0.07) * np.sin(t * np.pi / 2)
-        y = start - 0.05 * np.sin(np.pi * t) + body.slope * t**2.2
-        x_front = reach - (reach - 0.30) * t**1.5
-        y_front = start + body.slope + 0.05 * np.sin(t * np.pi) + body.slope * 1.1 * t
-        for sign in (-1, 1):
-            back.append((np.stack([sign * x, y], 1), 0.050))
-            if number < 7:
-                front.append((np.stack([sign * x_front, y_front], 1), 0.058))
-    return back, front
 
 
 def vessels(body: Anatomy, side: int, rng: np.random.Generator) -> tuple[Points, npt.NDArray[np.float64]]:
@@ -240,18 +165,33 @@ def vessels(body: Anatomy, side: int, rng: np.random.Generator) -> tuple[Points,
 
 def bones(canvas: Canvas, body: Anatomy) -> Layer:
     """Absorption of ribs, spine, clavicles and shoulder blades, float32 (size, size)."""
-    back, front = _ribs(body)
-    unit = canvas.unit
-    hollow = [(line, 0.55 * width) for line, width in back]  # cortex is denser than marrow
-    layer = 0.17 * canvas.bands(back) - 0.06 * canvas.bands(hollow) + 0.08 * canvas.bands(front)
+    unit, back, front = canvas.unit, [], []
+    t = np.linspace(0, 1, 14)
+    for number in range(10):
+        start = body.apex + body.spacing * number
+        reach = body.width * 1.03 * min(1.0, 0.52 + 0.16 * number)
+        x = 0.07 + (reach - 0.07) * np.sin(t * np.pi / 2)
+        y = start - 0.05 * np.sin(np.pi * t) + body.slope * t**2.2
+        x_front = reach - (reach - 0.30) * t**1.5
+        y_front = start + body.slope + 0.05 * np.sin(t * np.pi) + body.slope * 1.1 * t
+        back += [np.stack([sign * x, y], 1) for sign in (-1, 1)]
+        front += [np.stack([sign * x_front, y_front], 1) for sign in (-1, 1) if number < 7]
+    layer = 0.17 * canvas.bands(back, 0.050) - 0.06 * canvas.bands(back, 0.55 * 0.050)  # cortex is denser than marrow
+    layer += 0.08 * canvas.bands(front, 0.058)
+    spine = canvas.bands([np.array([[0, -1.4], [0, 0.3], [0, 1.4]])], 0.17)
     levels = np.arange(-1.1, 0.9, 0.115)
-    spine = canvas.bands([(np.array([[0, -1.4], [0, 0.3], [0, 1.4]]), 0.17)])
-    discs = canvas.bands([(np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]), 0.022) for y in levels])
+    discs = canvas.bands([np.array([[-0.07, y], [0, y + 0.004], [0.07, y]]) for y in levels], 0.022)
     t = np.linspace(0, 1, 12)
     curve = np.stack([0.07 + 0.62 * t, body.clavicle + 0.06 * np.sin(2 * np.pi * t) - 0.10 * t], 1)
-    clavicles = canvas.bands([(curve * (sign, 1), 0.055) for sign in (-1, 1)])
+    clavicles = canvas.bands([curve * (sign, 1) for sign in (-1, 1)], 0.055)
     layer += 0.13 * blurred(spine, 0.015 * unit) - 0.05 * discs * spine + 0.12 * clavicles
-    layer += 0.05 * np.maximum(*(canvas.fill(_scapula(body) * (sign, 1)) for sign in (-1, 1)))
+    # the inner edge of a shoulder blade lies over the lung
+    corners = [[0.70, 1.00, 1.04, 0.90, 0.80, 0.72, 0.66], [-0.72, -0.70, -0.52, -0.25, 0.0, -0.06, -0.40]]
+    scapula = _spline(np.stack(corners, 1)) * (body.width / 0.75, 1.0) + (
+        body.scapula,
+        0.0,
+    )
+    layer += 0.05 * np.maximum(*(canvas.fill(scapula * (sign, 1)) for sign in (-1, 1)))
     return blurred(layer, max(0.5, 0.006 * unit))
 
 
@@ -269,13 +209,6 @@ def smooth_noise(size: int, grid: int, rng: np.random.Generator) -> Layer:
     """Smooth noise, about normal, float32 (size, size), whose grain does not depend on the image's size."""
     coarse = rng.standard_normal((grid, grid), dtype=np.float32)
     return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
-
-
-def _ribbon(line: Points, width: float) -> Points:
-    along = np.gradient(line, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
-    across = np.stack([-along[:, 1], along[:, 0]], 1) * (width / 2)
-    return np.concatenate([line + across, (line - across)[::-1]])
 
 
 def _spline(points: Points, steps: int = 8) -> Points:

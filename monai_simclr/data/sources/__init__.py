@@ -1,1 +1,1 @@
-"""One file a publisher: its tables or headers to an image index, and never a pixel."""
+"""One module per publisher or kind of archive: its tables or headers to an image index; pixels are not read."""

@@ -1,36 +1,53 @@
-"""Building an image store: in parallel, by one process or by the ranks of a job, resumed by the same call."""
+"""Building an image store: one process lists and writes the journal, others decode; the same call resumes it."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from monai_simclr.data.decoding import DecodeInto, Record, file_identity
 from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
-from monai_simclr.data.store.earlier import PreviousStore
-from monai_simclr.data.store.join import await_change, await_shards, join, ledger_of, publish
-from monai_simclr.data.store.journal import Ledger
 from monai_simclr.data.store.opened import FORMAT, TABLES, Store, open_store, read_provenance
-from monai_simclr.data.store.pool import decoded
-from monai_simclr.data.store.settings import StoreSettings, differences, versions
-from monai_simclr.data.store.shard import Shard
+from monai_simclr.data.store.previous import PreviousStore
+from monai_simclr.data.store.unfinished import Journal, Ledger, UnfinishedStore, pixels_offset
 from monai_simclr.runtime.artefacts import DamagedFileError
-from monai_simclr.runtime.files import FULL, LOCKED, NoSpaceError, write_text
+from monai_simclr.runtime.files import FULL, LOCKED, NoSpaceError
 from monai_simclr.runtime.locks import locked
-from monai_simclr.runtime.names import shown
+from monai_simclr.runtime.metrics import installed_versions
+from monai_simclr.runtime.names import encode_name, shown
 from monai_simclr.runtime.progress import LoggedProgress, Progress
+from monai_simclr.runtime.spread import ProcessWorkers, WorkerLostError, map_chunks
 from monai_simclr.runtime.tables import table_text
 
 logger = logging.getLogger("monai_simclr.data")
+
+TIME_LIMIT = 300.0
+"""Seconds that one image may take before its process is ended and the image rejected."""
+
+_CHUNK = 8  # images that a process decodes at a time
+_FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
+_SILENCE = 1800.0  # seconds without a sign of rank 0 after which other ranks give up
+_DECODERS = (
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pydicom",
+    "nibabel",
+    "python-gdcm",
+    "pyjpegls",
+    "pylibjpeg-openjpeg",
+)
 
 
 @dataclass(frozen=True)
@@ -40,49 +57,14 @@ class StoreOptions:
     Attributes:
         squash: resize without padding to a square.
         reader: how files are read.
-        rebuild: when what is there was built with other settings, replace it; refused when false.
-        patience: seconds that a rank waits for the others while nothing is written.
+        rebuild: replace a store of other settings, or a damaged one; refused when false.
         progress: called with the number of images that are done, the number of all, and of those rejected.
     """
 
     squash: bool = False
     reader: ReaderSettings = DEFAULT_SETTINGS
     rebuild: bool = False
-    patience: float = 120.0
     progress: Progress = field(default_factory=LoggedProgress, compare=False)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One call of `build_store`."""
-
-    index: pd.DataFrame
-    folder: Path
-    settings: StoreSettings
-    workers: int
-    most: float
-    options: StoreOptions
-    shard: Shard
-
-    @cached_property
-    def paths(self) -> list[str]:
-        """Of all images, in order."""
-        return self.index["image"].tolist()
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        """Of what decodes."""
-        return versions()
-
-    @cached_property
-    def table(self) -> str:
-        """Checksum of the index."""
-        return hashlib.sha256(table_text(self.index).encode()).hexdigest()
-
-    @property
-    def shards(self) -> list[Shard]:
-        """Those of all ranks."""
-        return [Shard(self.shard.building, rank, self.shard.world) for rank in range(self.shard.world)]
 
 
 def build_store(
@@ -96,15 +78,14 @@ def build_store(
     """Decode every image of an index into a store.
 
     Killed at any moment, it is resumed by the same call: only the images that were in flight are decoded again. A store
-    that is there already is opened when nothing has changed; when files have changed, come or gone, the log names
-    them and only those are decoded. In a job that torchrun started (RANK and WORLD_SIZE) each rank decodes its
-    share, rank 0 joins them, and all return the store.
+    that exists is opened when nothing has changed; when files have changed, come or gone, the log names them and only
+    those are decoded. In a job of several ranks (RANK in the environment) rank 0 builds, and the others wait.
 
     Args:
         index: a checked image index.
-        folder: where the store shall be; an older store there serves until the new one is whole.
+        folder: of the store; an older store there serves until the new one is complete.
         size: side of the stored images in pixels.
-        workers: processes that decode; 0 decodes here.
+        workers: processes that decode; 0 decodes in this one.
         max_rejected: share of the images that may be damaged.
         options: see `StoreOptions`.
 
@@ -117,282 +98,280 @@ def build_store(
             process is at work on it.
         PermissionError: if the folder cannot be written.
         OSError: if there is no room on the disk.
-        ChildProcessError: if a decoding process was killed, or another rank is missing.
+        ChildProcessError: if a decoding process was killed twice, or rank 0 is silent.
     """
-    job = _job(index, folder, size, workers, max_rejected, options)
-    try:
-        return _built(job)
-    except DamagedFileError as error:
-        _discard(job, error)
-        return _built(job)
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    build = _Build(index, Path(folder), size, workers, max_rejected, options or StoreOptions())
+    with _explain_errors(build.folder):
+        try:
+            return build.run()
+        except DamagedFileError as error:
+            build.discard(error)
+            return build.run()
 
 
-def fill_store(
-    index: pd.DataFrame,
-    folder: str | Path,
-    size: int,
-    workers: int = 2,
-    max_rejected: float = 0.05,
-    options: StoreOptions | None = None,
-) -> bool:
-    """Do what `build_store` does, and do not wait for rank 0: whether the store is whole."""
-    job = _job(index, folder, size, workers, max_rejected, options)
-    try:
-        with _said(job.folder):
-            return _filled(job)
-    except DamagedFileError as error:
-        _discard(job, error)
-        with _said(job.folder):
-            return _filled(job)
-
-
-def store_of(dataset_dir: str | Path, folder: str | Path, size: int, workers: int = 2) -> Store:
-    """The store of an archive: opened when it fits, built when it is missing, brought up to date otherwise.
+def get_store(archive: str | Path, cache_dir: str | Path, size: int, workers: int = 2) -> Store:
+    """The store of an archive: opened when it is current, built when it is missing, updated or rebuilt otherwise.
 
     What has changed since it was built is named in the log: files, or settings, which mean building it again.
 
     Args:
-        dataset_dir: anything that `open_index` recognises, or a store, which is then opened as it is.
-        folder: where the store is, or shall be.
+        archive: anything that `open_index` recognises, or a store, which is then opened as it is.
+        cache_dir: where stores are kept; each archive and size has a folder of its own in it.
         size: side of the stored images in pixels.
         workers: processes that decode.
 
     Raises:
-        ValueError: if `dataset_dir` is a store of another size; and as `build_store` does.
+        ValueError: if `archive` is a store of another size; and as `build_store` does.
     """
-    given = read_provenance(dataset_dir) if _is_store(Path(dataset_dir)) else None
-    if given is not None:
-        if given.get("size") != size:
+    root = Path(archive).resolve()
+    parts = ("images.npy", "sources.csv")  # other archives may have a file of the name provenance.json
+    if (root / "provenance.json").exists() and any((root / name).exists() for name in parts):
+        found = (read_provenance(root) or {}).get("size")
+        if found != size:
             raise ValueError(
-                f"the store {dataset_dir} holds images of {given.get('size')} pixels, {size} are needed; "
-                f"run monai-simclr store with --size {size}"
+                f"the store {archive} holds images of {found} pixels, {size} are needed; run monai-simclr store with "
+                f"--size {size}"
             )
-        return open_store(dataset_dir)
-    return build_store(open_index(dataset_dir), folder, size, workers, options=StoreOptions(rebuild=True))
+        return open_store(archive)
+    name = f"{root.name}-{size}-{hashlib.sha256(encode_name(str(root))).hexdigest()[:8]}"
+    return build_store(open_index(root), Path(cache_dir) / name, size, workers, options=StoreOptions(rebuild=True))
 
 
-def _is_store(folder: Path) -> bool:
-    """Whether a folder is a store, be it a damaged one; others' archives may have a file of that name too."""
-    beside = any((folder / name).exists() for name in ("images.npy", "sources.csv"))
-    return beside and (folder / "provenance.json").exists()
+def versions() -> dict[str, str]:
+    """Versions of everything that turns files into pixels, as far as it is installed."""
+    return installed_versions("monai-simclr", *_DECODERS)
 
 
-def _job(
-    index: pd.DataFrame, folder: str | Path, size: int, workers: int, most: float, options: StoreOptions | None
-) -> _Job:
-    options, shard = options or StoreOptions(), Shard.of_environment(Path(folder) / "building")
-    return _Job(index, Path(folder), StoreSettings(size, options.squash, options.reader), workers, most, options, shard)
+class _Build:
+    """One call of `build_store`."""
 
+    def __init__(
+        self, index: pd.DataFrame, folder: Path, size: int, workers: int, max_rejected: float, options: StoreOptions
+    ) -> None:
+        self.index, self.folder, self.workers, self.max_rejected = index, folder, workers, max_rejected
+        self.options, self.unfinished = options, UnfinishedStore(folder, size)
+        self.paths: list[str] = index["image"].tolist()
+        self.settings: dict[str, Any] = {"size": size, "squash": options.squash, "reader": asdict(options.reader)}
+        self.versions = versions()
+        self.index_sha256 = hashlib.sha256(table_text(index).encode()).hexdigest()
 
-def _built(job: _Job) -> Store:
-    """The store, filled where something is left to do."""
-    with _said(job.folder):
-        if not _filled(job):
-            _await_rank_0(job)
-    return open_store(job.folder)
+    def run(self) -> Store:
+        """Do what is left to do, and open the store."""
+        if int(os.environ.get("RANK", 0)):
+            return self._await_rank_0()
+        if not self._is_current():
+            self._make_folder()
+            with locked(self.unfinished.lock, str(self.folder)):
+                if not (self.unfinished.publish() and self._is_current()):
+                    self._build()
+        elif self.unfinished.is_ready:  # a kill after the very last step left this folder
+            with suppress(OSError), locked(self.unfinished.lock, str(self.folder)):
+                self.unfinished.publish()
+        return open_store(self.folder)
 
+    def discard(self, error: DamagedFileError) -> None:
+        """Remove a store that is damaged, to be made again; raise the error where that is not asked for, or not ours.
 
-def _discard(job: _Job, error: DamagedFileError) -> None:
-    """Give up a store that is damaged, for it to be made again: a cache can be, from the images.
+        A folder with a ``provenance.json`` of somebody else is not a store.
+        """
+        is_store = all((self.folder / name).exists() for name in ("images.npy", "index.csv"))
+        if not self.options.rebuild or not (is_store or self.unfinished.folder.is_dir()):
+            raise error
+        logger.warning(f"{error.path} {error.problem}; the store {self.folder} is made again")
+        for name in ("provenance.json", "images.npy", *TABLES):  # one of them may be a folder now
+            path = self.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self.unfinished.folder.mkdir(exist_ok=True)
 
-    Only where that was asked for, and only a store: a folder in which somebody else's ``provenance.json`` lies is not.
-    """
-    ours = all((job.folder / name).exists() for name in ("images.npy", "index.csv"))
-    if not job.options.rebuild or not (ours or job.shard.building.is_dir()):
-        raise error
-    logger.warning(f"{error.path} {error.problem}; the store {job.folder} is made again")
-    for name in ("provenance.json", "images.npy", *TABLES):  # one of them may be a folder now
-        path = job.folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    job.shard.building.mkdir(exist_ok=True)
+    def _is_current(self) -> bool:
+        """Whether a complete store exists that this build would make again, byte for byte; reads no pixels."""
+        previous = PreviousStore.read(self.folder)
+        if previous is None or self._other_settings(previous.provenance) or not previous.is_untouched(self.paths):
+            return False
+        if previous.provenance["index"] != self.index_sha256:
+            return False
+        new_decoder = self.versions != previous.provenance["versions"] and not self._mixed(previous.provenance)
+        return not (new_decoder and previous.provenance["rejected"])  # rejected files are tried again
 
+    def _other_settings(self, provenance: Mapping[str, Any]) -> list[str]:
+        now = {"format": FORMAT, **self.settings}
+        return differences({name: provenance.get(name) for name in now}, now)
 
-def _filled(job: _Job) -> bool:
-    """Do this rank's part of what is left to do; whether the store is whole then."""
-    if _fits(job):
-        _tidy(job)
-        return True
-    _make_folder(job)
-    with locked(job.shard.path("lock"), str(job.folder)):
-        return _build(job)
+    def _mixed(self, provenance: Mapping[str, Any]) -> list[str]:
+        """Versions that differ from those of a store; images by both would be mixed."""
+        return differences(provenance.get("versions") or {}, self.versions, added=False)
 
+    def _make_folder(self) -> None:
+        folder = self.folder
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file; a store is a folder, give another name")
+        ours = any((folder / name).exists() for name in ("provenance.json", "building"))
+        if folder.is_dir() and any(folder.iterdir()) and not ours:
+            raise FileExistsError(f"{folder} holds other things than a store; give a new folder")
+        self.unfinished.folder.mkdir(parents=True, exist_ok=True)
 
-def _tidy(job: _Job) -> None:
-    """Remove what a kill after the very last step has left."""
-    if (job.shard.building / "ready.json").is_file():
-        with suppress(OSError), locked(job.shard.path("lock"), str(job.folder)):
-            publish(job.folder)
+    def _await_rank_0(self) -> Store:
+        """Open the store that rank 0 makes, as long as it shows signs of work; needs no locks over a network."""
+        signs, since = None, time.monotonic()
+        while True:
+            now = [file_identity(self.folder / name) for name in ("provenance.json", "building/journal", "building")]
+            if now != signs:
+                if signs is None or now[0] != signs[0]:
+                    with suppress(DamagedFileError, FileNotFoundError):  # rank 0 is making it again
+                        if self._is_current():
+                            return open_store(self.folder)
+                signs, since = now, time.monotonic()
+            if time.monotonic() - since > _SILENCE:
+                raise ChildProcessError(
+                    f"the store {self.folder} is not complete, and rank 0 has written nothing for "
+                    f"{_SILENCE / 60:.0f} min; run the same command again, what is decoded is kept"
+                )
+            time.sleep(0.2)
 
+    def _build(self) -> None:
+        self.unfinished.folder.mkdir(exist_ok=True)
+        ledger = self._decode(self._previous())
+        self._check_rejected(ledger)
+        made = {**self.settings, "versions": self.versions, "index": self.index_sha256}
+        self.unfinished.finish(self.index, ledger, made)
+        self.unfinished.publish()
 
-def _fits(job: _Job) -> bool:
-    """Whether a whole store is there that this job would make again, byte for byte; reads no pixels."""
-    earlier = PreviousStore.at(job.folder)
-    if earlier is None or _other_settings(job, earlier.provenance) or not earlier.same_images(job.paths):
-        return False
-    if earlier.provenance["index"] != job.table or earlier.touched(job.paths):
-        return False
-    more = job.versions != earlier.provenance["versions"] and not _mixed(job, earlier.provenance)
-    return not (more and earlier.provenance["rejected"])  # a decoder was installed: rejected files are tried again
+    def _previous(self) -> PreviousStore | None:
+        """The complete store that exists, when its images may be kept; logs what has changed since it was built."""
+        provenance = read_provenance(self.folder)
+        if provenance is None:
+            return None
+        other = self._other_settings(provenance)
+        previous = None if other else PreviousStore.read(self.folder)
+        described = previous.describe(self.paths, previous.changed(self.paths)) if previous else ""
+        if other := other or self._mixed(provenance):
+            reasons = [*other, described] if described else other
+            self._refuse(f"{self.folder} was built otherwise: {', '.join(reasons)}")
+            return None
+        logger.info(f"{self.folder} is updated: {described or 'the pixels are the same, the tables are not'}")
+        return previous
 
+    def _refuse(self, problem: str) -> None:
+        """Begin again when that was asked for, and log why; otherwise raise."""
+        if not self.options.rebuild:
+            raise FileExistsError(f"{problem}; give another folder, or pass --rebuild to replace it")
+        logger.info(f"{problem}; it is built again")
 
-def _other_settings(job: _Job, made: Mapping[str, Any]) -> list[str]:
-    now = {"format": FORMAT, **job.settings.as_dict()}
-    return differences({name: made.get(name) for name in now}, now)
+    def _decode(self, previous: PreviousStore | None) -> Ledger:
+        """Decode what is missing, or copy it from the previous store."""
+        unfinished = self.unfinished
+        self._begin()
+        ledger, changed = unfinished.resume(self.paths)
+        if changed:
+            first = shown(Path(self.paths[changed[0]]).name)
+            logger.warning(
+                f"{len(changed)} files have changed since they were decoded, the first is {first}; read again"
+            )
+        if ledger.count:
+            logger.info(f"resuming in {self.folder}: {ledger.count:,} of {ledger.total:,} images are decoded already")
+        with closing(Journal(unfinished.journal, unfinished.pixels)) as journal:
 
+            def keep(record: Record) -> None:
+                journal.add(record)
+                ledger.add(record)
+                self.options.progress(ledger.count, ledger.total, len(ledger.reasons))
+                if len(ledger.reasons) > self.max_rejected * ledger.total:
+                    self._check_rejected(ledger)
 
-def _mixed(job: _Job, made: Mapping[str, Any]) -> list[str]:
-    """Versions that differ from those that there were; images by both would be mixed in one store."""
-    return differences(made.get("versions") or {}, job.versions, added=False)
+            if previous is not None:
+                missing = [row for row in range(ledger.total) if not ledger.done[row]]
+                for record in previous.copy_unchanged(unfinished, self.paths, missing):
+                    keep(record)
+            tasks = [(row, path) for row, path in enumerate(self.paths) if not ledger.done[row]]
+            chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+            offset, options = pixels_offset(unfinished.pixels), self.options
+            decode = DecodeInto(unfinished.pixels, offset, unfinished.size, options.squash, options.reader)
+            workers = min(self.workers, len(chunks))
+            with ProcessWorkers(workers) if workers else nullcontext() as executor:
+                for record in map_chunks(decode, chunks, executor, _blame, 2 * workers, TIME_LIMIT):
+                    keep(record)
+        return ledger
 
+    def _begin(self) -> None:
+        """Begin the build, or check that the one that was begun is this one."""
+        plan = {"format": FORMAT, **self.settings, "versions": self.versions, "paths": self.paths}
+        before = self.unfinished.plan()
+        if before is not None:
+            other = self._other_settings(before) or self._mixed(before)
+            old, new = before["paths"], self.paths
+            if not other and old != new:
+                pair = next(((o, n) for o, n in zip(old, new, strict=False) if o != n), (old[-1], new[-1]))
+                names = " -> ".join(shown(Path(path).name) for path in pair)
+                lengths = f"{len(old)} images, now {len(new)}"
+                other = [f"the list of images was another ({lengths}; the first that differs: {names})"]
+            if not other:
+                return
+            self._refuse(f"{self.unfinished.folder} was begun otherwise: {', '.join(other)}")
+        self.unfinished.begin(plan)
 
-def _make_folder(job: _Job) -> None:
-    folder, ours = job.folder, ("provenance.json", "building")
-    if len(job.index) < job.shard.world:
-        raise ValueError(f"{len(job.index)} images are fewer than the {job.shard.world} ranks that shall decode them")
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; a store is a folder, give another name")
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours):
-        raise FileExistsError(f"{folder} holds other things than a store; give a new folder")
-    job.shard.building.mkdir(parents=True, exist_ok=True)
-
-
-def _build(job: _Job) -> bool:
-    """Fill this rank's shard; rank 0 waits for the others, and makes the store of them."""
-    if publish(job.folder) and _fits(job):
-        return True
-    job.shard.building.mkdir(exist_ok=True)
-    ledger = _fill(job, _earlier(job))
-    if job.shard.rank:
-        return False
-    await_shards(job.shards, job.options.patience)
-    if job.shard.world > 1:
-        ledger = ledger_of(job.shards, len(job.index))
-    _check_rejected(job, ledger)
-    made = {**job.settings.as_dict(), "versions": job.versions, "index": job.table}
-    join(job.index, job.shards, ledger, made)
-    return publish(job.folder)
-
-
-def _await_rank_0(job: _Job) -> None:
-    """Wait until rank 0 has put the store in its place."""
-    building = job.shard.building
-    if not await_change(building, lambda: not building.is_dir(), job.options.patience) or not _fits(job):
-        raise ChildProcessError(
-            f"the store {job.folder} is not whole: rank 0 of WORLD_SIZE={job.shard.world} has written nothing for "
-            f"{job.options.patience:.0f} s; run the same command again with all ranks, what is decoded is kept"
-        )
-
-
-def _earlier(job: _Job) -> PreviousStore | None:
-    """The whole store that is there, when its images may be kept; says what has changed since it was built."""
-    made = read_provenance(job.folder)
-    if made is None:
-        return None
-    earlier = None if _other_settings(job, made) else PreviousStore.at(job.folder)
-    changed = earlier.changed(job.paths) if earlier else []
-    said = earlier.describe(job.paths, changed) if earlier else ""
-    other = _other_settings(job, made) or _mixed(job, made)
-    if other:
-        _refuse(job, f"{job.folder} was built otherwise: {', '.join([*other, said] if said else other)}")
-        return None
-    logger.info(f"{job.folder} is brought up to date: {said or 'the pixels are the same, the tables are not'}")
-    return earlier
-
-
-def _refuse(job: _Job, what: str) -> None:
-    """Begin again when that was asked for, and say why; otherwise an error."""
-    if not job.options.rebuild:
-        raise FileExistsError(f"{what}; give another folder, or pass --rebuild to replace it")
-    logger.info(f"{what}; it is built again")
-
-
-def _fill(job: _Job, earlier: PreviousStore | None) -> Ledger:
-    """Decode what this rank's shard lacks."""
-    shard, size, rows = job.shard, job.settings.size, job.shard.rows(len(job.index))
-    _begin(job)
-    ledger, changed = shard.resume(job.paths, size)
-    if changed:
-        first = shown(Path(job.paths[changed[0]]).name)
-        logger.warning(f"{len(changed)} files have changed since they were decoded, the first is {first}; read again")
-    if ledger.count:
-        logger.info(f"going on in {job.folder}: {ledger.count:,} of {len(rows):,} images are decoded already")
-
-    def on_progress(now: Ledger) -> None:
-        job.options.progress(now.count, len(rows), len(now.reasons))
-        if len(now.reasons) > job.most * len(job.index):
-            _check_rejected(job, now)
-
-    if earlier is not None:
-        left = [row for row in rows if not ledger.done[row - rows.start]]
-        shard.fill(ledger, earlier.copy_unchanged(shard, job.paths, left, size), on_progress)
-    tasks = [(row, job.paths[row]) for row in rows if not ledger.done[row - rows.start]]
-    start = {
-        "target": str(shard.path("images.npy")),
-        "offset": shard.offset(),
-        "first": rows.start,
-        "settings": job.settings.as_dict(),
-    }
-    shard.fill(ledger, decoded(tasks, start, min(job.workers, len(tasks))), on_progress)
-    write_text(shard.path("whole"), "")
-    return ledger
-
-
-def _begin(job: _Job) -> None:
-    """Begin this rank's shard, or see that the one that was begun is of this job."""
-    shard, plan = job.shard, {"format": FORMAT, **job.settings.as_dict(), "versions": job.versions, "paths": job.paths}
-    _check_world(job)
-    before = shard.plan()
-    if before is not None:
-        other = _other_settings(job, before) or _mixed(job, before) or _other_images(before["paths"], job.paths)
-        if not other:
+    def _check_rejected(self, ledger: Ledger) -> None:
+        if not ledger.reasons:
             return
-        _refuse(job, f"{shard.building} was begun otherwise: {', '.join(other)}")
-    shard.begin(plan, len(shard.rows(len(job.paths))), job.settings.size)
+        row = min(ledger.reasons)
+        first = f"the first is {shown(Path(self.paths[row]).name)}: {ledger.reasons[row]}"
+        problem = f"{len(ledger.reasons)} of {ledger.count} images could not be read, {first}"
+        if len(ledger.reasons) > self.max_rejected * ledger.total:
+            raise ValueError(
+                f"{problem}; more than max_rejected={self.max_rejected:.0%} are damaged, so something is wrong with "
+                "the archive"
+            )
+        logger.warning(f"{problem}; they are left out and listed in rejected.csv")
 
 
-def _check_world(job: _Job) -> None:
-    """See that the folder was not begun by another number of ranks."""
-    mine = f"of{job.shard.world}"
-    for lock in sorted(job.shard.building.glob("*of*.lock")):
-        if not lock.stem.endswith(mine) or not lock.stem.removesuffix(mine).isdigit():
-            world = lock.stem.partition("of")[2]
-            _refuse(job, f"{lock.parent} was begun by {world} processes (WORLD_SIZE), not by {job.shard.world}")
-            with locked(lock, str(job.folder)):
-                for path in lock.parent.glob(f"{lock.stem}.*"):
-                    path.unlink()
+def _blame(task: tuple[int, str], error: BaseException) -> Record:
+    """The record of an image that ended its process twice; raises where the process was killed from outside."""
+    row, path = task
+    ending = error.ending if isinstance(error, WorkerLostError) else str(error)
+    if ending == "SIGALRM":
+        reason = f"took longer than {TIME_LIMIT:.0f} s"
+    elif ending in _FAULTS:
+        reason = f"ended the decoder by {ending}"
+    else:
+        raise ChildProcessError(
+            f"a decoding process ended twice at {shown(path)} ({error}); is there enough memory? Run the same command "
+            "again, with fewer workers"
+        ) from error
+    return Record(row, *file_identity(path), "", -1, reason)
 
 
-def _other_images(before: list[str], now: list[str]) -> list[str]:
-    if before == now:
-        return []
-    pair = next(((b, n) for b, n in zip(before, now, strict=False) if b != n), (before[-1], now[-1]))
-    names = " -> ".join(shown(Path(path).name) for path in pair)
-    return [f"the list of images was another ({len(before)} images, now {len(now)}; the first that differs: {names})"]
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], added: bool = True) -> list[str]:
+    """Name what differs between two nested mappings; without `added`, names that `before` lacks do not count.
 
+    Example:
+        >>> differences({"size": 32, "reader": {"voi": "auto"}}, {"size": 64, "reader": {"voi": "none"}})
+        ['size was 32, is 64', "reader.voi was 'auto', is 'none'"]
+    """
 
-def _check_rejected(job: _Job, ledger: Ledger) -> None:
-    if not ledger.reasons:
-        return
-    row = min(ledger.reasons)
-    which = f"the first is {shown(Path(job.paths[row]).name)}: {ledger.reasons[row]}"
-    sentence = f"{len(ledger.reasons)} of {ledger.count} images could not be read, {which}"
-    if len(ledger.reasons) > job.most * len(job.index):
-        raise ValueError(
-            f"{sentence}; more than max_rejected={job.most:.0%} are damaged, so something is wrong with the archive"
-        )
-    logger.warning(f"{sentence}; they are left out and listed in rejected.csv")
+    def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for name, value in mapping.items():
+            if isinstance(value, Mapping):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    old, new = dict(flat(before)), dict(flat(now))
+    names = [name for name in {**old, **new} if added or name in old]
+    return [f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names if old.get(name) != new.get(name)]
 
 
 @contextmanager
-def _said(folder: Path) -> Iterator[None]:
-    """Say of an error of the system what it means for a store, and what to do."""
+def _explain_errors(folder: Path) -> Iterator[None]:
+    """Add to an error of the system what it means for a store, and what to do."""
     try:
         yield
     except OSError as error:
         again = "what is decoded is kept, run the same command again"
         if error.errno in FULL:
+            problem = os.strerror(error.errno) if isinstance(error, NoSpaceError) else error.strerror
             raise NoSpaceError(
-                error.errno, f"no room for the store {folder} ({error.strerror}); make room: {again}"
+                error.errno, f"no room for the store {folder} ({problem}); make room: {again}"
             ) from error
         if error.errno in LOCKED:
             raise PermissionError(error.errno, f"the store {folder} cannot be written ({error.strerror})") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,11 @@ BUILD_AGAIN = "run monai-simclr store with --rebuild, or remove the folder"
 FORMAT = 2
 """Of the folder; stores of another format are built again."""
 
-_SUM = re.compile("[0-9a-f]{64}")
 TABLES = ("index.csv", "rejected.csv", "sources.csv")
-_LOOKED_AT = 16  # images whose checksum is looked at whenever a store is opened
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_CHANGED = "was changed after the store was built"
+_COMPARED = 16  # images whose checksum is compared whenever a store is opened
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Store:
         images: uint8 ``(N, S, S)``, a read-only memory map.
         index: the N rows of the index that were decoded, in the same order.
         rejected: `image` and `reason` of those that were not.
-        provenance: what the store was made of and with.
-        folder: where it is; None when it is in memory only. With a folder, pickling takes no pixels along: the other
+        provenance: settings, versions and checksums.
+        folder: where it is; None when it is in memory only. With a folder, pickling leaves the pixels out: the other
             process maps the same file.
-        absent: why there is nothing in it, for an archive that is not there; see `absent_store`.
+        absent: why it is empty, when the archive is missing; see `Store.empty`.
     """
 
     images: np.ndarray
@@ -49,6 +50,22 @@ class Store:
     provenance: dict[str, Any]
     folder: Path | None = None
     absent: str = ""
+
+    @classmethod
+    def empty(cls, size: int, absent: str) -> Store:
+        """A store without images, for an archive that is missing: what is built on it can be inspected, not run.
+
+        Args:
+            size: S, side of the images that it does not have.
+            absent: the message that a run ends with.
+
+        Example:
+            >>> Store.empty(64, "there is no folder data").images.shape
+            (0, 64, 64)
+        """
+        rejected = pd.DataFrame(columns=["image", "reason"], dtype=str)
+        index = pd.DataFrame(columns=list(COLUMNS), dtype=str)
+        return cls(np.zeros((0, size, size), dtype=np.uint8), index, rejected, {}, absent=absent)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self.folder is None else {**self.__dict__, "images": None}
@@ -59,40 +76,24 @@ class Store:
         self.__dict__.update(state)
 
 
-def absent_store(size: int, why: str) -> Store:
-    """A store of nothing, which stands for an archive that is not there: what is built on it can be looked at, not run.
-
-    Args:
-        size: S, side of the images that it does not have.
-        why: the sentence that a run ends with.
-
-    Example:
-        >>> absent_store(64, "there is no folder data").images.shape
-        (0, 64, 64)
-    """
-    rejected = pd.DataFrame(columns=["image", "reason"], dtype=str)
-    index = pd.DataFrame(columns=list(COLUMNS), dtype=str)
-    return Store(np.zeros((0, size, size), dtype=np.uint8), index, rejected, {}, absent=why)
-
-
 def open_store(folder: str | Path, verify: bool = False) -> Store:
     """Open a store.
 
-    The checksums of its tables, the length of its pixels and the checksums of 16 images are looked at.
+    The checksums of its tables, the length of its pixels and the checksums of 16 images are compared.
 
     Args:
         folder: where it is.
-        verify: look at the checksum of every image too: the whole file is read.
+        verify: compare the checksum of every image too: the whole file is read.
 
     Raises:
-        FileNotFoundError: if there is no store, or one that is not whole yet.
+        FileNotFoundError: if there is no store, or it is not complete yet.
         ValueError: if a part of it is damaged, or was changed after it was built (names the part, or the image).
     """
     folder = Path(folder)
     provenance = read_provenance(folder)
     if provenance is None:
         if (folder / "building").is_dir():
-            raise FileNotFoundError(f"the image store {folder} is not whole yet; run the command that began it again")
+            raise FileNotFoundError(f"the image store {folder} is not complete; run the command that began it again")
         raise FileNotFoundError(f"there is no image store at {folder}; monai-simclr store builds one")
     if provenance.get("format") != FORMAT:
         raise ValueError(
@@ -101,19 +102,25 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
         )
     for name in TABLES:
         if not (folder / name).is_file() or file_sha256(folder / name) != provenance["sha256"][name]:
-            raise _altered(folder / name, "was changed after the store was built")
-    rejected = folder / "rejected.csv"
-    with reading(rejected, "a table of a store", BUILD_AGAIN):
-        table = read_table(rejected)
-    store = Store(_checked_map(folder, provenance), read_index(folder / "index.csv"), table, provenance, folder)
-    _check_images(store, folder, range(len(store.images)) if verify else _spread(len(store.images)))
+            raise _altered(folder / name)
+    images, index = _map_checked(folder, provenance), read_index(folder / "index.csv")
+    with reading(folder / "rejected.csv", "a table of a store", BUILD_AGAIN):
+        rejected = read_table(folder / "rejected.csv")
+    checksums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
+    last = len(images) - 1
+    places = range(last + 1) if verify else np.unique(np.linspace(0, last, _COMPARED).astype(int)).tolist()
+    bad = [place for place in places if zlib.crc32(images[place]) != checksums[place]]
+    if bad:
+        name = shown(Path(index["image"].iloc[bad[0]]).name)
+        which = f"{len(bad)} images of {folder} were changed, the first is row {bad[0]} ({name})"
+        raise _altered(folder / "images.npy", f"{_CHANGED}: {which}")
     if verify and file_sha256(folder / "images.npy") != provenance["sha256"]["images.npy"]:
-        raise _altered(folder / "images.npy", "was changed after the store was built")
-    return store
+        raise _altered(folder / "images.npy")
+    return Store(images, index, rejected, provenance, folder)
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any] | None:
-    """The provenance of a whole store, None where there is none.
+    """The provenance of a complete store, None where there is none.
 
     Raises:
         DamagedFileError: if the file cannot be read, or was altered.
@@ -121,23 +128,22 @@ def read_provenance(folder: str | Path) -> dict[str, Any] | None:
     path = Path(folder) / "provenance.json"
     if not path.exists():
         return None
-    found: dict[str, Any] = read_json(path, "the provenance of a store", BUILD_AGAIN)
-    if found.get("format") == FORMAT:
-        _check_parts(Path(folder), found)
-    return found
+    content: dict[str, Any] = read_json(path, "the provenance of a store", BUILD_AGAIN)
+    if content.get("format") == FORMAT:
+        sums, numbers = content.get("sha256"), [content.get(name) for name in ("images", "size", "rejected")]
+        complete = (
+            isinstance(sums, dict)
+            and all(_SHA256.fullmatch(str(sums.get(name))) for name in (*TABLES, "images.npy"))
+            and isinstance(content.get("versions"), dict)
+            and isinstance(content.get("index"), str)
+            and all(isinstance(number, int) and number >= 0 for number in numbers)
+        )
+        if not complete:
+            raise _altered(path, "lacks what the provenance of a store says")
+    return content
 
 
-def _check_parts(folder: Path, provenance: dict[str, Any]) -> None:
-    """See that a provenance of our format says what is read from it."""
-    sums, numbers = provenance.get("sha256"), [provenance.get(name) for name in ("images", "size", "rejected")]
-    names = (*TABLES, "images.npy")
-    whole = isinstance(sums, dict) and all(_SUM.fullmatch(str(sums.get(name))) for name in names)
-    whole = whole and isinstance(provenance.get("versions"), dict) and isinstance(provenance.get("index"), str)
-    if not whole or not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise _altered(folder / "provenance.json", "lacks what the provenance of a store says")
-
-
-def _altered(path: Path, problem: str) -> DamagedFileError:
+def _altered(path: Path, problem: str = _CHANGED) -> DamagedFileError:
     return DamagedFileError(path, problem, BUILD_AGAIN)
 
 
@@ -146,28 +152,13 @@ def _map(folder: Path) -> np.ndarray:
     return np.lib.format.open_memmap(folder / "images.npy", mode="r").view(np.ndarray)
 
 
-def _checked_map(folder: Path, provenance: dict[str, Any]) -> np.ndarray:
+def _map_checked(folder: Path, provenance: dict[str, Any]) -> np.ndarray:
+    path, shape = folder / "images.npy", (provenance["images"], provenance["size"], provenance["size"])
     try:
         images = _map(folder)
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
-        said = str(error) if "pickle" not in str(error) else "it is no .npy file"
-        raise _altered(folder / "images.npy", f"cannot be mapped ({said}), so it was changed") from error
-    shape = (provenance["images"], provenance["size"], provenance["size"])
+        why = str(error) if "pickle" not in str(error) else "it is not a .npy file"
+        raise _altered(path, f"cannot be mapped ({why}), so it was changed") from error
     if images.shape != shape or images.dtype != np.uint8:
-        raise _altered(
-            folder / "images.npy", f"is {images.dtype} {images.shape}, not uint8 {shape} as provenance.json says"
-        )
+        raise _altered(path, f"is {images.dtype} {images.shape}, not uint8 {shape} as provenance.json says")
     return images
-
-
-def _spread(total: int) -> Sequence[int]:
-    return np.unique(np.linspace(0, total - 1, _LOOKED_AT).astype(int)).tolist()
-
-
-def _check_images(store: Store, folder: Path, places: Sequence[int]) -> None:
-    checksums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
-    bad = [place for place in places if zlib.crc32(store.images[place]) != checksums[place]]
-    if bad:
-        name = shown(Path(store.index["image"].iloc[bad[0]]).name)
-        problem = f"{len(bad)} images of {folder} were changed, the first is row {bad[0]} ({name})"
-        raise _altered(folder / "images.npy", f"was changed after the store was built: {problem}")

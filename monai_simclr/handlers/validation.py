@@ -1,0 +1,176 @@
+"""Scores on validation patients during training; scores to report come from `monai_simclr.evaluation`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import EpochMetric
+from monai.engines.utils import CommonKeys
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from monai_simclr.evaluation.predictions import certain_labels
+from monai_simclr.evaluation.probe import fit_probe
+from monai_simclr.handlers.base import History
+from monai_simclr.runtime.distributed import is_main_process
+
+logger = logging.getLogger("monai_simclr.training")
+
+
+class MeanAUROC(EpochMetric):
+    """Mean AUROC of the findings that have a positive and a negative, over known labels; NaN if none has.
+
+    MONAI's `ROCAUC` knows no unknown labels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            mean_auroc,
+            output_transform=lambda output: (output[CommonKeys.PRED].detach().float(), output[CommonKeys.LABEL]),
+            check_compute_fn=False,
+        )
+
+
+class EarlyStopping:
+    """Stop when the validation score stops improving, and restore the best weights.
+
+    Attach it to the trainer after its `ValidationHandler`. Of equal scores the earlier epoch is the best. Where
+    validation cannot be scored (no finding has both labels), the last weights are kept, with a warning.
+
+    Args:
+        validator: the evaluator that the trainer's `ValidationHandler` runs.
+        network: whose weights.
+        patience: number of validations without improvement after which training stops; 0 never stops it.
+        metric: of the validator, higher is better.
+        restore_best: whether the network ends with the weights of its best epoch, or the last.
+
+    Attributes:
+        best: the best score, in epoch `best_epoch`.
+    """
+
+    def __init__(
+        self,
+        validator: Engine,
+        network: nn.Module,
+        patience: int = 0,
+        metric: str = "val_mean_auroc",
+        restore_best: bool = True,
+    ) -> None:
+        self.validator, self.network, self.patience, self.metric = validator, network, patience, metric
+        self.restore_best = restore_best
+        self.best, self.best_epoch, self._stale = float("-inf"), 0, 0
+        self._weights: dict[str, Any] = {}
+        self._validated = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer."""
+        self.validator.add_event_handler(Events.COMPLETED, lambda: setattr(self, "_validated", True))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._compare)
+        engine.add_event_handler(Events.COMPLETED, self._restore)
+
+    def _compare(self, trainer: Engine) -> None:
+        if not self._validated:
+            return
+        self._validated = False
+        score = float(self.validator.state.metrics.get(self.metric, float("nan")))
+        if score > self.best:
+            self.best, self.best_epoch, self._stale = score, trainer.state.epoch, 0
+            self._weights = copy.deepcopy(self.network.state_dict()) if self.restore_best else {}
+            return
+        self._stale += 1
+        if self.patience and self._stale >= self.patience and self.best_epoch:
+            logger.info(f"no better {self.metric} than {self.best:.3f} (epoch {self.best_epoch}); training stops")
+            trainer.terminate()
+
+    def _restore(self, trainer: Engine) -> None:
+        if not self.best_epoch:
+            logger.warning(f"{self.metric} was never known, so the last weights are kept: label validation patients")
+        elif self.restore_best:
+            self.network.load_state_dict(self._weights)
+
+
+class LinearProbe(History):
+    """Every k epochs, a logistic regression per finding on frozen features, fitted on train and scored on val patients.
+
+    Val patients are held out from the probe; pretraining sees their images, without labels, unless its `splits`
+    exclude them. Test patients are never used. The mean AUROC goes to ``engine.state.metrics["probe_auroc"]``.
+
+    Args:
+        features: maps row numbers ``(n,)`` to features ``(n, D)``.
+        index: image index with `split` and the findings.
+        findings: columns of the index, where a smoothed label counts as unknown; without any, or without rows of train
+            and val, there is no probe.
+        every: epochs between two probes; 0 for none.
+        max_rows: of each split, evenly spaced, so that a probe takes seconds.
+
+    Attributes:
+        history: one dict per probe: `epoch` and `probe_auroc`.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[np.ndarray], np.ndarray],
+        index: pd.DataFrame,
+        findings: Sequence[str],
+        every: int = 10,
+        max_rows: int = 2000,
+    ) -> None:
+        self.features, self.every = features, every
+        labels = certain_labels(index[list(findings)].to_numpy(dtype=float))
+        known, split = np.isfinite(labels).any(axis=1), index["split"].to_numpy()
+        rows = [np.flatnonzero(known & (split == name)) for name in ("train", "val")]
+        self.rows = [
+            part if len(part) <= max_rows else part[np.linspace(0, len(part) - 1, max_rows).astype(int)]
+            for part in rows
+        ]
+        self.labels = [labels[part] for part in self.rows]
+        self.history: list[dict[str, float]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer, before what shows its numbers."""
+        if self.every and all(len(rows) for rows in self.rows) and is_main_process():
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+
+    def __call__(self, engine: Engine) -> None:
+        train, val = (self.features(rows) for rows in self.rows)
+        scaler = StandardScaler().fit(train)
+        train, val = scaler.transform(train), scaler.transform(val)
+        logits = np.stack([fit_probe(train, labels).logits(val) for labels in self.labels[0].T], axis=1)
+        auroc = mean_auroc(torch.from_numpy(logits), torch.from_numpy(self.labels[1]))
+        self.history.append({"epoch": float(engine.state.epoch), "probe_auroc": auroc})
+        engine.state.metrics["probe_auroc"] = auroc
+        logger.info(
+            f"epoch {engine.state.epoch}: linear probe, mean AUROC {auroc:.3f} on {len(val)} images of val patients "
+            "(chance 0.5)"
+        )
+
+
+def mean_auroc(scores: Tensor, labels: Tensor) -> float:
+    """Mean AUROC of scores ``(N, K)`` against labels ``(N, K)``, as in `MeanAUROC`.
+
+    Both may be ``(N,)`` too: ignite's `EpochMetric` drops the second dimension of a single finding.
+
+    Raises:
+        FloatingPointError: if a score is not finite: the network has diverged.
+    """
+    strange = int((~torch.isfinite(scores)).sum())
+    if strange:
+        raise FloatingPointError(
+            f"{strange} of {scores.numel()} scores of validation images are not finite, so the network has diverged "
+            "since its last step; lower the learning rate, or look at these images"
+        )
+    aurocs = []
+    columns = (values.cpu().numpy().reshape(len(values), -1).T for values in (scores, labels))
+    for score, label in zip(*columns, strict=True):
+        known = (label == 0) | (label == 1)  # neither unknown nor smoothed
+        if len(np.unique(label[known])) == 2:
+            aurocs.append(roc_auc_score(label[known], score[known]))
+    return float(np.mean(aurocs)) if aurocs else float("nan")

@@ -1,0 +1,103 @@
+"""Scores during training: the validation metric, early stopping by it, and the linear probe."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from sklearn.metrics import roc_auc_score
+
+from monai_simclr.handlers import EarlyStopping, LinearProbe, MeanAUROC
+
+
+def _train(
+    scores: list[float], patience: int, restore_best: bool = True
+) -> tuple[Engine, EarlyStopping, torch.nn.Linear]:
+    network = torch.nn.Linear(1, 1, bias=False)
+    waiting = iter(scores)
+
+    def validate(engine, batch):
+        engine.state.metrics["val_mean_auroc"] = next(waiting)
+
+    validator, trainer = Engine(validate), Engine(lambda engine, batch: None)
+    best = EarlyStopping(validator, network, patience, restore_best=restore_best)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _(engine):
+        network.weight.data.fill_(float(engine.state.epoch))
+        validator.run([0])
+
+    best.attach(trainer)
+    trainer.run([0], max_epochs=len(scores))
+    return trainer, best, network
+
+
+def test_the_best_weights_are_restored_and_training_stops_without_improvement():
+    trainer, best, network = _train([0.6, 0.8, 0.7, 0.7, 0.9, 0.5], patience=2)
+    assert (trainer.state.epoch, best.best, best.best_epoch) == (4, 0.8, 2)
+    assert network.weight.item() == 2
+
+
+def test_the_last_weights_are_kept_when_the_best_are_not_to_be_restored():
+    trainer, best, network = _train([0.6, 0.8, 0.7, 0.7, 0.9], patience=2, restore_best=False)
+    assert (trainer.state.epoch, best.best_epoch, network.weight.item()) == (4, 2, 4)
+
+
+def test_without_patience_all_epochs_run_and_without_scores_the_last_weights_are_kept(caplog):
+    trainer, _, network = _train([0.6, 0.8, 0.7, 0.9], patience=0)
+    assert (trainer.state.epoch, network.weight.item()) == (4, 4)
+    _, _, network = _train([float("nan")] * 3, patience=1)
+    assert network.weight.item() == 3
+    assert "the last weights are kept" in caplog.text
+
+
+@pytest.mark.parametrize("findings", [1, 3])
+def test_the_validation_score_is_scikit_learns_for_one_finding_as_for_several(findings):
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = torch.randn(40, findings, generator=generator), torch.randint(2, (40, findings)).float()
+    labels[:2], labels[2:4], labels[5] = 0.0, 1.0, float("nan")
+    evaluator = Engine(lambda engine, rows: {"pred": scores[rows], "label": labels[rows]})
+    MeanAUROC().attach(evaluator, "auroc")
+    known = [k for k in range(40) if k != 5]
+    expected = np.mean([roc_auc_score(labels[known, k], scores[known, k]) for k in range(findings)])
+    assert evaluator.run([slice(0, 16), slice(16, 40)]).metrics["auroc"] == pytest.approx(expected)
+
+
+def _run(handlers: list, epochs: int = 2) -> Engine:
+    trainer = Engine(lambda engine, batch: None)
+    for handler in handlers:
+        handler.attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    return trainer
+
+
+def _findings(rows: int = 60) -> tuple[pd.DataFrame, np.ndarray]:
+    label = np.tile([0.0, 1.0], rows // 2)
+    split = ["train"] * 30 + ["val"] * 20 + ["test"] * 10
+    features = np.random.default_rng(0).normal(size=(rows, 3)) + 3 * label[:, None]
+    return pd.DataFrame({"split": split, "Mass": label}), features
+
+
+def test_the_probe_scores_informative_features_and_uses_no_test_patient(caplog):
+    caplog.set_level(logging.INFO)
+    index, features = _findings()
+    looked: list[int] = []
+    probe = LinearProbe(lambda rows: looked.extend(rows) or features[rows], index, ["Mass"], every=2)
+    trainer = _run([probe], epochs=4)
+    assert [record["epoch"] for record in probe.history] == [2, 4]
+    assert probe.history[0]["probe_auroc"] > 0.95
+    assert trainer.state.metrics["probe_auroc"] == probe.history[1]["probe_auroc"]
+    assert set(looked) == set(range(50))
+    assert "linear probe, mean AUROC " in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"Mass": np.nan}, {"split": "train"}])
+def test_without_labels_or_held_out_patients_there_is_no_probe(change):
+    index = _findings()[0].assign(**change)
+    probe = LinearProbe(lambda rows: 1 / 0, index, ["Mass"], every=1)
+    _run([probe])
+    assert probe.history == []
