@@ -301,6 +301,26 @@ def audit(
         raise typer.Exit(DATA)
 
 
+@app.command()
+def listen(
+    bundle: Annotated[Path, Option("--bundle", "-b", help="A bundle with a trained classifier.")],
+    output: Annotated[Path, Option("--output", "-o", help="Folder of the received studies and of the predictions.")],
+    port: Annotated[int, Option(help="TCP port to listen on.", min=1, max=65535)] = 11112,
+    aet: Annotated[str, Option(help="Our AE title.")] = "SIMCLR",
+    host: Annotated[str, Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    allow: Annotated[list[str] | None, Option(help="AE title that may send; repeat it. All may without it.")] = None,
+    quiet: Annotated[float, Option(help="Seconds without a new instance after which a study is predicted.")] = 10.0,
+    min_free: Annotated[float, Option(help="GB that stay free; senders are told to wait below it.", min=0)] = 1.0,
+    dicom: Annotated[bool, Option("--dicom", help="Write Structured Reports and Secondary Captures.")] = False,
+) -> None:
+    """Receive radiographs from a PACS or a modality (C-STORE) and predict every study. Stops on Ctrl-C or SIGTERM."""
+    from monai_simclr.cli.listen import run_listener
+
+    _show_log()
+    options = {"port": port, "ae_title": aet, "host": host, "allowed": allow or [], "quiet_seconds": quiet}
+    run_listener(bundle, output, dicom, **options, min_free_bytes=int(min_free * 1e9))
+
+
 def _show_log() -> None:
     """Log on stderr which source an archive was recognised as, and warnings."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

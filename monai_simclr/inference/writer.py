@@ -69,12 +69,14 @@ class OutputOptions:
         overlays: a PNG of every positive radiograph, colored where the decision came from.
         dicom: a Structured Report of every DICOM radiograph, and its overlay as Secondary Capture; both name the
             patient.
+        stow: these DICOM files are stored at the DICOMweb service that the radiographs came from.
     """
 
     paths: bool = False
     embeddings: bool = False
     overlays: bool = False
     dicom: bool = False
+    stow: bool = False
 
 
 class PredictionWriter:

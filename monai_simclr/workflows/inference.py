@@ -35,6 +35,7 @@ from monai_simclr.runtime.progress import Wording, shown_progress
 from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.workflows.arrivals import Arrivals
 from monai_simclr.workflows.calling import calling_parser
+from monai_simclr.workflows.dicomweb import DicomWeb
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.run import Run
 
@@ -73,8 +74,9 @@ def infer(
         run: settings of the run.
         path: the trained classifier, with its inference config next to it.
         evaluator: runs a `FindingClassifier` over an `InferenceDataset`.
-        dataset_dir: folder, or paths of files.
-        outputs: what is written in addition to the predictions.
+        dataset_dir: folder, paths of files, or the address of a DICOMweb service with a query, whose radiographs are
+            fetched to ``incoming`` in the output folder (see `Worklist`).
+        outputs: what is written in addition to the predictions; `stow` sends the DICOM results to that service.
         watch: seconds between two looks at the folder; 0 looks once.
 
     Raises:
@@ -108,15 +110,18 @@ def infer(
     with closing(Journal(run.output_dir, identity, rank())) as journal:
         writer = PredictionWriter(config, network, journal, outputs, watching=watch > 0)
         template = leave_signals(_with_files(cast(DataLoader, evaluator.data_loader), [], key))
-        arrivals = Arrivals(dataset_dir, journal.done, key, watch)
+        service = DicomWeb(dataset_dir, run.output_dir, outputs, watch)
+        arrivals = Arrivals(service.folder, journal.done, key, watch)
         signals = StopSignals()
         signals.catch()
         writer.attach(evaluator)
         try:
             for _ in _looks(watch, signals):
+                service.fetch()
                 files = arrivals.look()
                 if files:
                     _predict(evaluator, _with_files(template, files, key), journal, signals)
+                service.store()
                 if not watch or any(all_gather_int(len(files))):  # all ranks finish, or none: they meet there
                     _finish(run, config, journal)
         except (KeyboardInterrupt, Preempted):

@@ -1,0 +1,80 @@
+"""Inference on a worklist of a DICOMweb service: fetch before each look, store the results after it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_simclr.inference import OutputOptions
+from monai_simclr.inference.dicomweb import Worklist, is_dicomweb, store_results
+from monai_simclr.runtime.distributed import is_main_process
+from monai_simclr.runtime.exit_codes import SettingError
+from monai_simclr.runtime.files import file_sha256
+from monai_simclr.runtime.journal import AppendOnlyFile, read_lines
+
+logger = logging.getLogger("monai_simclr")
+
+
+class DicomWeb:
+    """The service behind a run of inference, if `dataset_dir` is the address of one; otherwise it does nothing.
+
+    Args:
+        dataset_dir: of `infer`.
+        output_dir: fetched radiographs go to ``incoming`` in it; ``stored.jsonl`` lists the results that were stored.
+        outputs: of `infer`; with `stow`, the files in ``dicom`` are stored at the service.
+        watch: seconds between two looks; while watching, a service that does not answer is asked again later.
+
+    Raises:
+        SettingError: if results are to be stored, but there is no service, or no DICOM results are written.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | Path | Sequence[str | Path],
+        output_dir: str | Path,
+        outputs: OutputOptions,
+        watch: float,
+    ) -> None:
+        self.folder = dataset_dir
+        self._worklist: Worklist | None = None
+        self._output_dir, self._stow, self._watch = Path(output_dir), outputs.stow, watch
+        if isinstance(dataset_dir, (str, Path)) and is_dicomweb(dataset_dir):
+            self.address = str(dataset_dir)
+            self._worklist = Worklist(self.address, self._output_dir / "incoming")
+            self.folder = self._worklist.folder
+            self._worklist.folder.mkdir(parents=True, exist_ok=True)
+        if self._stow and (self._worklist is None or not outputs.dicom):
+            raise SettingError(
+                "outputs#stow needs --outputs#dicom True and --dataset_dir dicomweb+https://HOST/PATH, where results go"
+            )
+
+    def fetch(self) -> None:
+        """Fetch what the worklist has and ``incoming`` lacks (the first rank does)."""
+        if self._worklist is None or not is_main_process():
+            return
+        try:
+            paths, failed = self._worklist.fetch()
+        except ConnectionError as error:
+            if not self._watch:
+                raise
+            logger.warning(f"{error}; asking again in {self._watch:g} s")
+            return
+        if failed:
+            logger.warning(f"{failed} of {failed + len(paths)} radiographs could not be fetched; run again to retry")
+
+    def store(self) -> None:
+        """Store the DICOM results that are not stored yet (the first rank does)."""
+        if not self._stow or not is_main_process():
+            return
+        journal = AppendOnlyFile(self._output_dir / "stored.jsonl")
+        try:
+            with journal.path.open("rb") as lines:
+                done = {line["sha256"] for line, _ in read_lines(lines) if line}
+            for path in sorted((self._output_dir / "dicom").glob("*.dcm")):
+                checksum = file_sha256(path)
+                if checksum not in done and store_results(self.address, [path]):
+                    journal.append([{"file": os.fspath(path.name), "sha256": checksum}])
+        finally:
+            journal.close()
