@@ -314,7 +314,7 @@ def listen(
     dicom: Annotated[bool, Option("--dicom", help="Write Structured Reports and Secondary Captures.")] = False,
 ) -> None:
     """Receive radiographs from a PACS or a modality (C-STORE) and predict every study. Stops on Ctrl-C or SIGTERM."""
-    from monai_simclr.cli.listen import run_listener
+    from monai_simclr.workflows.listener import run_listener
 
     _show_log()
     options = {"port": port, "ae_title": aet, "host": host, "allowed": allow or [], "quiet_seconds": quiet}

@@ -14,11 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from monai_simclr.runtime.files import lacks_space
 from monai_simclr.runtime.locks import locked
 
 if TYPE_CHECKING:
+    from pynetdicom.association import Association
     from pynetdicom.events import Event
 
 logger = logging.getLogger("monai_simclr")
@@ -100,7 +102,7 @@ class Receiver:
         self._entity.add_supported_context(Verification)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._last: dict[str, float] = {}
-        self._length: dict[int, int] = {}
+        self._length: WeakKeyDictionary[Association, int] = WeakKeyDictionary()
         self._mover = threading.Thread(target=self._move_when_quiet, name="move studies", daemon=True)
 
     def __enter__(self) -> Receiver:
@@ -124,7 +126,6 @@ class Receiver:
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_DATA_RECV, self._count),
-            (evt.EVT_CONN_CLOSE, lambda event: self._length.pop(id(event.assoc), None)),
         ]
         self._server = self._entity.start_server((self.host, self.port), block=False, evt_handlers=handlers)
         self.port = int(self._server.server_address[1])  # type: ignore[union-attr]
@@ -140,8 +141,7 @@ class Receiver:
 
     def _count(self, event: Event) -> None:
         """Abort an association whose instance is longer than allowed, before it fills the memory."""
-        length = self._length.get(id(event.assoc), 0) + len(event.data)
-        self._length[id(event.assoc)] = length
+        length = self._length[event.assoc] = self._length.get(event.assoc, 0) + len(event.data)
         if length > self.max_bytes:
             logger.warning(
                 f"an instance of {_sender(event)} has more than {self.max_bytes:,} bytes; association aborted"
@@ -150,7 +150,7 @@ class Receiver:
             event.assoc.abort()
 
     def _store(self, event: Event) -> int:
-        if self._length.pop(id(event.assoc), 0) > self.max_bytes:  # the whole of it was on its way already
+        if self._length.pop(event.assoc, 0) > self.max_bytes:  # the whole of it was on its way already
             return OUT_OF_RESOURCES
         try:
             instance = str(event.request.AffectedSOPInstanceUID)  # type: ignore[union-attr]

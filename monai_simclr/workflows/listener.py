@@ -1,4 +1,4 @@
-"""The command `listen`: a receiver of DICOM and the bundle's inference, over one folder."""
+"""A receiver of DICOM and the bundle's inference, over one folder: the command `listen`."""
 
 from __future__ import annotations
 
