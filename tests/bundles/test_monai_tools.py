@@ -177,7 +177,7 @@ SMALL = ("--max_epochs", "1", "--batch_size", "8", "--label_fraction", "1.0", "-
 @pytest.mark.timeout(600)
 def test_training_on_two_ranks_starts_from_the_encoder_and_leaves_a_classifier(folder: Path) -> None:
     config, path = "['configs/train.json','configs/multi_gpu_train.json']", folder / "bundle/models/ranks.pt"
-    done = _run(folder, config, "output/ranks", *SMALL, "--freeze_encoder", "true", "--ckpt_path", str(path), ranks=2)
+    done = _run(folder, config, "output/ranks", *SMALL, "--freeze_encoder", "True", "--ckpt_path", str(path), ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("next: run configs/inference.json") == 1, "both ranks speak"
     made, first = (torch.load(one, weights_only=True) for one in (path, folder / "bundle/models/model.pt"))
