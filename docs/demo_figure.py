@@ -1,4 +1,4 @@
-"""Draw the README's figure from what a demo left: phantoms, the map of embeddings, scores beside their floors.
+"""Draw the README's figure from what a demo left: phantoms, the map of embeddings, scores next to their baselines.
 
 Run: monai-simclr demo && python docs/demo_figure.py demo     (writes docs/images/demo.png)
 """
@@ -22,7 +22,7 @@ from monai_simclr.runtime.files import write_atomically
 from monai_simclr.runtime.metrics import read_metrics
 
 PATIENTS = (4, 0, 2, 5)
-FLOORS = {"encoder": "pretrained encoder", "raw pixels": "raw pixels", "random encoder": "random encoder"}
+FEATURES = {"encoder": "pretrained encoder", "raw pixels": "raw pixels", "random encoder": "random encoder"}
 WIDTH, HEIGHT, DPI = 8.6, 3.1, 144
 
 
@@ -50,7 +50,7 @@ def draw_map(axes: Axes, embeddings: Embeddings) -> None:
 def draw_scores(axes: Axes, knn: dict[str, Any], few: list[dict[str, Any]]) -> None:
     """Nearest neighbours and few labels, each beside what it must beat; lines are 95 % intervals, and sd over draws."""
     arms = {row["arm"]: row for row in few}
-    bars = [(label, *(knn[name][key] for key in ("value", "low", "high"))) for name, label in FLOORS.items()]
+    bars = [(label, *(knn[name][key] for key in ("value", "low", "high"))) for name, label in FEATURES.items()]
     bars.append(("majority", *[knn["encoder"]["majority"]] * 3))
     for arm, label in (("pretrained", "pretrained, fine-tuned"), ("scratch", "from scratch")):
         mean, sd = arms[arm]["mean"], arms[arm]["sd"]
