@@ -32,8 +32,9 @@ _PROPERTIES = frozenset(
 _TRACKING = frozenset(map(str, DEFAULT_MLFLOW_SETTINGS["configs"]))  # type: ignore[call-overload]
 """Top-level keys that ``--tracking`` adds."""
 
-_FOR_OVERLAYS = frozenset({"before_distributed"})
-"""Keys that only an overlay (``multi_gpu_train.json``) reads."""
+_FOR_OVERLAYS = frozenset({"before_distributed", "network"})
+"""Keys between a config and ``multi_gpu_train.json``: read by the overlay only, or set by it for training only (ranks of
+inference do not wait for each other, so its network is not wrapped)."""
 
 RENAMED = {
     "before_ranks_meet": "before_distributed",
