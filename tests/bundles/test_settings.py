@@ -14,6 +14,7 @@ from monai.bundle import ConfigWorkflow, create_workflow
 
 from monai_simclr.runtime.exit_codes import SettingError, exit_code, format_error, root_cause
 from monai_simclr.workflows.bundle import copy_bundle
+from monai_simclr.workflows.settings import check_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -194,6 +195,15 @@ def test_every_setting_of_every_config_has_a_rule() -> None:
         for key in json.loads(path.read_text(encoding="utf-8")).get("_desc_", {})
     }
     assert described - {"command"} - set(RULES) == set()
+
+
+@pytest.mark.parametrize("name", ["pretrain", "train", "inference"])
+def test_the_overlay_for_several_processes_goes_with_every_command(
+    bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    files = [str(bundle / "configs" / f"{part}.json") for part in (name, "multi_gpu_train")]
+    check_settings(ConfigWorkflow(files, logging_file=False, bundle_root=str(bundle)))
 
 
 def test_multi_gpu_train_without_torchrun_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
