@@ -33,8 +33,8 @@ _TRACKING = frozenset(map(str, DEFAULT_MLFLOW_SETTINGS["configs"]))  # type: ign
 """Top-level keys that ``--tracking`` adds."""
 
 _FOR_OVERLAYS = frozenset({"before_distributed", "network"})
-"""Keys between a config and ``multi_gpu_train.json``: read by the overlay only, or set by it for training only (ranks of
-inference do not wait for each other, so its network is not wrapped)."""
+"""Keys that only the overlay ``multi_gpu_train.json`` reads, or sets for training only: ranks of inference do not wait
+for each other, so their network is not wrapped."""
 
 RENAMED = {
     "before_ranks_meet": "before_distributed",
