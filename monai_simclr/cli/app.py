@@ -285,6 +285,7 @@ def audit(
     output: Annotated[Path, Option("--output", "-o", help="Folder for the page and the tables.")] = Path("audit"),
     pixels: Annotated[bool, Option("--pixels", help="Also read the images, not only headers.")] = False,
     pictures: Annotated[bool, Option("--pictures", help="Show small pictures on the page (patient data).")] = False,
+    names: Annotated[bool, Option("--names", help="Show names of files on the page (they may name patients).")] = False,
     workers: Annotated[int, Option(help="Processes that read files.", min=0)] = 2,
     option: _Options = None,
 ) -> None:
@@ -294,7 +295,7 @@ def audit(
 
     _show_log()
     options = options_from_text(option or [])
-    result = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, options=options)
+    result = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, names=names, options=options)
     typer.echo(f"made {result.page}, {output / 'audit.json'}, {output / 'images.csv'}")
     if result.leaks:
         print(f"LEAK: {'; '.join(result.leaks)}; see {result.page}, and split by patient", file=sys.stderr)
