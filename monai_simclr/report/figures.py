@@ -71,10 +71,10 @@ def reliability_diagrams(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndar
 _CURVES = {
     "loss": ("contrastive loss", "chance_loss"),
     "top1": ("share of views whose partner is nearest", "chance"),
-    "alignment": ("distance between the two views of an image", ""),
+    "alignment": ("squared distance between the views of an image", ""),
     "uniformity": ("unevenness of the projections (lower is more even)", ""),
-    "effective_rank": ("dimensions that the projections use (effective rank)", ""),
-    "spread": ("spread of the projections", ""),
+    "effective_rank": ("dimensions that the embeddings use (effective rank)", ""),
+    "spread": ("spread of the embeddings (1: even in all directions)", ""),
     "images_per_second": ("images per second", ""),
     "data_share": ("share of the time waiting for data", ""),
 }

@@ -158,8 +158,9 @@ def few_label_table(study: Sequence[Mapping[str, Any]]) -> list[Table]:
         mean |= {name: row[f"mean_{name}"] for name in ("low", "high") if f"mean_{name}" in row}
         difference = {"value": row.get("difference"), "low": row.get("low"), "high": row.get("high")}
         facts = [cell(row.get("sd")), "-" if row.get("p") is None else _interval(difference), cell(row.get("p_holm"))]
-        rows.append([share, str(row["arm"]), str(row.get("draws", "-")), _interval(mean), *facts])
-    columns = ["labels", "arm", "draws", "macro AUROC", "SD over draws", "difference to the reference", "p (Holm)"]
+        reference = str(row.get("reference", "scratch"))
+        rows.append([share, str(row["arm"]), str(row.get("draws", "-")), _interval(mean), *facts, reference])
+    columns = ["labels", "arm", "draws", "macro AUROC", "SD over draws", "difference", "p (Holm)", "reference"]
     return [Table("few labels: intervals over test patients", columns, rows)] if rows else []
 
 
