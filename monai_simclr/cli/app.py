@@ -244,8 +244,10 @@ def select(
 ) -> None:
     """Select the images to label next: typical ones that cover the archive, one per patient; needs no labels."""
     from monai_simclr.cli.worklists import write_worklist
+    from monai_simclr.runtime.tables import read_table
 
-    path, images = write_worklist(embeddings, budget, output, labelled, seed)
+    path = write_worklist(embeddings, budget, output, labelled, seed)
+    images = read_table(path)["image"].tolist() if as_json else []
     _answer(as_json, f"made {path}; label these, then train", worklist=path, images=images)
 
 

@@ -16,8 +16,8 @@ from monai_simclr.runtime.tables import read_table, write_table
 
 def write_worklist(
     embeddings: str | Path, budget: int, output: str | Path, labelled: str | Path | None = None, seed: int = 0
-) -> tuple[Path, list[str]]:
-    """Write the images to label next as CSV, most useful first; the file and the images.
+) -> Path:
+    """Write the images to label next as CSV, most useful first.
 
     Args:
         embeddings: file of embeddings.
@@ -46,8 +46,7 @@ def write_worklist(
                 f"{shown(path)}: none of its {len(table)} images is among the {len(known)} embedded ones (the first is "
                 f"{shown(table['image'].iloc[0])}); images are compared by their file names"
             )
-    selected = select_images(archive, budget, seed, known)
-    return write_table(selected.drop(columns="patient_id"), output), selected["image"].tolist()
+    return write_table(select_images(archive, budget, seed, known).drop(columns="patient_id"), output)
 
 
 def list_similar(embeddings: str | Path, image: str, n: int = 10) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import math
 import re
 import urllib.parse
@@ -12,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jinja2
+import pandas as pd
 
-from monai_simclr.runtime.names import escape
+from monai_simclr.runtime.tables import table_text
 
 _INTERVAL = re.compile(r"(-?[\d.]+) \[(?:(-?[\d.]+), (-?[\d.]+)|unknown)\]")
 
@@ -40,17 +39,15 @@ class Table(NamedTuple):
             for name, three in zip(self.columns, split, strict=True)
             for part in (["", " low", " high"] if three else [""])
         ]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(map(escape, header))
+        lines: list[list[str]] = []
         for row in rows:
-            cells: list[str] = []
+            lines.append([])
             for value, three in zip(row, split, strict=True):
                 found = _INTERVAL.fullmatch(value)
                 parts = [part or "" for part in found.groups()] if found else [value, "", ""]
-                cells += parts if three else [value]
-            writer.writerow("" if value == "-" else escape(value) for value in cells)
-        return "data:text/csv;charset=utf-8," + urllib.parse.quote(text.getvalue())
+                lines[-1] += ["" if part == "-" else part for part in (parts if three else [value])]
+        text = table_text(pd.DataFrame(lines, columns=header))
+        return "data:text/csv;charset=utf-8," + urllib.parse.quote(text)
 
     @property
     def file_name(self) -> str:
