@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 from docutils import nodes
@@ -54,8 +56,26 @@ html_title = f"monai-simclr {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
+html_search_scorer = str(DOCS / "_ext" / "scorer.js")
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+def repository() -> str:
+    """The repository's address, by the package's metadata, else by the workflow that builds the site; "" if unknown."""
+    urls = dict(url.split(", ", 1) for url in metadata("monai-simclr").get_all("Project-URL") or [])
+    if {"GITHUB_SERVER_URL", "GITHUB_REPOSITORY"} <= os.environ.keys():
+        urls.setdefault("Repository", f"{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}")
+    return urls.get("Repository", "")
+
+
+html_theme_options: dict[str, object] = {}
+if repository():
+    html_theme_options["footer_icons"] = [
+        {"name": "Repository", "url": repository(), "html": "Repository", "class": ""}
+    ]
+if repository().startswith("https://github.com/"):  # links at the top of each page to its source
+    html_theme_options |= {"source_repository": repository(), "source_branch": "main", "source_directory": "docs/"}
 
 SHOWN = reference.shown_as(reference.read_package())
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -149,6 +150,9 @@ def test_a_difference_is_bold_only_where_its_interval_leaves_zero_out(results) -
     assert results.gap(0.05, -0.01, 0.1) == "+0.050 [-0.010, 0.100]"
 
 
+REPOSITORY = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "someone/monai-simclr"}
+
+
 def _build(builder: str, folder: Path) -> None:
     pytest.importorskip("sphinx", reason="pip install 'monai-simclr[docs]' to build the site")
     command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-b", builder]
@@ -157,7 +161,7 @@ def _build(builder: str, folder: Path) -> None:
         capture_output=True,
         text=True,
         timeout=280,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **REPOSITORY},
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -166,10 +170,55 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     _build("dummy", tmp_path)
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("html")
+    _build("html", folder)
+    return folder / "site"
+
+
 @pytest.mark.slow
-def test_the_pages_of_the_site_ask_nothing_of_a_network(tmp_path: Path) -> None:
-    _build("html", tmp_path)
-    pages = list((tmp_path / "site").rglob("*.html"))
+def test_the_landing_page_has_the_version_the_installation_the_five_commands_and_the_repository(site: Path) -> None:
+    page = (site / "index.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page)
+    assert f"monai-simclr {importlib.import_module('monai_simclr').__version__}" in text
+    assert "pip install -c constraints.txt" in text
+    for name in (
+        "bundle my_bundle",
+        *(f"configs/{name}.json" for name in ("pretrain", "cluster", "train", "inference")),
+    ):
+        assert name in text, name
+    assert 'href="https://github.com/someone/monai-simclr"' in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("store", "how-to/"),
+        ("audit", "how-to/"),
+        ("resume", "how-to/resume.html"),
+        ("inference", "how-to/inference.html"),
+        ("NTXentLoss", "reference/"),
+        ("split_by_patient", "reference/"),
+    ],
+)
+def test_search_ranks_guides_above_the_reference_except_for_exact_names(site: Path, query: str, first: str) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no chromium here; apt-get install chromium")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    profile = f"--user-data-dir={site.parent / 'profile'}"
+    address = f"{(site / 'search.html').as_uri()}?q={query}"
+    command = [browser, *flags, profile, "--virtual-time-budget=15000", "--dump-dom", address]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = re.findall(r'<li class="kind-\w+"><a href="([^"]+)"', shown)
+    assert found[0].startswith(first), found[:5]
+
+
+@pytest.mark.slow
+def test_the_pages_of_the_site_ask_nothing_of_a_network(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
     assert len(pages) > 50
     asked = re.compile(
         r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//|<link[^>]+rel="stylesheet"[^>]+href="(?:https?:)?//'
@@ -177,6 +226,6 @@ def test_the_pages_of_the_site_ask_nothing_of_a_network(tmp_path: Path) -> None:
     for page in pages:
         found = asked.search(page.read_text(encoding="utf-8"))
         assert not found, f"{page.name}: {found}"
-    formulas = (tmp_path / "site" / "concepts" / "contrastive.html").read_text(encoding="utf-8")
+    formulas = (site / "concepts" / "contrastive.html").read_text(encoding="utf-8")
     assert formulas.count("<math") > 8
     assert "merror" not in formulas

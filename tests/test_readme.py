@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,3 +123,15 @@ def test_the_make_targets_that_the_pages_use_are_there() -> None:
     assert used, "no page uses make"
     wrong = [f"{place}: make {word}" for place, word in used if word not in targets]
     assert not wrong, f"{wrong}; the targets are {sorted(targets)}"
+
+
+def test_the_setting_of_the_readme_silences_the_notice_that_monai_repeats(tmp_path: Path) -> None:
+    setting = re.search(r'export PYTHONWARNINGS="([^"]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert setting
+    (tmp_path / "c.json").write_text('{"run": "$print(1)"}', encoding="utf-8")
+    command = [sys.executable, "-m", "monai.bundle", "run", "run", "--config_file", str(tmp_path / "c.json")]
+    for value, shown in (("", True), (setting[1], False)):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONWARNINGS": value}
+        )
+        assert ("GHSA-873f" in done.stderr) == shown, done.stderr

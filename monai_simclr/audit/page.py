@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from monai_simclr.audit.scan import COUNTED_FIELDS
-from monai_simclr.report.figures import contact_sheet, png_bytes
+from monai_simclr.report.figures import png_bytes
 from monai_simclr.report.html import Table, cell, page_template, png_source
 from monai_simclr.runtime.files import write_text
+from monai_simclr.runtime.names import shown
 
-_PICTURED = ("polarity", "unlike_a_chest", "not_a_chest", "lateral_among_frontals", "flat")
-_MAX_PICTURES = 24
-_PER_LINE = 12
+_GROUPS = 24
+_FILES = 12
 _TITLES = {"same_bytes": "the same file", "same_look": "the same picture"}
 
 
-def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray | None = None) -> Path:
-    """Write the page of ``audit.json``'s content; with thumbnails, uint8 ``(N, h, w)``, it has contact sheets."""
+class _File(NamedTuple):
+    """How a file is shown: its name or the number of its row, and the ``src`` of its thumbnail ("" for none)."""
+
+    name: str
+    thumbnail: str
+
+
+def write_page(
+    path: str | Path,
+    content: Mapping[str, Any],
+    thumbs: np.ndarray | None = None,
+    paths: Sequence[str] | None = None,
+) -> Path:
+    """Write the page of ``audit.json``'s content.
+
+    Args:
+        path: of the HTML file.
+        content: of ``audit.json``.
+        thumbs: thumbnails of all N images, uint8 ``(N, h, w)``; None shows none.
+        paths: of all N images; their names below the folder that all share are shown. None shows the numbers of rows.
+
+    Returns:
+        The path.
+    """
     strong = sum(row["strong"] for row in content["confounders"])
-    shown = content["confounders"][: max(30, min(strong, 120))]  # all strong ones, and the strongest of the others
-    same = {kind: facts["first"] for kind, facts in content["duplicates"].items()}
+    confounders = content["confounders"][: max(30, min(strong, 120))]  # all strong ones, the strongest of the others
+    root = os.path.commonpath([os.path.dirname(name) for name in paths]) if paths else ""
+
+    def files(rows: Sequence[int]) -> list[_File]:
+        return [
+            _File(
+                f"row {row}" if paths is None else f"{shown(os.path.relpath(paths[row], root))} (row {row})",
+                ""
+                if thumbs is None or not thumbs[row].any()
+                else png_source(png_bytes(thumbs[row])),  # 0: not readable
+            )
+            for row in rows[:_FILES]
+        ]
+
+    flags = [{**flag, "files": files(flag["rows"])} for flag in content["flags"].values()]
     page = page_template("monai_simclr.audit").render(
         content=content,
-        files=[
+        pictured=thumbs is not None,
+        named=paths is not None,
+        counts=[
             _count_table(COUNTED_FIELDS[name], counts)
             for name, counts in content["files"].items()
             if set(counts) != {"(none)"}
@@ -34,12 +72,12 @@ def write_page(path: str | Path, content: Mapping[str, Any], thumbs: np.ndarray 
         views=_count_table("view position", content["views"]),
         excluded=_count_table("excluded from the index", content["excluded"]),
         splits=_table("splits", content["splits"]),
-        flags=[{**flag, "first": _numbers(flag["rows"], flag["count"])} for flag in content["flags"].values()],
-        leaks=_table("patients in several splits", _groups(content["leaks"]["first"])),
-        duplicates={kind: _table(_TITLES[kind], _groups(groups)) for kind, groups in same.items()},
+        flags=flags,
+        leaks=_groups(content["leaks"]["first"], files),
+        duplicates={kind: _groups(facts["first"], files) for kind, facts in content["duplicates"].items()},
+        titles=_TITLES,
         prevalence=_table("prevalence of every finding", [row for row in content["prevalence"] if row["known"]]),
-        confounders=_table("how well a nuisance predicts a finding", shown),
-        sheets=[] if thumbs is None else _sheets(content, thumbs),
+        confounders=_table("how well a nuisance predicts a finding", confounders),
     )
     write_text(path, page)
     return Path(path)
@@ -59,29 +97,14 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else cell(value)
 
 
-def _groups(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first groups of rows, as rows of a table."""
-    rows = []
-    for group in groups[:_MAX_PICTURES]:
-        row = {"rows of the index": _numbers(group["rows"], len(group["rows"])), "splits": group["splits"] or "(none)"}
-        rows.append(row | {name.replace("_", " "): group[name] for name in group if name not in ("rows", "splits")})
-    return rows
-
-
-def _numbers(rows: Sequence[int], count: int) -> str:
-    return ", ".join(map(str, rows[:_PER_LINE])) + ", ..." * (count > _PER_LINE)
-
-
-def _sheets(content: Mapping[str, Any], thumbs: np.ndarray) -> list[dict[str, str]]:
-    """Contact sheets of flagged images and duplicates."""
-    shown = {content["flags"][key]["title"]: content["flags"][key]["rows"] for key in _PICTURED}
-    copies = [row for group in content["duplicates"]["same_look"]["first"] for row in group["rows"][:2]]
-    shown["the same picture, two of each group next to each other"] = copies
-    sheets = []
-    for title, rows in shown.items():
-        if rows:
-            images = thumbs[rows[:_MAX_PICTURES]]
-            lines = [images[start : start + _PER_LINE] for start in range(0, len(images), _PER_LINE)]
-            source = png_source(png_bytes(contact_sheet(lines, height=96)))
-            sheets.append({"title": title, "rows": ", ".join(map(str, rows[:_MAX_PICTURES])), "src": source})
-    return sheets
+def _groups(groups: Sequence[Mapping[str, Any]], files: Any) -> list[dict[str, Any]]:
+    """The first groups of rows, with their files and what is known of them."""
+    return [
+        {
+            "files": files(group["rows"]),
+            "more": max(0, len(group["rows"]) - _FILES),
+            "splits": ", ".join(group["splits"]) or "(none)",
+            "facts": [name.replace("_", " ") for name, value in group.items() if value is True],
+        }
+        for group in groups[:_GROUPS]
+    ]

@@ -50,12 +50,13 @@ def run_audit(
     pixels: bool = False,
     workers: int = 2,
     pictures: bool = False,
+    names: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Audit:
     """Audit an archive or an index, valid or not, and write ``audit.json``, ``images.csv`` and ``index.html``.
 
-    Nothing that is written names a patient: images are identified by the number of their row in the index (from 0, in
-    the order of `open_index`); no path, id, date or free text of a header is kept.
+    Nothing that is written names a patient, unless it is asked for: images are identified by the number of their row in
+    the index (from 0, in the order of `open_index`); no path, id, date or free text of a header is kept.
 
     Args:
         dataset_dir: anything that `open_index` recognises.
@@ -63,6 +64,7 @@ def run_audit(
         pixels: read every image too: damage, duplicates by their look, polarity, unlike a chest, borders.
         workers: processes that read.
         pictures: thumbnails (32 x 32) of flagged images and duplicates on the page, which then is patient data.
+        names: names of these files on the page, which then may name patients.
         options: see `monai_simclr.data.SourceOptions`.
 
     Returns:
@@ -97,6 +99,7 @@ def run_audit(
         "rows_with_an_image_again": int(index["image"].duplicated().sum()),
         "pixels": "same_look" in group,
         "leaks": {"patients": len(patients), "first": patients[:200], "messages": messages},
+        "has_splits": bool((index["split"] != "").any()),
         "splits": split_sizes(index),
         "views": _value_counts(index["view_position"]),
         "files": {name: _value_counts(facts[name]) for name in COUNTED_FIELDS if name in facts},
@@ -109,7 +112,8 @@ def run_audit(
     output = Path(output_dir)
     write_table(facts.assign(**group), output / "images.csv", index_label="row")
     write_json(output / "audit.json", content)
-    return Audit(content, write_page(output / "index.html", content, thumbs if pictures else None))
+    page = output / "index.html"
+    return Audit(content, write_page(page, content, thumbs if pictures else None, paths if names else None))
 
 
 def _value_counts(column: pd.Series) -> dict[str, int]:

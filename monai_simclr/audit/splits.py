@@ -59,7 +59,7 @@ def duplicate_facts(index: pd.DataFrame, group: np.ndarray) -> dict[str, Any]:
     """Count the groups of duplicates that cross splits or patients, or have different labels.
 
     `group` is that of every row, -1 for none, shape ``(N,)``. The first 200 groups are listed by their rows, those
-    across splits first.
+    across patients first, then those across splits.
     """
     labels = list(finding_columns(index))
     groups: list[dict[str, Any]] = []
@@ -69,12 +69,12 @@ def duplicate_facts(index: pd.DataFrame, group: np.ndarray) -> dict[str, Any]:
             {
                 "rows": [int(row) for row in part.index],
                 "splits": splits,
-                "across_splits": len(splits) > 1,
                 "across_patients": bool(part["patient_id"].nunique() > 1),
+                "across_splits": len(splits) > 1,
                 "labels_differ": bool((part[labels].nunique() > 1).any()),
             }
         )
-    groups.sort(key=lambda facts: (not facts["across_splits"], not facts["across_patients"], facts["rows"]))
+    groups.sort(key=lambda facts: (not facts["across_patients"], not facts["across_splits"], facts["rows"]))
     kinds = ("across_splits", "across_patients", "labels_differ")
     counts: dict[str, Any] = {kind: sum(facts[kind] for facts in groups) for kind in kinds}
     return {"groups": len(groups), "images": int((group >= 0).sum()), **counts, "first": groups[:_MAX_GROUPS]}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import logging
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -20,9 +22,24 @@ from monai_simclr.runtime.signals import Stopped, stoppable
 app = typer.Typer(
     help="Self-supervised learning on chest radiographs with MONAI. Research only, not for diagnosis.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
+
+
+_Json = Annotated[bool, Option("--json", help="Print the result as one JSON object on stdout, and nothing else there.")]
+
+
+def _answer(as_json: bool, text: str, **facts: Any) -> None:
+    """Print the closing line of a command, or its facts as JSON."""
+    from monai_simclr.runtime.metrics import plain
+
+    typer.echo(json.dumps(plain(facts), allow_nan=False) if as_json else text)
+
+
+def _aside(as_json: bool) -> contextlib.AbstractContextManager[Any]:
+    """What is printed on the way goes to stderr when stdout is kept for JSON."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
 
 @app.callback(invoke_without_command=True)
@@ -41,11 +58,16 @@ def demo(
     patients: Annotated[int, Option(help="Phantom patients to draw.", min=120)] = 600,
     epochs: Annotated[int, Option(help="Epochs of pretraining.", min=1)] = 30,
     draws: Annotated[int, Option(help="Draws of labelled patients.", min=2)] = 5,
+    as_json: _Json = False,
 ) -> None:
-    """Run the whole workflow on drawn phantoms, in a few minutes on two cores, and print the table of results."""
-    from monai_simclr.cli.demo import run_demo
+    """Run the whole workflow on drawn phantoms, in a few minutes on two cores, and print five rows of results."""
+    from monai_simclr.cli.demo import NOTICE, run_demo
+    from monai_simclr.runtime.metrics import print_table
 
-    run_demo(output_dir, patients=patients, epochs=epochs, draws=draws)
+    result = run_demo(output_dir, patients=patients, epochs=epochs, draws=draws)
+    if not as_json:
+        print_table(result.rows, title="What the encoder learned, on held-out phantom patients")
+    _answer(as_json, f"{NOTICE}\nReport: {result.report}", notice=NOTICE, rows=result.rows, report=result.report)
 
 
 @app.command()
@@ -59,6 +81,7 @@ def bundle(
     own_findings: Annotated[
         bool, Option("--own-findings", help="Accept names that look misspelled: my index has them.")
     ] = False,
+    as_json: _Json = False,
 ) -> None:
     """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
     from monai_simclr.workflows.bundle import copy_bundle
@@ -67,10 +90,10 @@ def bundle(
     names = [name.strip() for name in findings.split(",") if name.strip()]
     path = copy_bundle(folder, names, size, encoder, width, norm, own_findings)
     command = f"cd {path} && python -m monai.bundle run --config_file configs/pretrain.json --dataset_dir DIR"
-    typer.echo(f"made {path}; next: {command}")
+    _answer(as_json, f"made {path}; next: {command}", bundle=path, next=command)
 
 
-@app.command()
+@app.command(epilog="Example: monai-simclr export my_bundle -o classifier.onnx")
 def export(
     bundle: Annotated[Path, Argument(help="A bundle with a trained classifier.")],
     output: Annotated[
@@ -79,6 +102,7 @@ def export(
     int8: Annotated[
         Path | None, Option(help="Write an 8-bit .onnx, calibrated on train images of this folder.")
     ] = None,
+    as_json: _Json = False,
 ) -> None:
     """Export a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
     from monai_simclr.workflows.export import export_folder, export_int8, export_onnx, export_torchscript
@@ -90,24 +114,26 @@ def export(
         )
     if int8 is not None and output.suffix != ".onnx":
         raise typer.BadParameter(f"only .onnx files can be int8, got {output.name}", param_hint="--output")
-    path = kinds[output.suffix](bundle, output) if int8 is None else export_int8(bundle, output, int8)
-    typer.echo(f"made {path}")
+    with _aside(as_json):
+        path = kinds[output.suffix](bundle, output) if int8 is None else export_int8(bundle, output, int8)
+    _answer(as_json, f"made {path}", export=path)
 
 
 @app.command()
 def verify(
     folder: Annotated[Path, Argument(help="Bundle to read.")],
     everything: Annotated[bool, Option("--all", help="Also list what our own bundle runs.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Read a bundle without running it, and list what it would run that ours does not; if anything, exit code 3."""
     from monai_simclr.workflows.verify import verify_bundle
 
     calls = verify_bundle(folder)
-    for call in calls:
-        if everything or not call.known:
-            typer.echo(f"{'known' if call.known else 'OTHER'}  {call.file}  {call.where}  {call.text}")
+    listed = [call for call in calls if everything or not call.known]
     others = sum(not call.known for call in calls)
-    typer.echo(f"{len(calls)} things would run, {others} of them are not in the bundle of monai-simclr {__version__}")
+    lines = [f"{'known' if call.known else 'OTHER'}  {call.file}  {call.where}  {call.text}" for call in listed]
+    lines.append(f"{len(calls)} things would run, {others} of them are not in the bundle of monai-simclr {__version__}")
+    _answer(as_json, "\n".join(lines), calls=len(calls), others=others, listed=[vars(call) for call in listed])
     if others:
         raise typer.Exit(DATA)
 
@@ -119,12 +145,14 @@ def phantoms(
     size: Annotated[int, Option(help="Side of the images in pixels.", min=64, max=1024)] = 256,
     dicom: Annotated[bool, Option("--dicom", help="Write DICOM files instead of an NIH folder.")] = False,
     seed: Annotated[int, Option(help="The same seed draws the same patients.")] = 0,
+    as_json: _Json = False,
 ) -> None:
     """Draw chest phantoms: an archive to try things on; its numbers say nothing about patients."""
     from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
     write = write_dicom_phantoms if dicom else write_nih_phantoms
-    typer.echo(f"made {write(folder, n_patients=patients, size=size, seed=seed)}")
+    path = write(folder, n_patients=patients, size=size, seed=seed)
+    _answer(as_json, f"made {path}", folder=path, patients=patients)
 
 
 @app.command()
@@ -135,6 +163,7 @@ def preview(
     size: Annotated[int, Option(help="Pixels along each side of a view.", min=32, max=1000)] = 224,
     images: Annotated[int, Option(help="Radiographs to show, drawn at random.", min=1, max=64)] = 8,
     seed: Annotated[int, Option(help="Another seed shows other radiographs.", min=0)] = 0,
+    as_json: _Json = False,
 ) -> None:
     """Draw what training sees on one sheet: radiographs with the box of the lungs, lung crops and views."""
     from monai_simclr.cli.preview import STRENGTHS, write_preview
@@ -143,7 +172,7 @@ def preview(
         raise typer.BadParameter(f"{strength!r} is not one of {', '.join(STRENGTHS)}", param_hint="--strength")
     sheet = write_preview(dataset_dir, output, strength, size, images, seed)  # type: ignore[arg-type]
     counts = f"{sheet.shown} radiographs, lungs of {sheet.guessed} not found, {sheet.rejected} not readable"
-    typer.echo(f"made {sheet.path}: {counts}")
+    _answer(as_json, f"made {sheet.path}: {counts}", **sheet._asdict())
 
 
 @app.command()
@@ -156,6 +185,7 @@ def store(
     squash: Annotated[bool, Option("--squash", help="Resize without padding to a square.")] = False,
     rebuild: Annotated[bool, Option("--rebuild", help="Replace a store of other settings.")] = False,
     reader: Annotated[list[str] | None, Option(help="A setting of the reader, as voi=percentile.")] = None,
+    as_json: _Json = False,
 ) -> None:
     """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
     import logging
@@ -165,10 +195,11 @@ def store(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = StoreOptions(squash, parse_reader(reader or []), rebuild)
-    typer.echo(run_store_command(archive, folder, size, workers, max_rejected, options))
+    text, facts = run_store_command(archive, folder, size, workers, max_rejected, options)
+    _answer(as_json, text, **facts)
 
 
-@app.command()
+@app.command(epilog="Example: monai-simclr study my_bundle --dataset-dir NIH -o study --fractions 1,10,100 --draws 3")
 def study(
     bundle: Annotated[Path, Argument(help="Bundle with a pretrained encoder in models/.")],
     dataset_dir: Annotated[Path, Option(help="Archive with labels and splits.")],
@@ -184,6 +215,7 @@ def study(
     ] = None,
     shard: Annotated[str, Option(help="1/2: this process does every second run.")] = "1/1",
     allow_seen_patients: Annotated[bool, Option(help="Also score patients seen in pretraining.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Measure how many labels pretraining saves: fractions x draws x arms; the same command resumes it."""
     from monai_simclr.study.plan import Study, parse_fractions, parse_shard
@@ -192,9 +224,13 @@ def study(
     names = (*(name.strip() for name in arms.split(",") if name.strip()), *encoders)
     shares, part = parse_fractions(fractions), parse_shard(shard)
     plan = Study(bundle, dataset_dir, output_dir, shares, draws, names, encoders, iterations, training, reference)
+    from monai_simclr.runtime.metrics import read_metrics
     from monai_simclr.study import run_study  # imports torch: slips above are reported at once
 
-    typer.echo(f"made {run_study(plan, part, allow_seen_patients)}; next: monai-simclr report {output_dir}")
+    with _aside(as_json):
+        path = run_study(plan, part, allow_seen_patients)
+    text = f"made {path}; next: monai-simclr report {output_dir}"
+    _answer(as_json, text, metrics=path, **(read_metrics(path)["values"] if as_json else {}))
 
 
 @app.command()
@@ -204,11 +240,15 @@ def select(
     output: Annotated[Path, Option("--output", "-o", help="Work list to write, CSV.")] = Path("worklist.csv"),
     labelled: Annotated[Path | None, Option(help="CSV with a column image: images that have labels.")] = None,
     seed: Annotated[int, Option(help="The same seed selects the same images.")] = 0,
+    as_json: _Json = False,
 ) -> None:
     """Select the images to label next: typical ones that cover the archive, one per patient; needs no labels."""
     from monai_simclr.cli.worklists import write_worklist
+    from monai_simclr.runtime.tables import read_table
 
-    typer.echo(f"made {write_worklist(embeddings, budget, output, labelled, seed)}; label these, then train")
+    path = write_worklist(embeddings, budget, output, labelled, seed)
+    images = read_table(path)["image"].tolist() if as_json else []
+    _answer(as_json, f"made {path}; label these, then train", worklist=path, images=images)
 
 
 @app.command()
@@ -216,11 +256,18 @@ def similar(
     embeddings: Annotated[Path, Argument(help="embeddings.npz that configs/cluster.json wrote.")],
     image: Annotated[str, Argument(help="Path or file name of one of its images.")],
     n: Annotated[int, Option("-n", help="How many studies.", min=1)] = 10,
+    as_json: _Json = False,
 ) -> None:
     """List the studies most similar to an image, at most one per patient, without those of its own patient."""
     from monai_simclr.cli.worklists import list_similar
+    from monai_simclr.runtime.metrics import print_table
+    from monai_simclr.runtime.names import shown
 
-    list_similar(embeddings, image, n)
+    rows = list_similar(embeddings, image, n)
+    if as_json:
+        _answer(as_json, "", image=image, similar=rows)
+    else:
+        print_table(rows, title=f"most similar to {shown(Path(image).name)}")
 
 
 @app.command()
@@ -230,12 +277,13 @@ def report(
     title: Annotated[str, Option(help="Title of the page.")] = "monai-simclr: report",
     notice: Annotated[str, Option(help="Text of a banner at the top.")] = "",
     store: Annotated[Path | None, Option(help="Image store, if it is not in the bundle's cache.")] = None,
+    as_json: _Json = False,
 ) -> None:
     """Write one page: what was run, on which patients, with which scores, and what may have been learned instead."""
     from monai_simclr.report import collect_runs, write_report
 
     page = write_report(output, title=title, notice=notice, data=collect_runs(runs, store))
-    typer.echo(f"made {page}; it opens without a network; treat it as patient data")
+    _answer(as_json, f"made {page}; it opens without a network; treat it as patient data", report=page)
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:
@@ -261,13 +309,14 @@ _Options = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog="Example: monai-simclr index NIH -o index.csv --split -O views=PA")
 def index(
     dataset: _Dataset,
     output: Annotated[Path, Option("--output", "-o", help="CSV file to write.")] = Path("index.csv"),
     option: _Options = None,
     split: Annotated[bool, Option("--split", help="Split patients at random, 70 / 10 / 20 %.")] = False,
     seed: Annotated[int, Option(help="Seed of the split.")] = 0,
+    as_json: _Json = False,
 ) -> None:
     """Write the image index of an archive: one row per image; all other commands accept it."""
     from monai_simclr.data import open_index, split_by_patient, write_index
@@ -276,7 +325,9 @@ def index(
     _show_log()
     table = open_index(dataset, **options_from_text(option or []))
     path = write_index(split_by_patient(table, seed=seed) if split else table, output)
-    typer.echo(f"made {path}: {len(table)} images; next: monai-simclr audit {path} -o audit --pixels")
+    text = f"made {path}: {len(table)} images; next: monai-simclr audit {path} -o audit --pixels"
+    facts = {"images": len(table), "patients": table["patient_id"].nunique()}
+    _answer(as_json, text, index=path, recognised=table.attrs.get("recognised", ""), **facts)
 
 
 @app.command()
@@ -285,8 +336,10 @@ def audit(
     output: Annotated[Path, Option("--output", "-o", help="Folder for the page and the tables.")] = Path("audit"),
     pixels: Annotated[bool, Option("--pixels", help="Also read the images, not only headers.")] = False,
     pictures: Annotated[bool, Option("--pictures", help="Show small pictures on the page (patient data).")] = False,
+    names: Annotated[bool, Option("--names", help="Show names of files on the page (they may name patients).")] = False,
     workers: Annotated[int, Option(help="Processes that read files.", min=0)] = 2,
     option: _Options = None,
+    as_json: _Json = False,
 ) -> None:
     """Check an archive before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
     from monai_simclr.audit import run_audit
@@ -294,8 +347,11 @@ def audit(
 
     _show_log()
     options = options_from_text(option or [])
-    result = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, options=options)
-    typer.echo(f"made {result.page}, {output / 'audit.json'}, {output / 'images.csv'}")
+    result = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, names=names, options=options)
+    files = {"page": result.page, "audit": output / "audit.json", "table": output / "images.csv"}
+    flags = {name: flag["count"] for name, flag in result.content["flags"].items() if flag["count"]}
+    counts = {name: result.content[name] for name in ("images", "patients")}
+    _answer(as_json, f"made {', '.join(map(str, files.values()))}", **files, **counts, leaks=result.leaks, flags=flags)
     if result.leaks:
         print(f"LEAK: {'; '.join(result.leaks)}; see {result.page}, and split by patient", file=sys.stderr)
         raise typer.Exit(DATA)

@@ -18,8 +18,8 @@ from monai_simclr.runtime.signals import stoppable
 
 def run_store_command(
     archive: Path, folder: Path, size: int, workers: int | None, max_rejected: float, options: StoreOptions
-) -> str:
-    """Build the store of an archive, or update it; the closing line.
+) -> tuple[str, dict[str, Any]]:
+    """Build the store of an archive, or update it; the closing line, and the facts in it.
 
     Args:
         archive: anything that `open_index` recognises.
@@ -40,10 +40,12 @@ def run_store_command(
         options = replace(options, progress=progress)
         store = build_store(open_index(archive), folder, size, workers, max_rejected, options)
     rejected = f", {len(store.rejected):,} rejected (see {folder / 'rejected.csv'})" if len(store.rejected) else ""
+    seconds = time.perf_counter() - started
+    facts = {"store": folder, "images": len(store.images), "size": size, "rejected": len(store.rejected)}
     return (
         f"made {folder}: {len(store.images):,} images of {size} x {size} pixels ({store.images.nbytes / 1e6:,.1f} MB)"
-        f"{rejected}, in {time.perf_counter() - started:.0f} s; next: --dataset_dir {folder.absolute()} in a bundle's "
-        "commands"
+        f"{rejected}, in {seconds:.0f} s; next: --dataset_dir {folder.absolute()} in a bundle's commands",
+        {**facts, "bytes": store.images.nbytes, "seconds": seconds},
     )
 
 

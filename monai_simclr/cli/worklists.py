@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from monai_simclr.data.index import finding_columns
 from monai_simclr.evaluation import Embeddings, select_images, similar_images
 from monai_simclr.runtime.artefacts import reading
-from monai_simclr.runtime.metrics import print_table
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_table, write_table
 
@@ -50,8 +49,8 @@ def write_worklist(
     return write_table(select_images(archive, budget, seed, known).drop(columns="patient_id"), output)
 
 
-def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFrame:
-    """Print the studies most similar to an image: similarity, image, view position, sex, age, findings.
+def list_similar(embeddings: str | Path, image: str, n: int = 10) -> list[dict[str, Any]]:
+    """The studies most similar to an image: similarity, image, view position, sex, age, source, findings.
 
     Raises:
         ValueError: if no image, or more than one, has that name.
@@ -59,7 +58,7 @@ def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFram
     archive = Embeddings.load(embeddings)
     table = similar_images(archive, find_row(archive, image), n)
     findings = finding_columns(archive.index)
-    rows = [
+    return [
         {
             "similarity": row["similarity"],
             "image": shown(Path(row["image"]).name),
@@ -68,14 +67,13 @@ def list_similar(embeddings: str | Path, image: str, n: int = 10) -> pd.DataFram
         }
         for row in table.to_dict("records")
     ]
-    print_table(rows, title=f"most similar to {shown(Path(image).name)}")
-    return table
 
 
 def find_row(embeddings: Embeddings, image: str) -> int:
     """Position of an image by its path, or by its file name where that is unique.
 
     Example:
+        >>> import pandas as pd
         >>> index = pd.DataFrame({"image": ["a/1.png", "b/2.png"], "patient_id": ["p", "q"]})
         >>> find_row(Embeddings(np.eye(2), index), "2.png")
         1

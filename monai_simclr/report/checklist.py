@@ -1,4 +1,4 @@
-"""A checklist after CLAIM 2024: what the runs answer, and what only the authors can."""
+"""A checklist after CLAIM 2024 and TRIPOD+AI: what the runs answer, and what only the authors can."""
 
 from __future__ import annotations
 
@@ -8,34 +8,84 @@ from monai_simclr.report.html import Table
 _YOURS = "to be written by you"
 
 
-def claim_checklist(data: ReportData) -> Table:
-    """Topics of CLAIM 2024 (Tejani et al., Radiology: Artificial Intelligence 2024) in our words, and what is known."""
+def checklist(data: ReportData) -> Table:
+    """Topics of two guidelines in our words, and what is known of them.
+
+    CLAIM 2024: Tejani et al., Radiology: Artificial Intelligence 2024. TRIPOD+AI: Collins et al., BMJ 2024;385:e078378;
+    its items are numbered ("-": it has none on that topic).
+    """
     metrics = data.metrics
     first = next(iter(metrics.values()), {})
     versions = ", ".join(f"{name} {version}" for name, version in first.get("versions", {}).items() if version)
     seen = [content["n"]["seen_patients"] for content in metrics.values() if "seen_patients" in content.get("n", {})]
     alignment = metrics.get("cluster", {}).get("values", {}).get("alignment", {})
     rows = [
-        ("Study design, aim, clinical setting", _YOURS),
-        ("Data source, period, inclusion and exclusion", _YOURS + "; unreadable images are listed in the store"),
-        ("De-identification", "this page has no names; contact sheets show images: treat it as patient data"),
-        ("Preprocessing", "one recipe for training and inference; the settings are in the store's provenance.json"),
-        ("Missing labels", "left out of that finding; counted in the tables as n"),
-        ("Reference standard, annotators, their agreement", _YOURS),
-        ("Partitions, and the level at which they are disjoint", "by patient; refused otherwise"),
-        ("Test patients seen in pretraining", f"{max(seen)} (more than 0 only when stated)" if seen else "unknown"),
-        ("Model, initial weights", _YOURS + "; the bundle's metadata.json names the encoder"),
-        ("Software", versions or "not recorded"),
-        ("Training, hyperparameters, choice of the final model", "commands below; epoch chosen on validation patients"),
-        ("Metrics, uncertainty", "95 % intervals, resampling patients; thresholds fixed on validation"),
-        ("Comparison with baselines", "majority, permutation null, raw pixels, random encoder, view + age + sex"),
-        ("Confounders", str(alignment.get("sentence", "no cluster run was given"))),
-        ("Subgroups", "in the table below" if data.subgroups is not None else "no scores were given"),
-        ("Calibration", "in the table below" if data.scores is not None else "no scores were given"),
-        ("External testing", _YOURS),
-        ("Failure analysis", "outliers.csv and label_errors.csv of the cluster run; " + _YOURS),
-        ("Limits, intended use", "research only, not for diagnosis; " + _YOURS),
-        ("Code and weights", "monai-simclr, Apache-2.0; " + _YOURS),
-        ("Funding, registration, protocol", _YOURS),
+        ("Aim, clinical setting, intended users, known inequalities", "yes", "3a-c, 4", _YOURS),
+        ("Data source, period, inclusion and exclusion", "yes", "5, 6", _YOURS + "; the store lists unreadable images"),
+        ("De-identification", "yes", "-", "no names here; contact sheets show images: treat it as patient data"),
+        ("Preprocessing", "yes", "7", "one recipe for all uses; the settings are in the store's provenance.json"),
+        ("Reference standard, annotators, their agreement", "yes", "8", _YOURS),
+        ("Sample size, and why", "yes", "10", "images and patients in the summary; " + _YOURS),
+        ("Missing labels", "yes", "11", "left out of that finding; counted in the tables as n"),
+        ("Partitions, and the level at which they are disjoint", "yes", "12a", "by patient; refused otherwise"),
+        (
+            "Test patients seen in pretraining",
+            "yes",
+            "12a",
+            f"{max(seen)} (more than 0 only when stated)" if seen else "unknown",
+        ),
+        ("Model, initial weights", "yes", "12c, 22", _YOURS + "; the bundle's metadata.json names the encoder"),
+        (
+            "Training, hyperparameters, choice of the final model",
+            "yes",
+            "12c",
+            "commands below; epoch chosen on validation patients",
+        ),
+        (
+            "Metrics, uncertainty",
+            "yes",
+            "12e, 23a",
+            "95 % intervals, resampling patients; thresholds fixed on validation",
+        ),
+        (
+            "Comparison with baselines",
+            "yes",
+            "-",
+            "majority, permutation null, raw pixels, random encoder, view + age + sex",
+        ),
+        ("Class imbalance", "-", "13", "positives and prevalence in the tables; " + _YOURS),
+        (
+            "Subgroups, fairness",
+            "yes",
+            "3c, 14, 23a",
+            "in the table above" if data.subgroups is not None else "no scores were given",
+        ),
+        (
+            "Differences between sites or sources",
+            "-",
+            "12d, 16, 23b",
+            "subgroups by source, where the index has one; " + _YOURS,
+        ),
+        (
+            "Calibration",
+            "yes",
+            "12e, 23a",
+            "in the table above" if data.scores is not None else "no scores were given",
+        ),
+        ("Confounders", "yes", "-", str(alignment.get("sentence", "no cluster run was given"))),
+        ("Output, thresholds", "-", "15", "logits of findings; thresholds fixed on validation patients"),
+        ("Patients in each split, and their findings", "yes", "20, 21", "in the table of splits"),
+        ("External testing", "yes", "12g, 16", _YOURS),
+        ("Failure analysis", "yes", "25", "outliers.csv and label_errors.csv of the cluster run; " + _YOURS),
+        ("Limits, intended use", "yes", "26, 27", "research only, not for diagnosis; " + _YOURS),
+        ("Poor or missing input at the time of use", "-", "27a", "refused or flagged with a reason, see inference"),
+        ("Software", "yes", "18f", versions or "not recorded"),
+        ("Code and weights, data", "yes", "18e, 18f, 22", "monai-simclr, Apache-2.0; " + _YOURS),
+        ("Ethics, funding, conflicts, registration, protocol", "yes", "17, 18a-d", _YOURS),
+        ("Patient and public involvement", "-", "19", _YOURS),
     ]
-    return Table("checklist after CLAIM 2024", ["topic", "in these runs"], [list(row) for row in rows])
+    return Table(
+        "checklist after CLAIM 2024 and TRIPOD+AI",
+        ["topic", "CLAIM", "TRIPOD+AI items", "in these runs"],
+        [list(row) for row in rows],
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -58,8 +59,8 @@ def reliability_diagrams(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndar
     """One panel per finding: its `reliability` before and, where there is a second, after temperature scaling."""
     figure, panels = _panels(len(curves), 4, (2.6, 2.6))
     for axes, (name, pair) in zip(panels, curves.items(), strict=True):
-        axes.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=0.8, linestyle=":")
-        lines = zip(pair, ("unscaled", "scaled"), COLORS, _MARKERS, strict=False)
+        axes.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=0.8, linestyle=":", label=" calibrated")
+        lines = zip(pair, (" as it is", " after temperature scaling"), COLORS, _MARKERS, strict=False)
         for (probability, share, _), label, color, marker in lines:
             axes.plot(probability, share, marker=marker, markersize=4, color=color, label=label)
         axes.set(title=_literal(name), xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of positives")
@@ -67,15 +68,75 @@ def reliability_diagrams(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndar
     return figure_source(figure)
 
 
+_CURVES = {
+    "loss": ("contrastive loss", "chance_loss"),
+    "top1": ("share of views whose partner is nearest", "chance"),
+    "alignment": ("squared distance between the views of an image", ""),
+    "uniformity": ("unevenness of the projections (lower is more even)", ""),
+    "effective_rank": ("dimensions that the embeddings use (effective rank)", ""),
+    "spread": ("spread of the embeddings (1: even in all directions)", ""),
+    "images_per_second": ("images per second", ""),
+    "data_share": ("share of the time waiting for data", ""),
+}
+"""Numbers of pretraining's history: in words, and the number beside it that is what chance gives."""
+_ARM_NAMES = {
+    "scratch": "from random weights",
+    "random_frozen": "linear probe on a random encoder",
+    "frozen": "linear probe on the pretrained encoder",
+    "finetuned": "pretrained, fine-tuned",
+    "pretrained": "pretrained, fine-tuned",
+}
+
+
 def training_curve(history: Sequence[Mapping[str, Any]]) -> str:
-    """One panel per number of the history, over epochs (or entries, when there is no `epoch`)."""
+    """One panel per number of the history in words, over epochs (or entries, when there is no `epoch`), with chance."""
     epochs = [float(entry.get("epoch", i + 1)) for i, entry in enumerate(history)]
-    names = [name for name in history[0] if name != "epoch" and isinstance(history[0][name], int | float)][:8]
-    figure, panels = _panels(len(names), 3, (3.2, 2.3))
+    hidden = {"epoch", "seconds", *(chance for _, chance in _CURVES.values())}
+    names = [name for name in history[0] if name not in hidden and isinstance(history[0][name], int | float)][:8]
+    figure, panels = _panels(len(names), 3, (3.5, 2.4))
     for axes, name in zip(panels, names, strict=True):
-        axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=COLORS[0])
-        axes.set(title=_literal(name), xlabel="epoch")
+        words, chance = _CURVES.get(name, (name.replace("_", " "), ""))
+        axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=COLORS[0], label=" measured")
+        if chance in history[0]:
+            line = [entry.get(chance, np.nan) for entry in history]
+            axes.plot(epochs, line, color="#7f7f7f", linestyle=":", label=" chance")
+            axes.legend(fontsize=7)
+        axes.set_title(_literal(words), fontsize=8)
+        axes.set(xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure_source(figure)
+
+
+def interval_plot(
+    rows: Mapping[str, Sequence[float | None]],
+    label: str,
+    chance: float | None,
+    *,
+    chance_name: str = "chance",
+    baseline: str = "",
+) -> Figure:
+    """A line per name from top to bottom: its value, its interval and its baseline, with chance as a line across.
+
+    Args:
+        rows: value, lower and upper bound, and baseline, by name; None or NaN where there is none.
+        label: of the values.
+        chance: what chance gives; None if unknown.
+        chance_name, baseline: what the line and the baselines are called.
+    """
+    figure = Figure(figsize=(6, max(2.2, 0.9 + 0.32 * len(rows))), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(rows))[::-1]
+    value, low, high, other = np.array(list(rows.values()), dtype=float).reshape(-1, 4).T
+    axes.hlines(places, low, high, color=COLORS[0], linewidth=2)
+    axes.plot(value, places, "o", color=COLORS[0], label=" measured")
+    if np.isfinite(other).any():
+        axes.plot(other, places, "D", color=COLORS[1], markerfacecolor="white", label=_literal(baseline))
+    if chance is not None:
+        axes.axvline(chance, color="#7f7f7f", linestyle=":", label=_literal(chance_name))
+    axes.set_yticks(places, [_literal(_ARM_NAMES.get(name, name)) for name in rows])
+    axes.set(xlabel=_literal(label), ylim=(-0.6, len(rows) - 0.4))
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3)
+    return figure
 
 
 def label_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -98,8 +159,10 @@ def label_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
         )
         color, marker = COLORS[i % len(COLORS)], _MARKERS[i % len(_MARKERS)]
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.errorbar(x, mean, np.nan_to_num(sd), marker=marker, capsize=3, color=color, label=_literal(arm))
-    axes.axhline(0.5, color="#7f7f7f", linewidth=0.8, linestyle=":")
+        axes.errorbar(
+            x, mean, np.nan_to_num(sd), marker=marker, capsize=3, color=color, label=_literal(_ARM_NAMES.get(arm, arm))
+        )
+    axes.axhline(0.5, color="#7f7f7f", linewidth=0.8, linestyle=":", label=" chance")
     axes.set(xscale="log", xlabel="train patients with labels (%)", ylabel="macro AUROC on test patients")
     percents = sorted({100 * float(row["fraction"]) for row in rows})
     axes.set_xticks(percents, [f"{percent:g}" for percent in percents])

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import base64
 import math
+import re
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jinja2
+import pandas as pd
+
+from monai_simclr.runtime.tables import table_text
+
+_INTERVAL = re.compile(r"(-?[\d.]+) \[(?:(-?[\d.]+), (-?[\d.]+)|unknown)\]")
 
 
 class Table(NamedTuple):
@@ -16,6 +23,36 @@ class Table(NamedTuple):
     title: str
     columns: list[str]
     rows: list[list[str]]
+
+    @property
+    def csv(self) -> str:
+        """The table as the ``href`` of a link that saves it as CSV; "0.7 [0.6, 0.8]" becomes three columns.
+
+        Example:
+            >>> urllib.parse.unquote(Table("t", ["what", "AUROC"], [["=1", "-0.7 [-0.8, 0.1]"]]).csv)
+            "data:text/csv;charset=utf-8,what,AUROC,AUROC low,AUROC high\\n'=1,-0.7,-0.8,0.1\\n"
+        """
+        rows = [[value.replace("\u00a0", " ") for value in row] for row in self.rows]
+        split = [any(_INTERVAL.fullmatch(row[i]) for row in rows) for i in range(len(self.columns))]
+        header = [
+            name + part
+            for name, three in zip(self.columns, split, strict=True)
+            for part in (["", " low", " high"] if three else [""])
+        ]
+        lines: list[list[str]] = []
+        for row in rows:
+            lines.append([])
+            for value, three in zip(row, split, strict=True):
+                found = _INTERVAL.fullmatch(value)
+                parts = [part or "" for part in found.groups()] if found else [value, "", ""]
+                lines[-1] += ["" if part == "-" else part for part in (parts if three else [value])]
+        text = table_text(pd.DataFrame(lines, columns=header))
+        return "data:text/csv;charset=utf-8," + urllib.parse.quote(text)
+
+    @property
+    def file_name(self) -> str:
+        """A name for that file."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:60] + ".csv"
 
 
 class Picture(NamedTuple):

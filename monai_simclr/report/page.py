@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_simclr.report import sections
-from monai_simclr.report.checklist import claim_checklist
+from monai_simclr.report import sections, summary
+from monai_simclr.report.checklist import checklist
 from monai_simclr.report.collect import ReportData
-from monai_simclr.report.figures import figure_source, label_curve, training_curve
+from monai_simclr.report.figures import training_curve
 from monai_simclr.report.html import page_template
 from monai_simclr.runtime.files import write_text
 
 
 def write_report(path: str | Path, *, title: str, notice: str, data: ReportData) -> Path:
-    """Write the report, whole or not at all. A section without its data says so.
+    """Write the report, whole or not at all: a summary, then the sections for which there are data.
 
     The maps, clusters and contact sheets are of test images where the index has any, of all images otherwise. Contact
     sheets show patients' images: treat the page as patient data.
@@ -31,6 +31,10 @@ def write_report(path: str | Path, *, title: str, notice: str, data: ReportData)
     page = page_template("monai_simclr.report").render(
         title=title,
         notice=notice,
+        data_there=bool(data.metrics or data.study or data.scores is not None),
+        ran=summary.what_ran(data),
+        statements=summary.statements(data),
+        figures=summary.figures(data),
         runs=[sections.runs_table(data), *sections.splits_table(data)] if data.metrics else [],
         sentence=data.metrics.get("cluster", {}).get("values", {}).get("alignment", {}).get("sentence", ""),
         confounders=sections.confounder_tables(data),
@@ -40,12 +44,12 @@ def write_report(path: str | Path, *, title: str, notice: str, data: ReportData)
         maps=sections.embedding_maps(data),
         crosses=sections.cross_table(data),
         sheets=sections.cluster_sheets(data),
-        few=figure_source(label_curve(data.study)) if data.study else "",
+        few=sections.few_label_table(data.study),
         gains=[row["sentence"] for row in study.get("few_label_gain", []) if row["finding"] == "macro mean"],
         savings=study.get("label_saving", {}),
         curve=training_curve(data.history) if data.history else "",
         results=sections.results_tables(data.metrics),
-        checklist=claim_checklist(data),
+        checklist=checklist(data),
         versions=sections.version_table(data.metrics),
         commands=data.commands,
     )

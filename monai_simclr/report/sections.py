@@ -41,17 +41,18 @@ def runs_table(data: ReportData) -> Table:
 
 
 def splits_table(data: ReportData) -> list[Table]:
-    """Per split: images, patients, age, sex, view, and positives of every finding in images (patients)."""
+    """A column per split: images, patients, age, sex, view, and positives of every finding in images (patients)."""
     if data.embeddings is None or "split" not in data.embeddings.index:
         return []
     index = data.embeddings.index
-    findings, rows = finding_columns(index), []
+    findings = [name for name in finding_columns(index) if (index[name] == 1).any()]
+    columns: dict[str, list[str]] = {}
     for split in dict.fromkeys(["train", "val", "test", *index["split"].unique()]):
         part = index[index["split"] == split]
         if not len(part):
             continue
         age = part["age"].astype(float) if "age" in part else pd.Series(dtype=float)
-        cells = [split or "(none)", str(len(part)), str(part["patient_id"].nunique()) if "patient_id" in part else "-"]
+        cells = [str(len(part)), str(part["patient_id"].nunique()) if "patient_id" in part else "-"]
         cells.append(f"{age.median():.0f}" if age.notna().any() else "-")
         for name, value in (("sex", "F"), ("view_position", "AP")):
             cells.append(f"{(part[name] == value).mean():.0%}" if name in part else "-")
@@ -59,9 +60,11 @@ def splits_table(data: ReportData) -> list[Table]:
             positive = part[part[finding] == 1]
             patients = f" ({positive['patient_id'].nunique()})" if "patient_id" in part else ""
             cells.append(f"{len(positive)}{patients}")
-        rows.append(cells)
-    columns = ["split", "images", "patients", "median age", "female", "AP", *findings]
-    return [Table("patients of each split; findings: positive images (patients)", columns, rows)]
+        columns[split or "(none)"] = cells
+    names = ["images", "patients", "median age", "female", "AP", *findings]
+    rows = [[name, *cells] for name, *cells in zip(names, *columns.values(), strict=True)]
+    title = "patients of each split; findings that someone has: positive images (patients)"
+    return [Table(title, ["", *columns], rows)]
 
 
 def confounder_tables(data: ReportData) -> list[Table]:
@@ -91,14 +94,17 @@ def confounder_tables(data: ReportData) -> list[Table]:
 
 
 def score_tables(scores: pd.DataFrame | None) -> list[Table]:
-    """Per finding, every score with its interval: ranking and operating points, then calibration."""
+    """Per finding, every score with its interval: ranking, then calibration before and after scaling."""
     if scores is None:
         return []
     calibration = scores["score"].str.contains("Brier|ECE|calibration")
+    scaled = scores["score"].str.endswith("after temperature scaling")
+    scores = scores.assign(score=scores["score"].str.removesuffix(" after temperature scaling"))
     tables = []
     for title, part in {
         "ranking and operating points (thresholds fixed on validation patients)": scores[~calibration],
-        "calibration, before and after temperature scaling (fitted on validation)": scores[calibration],
+        "calibration": scores[calibration & ~scaled],
+        "calibration after temperature scaling (fitted on validation patients)": scores[calibration & scaled],
     }.items():
         names, rows = list(dict.fromkeys(part["score"])), []
         for finding, of_finding in part.groupby("finding", sort=False):
@@ -142,6 +148,20 @@ def subgroup_table(groups: pd.DataFrame | None, max_rows: int = 200) -> list[Tab
         rows.append([*group, counts, auroc, *shares])
     columns = ["finding", "by", "group", "images (patients)", "AUROC", "sensitivity", "specificity"]
     return [Table("subgroups, at the threshold of 90 % specificity on validation", columns, rows)]
+
+
+def few_label_table(study: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Macro AUROC of every arm and share of the labels, with the difference to the reference."""
+    rows = []
+    for row in study:
+        share, mean = f"{100 * row['fraction']:g}%", {"value": row["mean"], "low": None, "high": None}
+        mean |= {name: row[f"mean_{name}"] for name in ("low", "high") if f"mean_{name}" in row}
+        difference = {"value": row.get("difference"), "low": row.get("low"), "high": row.get("high")}
+        facts = [cell(row.get("sd")), "-" if row.get("p") is None else _interval(difference), cell(row.get("p_holm"))]
+        reference = str(row.get("reference", "scratch"))
+        rows.append([share, str(row["arm"]), str(row.get("draws", "-")), _interval(mean), *facts, reference])
+    columns = ["labels", "arm", "draws", "macro AUROC", "SD over draws", "difference", "p (Holm)", "reference"]
+    return [Table("few labels: intervals over test patients", columns, rows)] if rows else []
 
 
 def embedding_maps(data: ReportData) -> list[Picture]:
@@ -272,7 +292,9 @@ def _interval(row: Mapping[str, Any] | pd.Series) -> str:
     value, low, high = (cell(row[name]) for name in ("value", "low", "high"))
     if value == "-":
         return value
-    return f"{value} [unknown]" if low == "-" else f"{value} [{low}, {high}]"
+    if low == "-":
+        return f"{value} [unknown]"
+    return f"{value} [{low},\u00a0{high}]"  # a no-break space, so that it is on two lines at most
 
 
 def _percent(value: float | None) -> str:

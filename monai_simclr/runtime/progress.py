@@ -54,13 +54,31 @@ class LoggedProgress:
         )
 
 
-def make_bar(*texts: str) -> rich.progress.Progress:
-    """A bar on stderr with its name, counts, the time left, and a column for each template of `texts`."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def make_bar(*texts: str, counts: bool = True) -> rich.progress.Progress:
+    """A bar on stderr with its name, counts or percents, the time left, and a column for each template of `texts`.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, *map(TextColumn, texts), console=Console(stderr=True))
+    Nothing is drawn where stderr is not a terminal.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn() if counts else TaskProgressColumn())
+    period = 30 if counts else 600  # seconds over which the speed is estimated: percents come seldom
+    return Progress(
+        *columns,
+        TimeRemainingColumn(),
+        *map(TextColumn, texts),
+        console=Console(file=sys.stderr),  # this one, also while sys.stderr is redirected
+        disable=not sys.stderr.isatty(),
+        speed_estimate_period=period,
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,70 @@ def test_pictures_are_on_the_page_only_on_request_and_with_a_notice(tmp_path):
     assert "treat it as patient data" in pictured
     with pytest.raises(ValueError, match="pictures are made of pixels; add --pixels"):
         run_audit(folder, tmp_path / "out", pictures=True)
+
+
+class _Verdict(HTMLParser):
+    """The classes of the verdict, its text, and the text of folded parts."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.classes, self.text, self.folded, self.rows, self.within = [], "", "", [], []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        name = dict(attrs).get("class", "") or ""
+        if "verdict" in name.split():
+            self.classes = name.split()
+            tag = "verdict"
+        if tag in ("verdict", "details", "tr"):
+            self.within.append(tag)
+            self.rows += [""] if tag == "tr" else []
+
+    def handle_endtag(self, tag):
+        if self.within and (tag == self.within[-1] or (tag == "p" and self.within[-1] == "verdict")):
+            self.within.pop()
+
+    def handle_data(self, data):
+        self.text += data * ("verdict" in self.within)
+        self.folded += data * ("details" in self.within)
+        if "tr" in self.within:
+            self.rows[-1] += data + " "
+
+
+def test_without_splits_no_verdict_is_given_on_leaks_between_them(tmp_path):
+    found = _Verdict(run_audit(_archive(tmp_path, splits=[""] * 4), tmp_path / "out", workers=0).page)
+    assert found.classes == ["verdict"]
+    assert "has no splits" in found.text
+    again = _Verdict(run_audit(_archive(tmp_path), tmp_path / "out", workers=0).page)
+    assert again.classes == ["verdict", "good"]
+    assert "No leak between splits was found" in again.text
+
+
+def test_checks_that_found_nothing_are_folded_and_the_others_are_not(tmp_path):
+    folder = _archive(tmp_path)
+    (folder / "anna2.png").unlink()
+    found = _Verdict(run_audit(folder, tmp_path / "out", workers=0).page)
+    assert any("missing" in row and "row 2 " in row for row in found.rows)
+    assert "checks found nothing" in found.folded
+    assert "FOR PROCESSING" in found.folded
+    assert not any("FOR PROCESSING" in row for row in found.rows)
+
+
+def test_files_are_named_on_the_page_only_on_request_and_never_in_the_tables(tmp_path):
+    folder = _archive(tmp_path)
+    (folder / "anna3.png").write_bytes((folder / "anna0.png").read_bytes())
+    command = ["audit", str(folder), "-o", str(tmp_path / "out"), "--workers", "0"]
+    CliRunner().invoke(app, command)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "anna" not in page
+    assert "row 0" in page
+    CliRunner().invoke(app, [*command, "--names", "--pixels", "--pictures"])
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "names of files, which may name patients: treat it as patient data" in page
+    pictures = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="(anna\d\.png) \(row (\d)\)">', page)
+    assert {("anna0.png", "0"), ("anna3.png", "3")} <= set(pictures)
+    for name in ("audit.json", "images.csv"):
+        assert "anna" not in (tmp_path / "out" / name).read_text(encoding="utf-8")
 
 
 def test_missing_images_are_counted_and_do_not_end_the_audit(tmp_path):

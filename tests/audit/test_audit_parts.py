@@ -157,11 +157,17 @@ def test_prevalence_is_by_split_and_by_patients():
     assert (test["known"], test["prevalence"]) == (1, 0.0)
 
 
-def test_duplicates_across_splits_come_first_and_other_labels_are_counted():
+def test_duplicates_across_patients_come_first_then_across_splits_and_other_labels_are_counted():
     index = _index(5, split=["train", "train", "train", "test", ""], Mass=[1.0, 0, 1, 1, 0])
     facts = duplicate_facts(index, np.array([0, 0, 1, 1, -1]))
     assert [group["rows"] for group in facts["first"]] == [[2, 3], [0, 1]]
     assert (facts["across_splits"], facts["across_patients"], facts["labels_differ"]) == (1, 2, 1)
+
+
+def test_a_copy_between_patients_is_listed_before_one_patient_s_copy_in_another_split():
+    index = _index(4, split=["train", "test", "train", "train"], patient_id=["a", "a", "b", "c"])
+    facts = duplicate_facts(index, np.array([0, 0, 1, 1]))
+    assert [group["rows"] for group in facts["first"]] == [[2, 3], [0, 1]]
 
 
 @pytest.mark.parametrize("key", FLAGS)

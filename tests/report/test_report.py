@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import re
 import shutil
 import subprocess
+import urllib.parse
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,11 +16,12 @@ import pytest
 
 from monai_simclr.data.index import COLUMNS, OPTIONAL_COLUMNS
 from monai_simclr.evaluation import Embeddings, Predictions, score_subgroups, score_table
-from monai_simclr.report import ReportData, collect_runs, write_report
+from monai_simclr.report import ReportData, collect_runs, figures, write_report
 from monai_simclr.runtime.metrics import write_metrics
 
 EVIL = "<script>alert('x')</script>"
 SECTIONS = [
+    "summary",
     "runs",
     "confounders",
     "scores",
@@ -44,6 +48,7 @@ class _Page(HTMLParser):
         self.labels: list[str] = []
         self.radios: list[str] = []
         self.links: list[str] = []
+        self.downloads: dict[str, str] = {}
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -58,7 +63,9 @@ class _Page(HTMLParser):
         if tag == "input":
             assert attributes["type"] == "radio"
             self.radios.append(attributes["id"])
-        if tag == "a":
+        if tag == "a" and "download" in attributes:
+            self.downloads[attributes["download"]] = attributes["href"]
+        elif tag == "a":
             self.links.append(attributes["href"])
         elif "src" in attributes or "href" in attributes:
             self.sources.append(attributes.get("src") or attributes["href"])
@@ -130,7 +137,7 @@ def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(p
 
 def test_every_figure_is_a_picture_with_a_text_alternative(page):
     found = _Page(page.read_text())
-    assert len(found.images) == 4 + 2 + 1 + 1 + 1  # maps, sheets, reliability, few labels, training
+    assert len(found.images) == 4 + 2 + 1 + 2 + 1  # maps, sheets, reliability, summary, training
     for image in found.images:
         data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
         assert data[:4] == b"\x89PNG"
@@ -140,15 +147,97 @@ def test_every_figure_is_a_picture_with_a_text_alternative(page):
 def test_the_map_is_switched_by_labelled_radio_buttons_and_links_lead_to_sections(page):
     found = _Page(page.read_text())
     assert found.radios == found.labels == [f"map-{i}" for i in (1, 2, 3, 4)]
-    assert found.links == [f"#{name}" for name in SECTIONS[:1] + SECTIONS[1:]]
+    paper = "https://doi.org/10.1136/bmj-2023-078378"
+    assert [link for link in dict.fromkeys(found.links) if link != paper] == [f"#{name}" for name in SECTIONS]
 
 
-def test_an_empty_report_says_what_is_missing(tmp_path):
+def test_an_empty_report_has_no_empty_sections_and_names_them_in_one_folded_line(tmp_path):
     text = write_report(tmp_path / "r.html", title="t", notice="", data=ReportData()).read_text()
-    assert _Page(text).sections == SECTIONS
-    assert "No training history was given." in text
-    assert "No scores of a classifier were given." in text
+    found = _Page(text)
+    assert found.sections == ["checklist"]
+    assert found.links[0] == "#checklist"
+    assert "Not in this report: 13 sections" in text.split("<details>")[-1]
+    assert "Scores, Calibration" in text.split("<details>")[-1]
     assert 'role="note"' not in text
+
+
+def test_the_summary_comes_first_with_statements_their_intervals_and_what_would_falsify_them(tmp_path):
+    row = {"arm": "pretrained", "fraction": 0.1, "draws": 5, "mean": 0.9, "difference": 0.2, "p": 0.01}
+    ami = {"low": 0.1, "high": 0.3, "null_high": 0.05}
+    knn = {"encoder": {"value": 0.6, "low": 0.5, "high": 0.7, "majority": 0.2}, "raw pixels": {"value": 0.55}}
+    clusters = {"encoder": {"6": {"ami": {"value": 0.2, **ami}}}, "random encoder": {"6": {"ami": {"value": 0.04}}}}
+    data = ReportData(
+        metrics={
+            "cluster": {
+                "command": "cluster",
+                "split": "test",
+                "n": {"test_images": 80, "test_patients": 30},
+                "values": {"knn": knn, "clusters": clusters},
+            }
+        },
+        study=[{**row, "arm": "scratch", "mean": 0.7, "difference": 0.0, "p": None}, {**row, "low": 0.1, "high": 0.3}],
+    )
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
+    summary = text.split('<section id="summary">')[1].split("</section>")[0]
+    assert "cluster (test): 80 test images, 30 test patients" in summary
+    claims = [line for line in summary.splitlines() if line.startswith("<li><span")]
+    assert len(claims) == 3
+    assert all("Would falsify it:" in claim for claim in claims)
+    assert "difference +0.200 [0.100, 0.300], 5 draws" in claims[0]
+    assert ">Shown<" in claims[0]
+    assert ">Not shown<" in claims[1], "raw pixels, 0.55, are inside the interval of the encoder"
+    assert "raw pixels 0.550" in claims[1]
+    assert ">Shown<" in claims[2]
+    assert _Page(text).sections[0] == "summary"
+
+
+def test_a_difference_whose_interval_has_0_is_not_claimed(tmp_path):
+    row = {"arm": "finetuned", "fraction": 0.01, "draws": 5, "mean": 0.6, "difference": 0.01, "p": 0.4, "sd": 0.1}
+    data = ReportData(study=[{**row, "low": -0.01, "high": 0.03}])
+    text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
+    assert "Not shown</span> Pretraining helps with 1 % of the labels" in text
+
+
+def test_every_table_is_saved_as_csv_without_a_script_and_opens_in_pandas(page):
+    text = page.read_text()
+    found = _Page(text)
+    assert len(found.downloads) == text.count("<caption>")
+    tables = {}
+    for name, link in found.downloads.items():
+        head, _, body = link.partition(",")
+        assert head == "data:text/csv;charset=utf-8"
+        tables[name] = pd.read_csv(io.StringIO(urllib.parse.unquote(body)))
+    scores = next(table for name, table in tables.items() if name.startswith("ranking-and-operating-points"))
+    assert {"AUROC", "AUROC low", "AUROC high"} <= set(scores)
+    assert (scores["AUROC low"] < scores["AUROC"]).all()
+
+
+def test_curves_are_labelled_in_words_with_chance_in_the_same_plot(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "figure_source", lambda figure: drawn.append(figure) or "data:")
+    history = [{"epoch": e, "loss": 2.0, "chance_loss": 5.5, "top1": 0.1, "chance": 0.01} for e in (1, 2)]
+    figures.training_curve(history)
+    panels = drawn[0].axes
+    assert [axes.get_title().strip() for axes in panels] == [
+        "contrastive loss",
+        "share of views whose partner is nearest",
+    ]
+    for axes, chance in zip(panels, (5.5, 0.01), strict=True):
+        lines = {line.get_label().strip(): line.get_ydata() for line in axes.get_lines()}
+        assert list(lines["chance"]) == [chance, chance]
+    curve = figures.label_curve([{"arm": "finetuned", "fraction": f, "mean": 0.7, "sd": 0.1} for f in (0.1, 1)])
+    assert [text.get_text().strip() for text in curve.axes[0].get_legend().get_texts()] == [
+        "chance",
+        "pretrained, fine-tuned",
+    ]
+
+
+def test_the_checklist_has_tripod_ai_beside_claim(page):
+    text = page.read_text()
+    assert '<th scope="col">CLAIM</th><th scope="col">TRIPOD+AI items</th>' in text
+    assert "BMJ 385:e078378" in text
+    items = re.search(r"Subgroups, fairness</td><td>yes</td><td>([^<]*)", text)[1]
+    assert "14" in items.split(", ")
 
 
 def test_clusters_of_other_images_are_refused():
@@ -187,7 +276,7 @@ def test_clusters_are_those_of_the_largest_number_that_the_metrics_name(tmp_path
         "n_clusters": ["curve", "9", "0.100"],
         "prevalence": ["Mass", "9", "0.700"],
     }.items():
-        assert f"<caption>cluster (test): {title}</caption>" in text
+        assert f"<caption>cluster (test): {title} <a" in text
         assert "".join(f"<td>{cell}</td>" for cell in cells) in text
     assert "<td>n_clusters chosen</td><td>9</td>" in text
 
@@ -216,7 +305,7 @@ def test_no_column_of_the_index_that_is_not_a_label_is_shown_as_a_finding(tmp_pa
     for name in OPTIONAL_COLUMNS:
         assert f'<th scope="col">{name}</th>' not in text
     assert '<th scope="col">cluster</th><th scope="col">Mass</th></tr>' in text
-    assert '<th scope="col">AP</th><th scope="col">Mass</th></tr>' in text
+    assert "<td>AP</td><td>0%</td></tr><tr><td>Mass</td><td>8 (8)</td></tr>" in text
 
 
 def _browser() -> str:
@@ -249,7 +338,7 @@ def test_a_real_browser_shows_the_page_without_an_error(page, tmp_path):
     assert "CONSOLE" not in done.stderr, done.stderr
     found = _Page(done.stdout)
     assert found.sections == SECTIONS
-    assert len(found.images) == 9
+    assert len(found.images) == 10
 
 
 @pytest.mark.slow

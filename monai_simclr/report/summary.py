@@ -1,0 +1,185 @@
+"""The report's first section: what ran on whom, a few statements with what would falsify them, and two figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from monai_simclr.evaluation.scores import MACRO
+from monai_simclr.report.collect import ReportData
+from monai_simclr.report.figures import figure_source, interval_plot, label_curve
+from monai_simclr.report.html import Picture, cell
+from monai_simclr.runtime.metrics import table_rows
+
+_ARMS = ("finetuned", "pretrained", "frozen")
+"""Arms that start from the pretrained encoder, the one that a reader asks about first."""
+
+_COUNTS = (
+    *("images", "patients", "train_images", "train_patients", "test_images", "test_patients"),
+    *("labelled_images", "labelled_patients", "seen_patients", "files", "predicted", "runs"),
+)
+
+
+class Statement(NamedTuple):
+    """A claim, whether these runs show it, their numbers, and the result that would falsify it."""
+
+    claim: str
+    shown: bool
+    numbers: str
+    falsifier: str
+
+
+def what_ran(data: ReportData) -> list[str]:
+    """One line per run: its name, its split, and how many images and patients it had."""
+    lines = []
+    for name, metrics in data.metrics.items():
+        if "command" in metrics:  # a comparison of runs is no run
+            n = metrics.get("n", {})
+            counts = ", ".join(f"{n[key]:,} {key.replace('_', ' ')}" for key in _COUNTS if key in n)
+            split = str(metrics.get("split") or "").strip("+")
+            lines.append(f"{name}{f' ({split})' if split else ''}: {counts}")
+    return lines
+
+
+def statements(data: ReportData) -> list[Statement]:
+    """At most five statements, for which the runs have an interval; one that they do not show says so."""
+    return [*_few_labels(data), *_ranking(data), *_confounders(data), *_neighbors(data), *_clusters(data)]
+
+
+def figures(data: ReportData) -> list[Picture]:
+    """The two figures that matter most of those that the runs have."""
+    pictures = []
+    if data.study:
+        alt = "macro AUROC over the share of train patients with labels, with chance"
+        rows = {str(row["arm"]): tuple(row.get(name) for name in _MEAN) for row in reversed(data.study)}
+        one = len({row["fraction"] for row in data.study}) == 1  # a curve needs two
+        figure = interval_plot(rows, "macro AUROC on test patients", 0.5) if one else label_curve(data.study)
+        pictures.append(Picture(figure_source(figure), alt, _FEW_LABELS if one else _LABEL_CURVE))
+    if data.scores is not None:
+        scored = data.scores[data.scores["score"] == "AUROC"]
+        baselines = {row["finding"]: row["baseline"] for row in _baseline_rows(data)}
+        rows = {
+            str(row["finding"]): (row["value"], row["low"], row["high"], baselines.get(row["finding"]))
+            for row in scored.to_dict("records")
+        }
+        figure = interval_plot(rows, "AUROC on test patients", chance=0.5, baseline="view + age + sex alone")
+        pictures.append(Picture(figure_source(figure), f"AUROC with its interval of {', '.join(rows)}", _AUROC))
+    knn = _values(data, "cluster").get("knn", {})
+    known = {name: row for name, row in knn.items() if row.get("low") is not None}
+    if known and len(pictures) < 2:
+        rows = {name: (row["value"], row["low"], row["high"], None) for name, row in known.items()}
+        chance = next(iter(known.values())).get("majority")
+        figure = interval_plot(
+            rows, "accuracy of the nearest neighbors' class", chance, chance_name="most frequent class"
+        )
+        pictures.append(Picture(figure_source(figure), f"kNN accuracy with its interval of {', '.join(rows)}", _KNN))
+    return pictures
+
+
+_MEAN = ("mean", "mean_low", "mean_high", "baseline")
+_FEW_LABELS = "What pretraining is worth with few labels. Lines: 95 % interval over test patients, mean over draws."
+_LABEL_CURVE = (
+    "What pretraining is worth with few labels. Bars: standard deviation over draws of the labelled patients. Bands: "
+    "95 % interval over test patients."
+)
+_AUROC = "How well the classifier ranks test images. Lines: 95 % interval, resampling patients."
+_KNN = "What the features know without training on them. Lines: 95 % interval, resampling patients."
+
+
+def _few_labels(data: ReportData) -> Iterator[Statement]:
+    rows = [row for row in data.study if row.get("finding", MACRO) == MACRO and row.get("low") is not None]
+    arms = {str(row["arm"]) for row in rows if row.get("p") is not None}
+    arm = next((name for name in _ARMS if name in arms), min(arms, default=""))
+    compared = [row for row in rows if row["arm"] == arm and row.get("p") is not None]
+    if compared:
+        row = min(compared, key=lambda row: float(row["fraction"]))
+        reference = str(row.get("reference", "scratch"))
+        yield Statement(
+            f"Pretraining helps with {100 * row['fraction']:g} % of the labels",
+            row["low"] > 0,
+            f"macro AUROC {cell(row['mean'])} ({arm}) and {cell(row['mean'] - row['difference'])} ({reference}); "
+            f"difference {row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}], {row['draws']} draws",
+            "an interval of the difference that reaches 0, here or on patients from elsewhere",
+        )
+
+
+def _ranking(data: ReportData) -> Iterator[Statement]:
+    if data.scores is not None:
+        scored = data.scores[(data.scores["score"] == "AUROC") & data.scores["low"].notna()]
+        rows = table_rows(scored)
+        rows = [row for row in rows if row["finding"] == MACRO] or rows
+        if rows:
+            row = rows[-1]
+            yield Statement(
+                "The classifier ranks test images better than chance",
+                row["low"] > 0.5,
+                f"AUROC {_with_interval(row)}, {row['finding']}; chance 0.500",
+                "an interval that reaches 0.5",
+            )
+
+
+def _confounders(data: ReportData) -> Iterator[Statement]:
+    rows = [row for row in _baseline_rows(data) if row.get("low") is not None]
+    rows = [row for row in rows if row["finding"] == MACRO] or rows
+    if rows:
+        row = rows[-1]
+        yield Statement(
+            "The classifier knows more than view, age and sex tell",
+            row["low"] > 0,
+            f"AUROC {cell(row['model'])}, of view + age + sex {cell(row['baseline'])}, {row['finding']}; difference "
+            f"{_with_interval({**row, 'value': row['difference']})}",
+            "an interval of the difference that reaches 0, or other facts of the acquisition that do as well",
+        )
+
+
+def _neighbors(data: ReportData) -> Iterator[Statement]:
+    knn = _values(data, "cluster").get("knn", {})
+    own = knn.get("encoder", {})
+    if own.get("low") is not None:
+        name, other = _best(knn)
+        chance = own.get("majority") or 0.0
+        yield Statement(
+            "Neighbors among the embeddings share their class, without any training on labels",
+            own["low"] > max(chance, other),
+            f"kNN accuracy {_with_interval(own)}; most frequent class {cell(chance)}"
+            + (f"; {name} {cell(other)}" if name else ""),
+            "an interval that reaches the most frequent class, or features without training that do as well",
+        )
+
+
+def _clusters(data: ReportData) -> Iterator[Statement]:
+    by_features = _values(data, "cluster").get("clusters", {})
+    own = by_features.get("encoder", {})
+    number = next((number for number in own if own[number].get("ami", {}).get("low") is not None), None)
+    if number is not None:
+        name, other = _best({name: rows.get(number, {}).get("ami", {}) for name, rows in by_features.items()})
+        row = own[number]["ami"]
+        chance = row.get("null_high") or 0.0
+        yield Statement(
+            "Clusters found without labels agree with the findings",
+            row["low"] > max(chance, other),
+            f"adjusted mutual information {_with_interval(row)} with {number} clusters; chance {cell(chance)}"
+            + (f"; {name} {cell(other)}" if name else ""),
+            "an interval that reaches chance, or features without training that agree as well",
+        )
+
+
+def _best(rows: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:
+    """The best of the features that the encoder is compared with, and its value."""
+    values = {name: row["value"] for name, row in rows.items() if name != "encoder" and row.get("value") is not None}
+    return max(values.items(), key=lambda item: float(item[1]), default=("", 0.0))
+
+
+def _values(data: ReportData, command: str) -> Mapping[str, Any]:
+    values: Mapping[str, Any] = data.metrics.get(command, {}).get("values", {})
+    return values
+
+
+def _baseline_rows(data: ReportData) -> list[Mapping[str, Any]]:
+    """Rows of the last run that was compared with view, age and sex."""
+    found = [metrics.get("baselines", {}).get("confounder_baseline", []) for metrics in data.metrics.values()]
+    return next((rows for rows in reversed(found) if rows and "baseline" in rows[0]), [])
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
