@@ -24,6 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_Engine = Annotated[
+    str, Option(help="processes, dask://HOST:PORT, dask+tls://HOST:PORT or dask://local; see docs/how-to/at-scale.md.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _options(
@@ -156,6 +160,7 @@ def store(
     squash: Annotated[bool, Option("--squash", help="Resize without padding to a square.")] = False,
     rebuild: Annotated[bool, Option("--rebuild", help="Replace a store of other settings.")] = False,
     reader: Annotated[list[str] | None, Option(help="A setting of the reader, as voi=percentile.")] = None,
+    engine: _Engine = "",
 ) -> None:
     """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
     import logging
@@ -164,7 +169,7 @@ def store(
     from monai_simclr.data.store import StoreOptions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = StoreOptions(squash, parse_reader(reader or []), rebuild)
+    options = StoreOptions(squash, parse_reader(reader or []), rebuild, engine=engine)
     typer.echo(run_store_command(archive, folder, size, workers, max_rejected, options))
 
 
