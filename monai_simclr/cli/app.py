@@ -292,6 +292,7 @@ def audit(
     pictures: Annotated[bool, Option("--pictures", help="Show small pictures on the page (patient data).")] = False,
     workers: Annotated[int, Option(help="Processes that read files.", min=0)] = 2,
     option: _Options = None,
+    engine: _Engine = "",
 ) -> None:
     """Check an archive before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
     from monai_simclr.audit import run_audit
@@ -299,7 +300,9 @@ def audit(
 
     _show_log()
     options = options_from_text(option or [])
-    result = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, options=options)
+    result = run_audit(
+        dataset, output, pixels=pixels, workers=workers, pictures=pictures, options=options, engine=engine
+    )
     typer.echo(f"made {result.page}, {output / 'audit.json'}, {output / 'images.csv'}")
     if result.leaks:
         print(f"LEAK: {'; '.join(result.leaks)}; see {result.page}, and split by patient", file=sys.stderr)

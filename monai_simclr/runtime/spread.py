@@ -21,9 +21,11 @@ from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import IO, Any
 
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.signals import STOP_SIGNALS
 
 _SERVE = "from monai_simclr.runtime.spread import serve; serve()"
+_FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 
 
@@ -100,6 +102,32 @@ def map_chunks(
     finally:
         for future in running:
             future.cancel()
+
+
+def reason_of_loss(error: BaseException, path: str, time_limit: float) -> str:
+    """What a file did to the process that read it, for its row.
+
+    Args:
+        error: as the `blame` of `map_chunks` gets it.
+        path: of the file.
+        time_limit: seconds, as `map_chunks` was given them.
+
+    Raises:
+        ChildProcessError: if the process was killed from outside.
+
+    Example:
+        >>> reason_of_loss(WorkerLostError("SIGSEGV"), "a.dcm", 300.0)
+        'ended the decoder by SIGSEGV'
+    """
+    ending = error.ending if isinstance(error, WorkerLostError) else str(error)
+    if ending == "SIGALRM":
+        return f"took longer than {time_limit:.0f} s"
+    if ending in _FAULTS:
+        return f"ended the decoder by {ending}"
+    raise ChildProcessError(
+        f"a decoding process ended twice at {shown(path)} ({error}); is there enough memory? Run the same command "
+        "again, with fewer workers"
+    ) from error
 
 
 def _work(work: Callable[[Sequence[Any]], Iterable[Any]], chunk: Sequence[Any], time_limit: float) -> list[Any]:

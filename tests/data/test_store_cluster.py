@@ -242,3 +242,34 @@ def test_a_scheduler_that_does_not_answer_is_named(archive, tmp_path):
         pytest.raises(ConnectionError, match="no Dask sch"),
     ):
         build_store(open_index(archive), Path(tmp_path / "s"), 32, options=options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_twenty_thousand_phantoms_with_all_three_killed_are_the_bytes_of_an_uninterrupted_build(phantoms, tmp_path):
+    index, cluster = phantoms / "index.csv", DaskCluster(tmp_path / "dask", workers=3)
+    try:
+        process = _start(cluster, index, tmp_path / "straight", "processes")
+        assert process.wait() == 0
+        process = _start(cluster, index, tmp_path / "s", cluster.engine)
+        await_lines(_journal(tmp_path / "s"), 5000, process)
+        cluster.processes[1].kill()
+        await_lines(_journal(tmp_path / "s"), 10_000, process)
+        cluster.scheduler.kill()
+        assert process.wait() == 6
+        cluster.start_scheduler()
+        for _ in range(3):
+            cluster.start_worker()
+        process = _start(cluster, index, tmp_path / "s", cluster.engine)
+        await_lines(_journal(tmp_path / "s"), 14_000, process)
+        process.kill()
+        process.wait()
+        process = _start(cluster, index, tmp_path / "s", "processes")
+        await_lines(_journal(tmp_path / "s"), 17_000, process)
+        process.kill()
+        process.wait()
+        process = _start(cluster, index, tmp_path / "s", cluster.engine)
+        assert process.wait() == 0
+    finally:
+        cluster.close()
+    assert _files(tmp_path / "s") == _files(tmp_path / "straight")

@@ -28,7 +28,7 @@ from monai_simclr.runtime.locks import locked
 from monai_simclr.runtime.metrics import installed_versions
 from monai_simclr.runtime.names import encode_name, shown
 from monai_simclr.runtime.progress import LoggedProgress, Progress
-from monai_simclr.runtime.spread import WorkerLostError, map_chunks
+from monai_simclr.runtime.spread import map_chunks, reason_of_loss
 from monai_simclr.runtime.tables import table_text
 
 logger = logging.getLogger("monai_simclr.data")
@@ -37,7 +37,6 @@ TIME_LIMIT = 300.0
 """Seconds that one image may take before its process is ended and the image rejected."""
 
 _CHUNK = 8  # images that a process decodes at a time
-_FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 _SILENCE = 1800.0  # seconds without a sign of rank 0 after which other ranks give up
 _DECODERS = (
     "numpy",
@@ -340,17 +339,7 @@ class _Build:
 def _blame(task: tuple[int, str], error: BaseException) -> Record:
     """The record of an image that ended its process twice; raises where the process was killed from outside."""
     row, path = task
-    ending = error.ending if isinstance(error, WorkerLostError) else str(error)
-    if ending == "SIGALRM":
-        reason = f"took longer than {TIME_LIMIT:.0f} s"
-    elif ending in _FAULTS:
-        reason = f"ended the decoder by {ending}"
-    else:
-        raise ChildProcessError(
-            f"a decoding process ended twice at {shown(path)} ({error}); is there enough memory? Run the same command "
-            "again, with fewer workers"
-        ) from error
-    return Record(row, *file_identity(path), "", -1, reason)
+    return Record(row, *file_identity(path), "", -1, reason_of_loss(error, path, TIME_LIMIT))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], added: bool = True) -> list[str]:
