@@ -19,6 +19,7 @@ logger = logging.getLogger("monai_simclr.runtime")
 ENVIRONMENT = "DASK_SCHEDULER_ADDRESS"
 _ADDRESS = re.compile(r"dask(\+tls)?://(local|\S+:\d+)")
 _LOCAL = "dask://local"
+_NOISY = ("distributed.client", "distributed.utils", "tornado.application")  # tracebacks when a scheduler ends
 # idle workers of Dask look at their clocks 50 times a second and at their stacks 100 times
 _QUIET = {"distributed.admin.tick.interval": "1s", "distributed.worker.profile.enabled": False}
 
@@ -96,6 +97,9 @@ class DaskWorkers(Executor):
         self._address = address.removeprefix("dask+").replace("dask://", "tcp://")
         if self._address.startswith("tls://"):
             _check_certificates()
+        self._levels = {log: log.level for log in map(logging.getLogger, _NOISY)}
+        for log in self._levels:
+            log.setLevel(logging.CRITICAL)
         own: dict[str, Any] = {"address": self._address}
         if address == _LOCAL:
             own = {
@@ -125,14 +129,8 @@ class DaskWorkers(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster; what is not done there is given up."""
-        loggers = [
-            logging.getLogger(name) for name in ("distributed.client", "distributed.utils", "tornado.application")
-        ]
-        levels = [log.level for log in loggers]
-        for log in loggers:  # leaving a scheduler that has ended prints tracebacks
-            log.setLevel(logging.CRITICAL)
         self._client.close()
-        for log, level in zip(loggers, levels, strict=True):
+        for log, level in self._levels.items():
             log.setLevel(level)
 
     def _hand_on(self, task: Future[bytes], result: Future[Any]) -> None:
