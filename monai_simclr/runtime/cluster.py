@@ -112,6 +112,7 @@ class DaskWorkers(Executor):
             with dask.config.set(_QUIET):
                 self._client = Client(**own, set_as_default=False)
         except OSError as error:
+            self._restore_levels()
             raise ConnectionError(
                 f"no Dask scheduler can be reached at {self._address} ({error}); is it running, and does it speak "
                 f"{self._address.partition(':')[0]}?"
@@ -130,6 +131,9 @@ class DaskWorkers(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster; what is not done there is given up."""
         self._client.close()
+        self._restore_levels()
+
+    def _restore_levels(self) -> None:
         for log, level in self._levels.items():
             log.setLevel(level)
 
