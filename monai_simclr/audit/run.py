@@ -17,6 +17,7 @@ from monai_simclr.audit.page import write_page
 from monai_simclr.audit.scan import COUNTED_FIELDS, scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence, split_sizes
 from monai_simclr.data.open import open_index
+from monai_simclr.runtime.cluster import check_engine
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import package_versions
 from monai_simclr.runtime.progress import Wording, shown_progress
@@ -52,6 +53,7 @@ def run_audit(
     pictures: bool = False,
     names: bool = False,
     options: Mapping[str, Any] | None = None,
+    engine: str = "",
 ) -> Audit:
     """Audit an archive or an index, valid or not, and write ``audit.json``, ``images.csv`` and ``index.html``.
 
@@ -66,6 +68,7 @@ def run_audit(
         pictures: thumbnails (32 x 32) of flagged images and duplicates on the page, which then is patient data.
         names: names of these files on the page, which then may name patients.
         options: see `monai_simclr.data.SourceOptions`.
+        engine: what spreads the reading, see `monai_simclr.runtime.cluster.open_executor`.
 
     Returns:
         The result; `leaks` is empty if training may start.
@@ -73,14 +76,16 @@ def run_audit(
     Raises:
         FileNotFoundError: if there is no such archive.
         ValueError: if it is not a table of images, or pictures are requested without pixels.
-        OSError: if a worker dies.
+        SettingError: if there is no such engine.
+        OSError: if a worker was killed twice.
     """
     if pictures and not pixels:
         raise ValueError("pictures are made of pixels; add --pixels")
-    index = open_index(dataset_dir, check=False, **(options or {}))
+    check_engine(engine)
+    index = open_index(dataset_dir, check=False, **{"engine": engine, **(options or {})})
     paths = index["image"].tolist()
     with shown_progress(Wording("reading files", "read")) as progress:
-        facts, hashes, thumbs = scan(paths, pixels, workers, lambda done: progress(done, len(paths), 0))
+        facts, hashes, thumbs = scan(paths, pixels, workers, lambda done: progress(done, len(paths), 0), engine)
     group = {"same_bytes": same_bytes(paths, facts["bytes"].to_numpy())}
     if pixels:
         group["same_look"] = near_duplicates(hashes, thumbs)

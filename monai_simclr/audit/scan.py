@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +23,9 @@ from monai_simclr.data.formats.nifti import nifti_facts
 from monai_simclr.data.formats.pictures import picture_facts
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, describe_os_error, quiet_libraries
 from monai_simclr.data.reading import detect_format, read_radiograph
+from monai_simclr.runtime.cluster import open_executor
 from monai_simclr.runtime.files import open_regular
+from monai_simclr.runtime.spread import map_chunks, reason_of_loss
 
 HEADER_FIELDS = {
     "problem": "problem with the header",
@@ -59,6 +57,8 @@ COUNTED_FIELDS["damage"] = "why the reader refuses an image"
 _NUMBERS = ("bytes", "bits", "rows", "columns", "frames", "samples")
 _THUMB = 32
 _MIN_SPREAD = 2000
+_CHUNK = 16  # files that a process reads at a time
+_TIME_LIMIT = 300.0  # seconds a file
 
 # Mean of 1,008 frontal radiographs of NIH's train_val list (an aggregate: nobody's image), 16 x 16, centred and
 # scaled to 99. Rows from the neck to the abdomen, columns from the patient's right to the left: dark lungs next to a
@@ -87,44 +87,55 @@ _CHEST = np.array(
 
 
 def scan(
-    paths: Sequence[str], pixels: bool, workers: int = 2, on_progress: Callable[[int], object] = lambda _: None
+    paths: Sequence[str],
+    pixels: bool,
+    workers: int = 2,
+    on_progress: Callable[[int], object] = lambda _: None,
+    engine: str = "",
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Facts of every file, hashes and thumbnails.
 
     Args:
         paths: of N files.
         pixels: read the pixels too.
-        workers: processes; 0 reads in this process, which always reads fewer than 2,000 headers.
+        workers: processes; 0 reads in this process, as it is done with fewer than 2,000 headers.
         on_progress: called with the number of files that are done, now and then.
+        engine: what spreads the reading, see `monai_simclr.runtime.cluster.open_executor`.
 
     Returns:
         One row per path with `header_facts` and `pixel_facts`; hashes, uint64 ``(N, 4)``, and thumbnails, uint8 ``(N,
-        32, 32)``, both empty without pixels.
+        32, 32)``, both empty without pixels. A file that crashes its process, or takes minutes, has that as its reason.
 
     Raises:
-        OSError: if a worker dies (a decoder crashed, or memory ran out).
+        ChildProcessError: if a process was killed twice (memory).
     """
-    read = partial(_read_facts, pixels=pixels)
-    in_process = workers == 0 or (not pixels and len(paths) < _MIN_SPREAD)
-    spawn = nullcontext() if in_process else ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    rows = []
-    try:
-        with spawn as pool:
-            for row in map(read, paths) if pool is None else pool.map(read, paths, chunksize=16):
-                rows.append(row)
-                if len(rows) % 16 == 0 or len(rows) == len(paths):
-                    on_progress(len(rows))
-    except BrokenProcessPool as error:
-        raise OSError(
-            "a worker of the audit died (memory, or a decoder crashed on a file); run it with --workers 0 to see where"
-        ) from error
+    tasks = list(enumerate(paths))
+    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+    rows: list[dict[str, Any]] = [{}] * len(paths)
+    read, blame = partial(_read_facts, pixels=pixels), partial(_blame, pixels=pixels)
+    few = not pixels and len(paths) < _MIN_SPREAD
+    with open_executor(engine, 0 if few else workers) as executor:
+        results = map_chunks(read, chunks, executor, blame, time_limit=_TIME_LIMIT)
+        for done, (row, facts) in enumerate(results, 1):
+            rows[row] = facts
+            if done % _CHUNK == 0 or done == len(paths):
+                on_progress(done)
     hashes = np.array([row.pop("hash") for row in rows]) if pixels else np.zeros((0, 4), np.uint64)
     thumbs = np.array([row.pop("thumb") for row in rows]) if pixels else np.zeros((0, _THUMB, _THUMB), np.uint8)
     return pd.DataFrame(rows), hashes, thumbs
 
 
-def _read_facts(path: str, pixels: bool) -> dict[str, Any]:
-    return header_facts(path) | (pixel_facts(path) if pixels else {})
+def _read_facts(tasks: Sequence[tuple[int, str]], pixels: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row, path in tasks:
+        yield row, header_facts(path) | (pixel_facts(path) if pixels else {})
+
+
+def _blame(task: tuple[int, str], error: BaseException, pixels: bool) -> tuple[int, dict[str, Any]]:
+    """Facts of a file that ended its process twice."""
+    row, path = task
+    reason = reason_of_loss(error, path, _TIME_LIMIT)
+    header = dict.fromkeys(HEADER_FIELDS, "") | dict.fromkeys(_NUMBERS, -1) | {"problem": reason}
+    return row, header | (_no_pixels(reason) if pixels else {})
 
 
 def header_facts(path: str | Path) -> dict[str, Any]:
@@ -190,14 +201,12 @@ def pixel_facts(path: str | Path) -> dict[str, Any]:
     `contrast`: standard deviation of the image in [0, 1]. `hash`: 256-bit perceptual hash (`imagehash.phash`, DCT of
     the image at 64 x 64, Zauner 2010), uint64 ``(4,)``. `thumb`: uint8 ``(32, 32)``.
     """
-    facts: dict[str, Any] = {"damage": ""} | dict.fromkeys(("frontal", "border", "saturated", "contrast"), np.nan)
-    facts |= {"hash": np.zeros(4, np.uint64), "thumb": np.zeros((_THUMB, _THUMB), np.uint8)}
     try:
         pixels = read_radiograph(path)[0]
     except FileNotFoundError:
-        return facts | {"damage": "the file is missing"}
+        return _no_pixels("the file is missing")
     except RadiographError as error:
-        return facts | {"damage": error.problem}
+        return _no_pixels(error.problem)
     resize = partial(cv2.resize, interpolation=cv2.INTER_AREA)
     small = resize(pixels, (min(256, pixels.shape[1]), min(256, pixels.shape[0])))
     thumb = resize(small, (_THUMB, _THUMB))
@@ -216,6 +225,12 @@ def pixel_facts(path: str | Path) -> dict[str, Any]:
         "hash": np.packbits(bits).view(np.uint64),
         "thumb": np.rint(thumb * 255).astype(np.uint8),
     }
+
+
+def _no_pixels(damage: str) -> dict[str, Any]:
+    """Facts of the pixels of a file that cannot be read."""
+    facts: dict[str, Any] = {"damage": damage} | dict.fromkeys(("frontal", "border", "saturated", "contrast"), np.nan)
+    return facts | {"hash": np.zeros(4, np.uint64), "thumb": np.zeros((_THUMB, _THUMB), np.uint8)}
 
 
 def frontal_score(image: np.ndarray) -> float:

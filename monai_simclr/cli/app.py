@@ -26,6 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_Engine = Annotated[
+    str, Option(help="processes, dask://HOST:PORT, dask+tls://HOST:PORT or dask://local; see docs/how-to/at-scale.md.")
+]
+
 
 _Json = Annotated[bool, Option("--json", help="Print the result as one JSON object on stdout, and nothing else there.")]
 
@@ -186,6 +190,7 @@ def store(
     rebuild: Annotated[bool, Option("--rebuild", help="Replace a store of other settings.")] = False,
     reader: Annotated[list[str] | None, Option(help="A setting of the reader, as voi=percentile.")] = None,
     as_json: _Json = False,
+    engine: _Engine = "",
 ) -> None:
     """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
     import logging
@@ -194,7 +199,7 @@ def store(
     from monai_simclr.data.store import StoreOptions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = StoreOptions(squash, parse_reader(reader or []), rebuild)
+    options = StoreOptions(squash, parse_reader(reader or []), rebuild, engine=engine)
     text, facts = run_store_command(archive, folder, size, workers, max_rejected, options)
     _answer(as_json, text, **facts)
 
@@ -340,6 +345,7 @@ def audit(
     workers: Annotated[int, Option(help="Processes that read files.", min=0)] = 2,
     option: _Options = None,
     as_json: _Json = False,
+    engine: _Engine = "",
 ) -> None:
     """Check an archive before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
     from monai_simclr.audit import run_audit
@@ -347,7 +353,14 @@ def audit(
 
     _show_log()
     options = options_from_text(option or [])
-    result = run_audit(dataset, output, pixels=pixels, workers=workers, pictures=pictures, names=names, options=options)
+    looks: dict[str, Any] = {
+        "pixels": pixels,
+        "pictures": pictures,
+        "names": names,
+        "workers": workers,
+        "engine": engine,
+    }
+    result = run_audit(dataset, output, options=options, **looks)
     files = {"page": result.page, "audit": output / "audit.json", "table": output / "images.csv"}
     flags = {name: flag["count"] for name, flag in result.content["flags"].items() if flag["count"]}
     counts = {name: result.content[name] for name in ("images", "patients")}

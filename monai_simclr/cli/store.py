@@ -38,7 +38,7 @@ def run_store_command(
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with stoppable("what is decoded is kept"), shown_progress() as progress:
         options = replace(options, progress=progress)
-        store = build_store(open_index(archive), folder, size, workers, max_rejected, options)
+        store = build_store(open_index(archive, engine=options.engine), folder, size, workers, max_rejected, options)
     rejected = f", {len(store.rejected):,} rejected (see {folder / 'rejected.csv'})" if len(store.rejected) else ""
     seconds = time.perf_counter() - started
     facts = {"store": folder, "images": len(store.images), "size": size, "rejected": len(store.rejected)}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,6 +18,7 @@ from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, Read
 from monai_simclr.data.reading import read_radiograph
 from monai_simclr.ops.resize import quantize
 from monai_simclr.runtime.files import file_sha256
+from monai_simclr.runtime.metrics import installed_versions
 
 
 class Record(NamedTuple):
@@ -88,6 +91,7 @@ class DecodeInto:
         size: side of the stored images in pixels.
         squash: resize without padding.
         reader: settings of `read_radiograph`.
+        versions: of packages, which must be installed where it is called; "" for those that must not be.
     """
 
     target: str | Path
@@ -95,13 +99,15 @@ class DecodeInto:
     size: int
     squash: bool = False
     reader: ReaderSettings = DEFAULT_SETTINGS
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, tasks: Iterable[tuple[int, str]]) -> Iterator[Record]:
         """Decode rows and paths; what cannot be read becomes a record with a reason.
 
         Raises:
-            OSError: if the file of stored images cannot be written (no space, a limit).
+            OSError: if the file of stored images cannot be written (no space, a limit), or versions are others.
         """
+        _check_versions(tuple(self.versions.items()))
         with open(self.target, "r+b", buffering=0) as file:
             for row, path in tasks:
                 identity = file_identity(path)
@@ -120,6 +126,18 @@ class DecodeInto:
                 else:
                     write_at(file, self.offset + row * len(pixels), pixels)
                     yield Record(row, *identity, sha256, zlib.crc32(pixels), "")
+
+
+@cache
+def _check_versions(versions: tuple[tuple[str, str], ...]) -> None:
+    found = installed_versions(*dict(versions))
+    for name, version in versions:
+        if found.get(name, "") != version:
+            here, there = (text or "not installed" for text in (found.get(name, ""), version))
+            raise OSError(
+                f"{name} is {here} on {socket.gethostname()}, and {there} where the store is begun; pixels may differ: "
+                "install the same versions on all workers"
+            )
 
 
 def write_at(file: BinaryIO, start: int, content: bytes) -> None:

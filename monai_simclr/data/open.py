@@ -56,6 +56,8 @@ class SourceOptions:
         columns: from our columns to those of a CSV file (a table).
         patient_pattern: regular expression whose first group is the patient in a file's name (archives without ids).
         views: keep only these view positions (every source), as ("PA", "AP").
+        engine: what reads headers (every source, those that read none too), see
+            `monai_simclr.runtime.cluster.open_executor`.
     """
 
     uncertain: str | None = None
@@ -66,6 +68,7 @@ class SourceOptions:
     columns: Mapping[str, str] | None = None
     patient_pattern: str | None = None
     views: Sequence[str] | None = None
+    engine: str | None = None
 
 
 _OPTIONS = tuple(field.name for field in fields(SourceOptions))
@@ -129,15 +132,17 @@ def open_index(dataset_dir: str | Path, *, check: bool = True, **options: Any) -
     """
     _check_options(options)
     given = {name: value for name, value in options.items() if value is not None}
-    views = tuple(given.pop("views", ()))
+    views, engine = tuple(given.pop("views", ())), given.pop("engine", "")
     path = Path(dataset_dir)
     source, reason = _recognise(path, has_columns=bool(given.get("columns")))
     known = set(inspect.signature(source.read).parameters) & set(_OPTIONS)
+    if "engine" in known:
+        given["engine"] = engine
     unknown = sorted(set(given) - known)
     if unknown:
         raise ValueError(
             f"the archive was read as {source.name}, which has no option {unknown}; it takes "
-            f"{sorted(known | {'views'})}"
+            f"{sorted(known | {'views', 'engine'})}"
         )
     index = source.read(path, **given)
     excluded = dict(index.attrs.get("excluded", {}))

@@ -5,6 +5,15 @@ from monai_simclr.engines.contrastive import OneItemOutput as OneItemOutput
 from monai_simclr.engines.contrastive import PrepareLabelled as PrepareLabelled
 from monai_simclr.engines.contrastive import PrepareTwoViews as PrepareTwoViews
 from monai_simclr.engines.embedding import embed as embed
+from monai_simclr.engines.embedding import embed_spread as embed_spread
 from monai_simclr.engines.precision import AutocastInferer as AutocastInferer
 
-__all__ = ["AutocastInferer", "ContrastiveTrainer", "OneItemOutput", "PrepareLabelled", "PrepareTwoViews", "embed"]
+__all__ = [
+    "AutocastInferer",
+    "ContrastiveTrainer",
+    "OneItemOutput",
+    "PrepareLabelled",
+    "PrepareTwoViews",
+    "embed",
+    "embed_spread",
+]

@@ -1,6 +1,7 @@
 """The same work on many items, spread over workers behind the interface of `concurrent.futures.Executor`.
 
-Calls and results are pickled as `multiprocessing` does it, between a process and its own children only.
+Calls and results are pickled as `multiprocessing` does it, between a process and its own children, or by a cluster that
+the user names (`runtime/cluster.py`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
+from queue import SimpleQueue
 from typing import IO, Any
 
+from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.signals import STOP_SIGNALS
 
 _SERVE = "from monai_simclr.runtime.spread import serve; serve()"
+_FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 
 
@@ -34,7 +38,10 @@ class WorkerLostError(BrokenExecutor):
 
     def __init__(self, ending: str, last_line: str = "") -> None:
         super().__init__(f"{ending}: {last_line}" if last_line else ending)
-        self.ending = ending
+        self.ending, self.last_line = ending, last_line
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkerLostError, (self.ending, self.last_line)
 
 
 def map_chunks(
@@ -42,7 +49,7 @@ def map_chunks(
     chunks: Iterable[Sequence[Any]],
     executor: Executor | None,
     blame: Callable[[Any, BaseException], Any],
-    in_flight: int = 8,
+    in_flight: int = 0,
     time_limit: float = 0.0,
     lost: type[BaseException] | tuple[type[BaseException], ...] = BrokenExecutor,
 ) -> Iterator[Any]:
@@ -56,7 +63,7 @@ def map_chunks(
         chunks: items that one worker takes at a time; read as far as they are needed.
         executor: replaces lost workers by itself, as `ProcessWorkers` and Dask do; None works in this process.
         blame: makes the result of an item that lost its worker twice, or raises.
-        in_flight: chunks that are submitted at a time.
+        in_flight: chunks that are submitted at a time; 0 for the executor's own `in_flight`, or 8.
         time_limit: seconds an item, after which SIGALRM ends the worker; 0 for no limit, as in this process.
         lost: what a future of the executor raises when its worker was lost.
 
@@ -73,24 +80,54 @@ def map_chunks(
     new: Iterator[tuple[Sequence[Any], bool]] = ((chunk, False) for chunk in chunks)
     again: deque[tuple[Sequence[Any], bool]] = deque()
     running: dict[Future[list[Any]], tuple[Sequence[Any], bool]] = {}
+    done: SimpleQueue[Future[list[Any]]] = SimpleQueue()
+    in_flight = in_flight or getattr(executor, "in_flight", 8)
     try:
         while True:
             while len(running) < in_flight and (task := again.popleft() if again else next(new, None)):
-                running[executor.submit(_work, work, task[0], time_limit)] = task
+                future = executor.submit(_work, work, task[0], time_limit)
+                running[future] = task
+                future.add_done_callback(done.put)
             if not running:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                chunk, is_second = running.pop(future)
-                try:
-                    yield from future.result()
-                except lost as error:
-                    if is_second:
-                        yield blame(chunk[0], error)
-                    else:
-                        again.extend(([item], True) for item in chunk)
+            future = done.get()
+            chunk, is_second = running.pop(future)
+            try:
+                yield from future.result()
+            except lost as error:
+                if is_second:
+                    yield blame(chunk[0], error)
+                else:
+                    again.extend(([item], True) for item in chunk)
     finally:
         for future in running:
             future.cancel()
+
+
+def reason_of_loss(error: BaseException, path: str, time_limit: float) -> str:
+    """What a file did to the process that read it, for its row.
+
+    Args:
+        error: as the `blame` of `map_chunks` gets it.
+        path: of the file.
+        time_limit: seconds, as `map_chunks` was given them.
+
+    Raises:
+        ChildProcessError: if the process was killed from outside.
+
+    Example:
+        >>> reason_of_loss(WorkerLostError("SIGSEGV"), "a.dcm", 300.0)
+        'ended the decoder by SIGSEGV'
+    """
+    ending = error.ending if isinstance(error, WorkerLostError) else str(error)
+    if ending == "SIGALRM":
+        return f"took longer than {time_limit:.0f} s"
+    if ending in _FAULTS:
+        return f"ended the decoder by {ending}"
+    raise ChildProcessError(
+        f"a decoding process ended twice at {shown(path)} ({error}); is there enough memory? Run the same command "
+        "again, with fewer workers"
+    ) from error
 
 
 def _work(work: Callable[[Sequence[Any]], Iterable[Any]], chunk: Sequence[Any], time_limit: float) -> list[Any]:
@@ -125,6 +162,7 @@ class ProcessWorkers(ThreadPoolExecutor):
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
+        self.in_flight = 2 * workers
         self._of_thread = threading.local()
         self._processes: set[_Process] = set()
         self._guard, self._killed = threading.Lock(), False
@@ -180,16 +218,17 @@ class _Process:
 
     def call(self, call: tuple[Any, ...]) -> Any:
         """The result of a function, its args and keywords; raises what it raised, or `WorkerLostError`."""
+        return unpack_answer(self.exchange(pack(call)))
+
+    def exchange(self, call: bytes) -> bytes:
+        """The answer to a call, both as they go through the pipes; raises `WorkerLostError`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
             _send(self.process.stdin, call)
-            error, result = _receive(self.process.stdout)
+            return _receive(self.process.stdout)
         except (OSError, EOFError):
             raise self.close() from None
-        if error is not None:
-            raise error
-        return result
 
     def kill(self) -> None:
         with suppress(OSError):
@@ -210,6 +249,29 @@ class _Process:
         return WorkerLostError(signal.Signals(-status).name if status < 0 else f"exit status {status}", last_line)
 
 
+_OF_THREAD = threading.local()
+
+
+def exchange_in_process(call: bytes) -> bytes:
+    """In a worker of another engine: the answer to a call by a process of this thread's own.
+
+    So a crash of a decoder ends that process and not the worker, and the worker answers its scheduler meanwhile.
+
+    Args:
+        call: a function, its args and its keywords by `pack`.
+
+    Returns:
+        For `unpack_answer`.
+    """
+    process: _Process | None = getattr(_OF_THREAD, "process", None)
+    if process is None or process.ended:
+        process = _OF_THREAD.process = _Process()
+    try:
+        return process.exchange(call)
+    except WorkerLostError as error:
+        return pack((error, None))
+
+
 def serve() -> None:
     """Be a process of `ProcessWorkers`: calls come on stdin, results go to stdout.
 
@@ -223,26 +285,38 @@ def serve() -> None:
     answer: tuple[BaseException | None, Any]
     with suppress(EOFError, BrokenPipeError):
         while True:
-            function, args, kwargs = _receive(sys.stdin.buffer)
+            function, args, kwargs = ForkingPickler.loads(_receive(sys.stdin.buffer))
             try:
                 answer = None, function(*args, **kwargs)
             except (OSError, MemoryError) as error:
                 answer = error, None
             except Exception:
                 answer = RuntimeError(traceback.format_exc()), None
-            _send(answers, answer)
+            _send(answers, pack(answer))
 
 
-def _send(pipe: IO[bytes], message: Any) -> None:
-    content = bytes(ForkingPickler.dumps(message))
+def pack(message: Any) -> bytes:
+    """A call or an answer as bytes."""
+    return bytes(ForkingPickler.dumps(message))
+
+
+def unpack_answer(content: bytes) -> Any:
+    """The result of a call; raises what the call raised."""
+    error, result = ForkingPickler.loads(content)
+    if error is not None:
+        raise error
+    return result
+
+
+def _send(pipe: IO[bytes], content: bytes) -> None:
     pipe.write(len(content).to_bytes(8, "little") + content)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes]) -> Any:
+def _receive(pipe: IO[bytes]) -> bytes:
     """The next message; raises EOFError where the other process ended, also within a message."""
     length = int.from_bytes(pipe.read(8), "little")
     content = pipe.read(length)
     if not length or len(content) < length:
         raise EOFError
-    return ForkingPickler.loads(content)
+    return content

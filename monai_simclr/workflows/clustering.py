@@ -16,8 +16,9 @@ from torch import nn
 from monai_simclr import evaluation, recipes
 from monai_simclr.data import Store, image_classes
 from monai_simclr.data.pseudonyms import index_for_outputs
-from monai_simclr.engines import embed
+from monai_simclr.engines import embed, embed_spread
 from monai_simclr.evaluation import Embeddings
+from monai_simclr.runtime.cluster import check_engine
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, table_rows, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.run import Run
@@ -42,6 +43,11 @@ class Clustering:
         n_seeds: fits whose spread is reported.
         n_bootstrap: resamples of test patients.
         allow_seen_patients: score patients even if they were seen in pretraining.
+        engine: what spreads the embedding, see `monai_simclr.runtime.cluster.open_executor`; "" embeds in this process.
+        workers: processes of the engine "processes".
+
+    Raises:
+        SettingError: if there is no such engine.
     """
 
     findings: Sequence[str]
@@ -50,6 +56,11 @@ class Clustering:
     n_seeds: int = 5
     n_bootstrap: int = 1000
     allow_seen_patients: bool = False
+    engine: str = ""
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        check_engine(self.engine)
 
 
 def cluster(
@@ -73,7 +84,7 @@ def cluster(
     index, seed, n_bootstrap = store.index, run.seed, options.n_bootstrap
     train, test = ((index["split"] == name).to_numpy() for name in ("train", "test"))
     seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
-    embeddings, references = _embed(run, store, encoder, random_encoder)
+    embeddings, references = _embed(run, store, encoder, random_encoder, options)
     public_index = index_for_outputs(store)
     Embeddings(embeddings.features, public_index, embeddings.source).save(run.path("embeddings.npz"))
     classes = image_classes(index)
@@ -124,11 +135,18 @@ def cluster(
 
 
 def _embed(
-    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module
+    run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, options: Clustering
 ) -> tuple[Embeddings, dict[str, np.ndarray]]:
     """Embeddings of the archive, and what they are compared with."""
     finish = functools.partial(recipes.to_network_input, size=run.size)
-    features, random = (embed(network, store.images, finish, run.device) for network in (encoder, random_encoder))
+
+    def embed_all(network: nn.Module) -> np.ndarray:
+        if not options.engine or store.folder is None:
+            return embed(network, store.images, finish, run.device)
+        file, workers = store.folder / "images.npy", max(1, options.workers)
+        return embed_spread(network, file, finish, run.output_dir, options.engine, workers, run.device)
+
+    features, random = embed_all(encoder), embed_all(random_encoder)
     small, levels = [], []
     for image in map(np.array, store.images):  # one at a time: the store may be larger than memory
         small.append(recipes.to_network_input(torch.from_numpy(image)[None, None], 32).numpy().ravel())

@@ -16,6 +16,7 @@ from monai_simclr.audit.flags import FLAGS, flag_rows
 from monai_simclr.audit.scan import HEADER_FIELDS, frontal_score, header_facts, pixel_facts, scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence
 from monai_simclr.data.phantoms import write_dicom_phantoms
+from monai_simclr.runtime import spread
 
 
 def _differing(one, other):
@@ -303,11 +304,34 @@ def test_the_frontal_score_changes_sign_with_the_polarity_and_ignores_the_exposu
     assert frontal_score(np.ones((64, 64))) == 0
 
 
-@pytest.mark.slow
-def test_workers_and_one_process_return_the_same(tmp_path):
+@pytest.mark.parametrize("engine", ["processes", "dask://local"])
+def test_any_engine_and_one_process_return_the_same(tmp_path, engine):
+    if engine != "processes":
+        pytest.importorskip("distributed")
     folder = write_dicom_phantoms(tmp_path / "archive", n_patients=10, size=64, seed=0)
     paths = sorted(str(path) for path in folder.rglob("*") if path.is_file())
-    alone, spread = scan(paths, True, workers=0), scan(paths, True, workers=2)
+    alone, spread = scan(paths, True, workers=0), scan(paths, True, workers=2, engine=engine)
     pd.testing.assert_frame_equal(alone[0], spread[0])
     np.testing.assert_array_equal(alone[1], spread[1])
     np.testing.assert_array_equal(alone[2], spread[2])
+
+
+def test_a_file_that_crashes_its_process_has_that_as_its_reason_and_the_others_are_read(tmp_path, monkeypatch):
+    folder = write_dicom_phantoms(tmp_path / "archive", n_patients=10, size=64, seed=0)
+    paths = sorted(str(path) for path in folder.rglob("*") if path.is_file())
+    code = f"""
+import os
+from monai_simclr.audit import scan
+from monai_simclr.runtime import spread
+real = scan.pixel_facts
+scan.pixel_facts = lambda path: os.abort() if path == {paths[3]!r} else real(path)
+spread.serve()
+"""
+    monkeypatch.setattr(spread, "_SERVE", f"exec({code!r})")
+    seen = []
+    facts, hashes, _ = scan(paths, True, workers=2, on_progress=seen.append)
+    alone = scan(paths, True, workers=0)
+    assert facts["damage"][3] == facts["problem"][3] == "ended the decoder by SIGABRT"
+    pd.testing.assert_frame_equal(facts.drop(index=3), alone[0].drop(index=3))
+    np.testing.assert_array_equal(np.delete(hashes, 3, 0), np.delete(alone[1], 3, 0))
+    assert seen[-1] == len(paths)

@@ -147,10 +147,12 @@ def test_one_patient_id_for_a_whole_archive_is_a_warning(tmp_path, caplog):
     assert "20 of 20 files have the same (0010,0020) Patient ID: was the archive anonymised" in caplog.text
 
 
-def test_the_number_of_threads_changes_nothing(tmp_path):
+def test_the_number_of_threads_or_processes_changes_nothing(tmp_path):
     for number in range(30):
         _dicom(tmp_path / f"{number:02d}", PatientID=str(number // 2))
-    assert read_dicom_tree(tmp_path, workers=1).equals(read_dicom_tree(tmp_path, workers=8))
+    for options in ({"workers": 8}, {"engine": "processes", "workers": 2}):
+        assert read_dicom_tree(tmp_path, workers=1).equals(read_dicom_tree(tmp_path, **options))
+    assert open_index(tmp_path, engine="processes").equals(open_index(tmp_path))
 
 
 def _pictures(folder, *names):

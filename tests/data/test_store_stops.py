@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from monai_simclr.data import StoreOptions, build_store, decoding, open_index, open_store, write_index
-from monai_simclr.data.phantoms import draw_phantom, write_nih_phantoms
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.store.unfinished import Journal
 from monai_simclr.runtime.files import file_sha256
 
@@ -285,28 +285,6 @@ def test_the_command_says_what_it_made(archive, tmp_path):
     assert f"made {tmp_path / 's'}: {total} images of 32 x 32 pixels" in text
     assert f"2 rejected (see {tmp_path / 's' / 'rejected.csv'})" in text
     assert json.loads((tmp_path / "s" / "provenance.json").read_text())["images"] == total
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory):
-    """20,000 files of 300 pictures: each has its own bytes, so that no two are mistaken for each other."""
-    import cv2
-    import pandas as pd
-
-    folder = tmp_path_factory.mktemp("many")
-    pictures = [np.rint(draw_phantom(1 + n, 0, 64).pixels * 255).astype(np.uint8) for n in range(300)]
-    rows = []
-    for number in range(20_000):
-        picture = pictures[number % 300].copy()
-        picture[0, :3] = [number % 256, number // 256 % 256, 99]
-        path = folder / f"{number:05d}.png"
-        cv2.imwrite(str(path), picture)
-        rows.append({"image": str(path), "patient_id": str(number)})
-    columns = ["study_id", "view_position", "sex", "age", "split"]
-    index = pd.DataFrame(rows).assign(**dict.fromkeys(columns, ""))
-    write_index(index, folder / "index.csv")
-    write_index(index.iloc[:2000], folder / "few.csv")
-    return folder
 
 
 @pytest.mark.slow

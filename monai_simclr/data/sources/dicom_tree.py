@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from monai_simclr.data.formats.exam import is_radiograph, read_exam
 from monai_simclr.data.listing import list_files, second_copies
 from monai_simclr.data.radiograph import RadiographError, describe_os_error, quiet_libraries
 from monai_simclr.data.sources.base import Source, make_index, patients_by_name
+from monai_simclr.runtime.cluster import open_executor
 from monai_simclr.runtime.files import open_regular
 from monai_simclr.runtime.names import shown
+from monai_simclr.runtime.spread import map_chunks, reason_of_loss
+
+_CHUNK = 16  # files that are read at a time
 
 
-def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int = 8) -> pd.DataFrame:
+def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int = 8, engine: str = "") -> pd.DataFrame:
     """Image index of the radiographs among the DICOM files below a folder, whatever their names.
 
     Other files, damaged ones, DICOM objects that are not radiographs by their Modality or, without one, by their class
@@ -32,6 +37,7 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
             archives whose (0010,0020) Patient ID is empty or the same for all; it overrides the headers.
         workers: threads that read headers. They wait for disks and networks, not for each other; Python itself reads
             about a thousand headers a second.
+        engine: what reads headers instead of threads, see `monai_simclr.runtime.cluster.open_executor`.
 
     Returns:
         The index. `patient_id` is "issuer:id" where (0010,0021) Issuer of Patient ID is given, since hospitals number
@@ -41,12 +47,17 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
     listing = list_files(folder)
     listing.exclude("second copies", second_copies(listing.paths, folder))
     paths = listing.paths
-    with ThreadPoolExecutor(max(1, workers)) as pool, quiet_libraries():
-        rows = dict(zip(paths, pool.map(read_row, paths), strict=True))
-    for path, row in rows.items():
+    tasks = list(enumerate(paths))
+    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+    rows: list[dict[str, Any] | str] = [""] * len(paths)
+    threads = None if engine else ThreadPoolExecutor(max(1, workers))
+    with threads or open_executor(engine, workers) as executor, quiet_libraries():
+        for number, row in map_chunks(_read_rows, chunks, executor, _blame, 2 * workers if threads else 0):
+            rows[number] = row
+    for path, row in zip(paths, rows, strict=True):
         if isinstance(row, str):
             listing.excluded.setdefault(row, []).append(path)
-    columns = pd.DataFrame([row for row in rows.values() if isinstance(row, dict)])
+    columns = pd.DataFrame([row for row in rows if isinstance(row, dict)])
     if columns.empty:
         raise FileNotFoundError(
             f"there is no radiograph among the {len(paths)} files below {shown(folder)}: {listing.counts()}"
@@ -69,6 +80,14 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
     index = make_index(None, **{str(name): column for name, column in columns.items()})
     index.attrs["excluded"] = listing.counts()
     return index
+
+
+def _read_rows(tasks: Sequence[tuple[int, Path]]) -> list[tuple[int, dict[str, Any] | str]]:
+    return [(number, read_row(path)) for number, path in tasks]
+
+
+def _blame(task: tuple[int, Path], error: BaseException) -> tuple[int, str]:
+    return task[0], reason_of_loss(error, str(task[1]), 0.0)
 
 
 def read_row(path: Path) -> dict[str, Any] | str:

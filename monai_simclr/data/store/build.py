@@ -22,12 +22,13 @@ from monai_simclr.data.store.opened import FORMAT, TABLES, Store, open_store, re
 from monai_simclr.data.store.previous import PreviousStore
 from monai_simclr.data.store.unfinished import Journal, Ledger, UnfinishedStore, pixels_offset
 from monai_simclr.runtime.artefacts import DamagedFileError
+from monai_simclr.runtime.cluster import check_engine, open_executor
 from monai_simclr.runtime.files import FULL, LOCKED, NoSpaceError
 from monai_simclr.runtime.locks import locked
 from monai_simclr.runtime.metrics import installed_versions
 from monai_simclr.runtime.names import encode_name, shown
 from monai_simclr.runtime.progress import LoggedProgress, Progress
-from monai_simclr.runtime.spread import ProcessWorkers, WorkerLostError, map_chunks
+from monai_simclr.runtime.spread import map_chunks, reason_of_loss
 from monai_simclr.runtime.tables import table_text
 
 logger = logging.getLogger("monai_simclr.data")
@@ -36,7 +37,6 @@ TIME_LIMIT = 300.0
 """Seconds that one image may take before its process is ended and the image rejected."""
 
 _CHUNK = 8  # images that a process decodes at a time
-_FAULTS = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 _SILENCE = 1800.0  # seconds without a sign of rank 0 after which other ranks give up
 _DECODERS = (
     "numpy",
@@ -59,12 +59,21 @@ class StoreOptions:
         reader: how files are read.
         rebuild: replace a store of other settings, or a damaged one; refused when false.
         progress: called with the number of images that are done, the number of all, and of those rejected.
+        engine: what spreads the decoding, see `monai_simclr.runtime.cluster.open_executor`. Workers on other machines
+            see the archive and the store below the same paths.
+
+    Raises:
+        SettingError: if there is no such engine.
     """
 
     squash: bool = False
     reader: ReaderSettings = DEFAULT_SETTINGS
     rebuild: bool = False
     progress: Progress = field(default_factory=LoggedProgress, compare=False)
+    engine: str = ""
+
+    def __post_init__(self) -> None:
+        check_engine(self.engine)
 
 
 def build_store(
@@ -155,6 +164,7 @@ class _Build:
         self.paths: list[str] = index["image"].tolist()
         self.settings: dict[str, Any] = {"size": size, "squash": options.squash, "reader": asdict(options.reader)}
         self.versions = versions()
+        self.decoders = dict.fromkeys(_DECODERS, "") | self.versions
         self.index_sha256 = hashlib.sha256(table_text(index).encode()).hexdigest()
 
     def run(self) -> Store:
@@ -287,10 +297,11 @@ class _Build:
             tasks = [(row, path) for row, path in enumerate(self.paths) if not ledger.done[row]]
             chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
             offset, options = pixels_offset(unfinished.pixels), self.options
-            decode = DecodeInto(unfinished.pixels, offset, unfinished.size, options.squash, options.reader)
+            target, size = unfinished.pixels.absolute(), unfinished.size
+            decode = DecodeInto(target, offset, size, options.squash, options.reader, self.decoders)
             workers = min(self.workers, len(chunks))
-            with ProcessWorkers(workers) if workers else nullcontext() as executor:
-                for record in map_chunks(decode, chunks, executor, _blame, 2 * workers, TIME_LIMIT):
+            with open_executor(options.engine, workers) if chunks else nullcontext() as executor:
+                for record in map_chunks(decode, chunks, executor, _blame, time_limit=TIME_LIMIT):
                     keep(record)
         return ledger
 
@@ -328,17 +339,7 @@ class _Build:
 def _blame(task: tuple[int, str], error: BaseException) -> Record:
     """The record of an image that ended its process twice; raises where the process was killed from outside."""
     row, path = task
-    ending = error.ending if isinstance(error, WorkerLostError) else str(error)
-    if ending == "SIGALRM":
-        reason = f"took longer than {TIME_LIMIT:.0f} s"
-    elif ending in _FAULTS:
-        reason = f"ended the decoder by {ending}"
-    else:
-        raise ChildProcessError(
-            f"a decoding process ended twice at {shown(path)} ({error}); is there enough memory? Run the same command "
-            "again, with fewer workers"
-        ) from error
-    return Record(row, *file_identity(path), "", -1, reason)
+    return Record(row, *file_identity(path), "", -1, reason_of_loss(error, path, TIME_LIMIT))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], added: bool = True) -> list[str]:

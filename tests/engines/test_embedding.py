@@ -1,0 +1,58 @@
+"""Embedding by several workers equals embedding in one process."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from monai_simclr import recipes
+from monai_simclr.data import build_store, open_index
+from monai_simclr.data.phantoms import write_nih_phantoms
+from monai_simclr.engines import embed, embed_spread
+from monai_simclr.networks import encoder
+from monai_simclr.runtime.exit_codes import SettingError
+from monai_simclr.workflows import Clustering
+
+FINISH = functools.partial(recipes.to_network_input, size=32)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedding")
+    return build_store(open_index(write_nih_phantoms(folder / "nih", n_patients=20, size=64)), folder / "s", 40, 0)
+
+
+def _network():
+    torch.manual_seed(1)
+    return encoder("resnet10", width=0.25)
+
+
+@pytest.mark.parametrize("engine", ["processes", "dask://local"])
+def test_several_workers_give_the_embeddings_of_one_process(store, tmp_path, engine):
+    if engine != "processes":
+        pytest.importorskip("distributed")
+    network = _network()
+    alone = embed(network, store.images, FINISH, batch_size=16)
+    spread = embed_spread(network, store.folder / "images.npy", FINISH, tmp_path, engine, 2, batch_size=16)
+    assert spread.dtype == np.float32
+    np.testing.assert_allclose(spread, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
+    assert np.abs(alone - alone[0]).max() > 1e-3 * np.abs(alone).max(), (
+        "all embeddings are alike, so this tests nothing"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_are_not_finite_are_refused(store, tmp_path):
+    network = _network()
+    for weights in network.parameters():
+        torch.nn.init.constant_(weights, float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite, the first is image 0"):
+        embed_spread(network, store.folder / "images.npy", FINISH, tmp_path, "processes")
+
+
+def test_an_engine_that_is_not_there_is_refused_before_any_work():
+    with pytest.raises(SettingError, match="no engine 'spark'"):
+        Clustering(["Mass"], engine="spark")
