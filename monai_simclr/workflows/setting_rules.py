@@ -14,6 +14,8 @@ from monai_simclr.evaluation.clusterers import METHODS
 from monai_simclr.inference import OutputOptions
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
+from monai_simclr.runtime.cluster import check_engine
+from monai_simclr.runtime.exit_codes import SettingError
 
 Rule = Callable[[Any], str]
 """From a value to what is wrong with it, as "must be ..."; "" when nothing is."""
@@ -119,6 +121,15 @@ def _outputs(value: Any) -> str:
 
 _COUNT, _ONE_OR_MORE, _POSITIVE = number(whole=True), number(1, whole=True), number(above=True)
 
+
+def _engine(value: Any) -> str:
+    try:
+        check_engine(str(value))
+    except SettingError as error:
+        return f"must be an engine: {error}"
+    return ""
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _path),
     **dict.fromkeys(
@@ -153,6 +164,7 @@ RULES: dict[str, Rule] = {
     "n_clusters": _list("auto", numbers_from=2),
     "findings": _findings,
     "device": _device,
+    "engine": _engine,
     "outputs": _outputs,
 }
 """The rule of every setting at the top of a config, and of what configs take from metadata.json."""

@@ -38,8 +38,9 @@ def _result(words, exit_code=0):
     return json.loads(done.stdout)
 
 
-def test_every_command_takes_json():
-    assert [name for name, command in COMMANDS.items() if "--json" not in _options(command)] == []
+def test_every_command_with_a_result_takes_json():
+    without = [name for name, command in COMMANDS.items() if "--json" not in _options(command)]
+    assert without == ["listen"], "it runs until it is stopped"
 
 
 def _options(command):
