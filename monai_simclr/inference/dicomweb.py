@@ -152,7 +152,9 @@ def _client(address: str) -> Any:
         session = create_session_from_user_pass(user, os.environ.get(PASSWORD, ""))
     else:
         session = create_session()
-    return DICOMwebClient(address, session=session)
+    client = DICOMwebClient(address, session=session)
+    client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=200)
+    return client
 
 
 def _value(item: dict[str, Any], tag: str) -> str:

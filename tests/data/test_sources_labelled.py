@@ -328,7 +328,7 @@ def test_rsnas_mapping_gives_patients_their_nih_numbers(tmp_path, caplog):
 
 def test_an_option_that_the_source_does_not_know_is_refused_with_what_it_takes(tmp_path):
     with pytest.raises(
-        ValueError, match=r"read as RSNA pneumonia, which has no option \['uncertain'\]; it takes \['pat"
+        ValueError, match=r"read as RSNA pneumonia, which has no option \['uncertain'\]; it takes \['engine', 'pat"
     ):
         open_index(_rsna(tmp_path), uncertain="ones")
     with pytest.raises(
