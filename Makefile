@@ -27,7 +27,7 @@ lint: .venv/.done  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## lint, types and the tests, under 8 minutes on 2 cores
+test: lint  ## lint, types and the tests, a quarter of an hour on 2 cores
 	$(BIN)/python -m pytest
 
 test-all: lint  ## the slow tests too
