@@ -47,8 +47,7 @@ def embed(
     network = network.to(device).eval()
     parts = []
     for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size]))[:, None]
-        parts.append(network(finish(batch).to(device)).float().cpu().numpy())
+        parts.append(_outputs(network, images[start : start + batch_size], finish, device))
     outputs = np.concatenate(parts)
     _check_finite(outputs)
     return outputs
@@ -112,14 +111,12 @@ class _EmbedRows:
     device: str
 
     def __call__(self, runs: Sequence[tuple[int, int]]) -> Iterator[int]:
-        network, images = _load(self.network, self.weights), np.load(self.source, mmap_mode="r")
+        network, images = _load(self.network, self.weights).to(self.device), np.load(self.source, mmap_mode="r")
         outputs = np.load(self.target, mmap_mode="r+")
         torch.set_num_threads(1)
         with torch.no_grad():
             for start, stop in runs:
-                batch = torch.from_numpy(np.array(images[start:stop]))[:, None]
-                rows = network.to(self.device)(self.finish(batch).to(self.device))
-                outputs[start:stop] = rows.float().cpu().numpy()
+                outputs[start:stop] = _outputs(network, images[start:stop], self.finish, self.device)
                 outputs.flush()
                 yield start
 
@@ -129,6 +126,12 @@ def _load(without_weights: bytes, weights: str) -> nn.Module:
     network: nn.Module = unpack_answer(without_weights).to_empty(device="cpu")
     network.load_state_dict(load_file(weights))
     return network.eval()
+
+
+def _outputs(network: nn.Module, images: np.ndarray, finish: _Finish, device: str | torch.device) -> np.ndarray:
+    batch = torch.from_numpy(np.array(images))[:, None]
+    outputs: np.ndarray = network(finish(batch).to(device)).float().cpu().numpy()
+    return outputs
 
 
 def _blame(run: tuple[int, int], error: BaseException) -> int:
