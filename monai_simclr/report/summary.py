@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from monai_simclr.evaluation.scores import MACRO
@@ -106,10 +106,8 @@ def _few_labels(data: ReportData) -> Iterator[Statement]:
 def _ranking(data: ReportData) -> Iterator[Statement]:
     if data.scores is not None:
         scored = data.scores[(data.scores["score"] == "AUROC") & data.scores["low"].notna()]
-        rows = table_rows(scored)
-        rows = [row for row in rows if row["finding"] == MACRO] or rows
-        if rows:
-            row = rows[-1]
+        row = _macro_or_last(table_rows(scored))
+        if row:
             yield Statement(
                 "The classifier ranks test images better than chance",
                 row["low"] > 0.5,
@@ -120,9 +118,8 @@ def _ranking(data: ReportData) -> Iterator[Statement]:
 
 def _confounders(data: ReportData) -> Iterator[Statement]:
     rows = [row for row in _baseline_rows(data) if row.get("low") is not None]
-    rows = [row for row in rows if row["finding"] == MACRO] or rows
-    if rows:
-        row = rows[-1]
+    row = _macro_or_last(rows)
+    if row:
         yield Statement(
             "The classifier knows more than view, age and sex tell",
             row["low"] > 0,
@@ -179,6 +176,12 @@ def _baseline_rows(data: ReportData) -> list[Mapping[str, Any]]:
     """Rows of the last run that was compared with view, age and sex."""
     found = [metrics.get("baselines", {}).get("confounder_baseline", []) for metrics in data.metrics.values()]
     return next((rows for rows in reversed(found) if rows and "baseline" in rows[0]), [])
+
+
+def _macro_or_last(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the macro mean, or the last one (of a single finding); empty without rows."""
+    macro = [row for row in rows if row["finding"] == MACRO]
+    return (macro or rows or [{}])[-1]
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
