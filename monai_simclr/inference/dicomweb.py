@@ -109,17 +109,17 @@ class Worklist:
                 return
 
 
-def store_results(address: str, paths: Iterable[str | Path]) -> list[Path]:
+def store_results(address: str, paths: Iterable[str | Path]) -> Iterator[Path]:
     """Store DICOM files (reports, secondary captures) at a service, one request each.
 
     Args:
         address: as of `Worklist`; its query does not matter.
         paths: DICOM files.
 
-    Returns:
-        Those that were stored; others are named in the log and can be tried again.
+    Yields:
+        Each of them once it is stored; others are named in the log and can be tried again.
     """
-    client, stored = _client(urlunsplit((*urlsplit(address.removeprefix("dicomweb+"))[:3], "", ""))), []
+    client = _client(urlunsplit((*urlsplit(address.removeprefix("dicomweb+"))[:3], "", "")))
     for path in map(Path, paths):
         try:
             answer = client.store_instances([pydicom.dcmread(path)])
@@ -130,8 +130,7 @@ def store_results(address: str, paths: Iterable[str | Path]) -> list[Path]:
             reason = answer.FailedSOPSequence[0].get("FailureReason", 0)
             logger.warning(f"{client.base_url} refused {path.name} (failure reason 0x{reason:04X})")
         else:
-            stored.append(path)
-    return stored
+            yield path
 
 
 _ANY_SYNTAX = (("application/dicom", "*"),)

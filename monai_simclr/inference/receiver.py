@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -56,6 +57,7 @@ class Receiver:
         ModuleNotFoundError: without pynetdicom.
         ValueError: if `ae_title` is empty or too long.
         FileExistsError: from `start`, if another process receives into the same folder.
+        OSError: from `start`, if the port cannot be listened on.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -72,7 +74,7 @@ class Receiver:
         host: str = "127.0.0.1",
         allowed: Sequence[str] = (),
         quiet_seconds: float = 10.0,
-        min_free_bytes: int = 1 << 30,
+        min_free_bytes: int = 10**9,
         max_bytes: int = 512 << 20,
         max_associations: int = 10,
     ) -> None:
@@ -114,30 +116,37 @@ class Receiver:
 
     def start(self) -> None:
         """Listen, in threads of its own."""
-        from pynetdicom import evt
-
         for folder in (self.receiving, self.incoming):
             folder.mkdir(parents=True, exist_ok=True)
-        self._held = locked(self.receiving / "lock", str(self.receiving.parent))
-        self._held.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.receiving / "lock", str(self.receiving.parent)))
+            self._listen()
+            self._held = stack.pop_all()
+        self._mover.start()
+        logger.info(f"{self._entity.ae_title} receives on {self.host}:{self.port}; studies go to {self.incoming}")
+
+    def _listen(self) -> None:
+        from pynetdicom import evt
+
         for left in self.receiving.glob("*/*.part"):  # a sender was not told that these are stored
             left.unlink()
         self._last = {path.name: time.monotonic() for path in self.receiving.iterdir() if path.is_dir()}
-        handlers: list[Any] = [
-            (evt.EVT_C_STORE, self._store),
-            (evt.EVT_DATA_RECV, self._count),
-        ]
-        self._server = self._entity.start_server((self.host, self.port), block=False, evt_handlers=handlers)
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_DATA_RECV, self._count)]
+        try:
+            self._server = self._entity.start_server((self.host, self.port), block=False, evt_handlers=handlers)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot listen on {self.host}:{self.port} ({error.strerror}); choose another --port or --host",
+            ) from error
         self.port = int(self._server.server_address[1])  # type: ignore[union-attr]
-        self._mover.start()
-        logger.info(f"{self._entity.ae_title} receives on {self.host}:{self.port}; studies go to {self.incoming}")
 
     def stop(self) -> None:
         """Stop listening; studies that are not complete stay for the next start."""
         self._stop.set()
         self._entity.shutdown()
         self._mover.join()
-        self._held.__exit__(None, None, None)
+        self._held.close()
 
     def _count(self, event: Event) -> None:
         """Abort an association whose instance is longer than allowed, before it fills the memory."""

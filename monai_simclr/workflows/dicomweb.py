@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
+from monai_simclr.data.decoding import file_identity
 from monai_simclr.inference import OutputOptions
 from monai_simclr.inference.dicomweb import Worklist, is_dicomweb, store_results
 from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.exit_codes import SettingError
-from monai_simclr.runtime.files import file_sha256
 from monai_simclr.runtime.journal import AppendOnlyFile, read_lines
 
 logger = logging.getLogger("monai_simclr")
@@ -68,13 +68,10 @@ class DicomWeb:
         """Store the DICOM results that are not stored yet (the first rank does)."""
         if not self._stow or not is_main_process():
             return
-        journal = AppendOnlyFile(self._output_dir / "stored.jsonl")
-        try:
+        with closing(AppendOnlyFile(self._output_dir / "stored.jsonl")) as journal:
             with journal.path.open("rb") as lines:
-                done = {line["sha256"] for line, _ in read_lines(lines) if line}
-            for path in sorted((self._output_dir / "dicom").glob("*.dcm")):
-                checksum = file_sha256(path)
-                if checksum not in done and store_results(self.address, [path]):
-                    journal.append([{"file": os.fspath(path.name), "sha256": checksum}])
-        finally:
-            journal.close()
+                done = {line["file"]: line["identity"] for line, _ in read_lines(lines) if line}
+            files = {path: [*file_identity(path)] for path in sorted((self._output_dir / "dicom").glob("*.dcm"))}
+            new = [path for path, identity in files.items() if done.get(path.name) != identity]
+            for path in store_results(self.address, new):
+                journal.append([{"file": path.name, "identity": files[path]}])

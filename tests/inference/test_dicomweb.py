@@ -25,7 +25,7 @@ def radiographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory, radiographs: list[Path]):
     server = Orthanc(tmp_path_factory.mktemp("orthanc") / "server")
-    assert store_results(server.web, radiographs) == radiographs
+    assert list(store_results(server.web, radiographs)) == radiographs
     yield server
     server.stop()
 
@@ -66,7 +66,7 @@ def test_credentials_come_from_the_environment(tmp_path, radiographs, monkeypatc
             Worklist(server.web, tmp_path / "in").fetch()
         monkeypatch.setenv(USER, "reader")
         monkeypatch.setenv(PASSWORD, "secret")
-        assert store_results(server.web, radiographs[:1]) == radiographs[:1]
+        assert list(store_results(server.web, radiographs[:1])) == radiographs[:1]
         assert len(Worklist(server.web, tmp_path / "in").fetch()[0]) == 1
         monkeypatch.setenv(TOKEN, "a token goes first")
         with pytest.raises(ConnectionError, match="401"):
@@ -92,5 +92,5 @@ def test_a_service_that_is_not_there_is_an_error_with_its_address(tmp_path):
 
 def test_what_cannot_be_stored_is_named_and_can_be_tried_again(tmp_path, radiographs, caplog):
     with caplog.at_level(logging.WARNING, "monai_simclr"):
-        assert store_results("dicomweb+http://127.0.0.1:9/dicom-web", radiographs[:1]) == []
+        assert list(store_results("dicomweb+http://127.0.0.1:9/dicom-web", radiographs[:1])) == []
     assert radiographs[0].name in caplog.text

@@ -67,7 +67,7 @@ def test_a_worklist_is_predicted_and_the_results_are_read_back_from_the_service(
     damage(files[:1])
     server = Orthanc(tmp_path / "server")
     try:
-        assert store_results(server.web, files) == files
+        assert list(store_results(server.web, files)) == files
         settings = {"output_dir": str(tmp_path / "out"), "num_workers": 0, "dataset_dir": server.web}
         for _ in range(2):  # the second run has nothing to do
             run_bundle(bundle, "inference", **settings, **{"outputs#dicom": True, "outputs#stow": True})
@@ -142,7 +142,7 @@ def test_two_hundred_studies_survive_kills_of_both_sides(bundle, tmp_path):
     port, output = free_port(), tmp_path / "out"
     server = Orthanc(tmp_path / "server", peers={"simclr": ["SIMCLR", "127.0.0.1", port]})
     half = len(files) // 2
-    assert store_results(server.web, files[:half]) == files[:half]  # by STOW-RS
+    assert list(store_results(server.web, files[:half])) == files[:half]  # by STOW-RS
     send(server.dicom, files[half:])  # by C-STORE
     process = listen(bundle, output, port)
     try:

@@ -149,6 +149,12 @@ def test_two_receivers_cannot_share_a_folder(receiver):
         Receiver(receiver.receiving.parent, port=0).start()
 
 
+def test_a_port_that_is_taken_is_an_error_with_the_port_and_the_folder_stays_free(receiver, tmp_path):
+    for _ in range(2):
+        with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{receiver.port} .*choose another --port"):
+            Receiver(tmp_path / "other", port=receiver.port).start()
+
+
 def test_a_title_is_checked(tmp_path):
     with pytest.raises(ValueError, match="1 to 16 ASCII characters, got 'A title that is too long'"):
         Receiver(tmp_path, ae_title="A title that is too long")
