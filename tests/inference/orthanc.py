@@ -1,4 +1,4 @@
-"""A real Orthanc (Debian's packages orthanc and orthanc-dicomweb) on the loopback, for tests."""
+"""A real Orthanc (Debian's orthanc and orthanc-dicomweb) on the loopback, and radiographs to send, for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from monai_simclr.data.phantoms import write_dicom_phantoms
+
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+def write_radiographs(folder: Path, patients: int) -> list[Path]:
+    write_dicom_phantoms(folder, n_patients=patients, size=64)
+    return sorted(folder.rglob("*.dcm"))
 
 
 def free_port() -> int:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from inference.orthanc import Orthanc
+from inference.orthanc import Orthanc, write_radiographs
 
-from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.inference.dicomweb import PASSWORD, TOKEN, USER, Worklist, is_dicomweb, store_results
 
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install 'monai-simclr[pacs]'")
@@ -17,9 +16,7 @@ pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed:
 
 @pytest.fixture(scope="module")
 def radiographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("dicom") / "phantoms"
-    write_dicom_phantoms(folder, n_patients=4, size=64)
-    return sorted(path for path in folder.rglob("*.dcm"))
+    return write_radiographs(tmp_path_factory.mktemp("dicom") / "phantoms", patients=4)
 
 
 @pytest.fixture(scope="module")

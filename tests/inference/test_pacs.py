@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from inference.orthanc import Orthanc, free_port
+from inference.orthanc import Orthanc, free_port, write_radiographs
 from inference.small_bundle import csv_rows, small_bundle
 
-from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.inference.dicomweb import Worklist, store_results
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.workflows.bundle import run_bundle
@@ -30,11 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_bundle(tmp_path_factory.mktemp("bundle"), patients=60)
-
-
-def studies(folder: Path, patients: int) -> list[Path]:
-    write_dicom_phantoms(folder, n_patients=patients, size=64)
-    return sorted(folder.rglob("*.dcm"))
 
 
 def damage(paths: list[Path]) -> None:
@@ -63,7 +57,7 @@ def stored(server: Orthanc, modality: str) -> list[Path]:
 
 def test_a_worklist_is_predicted_and_the_results_are_read_back_from_the_service(bundle, tmp_path):
     pytest.importorskip("highdicom")
-    files = studies(tmp_path / "phantoms", patients=3)
+    files = write_radiographs(tmp_path / "phantoms", patients=3)
     damage(files[:1])
     server = Orthanc(tmp_path / "server")
     try:
@@ -134,7 +128,7 @@ def check_reports(folder: Path, n_reports: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_two_hundred_studies_survive_kills_of_both_sides(bundle, tmp_path):
-    files = studies(tmp_path / "phantoms", patients=100)
+    files = write_radiographs(tmp_path / "phantoms", patients=100)
     while len({pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID for path in files}) > 200:
         files.pop().unlink()
     assert len(files) >= 200

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundle_command import bundle_command
 from small_bundle import FINDINGS, SIZE, small_bundle
 
 from monai_simclr import recipes
@@ -158,8 +159,7 @@ def test_predict_says_what_is_not_a_bundle(tmp_path):
 
 
 def _start(bundle: Path, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
-    command += ["--dataset_dir", str(folder), "--num_workers", "0"]
+    command = bundle_command("configs/inference.json", "--dataset_dir", str(folder), "--num_workers", "0")
     return subprocess.Popen(command, cwd=bundle, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
 
 
@@ -260,15 +260,8 @@ def test_monais_own_exports_work(bundle, tmp_path, command, name):
 @pytest.mark.timeout(300)
 def test_two_processes_share_the_files_and_no_row_is_there_twice(bundle, tmp_path):
     folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=20, size=64)
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        "['configs/inference.json','configs/multi_gpu_train.json']",
-    ]
-    command += ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
+    places = ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
+    command = bundle_command("['configs/inference.json','configs/multi_gpu_train.json']", *places, ranks=2)
     done = subprocess.run(
         command, cwd=bundle, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from inference.orthanc import write_radiographs
 
-from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.inference.receiver import Receiver
 
 pynetdicom = pytest.importorskip("pynetdicom", reason="pynetdicom is not installed: pip install 'monai-simclr[pacs]'")
@@ -22,9 +22,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 
 @pytest.fixture(scope="module")
 def radiographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("dicom") / "phantoms"
-    write_dicom_phantoms(folder, n_patients=4, size=64)
-    return sorted(path for path in folder.rglob("*.dcm"))
+    return write_radiographs(tmp_path_factory.mktemp("dicom") / "phantoms", patients=4)
 
 
 @pytest.fixture
