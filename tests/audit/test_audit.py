@@ -97,6 +97,7 @@ def test_pictures_are_on_the_page_only_on_request_and_with_a_notice(tmp_path):
     folder = _archive(tmp_path)
     without = run_audit(folder, tmp_path / "out", pixels=True, workers=0).page.read_text()
     pictured = run_audit(folder, tmp_path / "out", pixels=True, workers=0, pictures=True).page.read_text()
+    assert "This page holds pictures of patients: treat it as patient data." in pictured
     assert "data:image" not in without
     assert "data:image/png;base64" in pictured
     assert "treat it as patient data" in pictured
