@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo docs test test-all lint audit clean
+.PHONY: help demo docs test test-images test-commands test-all lint audit clean
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
@@ -27,8 +27,15 @@ lint: .venv/.done  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## lint, types and the tests, a quarter of an hour on 2 cores
-	$(BIN)/python -m pytest
+test: lint  ## lint, types and the tests, in two processes
+	@$(MAKE) --no-print-directory -j2 test-images test-commands
+
+IMAGES := data inference losses networks ops transforms
+test-images: .venv/.done  ## tests of everything that computes on images
+	$(BIN)/python -m pytest -p no:cacheprovider $(IMAGES:%=tests/%)
+
+test-commands: .venv/.done  ## all other tests
+	$(BIN)/python -m pytest $(IMAGES:%=--ignore=tests/%)
 
 test-all: lint  ## the slow tests too
 	$(BIN)/python -m pytest -m ""
