@@ -6,12 +6,12 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle_command import bundle_command
 from monai.bundle import ConfigWorkflow
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
@@ -26,7 +26,7 @@ SMALL = ["--num_workers", "0", "--max_epochs", "2"]
 
 
 def _run(bundle: Path, config: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config, *arguments]
+    command = bundle_command(config, *arguments)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=environment, timeout=240)
     assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

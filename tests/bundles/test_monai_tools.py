@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from bundle_command import bundle_command
 from monai.bundle import ckpt_export, create_workflow, load, onnx_export, verify_net_in_out
 from monai.data.torchscript_utils import load_net_with_metadata
 
@@ -147,25 +147,8 @@ def test_onnx_export_makes_a_file_of_equal_outputs(folder: Path, tmp_path: Path)
 
 
 def _run(folder: Path, config: str, output: str, *more: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        *launch,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        config,
-        "--dataset_dir",
-        str(folder / "phantoms"),
-        "--output_dir",
-        output,
-        "--num_workers",
-        "0",
-        *more,
-    ]
+    places = ["--dataset_dir", str(folder / "phantoms"), "--output_dir", output, "--num_workers", "0"]
+    command = bundle_command(config, *places, *more, ranks=ranks)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder / "bundle", capture_output=True, text=True, env=environment, timeout=240)
 

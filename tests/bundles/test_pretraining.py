@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundle_command import bundle_command
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
@@ -32,23 +32,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _command(bundle: Path, output: str, *more: str, config: str = "configs/pretrain.json", ranks: int = 1) -> list[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     settings = {"dataset_dir": str(bundle.parent / "phantoms"), "num_workers": "0", "batch_size": "16"}
     settings |= {"output_dir": output, "logging_file": "configs/logging.conf", "precision": "float32"}
     pairs = [part for name, value in settings.items() for part in (f"--{name}", value)]
-    return [
-        sys.executable,
-        "-W",
-        "ignore",
-        *launch,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        config,
-        *pairs,
-        *more,
-    ]
+    return bundle_command(config, *pairs, *more, ranks=ranks)
 
 
 def _run(bundle: Path, output: str, *more: str, **how: object) -> subprocess.CompletedProcess[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from bundle_command import bundle_command
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.workflows import find_store
@@ -64,9 +64,10 @@ def test_running_the_trainer_without_an_encoder_raises_the_message(bundle: Path)
     ],
 )
 def test_a_run_without_data_ends_with_3_and_the_message(bundle: Path, config: str) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(
+        bundle_command(config), cwd=bundle, capture_output=True, text=True, env=environment, timeout=120
+    )
     assert done.returncode == 3, done.stderr
     said = "no checkpoint at" if "inference" in config else "there is no folder"
     assert said in done.stderr.splitlines()[-1]
