@@ -1,0 +1,127 @@
+"""The study of `protocol.md` with its baselines: tables of every arm, their differences, and the label saving.
+
+    python benchmarks/label_efficiency.py IDX/nih128 STUDY ../shared/nih128/manifest.csv [IMAGENET.npy]
+
+STUDY is the folder of `monai-simclr study` on the same index. The baselines are linear probes as the study's frozen
+arms are, on the same labelled patients: 32 x 32 pixels (50 principal components), six picture statistics of the
+manifest (mean, deviation, sharpness, shares of white and black, bytes of the file), and view, age and sex.
+IMAGENET.npy has features of frozen ImageNet weights for the index's rows (`benchmarks/imagenet.py`). Writes
+`results/label_efficiency.csv` (every fraction and arm), `results/label_efficiency_gain.csv` (mean over the fractions
+up to 10 %) and `results/label_efficiency.json` (label savings, every finding with all labels).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from real_floor import pixels, study_runs
+from real_pack import MAIN_FINDINGS
+from record import RESULTS, save
+
+from monai_simclr.data import label_fraction, open_index, read_radiograph
+from monai_simclr.evaluation import (
+    MACRO,
+    Embeddings,
+    arm_curves,
+    compare_arms,
+    few_label_gain,
+    label_saving,
+    probe_scores,
+    unstated_saving,
+)
+from monai_simclr.ops.resize import pad_resize
+from monai_simclr.runtime.tables import write_table
+
+PICTURE = ("mean", "std", "lap", "white", "black", "src_bytes")
+"""Columns of the manifest that see exposure, processing and the file, and no anatomy."""
+
+REFERENCES = ("scratch", "random_frozen", "imagenet")
+"""Arms that the others are compared with."""
+
+N_BOOTSTRAP = 2000
+
+
+def baselines(index: pd.DataFrame, manifest: Path, imagenet: Path | None) -> dict[str, np.ndarray]:
+    """Features ``(N, D)`` of the arms that are not networks of ours, by name."""
+    images = np.stack([pad_resize(read_radiograph(path)[0], 96) for path in index["image"]])
+    rows = pd.read_csv(manifest).set_index("file")
+    files = ["/".join(Path(path).parts[-2:]) for path in index["image"]]
+    view = pd.get_dummies(index["view_position"].astype(str)).to_numpy(dtype=np.float32)
+    age = index["age"].to_numpy(dtype=np.float32)
+    person = np.column_stack([np.nan_to_num(age, nan=np.nanmedian(age)), np.isnan(age), index["sex"] == "F"])
+    features = {
+        "pixels": pixels(images, (index["split"] == "train").to_numpy()),
+        "picture": rows.loc[files, list(PICTURE)].to_numpy(dtype=np.float32),
+        "demographics": np.column_stack([view, person]).astype(np.float32),
+    }
+    return features if imagenet is None else {**features, "imagenet": np.load(imagenet)}
+
+
+def baseline_runs(
+    index: pd.DataFrame, features: Mapping[str, np.ndarray], keys: set[tuple[float, int]]
+) -> list[dict[str, Any]]:
+    """The baselines as runs of a study, for every fraction and draw."""
+    findings, runs = list(MAIN_FINDINGS), []
+    for fraction, draw in sorted(keys):
+        rows = label_fraction(index, fraction, draw, findings)
+        for arm, values in features.items():
+            scores, test, _ = probe_scores(Embeddings(values, index), findings, rows)
+            run = {"arm": arm, "fraction": fraction, "draw": draw, "scores": scores}
+            labels = index[findings].to_numpy(dtype=float)[test]
+            runs.append({**run, "labels": labels, "patients": index["patient_id"].to_numpy(dtype=str)[test]})
+    return runs
+
+
+def of_finding(runs: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
+    """The same runs with one finding."""
+    column = slice(k, k + 1)
+    return [{**run, "scores": run["scores"][:, column], "labels": run["labels"][:, column]} for run in runs]
+
+
+def arm_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
+    """Every fraction and arm: AUROC with its interval, and the differences to each reference; macro and findings."""
+    parts = []
+    for k, finding in enumerate([MACRO, *MAIN_FINDINGS], start=-1):
+        scored = runs if finding == MACRO else of_finding(runs, k)
+        for reference in REFERENCES:
+            if any(run["arm"] == reference for run in scored):
+                table = compare_arms(scored, reference, N_BOOTSTRAP)
+                parts.append(table.assign(finding=finding, reference=reference))
+    return pd.concat(parts, ignore_index=True)
+
+
+def main(folder: Path, study: Path, manifest: Path, imagenet: Path | None = None) -> None:
+    """Write the tables."""
+    index = open_index(folder)
+    runs = study_runs(study)
+    test = (index["split"] == "test").to_numpy()
+    patients = index["patient_id"].to_numpy(dtype=str)[test]
+    for run in runs:  # a study's files have hashes of the patients: the same images when they repeat alike
+        if not np.array_equal(pd.factorize(run["patients"])[0], pd.factorize(patients)[0]):
+            raise ValueError(f"{study} was scored on other test images than {folder} has; use the study's own index")
+        run["patients"] = patients
+    features = baselines(index, manifest, imagenet)
+    runs += baseline_runs(index, features, {(run["fraction"], run["draw"]) for run in runs})
+    table = arm_table(runs).round(4)
+    write_table(table, RESULTS / "label_efficiency.csv")
+    gains = [few_label_gain(runs, reference, 0.1, N_BOOTSTRAP).assign(reference=reference) for reference in REFERENCES]
+    write_table(pd.concat(gains, ignore_index=True).round(4), RESULTS / "label_efficiency_gain.csv")
+    curves = arm_curves(runs, N_BOOTSTRAP)
+    save(
+        RESULTS / "label_efficiency.json",
+        ("monai", "torch", "scikit-learn"),
+        n={"test_images": int(test.sum()), "test_patients": len(set(patients))},
+        unstated=unstated_saving(curves["scratch"]),
+        label_saving={arm: label_saving(curve, curves["scratch"]).as_dict() for arm, curve in curves.items()},
+    )
+    shown = table[(table["reference"] == "scratch") & (table["finding"] == MACRO)]
+    print(shown.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:]))
