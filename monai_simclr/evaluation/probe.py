@@ -82,6 +82,36 @@ def fit_probe(
     return FittedProbe(models[best], C_GRID[best], "val")
 
 
+def probe_layer(
+    features: np.ndarray, labels: np.ndarray, class_weight: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probes of all findings (`fit_probe`, C 0.01) as one linear layer on features that are not standardised.
+
+    Args:
+        features: of train images, shape ``(N, D)``.
+        labels: of the same images, shape ``(N, K)``; where a label is neither 1 nor 0, the image is not used.
+        class_weight: None, or "balanced".
+
+    Returns:
+        Weights ``(K, D)`` and biases ``(K,)``; zeros for a finding whose labels are all alike.
+
+    Example:
+        >>> weights, biases = probe_layer(np.array([[-1.0], [1.0]]), np.array([[0, 1], [1, 1]]))
+        >>> weights.round(2).tolist(), biases.round(2).tolist()
+        ([[0.02], [0.0]], [0.0, 0.0])
+    """
+    features, findings = features.astype(np.float64), labels.shape[1]  # the solver is exact in double precision only
+    scaler = StandardScaler().fit(features)
+    scaled = scaler.transform(features)
+    weights, biases = np.zeros((findings, features.shape[1])), np.zeros(findings)
+    for k in range(findings):
+        model = fit_probe(scaled, labels[:, k], class_weight=class_weight).model
+        if model is not None:
+            weights[k] = model.coef_[0] / scaler.scale_
+            biases[k] = model.intercept_[0] - weights[k] @ scaler.mean_
+    return weights, biases
+
+
 def probe_findings(
     embeddings: Embeddings,
     findings: Sequence[str],

@@ -124,6 +124,7 @@ class FindingClassifier(nn.Module):
         self.findings = tuple(findings)
         self.classifier = nn.Linear(feature_dim(encoder), len(self.findings))
         self._frozen: tuple[nn.Module, ...] = ()
+        self._keeps_statistics = False
         encoder.requires_grad_(True)
         if freeze_encoder:
             self.freeze(encoder)
@@ -134,6 +135,19 @@ class FindingClassifier(nn.Module):
         for module in modules:
             module.requires_grad_(False).eval()
 
+    def freeze_batch_statistics(self) -> None:
+        """Normalize by the statistics that the encoder came with, while all weights train: a few images make poor ones.
+
+        Example:
+            >>> import torch
+            >>> from monai_simclr.networks import encoder
+            >>> net = FindingClassifier(encoder("resnet10", width=0.125), ["Effusion"])
+            >>> net.freeze_batch_statistics()
+            >>> net.train().encoder.bn1.training, net.encoder.bn1.weight.requires_grad
+            (False, True)
+        """
+        self._keeps_statistics = True
+
     def forward(self, images: Tensor) -> Tensor:
         features = self.encoder(images)
         if torch.jit.is_scripting():
@@ -142,9 +156,9 @@ class FindingClassifier(nn.Module):
             return _in_float32(self.classifier, features)
 
     def train(self, mode: bool = True) -> FindingClassifier:
-        """Set training mode; frozen modules stay in evaluation mode."""
+        """Set training mode; what is frozen, modules or batch statistics, stays in evaluation mode."""
         super().train(mode)
-        for module in self._frozen:
+        for module in (*self._frozen, *(batch_norms(self) if self._keeps_statistics else ())):
             module.eval()
         return self
 
