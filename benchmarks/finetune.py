@@ -5,11 +5,11 @@
 
 Every try trains a classifier of the six findings on the films of 2, 10 or 100 % of the train patients and is scored on
 *validation* patients: the step is chosen on one half of them and scored on the other half, and the other way round, so
-that a recipe does not win by having more steps to choose from. Step 0 is what a recipe starts from. Beside the trained
-weights ("raw") three averages are scored: an exponential moving average of the weights at the end ("ema"), the mean of
-the weights at start and end ("interpolated", Wortsman et al., WiSE-FT, CVPR 2022), and the mean of the logits at the
-start and at a step ("averaged"). No test patient is scored. Logits stay in OUT, so tries that are there are not run again, only scored.
-The table goes to `results/finetune.json` and `.csv`.
+that a recipe does not win by having more steps to choose from. Step 0 is what a recipe starts from ("start"). Beside
+the trained weights ("raw") three averages are scored: an exponential moving average of the weights at the end ("ema"),
+the mean of the weights at start and end ("interpolated", Wortsman et al., WiSE-FT, CVPR 2022), and the mean of the
+logits at the start and at a step ("averaged"). No test patient is scored. Logits stay in OUT, so tries that are there
+are not run again, only scored. The table goes to `results/finetune.json` and `.csv`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ import torch
 from real_pack import MAIN_FINDINGS
 from record import RESULTS, save
 from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from monai_simclr import recipes
 from monai_simclr.data import Store, get_store, label_fraction
 from monai_simclr.engines import embed
-from monai_simclr.evaluation.probe import fit_probe
+from monai_simclr.evaluation import probe_layer
 from monai_simclr.losses import MaskedBCEWithLogits
 from monai_simclr.networks import FindingClassifier, encoder, freeze_stages, load_encoder
 from monai_simclr.networks.chunks import batch_norms
@@ -45,7 +44,8 @@ from monai_simclr.optimizers import layerwise_optimizer, warmup_cosine
 from monai_simclr.runtime.tables import write_table
 
 ENCODER = Path(__file__).parent / "encoders" / "resnet18_half_width_nih16k.safetensors"
-WIDTH, STORED, BATCH = 0.5, 96, 32
+WIDTH, STORED, BATCH, C = 0.5, 96, 32, 0.01
+MOST_VIEWS = 20_000
 RUNS = ((0.1, 0), (0.02, 0), (0.1, 1), (0.02, 1), (1.0, 0))
 """Fractions of the train patients, and draws."""
 KINDS = ("raw", "ema", "interpolated", "averaged")
@@ -60,6 +60,7 @@ class Try:
 
     pretrained: bool = True
     probe_head: bool = True
+    head_views: int = 0
     learning_rate: float = 1e-4
     freeze_batch_norm: bool = True
     n_trainable_stages: int | None = None
@@ -78,14 +79,14 @@ class Try:
 
 
 TRIES: dict[str, Try] = {
+    "probe on views first, 1e-4, batch norm frozen": Try(head_views=8),
     "probe first, 1e-4, batch norm frozen": Try(),
-    "probe first, 3e-4, batch norm frozen": Try(learning_rate=3e-4),
-    "random head, 5e-4 (train.json before)": Try(probe_head=False, learning_rate=5e-4, freeze_batch_norm=False),
-    "probe first, 1e-4, batch norm trained": Try(freeze_batch_norm=False),
-    "scratch, 1e-3": Try(pretrained=False, probe_head=False, learning_rate=1e-3, freeze_batch_norm=False, steps=400),
-    "probe first, 3e-5, batch norm frozen": Try(learning_rate=3e-5),
-    "probe first, 3e-4, batch norm frozen, two stages": Try(learning_rate=3e-4, n_trainable_stages=2),
-    "probe first, 3e-4, batch norm frozen, layer decay 0.5": Try(learning_rate=3e-4, layer_decay=0.5),
+    "random head, 5e-4, batch norm trained (train.json before)": Try(
+        probe_head=False, learning_rate=5e-4, freeze_batch_norm=False
+    ),
+    "probe on views first, 3e-4, batch norm frozen": Try(head_views=8, learning_rate=3e-4),
+    "probe on views first, 1e-4, batch norm trained": Try(head_views=8, freeze_batch_norm=False),
+    "scratch, 1e-3": Try(pretrained=False, probe_head=False, learning_rate=1e-3, freeze_batch_norm=False),
 }
 """The tries, the most telling first."""
 
@@ -107,18 +108,23 @@ def start(settings: Try, images: np.ndarray, labels: np.ndarray) -> FindingClass
     backbone = load_encoder(ENCODER) if settings.pretrained else encoder("resnet18", WIDTH)
     network = FindingClassifier(backbone, MAIN_FINDINGS).to(memory_format=torch.channels_last)
     if settings.probe_head:
-        scaler = StandardScaler().fit(features := predict(network.encoder, images, settings.size))
-        for k, column in enumerate(labels.T):
-            if (model := fit_probe(scaler.transform(features), column).model) is None:
-                continue
-            weight = model.coef_[0] / scaler.scale_
-            network.classifier.weight.data[k] = torch.from_numpy(weight)
-            network.classifier.bias.data[k] = float(model.intercept_[0] - weight @ scaler.mean_)
+        parts, view = [predict(network.encoder, images, settings.size)], recipes.views(settings.strength, settings.size)
+        rows = np.arange(len(images))
+        for number in range(min(settings.head_views, MOST_VIEWS // len(images))):
+            drawn = [
+                view.batch(torch.from_numpy(images[some][:, None]), KeyedRandom(1, number, some))
+                for some in np.array_split(rows, -(-len(rows) // 64))
+            ]
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                parts.append(np.concatenate([network.encoder(views_to_input(one)).float().numpy() for one in drawn]))
+        weights, biases = probe_layer(np.concatenate(parts), np.tile(labels, (len(parts), 1)), c=C / len(parts))
+        network.classifier.weight.data = torch.from_numpy(weights).float()
+        network.classifier.bias.data = torch.from_numpy(biases).float()
     return freeze_stages(network, settings.n_trainable_stages)
 
 
 def train(settings: Try, images: np.ndarray, labels: np.ndarray, val: np.ndarray, long: bool) -> np.ndarray:
-    """Logits of val images ``(points, N, K)``: at the `POINTS` of time, and of the two averages of weights at the end."""
+    """Logits of val images ``(points, N, K)``: at the `POINTS` of time, and of two averages of weights at the end."""
     network = start(settings, images, labels)
     first, average = copy.deepcopy(network), copy.deepcopy(network)
     steps = settings.steps * (4 if long else 1)

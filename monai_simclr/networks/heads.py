@@ -123,7 +123,7 @@ class FindingClassifier(nn.Module):
         self.encoder = encoder
         self.findings = tuple(findings)
         self.classifier = nn.Linear(feature_dim(encoder), len(self.findings))
-        self._frozen: tuple[nn.Module, ...] = ()
+        self._frozen: tuple[str, ...] = ()  # names: synchronized batch normalization takes the place of modules
         self._keeps_statistics = False
         encoder.requires_grad_(True)
         if freeze_encoder:
@@ -131,7 +131,7 @@ class FindingClassifier(nn.Module):
 
     def freeze(self, *modules: nn.Module) -> None:
         """Exclude parts of the network from training: they keep their weights and their batch statistics."""
-        self._frozen += modules
+        self._frozen += tuple(name for name, module in self.named_modules() if module in modules)
         for module in modules:
             module.requires_grad_(False).eval()
 
@@ -158,7 +158,8 @@ class FindingClassifier(nn.Module):
     def train(self, mode: bool = True) -> FindingClassifier:
         """Set training mode; what is frozen, modules or batch statistics, stays in evaluation mode."""
         super().train(mode)
-        for module in (*self._frozen, *(batch_norms(self) if self._keeps_statistics else ())):
+        frozen = [self.get_submodule(name) for name in self._frozen]
+        for module in [*frozen, *(batch_norms(self) if self._keeps_statistics else ())]:
             module.eval()
         return self
 

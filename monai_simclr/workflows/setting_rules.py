@@ -140,7 +140,16 @@ RULES: dict[str, Rule] = {
         _COUNT,
     ),
     **dict.fromkeys(
-        ("max_epochs", "batch_size", "val_interval", "n_seeds", "n_bootstrap", "n_saved", "inference_batch"),
+        (
+            "max_epochs",
+            "batch_size",
+            "val_interval",
+            "n_seeds",
+            "n_bootstrap",
+            "n_saved",
+            "inference_batch",
+            "head_views",
+        ),
         _ONE_OR_MORE,
     ),
     **dict.fromkeys(("learning_rate", "temperature", "_meta_::encoder::width"), _POSITIVE),
