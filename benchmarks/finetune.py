@@ -86,6 +86,8 @@ TRIES: dict[str, Try] = {
     ),
     "probe on views first, 3e-4, batch norm frozen": Try(head_views=8, learning_rate=3e-4),
     "probe on views first, 1e-4, batch norm trained": Try(head_views=8, freeze_batch_norm=False),
+    "probe on views first, 1e-4, batch norm frozen, half the steps": Try(head_views=8, steps=100),
+    "probe on views first, 3e-4, batch norm frozen, half the steps": Try(head_views=8, steps=100, learning_rate=3e-4),
     "scratch, 1e-3": Try(pretrained=False, probe_head=False, learning_rate=1e-3, freeze_batch_norm=False),
 }
 """The tries, the most telling first."""
