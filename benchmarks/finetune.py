@@ -1,7 +1,7 @@
 """Recipes for fine-tuning with few labels: tries on validation patients of nih128, for the defaults of train.json.
 
     python benchmarks/real_pack.py ../shared IDX
-    python benchmarks/finetune.py IDX OUT [NAME ...]
+    python benchmarks/finetune.py IDX OUT [NAME ... | table]
 
 Every try trains a classifier of the six findings on the films of 2, 10 or 100 % of the train patients and is scored on
 *validation* patients: the step is chosen on one half of them and scored on the other half, and the other way round, so
@@ -10,6 +10,10 @@ the trained weights ("raw") three averages are scored: an exponential moving ave
 the mean of the weights at start and end ("interpolated", Wortsman et al., WiSE-FT, CVPR 2022), and the mean of the
 logits at the start and at a step ("averaged"). No test patient is scored. Logits stay in OUT, so tries that are there
 are not run again, only scored. The table goes to `results/finetune.json` and `.csv`.
+
+Two smaller comparisons at 96 px were made once with the same parts, by scripts that are not kept: the penalty of the
+probe, on images and on views (`results/finetune_heads.csv`, all validation patients), and training of the last stage
+only (`results/finetune_last_stage.csv`).
 """
 
 from __future__ import annotations
@@ -188,7 +192,7 @@ def score(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> dict[
 
 
 def main(folder: Path, out: Path, names: list[str]) -> None:
-    """Run what is missing, score what is there, and write the table."""
+    """Run what is missing (nothing, if asked for the table), score what is there, and write the table."""
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     store: Store = get_store(folder / "nih128", out / "store", recipes.stored_size(STORED), workers=1)
@@ -196,7 +200,7 @@ def main(folder: Path, out: Path, names: list[str]) -> None:
     labels = index[list(MAIN_FINDINGS)].to_numpy(np.float32)
     val = np.flatnonzero(index["split"] == "val")
     patients = index["patient_id"].to_numpy(str)[val]
-    for fraction, draw in RUNS:
+    for fraction, draw in [] if names == ["table"] else RUNS:
         rows = label_fraction(index, fraction, draw, list(MAIN_FINDINGS))
         for name in names or TRIES:
             path = out / f"{TRIES[name].key} {fraction:g} {draw}.npz"
