@@ -34,6 +34,7 @@ from monai_simclr.evaluation.probe import Probe as Probe
 from monai_simclr.evaluation.probe import fit_probe as fit_probe
 from monai_simclr.evaluation.probe import probe_classes as probe_classes
 from monai_simclr.evaluation.probe import probe_findings as probe_findings
+from monai_simclr.evaluation.probe import probe_layer as probe_layer
 from monai_simclr.evaluation.probe import probe_scores as probe_scores
 from monai_simclr.evaluation.scores import MACRO as MACRO
 from monai_simclr.evaluation.scores import score_findings as score_findings

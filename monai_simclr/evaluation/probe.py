@@ -47,16 +47,18 @@ def fit_probe(
     labels: np.ndarray,
     val: tuple[np.ndarray, np.ndarray] | None = None,
     class_weight: str | None = None,
+    default_c: float = _DEFAULT_C,
 ) -> FittedProbe:
     """Fit an L2 logistic regression of one finding on frozen, standardised features.
 
-    C is the one of `C_GRID` with the highest AUROC on val patients, or 0.01 where val does not hold both labels.
+    C is the one of `C_GRID` with the highest AUROC on val patients, or `default_c` where val does not hold both labels.
 
     Args:
         features: of train images, shape ``(N, D)``.
         labels: of the same images, shape ``(N,)``; rows whose label is neither 1 nor 0 are not used.
         val: features and labels of val images.
         class_weight: None, or "balanced".
+        default_c: C without `val`.
 
     Example:
         >>> probe = fit_probe(np.array([[-1.0], [1.0], [9.0]]), np.array([0, 1, np.nan]))
@@ -76,10 +78,41 @@ def fit_probe(
         return FittedProbe(None, float("nan"), "none: train labels are all alike")
     val_features, val_labels = known(*val) if val else (features[:0], labels[:0])
     if len(np.unique(val_labels)) < 2:
-        return FittedProbe(fit(_DEFAULT_C), _DEFAULT_C, "default: val lacks one of the labels")
+        return FittedProbe(fit(default_c), default_c, "default: val lacks one of the labels")
     models = [fit(c) for c in C_GRID]
     best = int(np.argmax([roc_auc_score(val_labels, model.decision_function(val_features)) for model in models]))
     return FittedProbe(models[best], C_GRID[best], "val")
+
+
+def probe_layer(
+    features: np.ndarray, labels: np.ndarray, class_weight: str | None = None, c: float = _DEFAULT_C
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probes of all findings (`fit_probe`) as one linear layer on features that are not standardised.
+
+    Args:
+        features: of train images, shape ``(N, D)``.
+        labels: of the same images, shape ``(N, K)``; where a label is neither 1 nor 0, the image is not used.
+        class_weight: None, or "balanced".
+        c: inverse strength of the L2 penalty.
+
+    Returns:
+        Weights ``(K, D)`` and biases ``(K,)``; zeros for a finding whose labels are all alike.
+
+    Example:
+        >>> weights, biases = probe_layer(np.array([[-1.0], [1.0]]), np.array([[0, 1], [1, 1]]))
+        >>> weights.round(2).tolist(), biases.round(2).tolist()
+        ([[0.02], [0.0]], [0.0, 0.0])
+    """
+    features, findings = features.astype(np.float64), labels.shape[1]  # the solver is exact in double precision only
+    scaler = StandardScaler().fit(features)
+    scaled = scaler.transform(features)
+    weights, biases = np.zeros((findings, features.shape[1])), np.zeros(findings)
+    for k in range(findings):
+        model = fit_probe(scaled, labels[:, k], class_weight=class_weight, default_c=c).model
+        if model is not None:
+            weights[k] = model.coef_[0] / scaler.scale_
+            biases[k] = model.intercept_[0] - weights[k] @ scaler.mean_
+    return weights, biases
 
 
 def probe_findings(

@@ -42,8 +42,9 @@ class MeanAUROC(EpochMetric):
 class EarlyStopping:
     """Stop when the validation score stops improving, and restore the best weights.
 
-    Attach it to the trainer after its `ValidationHandler`. Of equal scores the earlier epoch is the best. Where
-    validation cannot be scored (no finding has both labels), the last weights are kept, with a warning.
+    Attach it to the trainer after its `ValidationHandler`. Of equal scores the earlier epoch is the best; the start is
+    epoch 0, where the `ValidationHandler` has ``exec_at_start``. Where validation cannot be scored (no finding has both
+    labels), the last weights are kept, with a warning.
 
     Args:
         validator: the evaluator that the trainer's `ValidationHandler` runs.
@@ -73,7 +74,7 @@ class EarlyStopping:
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
         self.validator.add_event_handler(Events.COMPLETED, lambda: setattr(self, "_validated", True))
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._compare)
+        engine.add_event_handler(Events.STARTED | Events.EPOCH_COMPLETED, self._compare)
         engine.add_event_handler(Events.COMPLETED, self._restore)
 
     def _compare(self, trainer: Engine) -> None:
@@ -86,12 +87,16 @@ class EarlyStopping:
             self._weights = copy.deepcopy(self.network.state_dict()) if self.restore_best else {}
             return
         self._stale += 1
-        if self.patience and self._stale >= self.patience and self.best_epoch:
+        if self.patience and self._stale >= self.patience and self._is_known:
             logger.info(f"no better {self.metric} than {self.best:.3f} (epoch {self.best_epoch}); training stops")
             trainer.terminate()
 
+    @property
+    def _is_known(self) -> bool:
+        return self.best > float("-inf")
+
     def _restore(self, trainer: Engine) -> None:
-        if not self.best_epoch:
+        if not self._is_known:
             logger.warning(f"{self.metric} was never known, so the last weights are kept: label validation patients")
         elif self.restore_best:
             self.network.load_state_dict(self._weights)

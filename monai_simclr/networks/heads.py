@@ -123,16 +123,30 @@ class FindingClassifier(nn.Module):
         self.encoder = encoder
         self.findings = tuple(findings)
         self.classifier = nn.Linear(feature_dim(encoder), len(self.findings))
-        self._frozen: tuple[nn.Module, ...] = ()
+        self._frozen: tuple[str, ...] = ()  # names: synchronized batch normalization takes the place of modules
+        self._keeps_statistics = False
         encoder.requires_grad_(True)
         if freeze_encoder:
             self.freeze(encoder)
 
     def freeze(self, *modules: nn.Module) -> None:
         """Exclude parts of the network from training: they keep their weights and their batch statistics."""
-        self._frozen += modules
+        self._frozen += tuple(name for name, module in self.named_modules() if module in modules)
         for module in modules:
             module.requires_grad_(False).eval()
+
+    def freeze_batch_statistics(self) -> None:
+        """Normalize by the statistics that the encoder came with, while all weights train: a few images make poor ones.
+
+        Example:
+            >>> import torch
+            >>> from monai_simclr.networks import encoder
+            >>> net = FindingClassifier(encoder("resnet10", width=0.125), ["Effusion"])
+            >>> net.freeze_batch_statistics()
+            >>> net.train().encoder.bn1.training, net.encoder.bn1.weight.requires_grad
+            (False, True)
+        """
+        self._keeps_statistics = True
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.encoder(images)
@@ -142,9 +156,10 @@ class FindingClassifier(nn.Module):
             return _in_float32(self.classifier, features)
 
     def train(self, mode: bool = True) -> FindingClassifier:
-        """Set training mode; frozen modules stay in evaluation mode."""
+        """Set training mode; what is frozen, modules or batch statistics, stays in evaluation mode."""
         super().train(mode)
-        for module in self._frozen:
+        frozen = [self.get_submodule(name) for name in self._frozen]
+        for module in [*frozen, *(batch_norms(self) if self._keeps_statistics else ())]:
             module.eval()
         return self
 

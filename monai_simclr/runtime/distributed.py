@@ -84,6 +84,13 @@ def gathered(tensor: Tensor, world: int) -> Tensor:
     return torch.cat(parts)
 
 
+def share_weights(network: nn.Module) -> None:
+    """Give every rank the first rank's parameters; every rank must call this at the same point."""
+    if world_size() > 1:
+        for parameter in network.parameters():
+            dist.broadcast(parameter.data, 0)
+
+
 def init_distributed(device: torch.device | str, minutes: float = 30.0) -> None:
     """Join the processes that torchrun started: nccl on GPUs, gloo on CPUs. From then on only the first one logs.
 

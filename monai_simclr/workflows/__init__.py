@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.classifying import finish_training as finish_training
     from monai_simclr.workflows.clustering import Clustering as Clustering
     from monai_simclr.workflows.clustering import cluster as cluster
+    from monai_simclr.workflows.finetuning import FewLabelStart as FewLabelStart
     from monai_simclr.workflows.identity import config_identity as config_identity
     from monai_simclr.workflows.identity import run_identity as run_identity
     from monai_simclr.workflows.inference import infer as infer

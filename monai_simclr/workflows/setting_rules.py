@@ -135,9 +135,21 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings"), boolean
     ),
-    **dict.fromkeys(("num_workers", "chunk_size", "probe_interval", "draw", "patience", "local_rank"), _COUNT),
     **dict.fromkeys(
-        ("max_epochs", "batch_size", "val_interval", "n_seeds", "n_bootstrap", "n_saved", "inference_batch"),
+        ("num_workers", "chunk_size", "probe_interval", "draw", "patience", "local_rank", "freeze_batch_norm_below"),
+        _COUNT,
+    ),
+    **dict.fromkeys(
+        (
+            "max_epochs",
+            "batch_size",
+            "val_interval",
+            "n_seeds",
+            "n_bootstrap",
+            "n_saved",
+            "inference_batch",
+            "head_views",
+        ),
         _ONE_OR_MORE,
     ),
     **dict.fromkeys(("learning_rate", "temperature", "_meta_::encoder::width"), _POSITIVE),
@@ -155,6 +167,7 @@ RULES: dict[str, Rule] = {
     "second_view": choice(*get_args(SecondView)),
     "strata": _strata,
     "precision": choice("bfloat16", "float32", "float16"),
+    "head_start": choice("probe", "random"),
     "balance": choice("none", "class_weights", "balanced_sampling"),
     "method": choice(*METHODS),
     "evaluation_split": choice("train", "val", "test"),

@@ -79,7 +79,7 @@ def test_no_name_or_number_is_in_two_configs() -> None:
     [
         ("train", "n_bootstrap", 500, None),
         ("pretrain", "val_interval", 5, "val_interval is 5 in"),
-        ("cluster", "learning_rate", 0.0005, "learning_rate is 0.0005 in"),
+        ("cluster", "learning_rate", 0.001, "learning_rate is 0.001 in"),
         ("train", "size", 224, "size differs"),
         ("inference", "seed", 7, "seed differs"),
         ("evaluate", "scoring_finding", "Pneumothorax", "evaluate#scoring_finding says Pneumothorax"),

@@ -15,7 +15,7 @@ from monai_simclr.handlers import EarlyStopping, LinearProbe, MeanAUROC
 
 
 def _train(
-    scores: list[float], patience: int, restore_best: bool = True
+    scores: list[float], patience: int, restore_best: bool = True, from_start: bool = False
 ) -> tuple[Engine, EarlyStopping, torch.nn.Linear]:
     network = torch.nn.Linear(1, 1, bias=False)
     waiting = iter(scores)
@@ -31,8 +31,11 @@ def _train(
         network.weight.data.fill_(float(engine.state.epoch))
         validator.run([0])
 
+    if from_start:
+        trainer.add_event_handler(Events.STARTED, lambda engine: network.weight.data.zero_())
+        trainer.add_event_handler(Events.STARTED, lambda engine: validator.run([0]))
     best.attach(trainer)
-    trainer.run([0], max_epochs=len(scores))
+    trainer.run([0], max_epochs=len(scores) - from_start)
     return trainer, best, network
 
 
@@ -40,6 +43,11 @@ def test_the_best_weights_are_restored_and_training_stops_without_improvement():
     trainer, best, network = _train([0.6, 0.8, 0.7, 0.7, 0.9, 0.5], patience=2)
     assert (trainer.state.epoch, best.best, best.best_epoch) == (4, 0.8, 2)
     assert network.weight.item() == 2
+
+
+def test_training_that_improves_nothing_ends_with_the_weights_it_started_from():
+    trainer, best, network = _train([0.8, 0.7, 0.8, 0.6], patience=2, from_start=True)
+    assert (trainer.state.epoch, best.best, best.best_epoch, network.weight.item()) == (2, 0.8, 0, 0)
 
 
 def test_the_last_weights_are_kept_when_the_best_are_not_to_be_restored():
