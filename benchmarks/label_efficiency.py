@@ -83,6 +83,12 @@ def of_finding(runs: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
     return [{**run, "scores": run["scores"][:, column], "labels": run["labels"][:, column]} for run in runs]
 
 
+def paired(runs: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """The runs whose fraction and draw the reference has too."""
+    keys = {(run["fraction"], run["draw"]) for run in runs if run["arm"] == reference}
+    return [run for run in runs if (run["fraction"], run["draw"]) in keys]
+
+
 def arm_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
     """Every fraction and arm: AUROC with its interval, and the differences to each reference; macro and findings."""
     parts = []
@@ -90,7 +96,7 @@ def arm_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
         scored = runs if finding == MACRO else of_finding(runs, k)
         for reference in REFERENCES:
             if any(run["arm"] == reference for run in scored):
-                table = compare_arms(scored, reference, N_BOOTSTRAP)
+                table = compare_arms(paired(scored, reference), reference, N_BOOTSTRAP)
                 parts.append(table.assign(finding=finding, reference=reference))
     return pd.concat(parts, ignore_index=True)
 
@@ -109,9 +115,12 @@ def main(folder: Path, study: Path, manifest: Path, imagenet: Path | None = None
     runs += baseline_runs(index, features, {(run["fraction"], run["draw"]) for run in runs})
     table = arm_table(runs).round(4)
     write_table(table, RESULTS / "label_efficiency.csv")
-    gains = [few_label_gain(runs, reference, 0.1, N_BOOTSTRAP).assign(reference=reference) for reference in REFERENCES]
+    gains = [
+        few_label_gain(paired(runs, reference), reference, 0.1, N_BOOTSTRAP).assign(reference=reference)
+        for reference in sorted({run["arm"] for run in runs} & {*REFERENCES})
+    ]
     write_table(pd.concat(gains, ignore_index=True).round(4), RESULTS / "label_efficiency_gain.csv")
-    curves = arm_curves(runs, N_BOOTSTRAP)
+    curves = arm_curves(paired(runs, "scratch"), N_BOOTSTRAP)
     save(
         RESULTS / "label_efficiency.json",
         ("monai", "torch", "scikit-learn"),
