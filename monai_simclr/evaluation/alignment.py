@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.preprocessing import normalize
 
+from monai_simclr.evaluation.classes import ENCODER
+from monai_simclr.evaluation.clusterers import fit_clusters
+from monai_simclr.evaluation.clusters import adjusted_information, contingency
+from monai_simclr.evaluation.embeddings import Embeddings
+from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
 from monai_simclr.evaluation.predictions import certain_labels, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
@@ -44,28 +50,136 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
     """
     if len(clusters) != len(index):
         raise ValueError(f"{len(clusters)} clusters do not go with {len(index)} index rows")
-    columns = index.copy()
-    for name in set(findings) & set(columns):
-        columns[name] = certain_labels(columns[name].to_numpy(dtype=float))
-    if "age" in columns:
-        decade = np.floor(columns["age"].astype(float) / 10)
-        columns["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
     kinds = dict.fromkeys(_ACQUISITION, "acquisition") | {"patient_id": "patient"} | dict.fromkeys(findings, "finding")
     rows = []
-    for what, kind in kinds.items():
-        if what not in columns:
-            continue
-        values = columns[what].astype(object).fillna("").astype(str).to_numpy()
+    for what, values in _facts(index, list(kinds), findings).items():
         known = values != ""
-        if len(np.unique(values[known])) > 1:  # a single value has no AMI, rather than 0 or 1
-            ami = float(adjusted_mutual_info_score(values[known], np.asarray(clusters)[known]))
-            rows.append({"what": what, "kind": kind, "ami": ami, "n": int(known.sum())})
+        ami = float(adjusted_mutual_info_score(values[known], np.asarray(clusters)[known]))
+        rows.append({"what": what, "kind": kinds[what], "ami": ami, "n": int(known.sum())})
     if not rows:
         raise ValueError(
             f"the index has no column to align with; needed is one of {[*_ACQUISITION[:2], 'age', *findings]}"
         )
     table = pd.DataFrame(rows).sort_values("ami", ascending=False, kind="stable", ignore_index=True)
     return Alignment(table, _describe(table))
+
+
+def _facts(index: pd.DataFrame, names: Sequence[str], findings: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of an index as text, "" where unknown; those with a single value, which has no AMI, are left out."""
+    columns = index.copy()
+    for name in set(findings) & set(columns):
+        columns[name] = certain_labels(columns[name].to_numpy(dtype=float))
+    if "age" in columns:
+        decade = np.floor(columns["age"].astype(float) / 10)
+        columns["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
+    text = {name: columns[name].astype(object).fillna("").astype(str).to_numpy() for name in names if name in columns}
+    return {name: values for name, values in text.items() if len(np.unique(values[values != ""])) > 1}
+
+
+def score_alignment(
+    embeddings: Embeddings,
+    references: Mapping[str, np.ndarray],
+    findings: Sequence[str],
+    n_clusters: int,
+    remove: Sequence[str] = (),
+    method: str = "kmeans",
+    seed: int = 0,
+    n_bootstrap: int = 200,
+    n_permutations: int = 200,
+    mirrored: Mapping[str, np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """What clusters of test images follow, with intervals, nulls and references, before and after a removal.
+
+    The second half has clusters of the same features without the directions of `remove` (`remove_directions`).
+
+    Args:
+        embeddings: index with `patient_id`, `split`, the findings, and whatever is known of view, sex, age and source.
+        references: name -> features of the same rows, ``(N, D)``: raw pixels, a random encoder.
+        findings: columns of the index.
+        n_clusters, method, mirrored: as for `evaluate_clusters`.
+        remove: columns of the index, such as `view_position`; without any there is no second half.
+        seed: of everything random.
+        n_bootstrap, n_permutations: resamples of test patients, and permutations of the null over patients.
+
+    Returns:
+        One row per removal, features and column: `removed` ("nothing" or the columns), `features, what, value, low,
+        high, null_low, null_high, p, n`; the value is the AMI.
+
+    Raises:
+        ValueError: if train or test is empty, or a column to remove is not there.
+    """
+    index = embeddings.index
+    train, test = train_and_test(index)
+    facts = _facts(index[test], [*_ACQUISITION, *findings], findings)
+    table = []
+    for removed in [(), tuple(remove)][: 2 if remove else 1]:
+        for name, features in {ENCODER: embeddings.features, **references}.items():
+            own, copies = np.asarray(features).reshape(len(index), -1), (mirrored or {}).get(name)
+            if removed:
+                own, *others = remove_directions(index, train, removed, own, *([] if copies is None else [copies]))
+                copies = others[0] if others else None
+            clusters = fit_clusters(own, train, n_clusters, seed, method=method, mirrored=copies)[test]
+            about = {"removed": ", ".join(removed) or "nothing", "features": name}
+            for what, values in facts.items():
+                known = values != ""
+                patients = index["patient_id"].to_numpy()[test][known]
+                scored = _score_ami(clusters[known], values[known], patients, seed, n_bootstrap, n_permutations)
+                table.append({**about, "what": what, **scored, "n": int(known.sum())})
+    return pd.DataFrame(table)
+
+
+def _score_ami(
+    clusters: np.ndarray, values: np.ndarray, patients: np.ndarray, seed: int, n_bootstrap: int, n_permutations: int
+) -> dict[str, float]:
+    names, classes = np.unique(values, return_inverse=True)
+    shape = (int(clusters.max()) + 1, len(names))
+
+    def ami(classes: np.ndarray, weights: np.ndarray | None = None) -> float:
+        return adjusted_information(contingency(clusters, classes, shape, weights))[0]
+
+    codes, counts = patient_counts(patients, n_bootstrap, seed)
+    drawn = np.array([ami(classes, row[codes]) for row in counts])
+    generator = np.random.default_rng(seed)
+    null = np.array([ami(permute_over_patients(classes, patients, generator)) for _ in range(n_permutations)])
+    interval = bootstrap_interval(ami(classes), drawn, recenter=True, units=counts.shape[1])
+    return {**interval.as_dict(), **compare_to_null(interval.value, null)}
+
+
+def remove_directions(
+    index: pd.DataFrame, train: np.ndarray, columns: Sequence[str], *features: np.ndarray
+) -> list[np.ndarray]:
+    """L2-normalised features without the directions in which train images of different values differ on average.
+
+    After that no linear rule with these features knows the values better than their frequencies (Belrose et al. 2023);
+    a clustering that is not linear may. Directions come from train rows of the first features alone.
+
+    Args:
+        index: N rows.
+        train: the rows to fit on, a mask of shape ``(N,)``.
+        columns: of the index; a train row whose value is unknown is ignored.
+        features: ``(N, D)`` each, of the images, and of their mirrored copies.
+
+    Raises:
+        ValueError: if the index has no such column.
+
+    Example:
+        >>> index = pd.DataFrame({"view_position": ["PA", "AP"] * 3})
+        >>> view = np.array([[1.0, 0.0, 0.1], [0.9, 0.4, 0.1]] * 3)
+        >>> [without] = remove_directions(index, np.ones(6, dtype=bool), ["view_position"], view)
+        >>> bool(np.allclose(without[0], without[1]))
+        True
+    """
+    if missing := [column for column in columns if column not in index]:
+        raise ValueError(f"the index has no column {missing[0]!r} to remove; it has {', '.join(map(str, index))}")
+    unit = [normalize(np.asarray(part, dtype=np.float64)) for part in features]
+    differences = [np.zeros((1, unit[0].shape[1]))]
+    for values in _facts(index[train], list(columns), []).values():
+        known = values != ""
+        means = pd.DataFrame(unit[0][train][known]).groupby(values[known]).mean().to_numpy()
+        differences.append(means - means[0])
+    _, sizes, directions = np.linalg.svd(np.concatenate(differences), full_matrices=False)
+    directions = directions[sizes > 1e-9 * max(sizes.max(), 1e-300)]
+    return [part - (part @ directions.T) @ directions for part in unit]
 
 
 def _describe(table: pd.DataFrame) -> str:
