@@ -20,6 +20,7 @@ from monai_simclr.evaluation.predictions import certain_labels, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
 _ACQUISITION = ("view_position", "sex", "age_decile", "source", "manufacturer")
+_MEAN = "mean of the findings"
 _NEGLIGIBLE = 0.01
 """A lower AMI counts as none: chance is 0, and the adjustment leaves about this much scatter."""
 
@@ -102,8 +103,9 @@ def score_alignment(
         n_bootstrap, n_permutations: resamples of test patients, and permutations of the null over patients.
 
     Returns:
-        One row per removal, features and column: `removed` ("nothing" or the columns), `features, what, value, low,
-        high, null_low, null_high, p, n`; the value is the AMI.
+        One row per removal, features and column, and one for the mean of the findings: `removed` ("nothing" or the
+        columns), `features, what, value, low, high, null_low, null_high, p, n, lead, lead_low, lead_high`. The value is
+        the AMI; the lead, what the embeddings' AMI is above that of a reference, patients resampled for both at once.
 
     Raises:
         ValueError: if train or test is empty, or a column to remove is not there.
@@ -111,38 +113,51 @@ def score_alignment(
     index = embeddings.index
     train, test = train_and_test(index)
     facts = _facts(index[test], [*_ACQUISITION, *findings], findings)
+    patients = index["patient_id"].to_numpy()[test]
+    codes, counts = patient_counts(patients, n_bootstrap, seed)
+    resamples = counts[:, codes]
     table = []
     for removed in [(), tuple(remove)][: 2 if remove else 1]:
+        encoders: dict[str, tuple[float, np.ndarray]] = {}
         for name, features in {ENCODER: embeddings.features, **references}.items():
             own, copies = np.asarray(features).reshape(len(index), -1), (mirrored or {}).get(name)
             if removed:
                 own, *others = remove_directions(index, train, removed, own, *([] if copies is None else [copies]))
                 copies = others[0] if others else None
             clusters = fit_clusters(own, train, n_clusters, seed, method=method, mirrored=copies)[test]
-            about = {"removed": ", ".join(removed) or "nothing", "features": name}
-            for what, values in facts.items():
-                known = values != ""
-                patients = index["patient_id"].to_numpy()[test][known]
-                scored = _score_ami(clusters[known], values[known], patients, seed, n_bootstrap, n_permutations)
-                table.append({**about, "what": what, **scored, "n": int(known.sum())})
+            scores = {
+                what: _ami_draws(clusters, values, patients, resamples, seed, n_permutations)
+                for what, values in facts.items()
+            }
+            if present := [scores[finding] for finding in findings if finding in scores]:
+                scores[_MEAN] = tuple(np.mean(parts, axis=0) for parts in zip(*present, strict=True))  # type: ignore
+            for what, (value, drawn, null) in scores.items():
+                interval = bootstrap_interval(float(value), drawn, recenter=True, units=counts.shape[1])
+                first, first_drawn = encoders.setdefault(what, (float(value), drawn))
+                ahead = bootstrap_interval(
+                    first - float(value), first_drawn - drawn, recenter=True, units=len(counts[0])
+                )
+                about = {"removed": ", ".join(removed) or "nothing", "features": name, "what": what}
+                lead = {"lead": ahead.value, "lead_low": ahead.low, "lead_high": ahead.high} if name != ENCODER else {}
+                n = int((facts[what] != "").sum()) if what in facts else int(test.sum())
+                table.append({**about, **interval.as_dict(), **compare_to_null(float(value), null), "n": n, **lead})
     return pd.DataFrame(table)
 
 
-def _score_ami(
-    clusters: np.ndarray, values: np.ndarray, patients: np.ndarray, seed: int, n_bootstrap: int, n_permutations: int
-) -> dict[str, float]:
-    names, classes = np.unique(values, return_inverse=True)
-    shape = (int(clusters.max()) + 1, len(names))
+def _ami_draws(
+    clusters: np.ndarray, values: np.ndarray, patients: np.ndarray, resamples: np.ndarray, seed: int, n_null: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """AMI of clusters with values, of resamples (how often each image counts), and with values permuted."""
+    known = values != ""
+    names, classes = np.unique(values[known], return_inverse=True)
+    own, shape = clusters[known], (int(clusters.max()) + 1, len(names))
 
     def ami(classes: np.ndarray, weights: np.ndarray | None = None) -> float:
-        return adjusted_information(contingency(clusters, classes, shape, weights))[0]
+        return adjusted_information(contingency(own, classes, shape, weights))[0]
 
-    codes, counts = patient_counts(patients, n_bootstrap, seed)
-    drawn = np.array([ami(classes, row[codes]) for row in counts])
     generator = np.random.default_rng(seed)
-    null = np.array([ami(permute_over_patients(classes, patients, generator)) for _ in range(n_permutations)])
-    interval = bootstrap_interval(ami(classes), drawn, recenter=True, units=counts.shape[1])
-    return {**interval.as_dict(), **compare_to_null(interval.value, null)}
+    null = [ami(permute_over_patients(classes, patients[known], generator)) for _ in range(n_null)]
+    return ami(classes), np.array([ami(classes, weights[known]) for weights in resamples]), np.array(null)
 
 
 def remove_directions(

@@ -232,7 +232,7 @@ def choose_clusters(
 ) -> tuple[str, int, pd.DataFrame]:
     """The method that finds most clusters that come back, and their number, without labels.
 
-    A fifth of the train patients is left out, the others are clustered anew, and each cluster of all patients is
+    Half of the train patients are left out, the others are clustered anew, and each cluster of all patients is
     compared with the one most like it by the Jaccard coefficient of their shared rows (Hennig, Computational Statistics
     & Data Analysis 2007). A number of clusters is stable where every cluster's mean over the resamples is at least
     0.75; chosen is the largest stable number, of equal ones the method with the more stable clusters. Where none is
@@ -245,7 +245,7 @@ def choose_clusters(
         candidates: numbers of clusters, at least 2 each.
         methods: keys of `METHODS`.
         mirrored: as for `fit_clusters`.
-        n_resamples: times that a fifth of the patients is left out.
+        n_resamples: times that half of the patients are left out.
         seed: of everything random.
 
     Returns:
@@ -266,7 +266,7 @@ def choose_clusters(
     sample = sample_rows(np.flatnonzero(train), _CHOICE_ROWS, seed)
     names, codes = np.unique(np.asarray(patients).astype(str)[sample], return_inverse=True)
     generator = np.random.default_rng(seed)
-    kept = [generator.permutation(len(names))[codes] >= len(names) / 5 for _ in range(n_resamples)]
+    kept = [generator.permutation(len(names))[codes] >= len(names) / 2 for _ in range(n_resamples)]
     rows, flipped = reduced[sample], None if copies is None else copies[sample]
 
     def cluster(method: str, count: int, keep: np.ndarray, start: int) -> np.ndarray:
@@ -278,7 +278,8 @@ def choose_clusters(
     for method in methods:
         for count in sorted({count for count in candidates if 2 <= count <= largest}):
             whole = cluster(method, count, np.ones(len(rows), dtype=bool), seed)
-            again = [_recovered(whole[keep], cluster(method, count, keep, seed + 1 + i)) for i, keep in enumerate(kept)]
+            halves = [(whole[keep], cluster(method, count, keep, seed + 1 + i)) for i, keep in enumerate(kept)]
+            again = [_recovered(first, second, int(whole.max()) + 1) for first, second in halves]
             each = np.nanmean(again, axis=0)
             found = {"found": len(np.unique(whole)), "stability": np.nanmin(each), "mean_stability": np.nanmean(each)}
             table.append({"method": method, "n_clusters": count, **found})
@@ -291,9 +292,9 @@ def choose_clusters(
     return str(curve["method"][best]), int(curve["n_clusters"][best]), curve
 
 
-def _recovered(clusters: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For every cluster of ``0 .. max``, the Jaccard coefficient of the other cluster most like it; NaN if empty."""
-    both = pd.crosstab(clusters, others).reindex(range(int(clusters.max()) + 1), fill_value=0).to_numpy()
+def _recovered(clusters: np.ndarray, others: np.ndarray, n_clusters: int) -> np.ndarray:
+    """For every cluster, the Jaccard coefficient of the other cluster most like it; NaN if it is empty here."""
+    both = pd.crosstab(clusters, others).reindex(range(n_clusters), fill_value=0).to_numpy()
     sizes = both.sum(axis=1, keepdims=True)
     best = (both / (sizes + both.sum(axis=0) - both)).max(axis=1)
     return np.where(sizes[:, 0] > 0, best, np.nan)

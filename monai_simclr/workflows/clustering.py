@@ -27,7 +27,7 @@ from monai_simclr.workflows.seen import check_encoder
 
 logger = logging.getLogger("monai_simclr")
 
-_CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 14, 20)
+CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 14, 20)
 _CURVE = (2, 5, 14, 50)
 """Numbers of clusters whose prevalence is scored; more clusters score higher by their number alone."""
 
@@ -89,7 +89,7 @@ def cluster(
     index, seed, n_bootstrap = store.index, run.seed, options.n_bootstrap
     train, test = ((index["split"] == name).to_numpy() for name in ("train", "test"))
     seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
-    embeddings, references, mirrored = _embed(run, store, encoder, random_encoder, options)
+    embeddings, references, mirrored = embed_with_references(run, store, encoder, random_encoder, options)
     public_index = index_for_outputs(store)
     Embeddings(embeddings.features, public_index, embeddings.source).save(run.path("embeddings.npz"))
     classes = image_classes(index)
@@ -97,7 +97,7 @@ def cluster(
         embeddings.features,
         train,
         index["patient_id"].to_numpy(),
-        _CANDIDATES,
+        CANDIDATES,
         **({} if options.method == AUTO else {"methods": [options.method]}),
         mirrored=mirrored.get("encoder"),
         n_resamples=5,
@@ -166,7 +166,7 @@ def cluster(
     logger.info(closing_line([run.path("embeddings.npz"), metrics], "run configs/train.json"))
 
 
-def _embed(
+def embed_with_references(
     run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, options: Clustering
 ) -> tuple[Embeddings, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Embeddings of the archive, what they are compared with, and all of these for the mirrored images by their names.
