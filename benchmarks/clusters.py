@@ -52,7 +52,7 @@ def main(idx: Path, out: Path, file: Path, split: str, size: int) -> None:
     embeddings, references, mirrored = embed_with_references(run, store, load_encoder(file), random, options)
     train, patients = (store.index["split"] == "train").to_numpy(), store.index["patient_id"].to_numpy()
     method, number, curve = choose_clusters(
-        embeddings.features, train, patients, CANDIDATES, mirrored=mirrored["encoder"]
+        embeddings.features, train, patients, CANDIDATES, mirrored=mirrored["encoder"], n_resamples=5
     )
     print(curve.round(3).to_string(), flush=True)
     follows: dict[str, Any] = {}

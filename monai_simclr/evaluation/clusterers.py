@@ -21,7 +21,7 @@ AUTO = "auto"
 STABLE = 0.75
 """A cluster with a lower Jaccard coefficient under resampling is not taken for one (Hennig 2007)."""
 _COMPONENTS = 50
-_CHOICE_ROWS = 2000
+_CHOICE_ROWS = 1000
 """Largest number of train rows that method and number are chosen on."""
 
 
@@ -232,20 +232,21 @@ def choose_clusters(
 ) -> tuple[str, int, pd.DataFrame]:
     """The method that finds most clusters that come back, and their number, without labels.
 
-    Half of the train patients are left out, the others are clustered anew, and each cluster of all patients is
+    A fifth of the train patients is left out, the others are clustered anew, and each cluster of all patients is
     compared with the one most like it by the Jaccard coefficient of their shared rows (Hennig, Computational Statistics
     & Data Analysis 2007). A number of clusters is stable where every cluster's mean over the resamples is at least
     0.75; chosen is the largest stable number, of equal ones the method with the more stable clusters. Where none is
-    stable, the most stable is chosen.
+    stable, the most stable is chosen. With fewer than some hundred rows too large a number may be stable by chance: the
+    rows that two resamples share have the same noise.
 
     Args:
-        features: shape ``(N, D)``; at most 2000 train rows are used.
+        features: shape ``(N, D)``; at most 1000 train rows are used.
         train: the rows to fit on, a mask of shape ``(N,)``.
         patients: of every row, shape ``(N,)``.
         candidates: numbers of clusters, at least 2 each.
         methods: keys of `METHODS`.
         mirrored: as for `fit_clusters`.
-        n_resamples: times that half of the patients are left out.
+        n_resamples: times that a fifth of the patients is left out.
         seed: of everything random.
 
     Returns:
@@ -266,7 +267,7 @@ def choose_clusters(
     sample = sample_rows(np.flatnonzero(train), _CHOICE_ROWS, seed)
     names, codes = np.unique(np.asarray(patients).astype(str)[sample], return_inverse=True)
     generator = np.random.default_rng(seed)
-    kept = [generator.permutation(len(names))[codes] >= len(names) / 2 for _ in range(n_resamples)]
+    kept = [generator.permutation(len(names))[codes] >= len(names) / 5 for _ in range(n_resamples)]
     rows, flipped = reduced[sample], None if copies is None else copies[sample]
 
     def cluster(method: str, count: int, keep: np.ndarray, start: int) -> np.ndarray:

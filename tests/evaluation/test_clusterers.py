@@ -108,8 +108,10 @@ def test_an_unknown_clustering_is_refused(features):
         fit_clusters(features, TRAIN, 3, method="dbscan")
 
 
-def test_method_and_number_are_chosen_without_labels_by_the_clusters_that_come_back(features):
-    method, best, curve = choose_clusters(features, TRAIN, np.arange(180) // 2, [2, 3, 4, 6])
+def test_method_and_number_are_chosen_without_labels_by_the_clusters_that_come_back():
+    kind, train = np.tile(np.arange(3), 300), np.arange(900) < 600
+    features = np.random.default_rng(0).normal(size=(900, 6)) / 6 + np.eye(6)[kind]
+    method, best, curve = choose_clusters(features, train, np.arange(900) // 2, [2, 3, 4, 6], n_resamples=5)
     assert best == 3
     assert curve.loc[curve["chosen"], ["method", "n_clusters"]].to_numpy().tolist() == [[method, 3]]
     rows = curve.set_index(["method", "n_clusters"])["stability"]
