@@ -130,7 +130,8 @@ def score_alignment(
                 for what, values in facts.items()
             }
             if present := [scores[finding] for finding in findings if finding in scores]:
-                scores[_MEAN] = tuple(np.mean(parts, axis=0) for parts in zip(*present, strict=True))  # type: ignore
+                value, drawn, null = (np.mean(parts, axis=0) for parts in zip(*present, strict=True))
+                scores[_MEAN] = float(value), drawn, null
             for what, (value, drawn, null) in scores.items():
                 interval = bootstrap_interval(float(value), drawn, recenter=True, units=counts.shape[1])
                 first, first_drawn = encoders.setdefault(what, (float(value), drawn))

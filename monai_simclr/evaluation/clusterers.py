@@ -18,6 +18,8 @@ from monai_simclr.evaluation.graph import NEIGHBORS, spectral
 
 AUTO = "auto"
 """The method that `choose_clusters` chooses."""
+COMPARED = ("kmeans", "agglomerative", "spectral")
+"""The methods that are compared for it."""
 STABLE = 0.75
 """A cluster with a lower Jaccard coefficient under resampling is not taken for one (Hennig 2007)."""
 _COMPONENTS = 50
@@ -225,7 +227,7 @@ def choose_clusters(
     train: np.ndarray,
     patients: np.ndarray,
     candidates: Sequence[int],
-    methods: Sequence[str] = ("kmeans", "agglomerative", "spectral"),
+    methods: Sequence[str] = COMPARED,
     mirrored: np.ndarray | None = None,
     n_resamples: int = 10,
     seed: int = 0,

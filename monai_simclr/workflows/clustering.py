@@ -18,7 +18,7 @@ from monai_simclr.data import Store, image_classes
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed, embed_spread
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.evaluation.clusterers import AUTO
+from monai_simclr.evaluation.clusterers import AUTO, COMPARED
 from monai_simclr.runtime.cluster import check_engine
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, table_rows, write_metrics
 from monai_simclr.runtime.tables import write_table
@@ -98,7 +98,7 @@ def cluster(
         train,
         index["patient_id"].to_numpy(),
         CANDIDATES,
-        **({} if options.method == AUTO else {"methods": [options.method]}),
+        COMPARED if options.method == AUTO else [options.method],
         mirrored=mirrored.get("encoder"),
         n_resamples=5,
     )
