@@ -289,8 +289,9 @@ def choose_clusters(
     if not table:
         raise ValueError(f"no number of clusters of {list(candidates)} is from 2 to {largest}, as the train rows allow")
     curve = pd.DataFrame(table)
-    stable = np.where(curve["stability"] >= STABLE, curve["found"], 0)
-    best = int(np.lexsort([curve["mean_stability"], np.where(stable > 0, 0, curve["stability"]), stable])[-1])
+    least, mean = (curve[name].to_numpy(dtype=float) for name in ("stability", "mean_stability"))
+    stable = np.where(least >= STABLE, curve["found"].to_numpy(), 0)
+    best = int(np.lexsort((mean, np.where(stable > 0, 0, least), stable))[-1])
     curve["chosen"] = np.arange(len(curve)) == best
     return str(curve["method"][best]), int(curve["n_clusters"][best]), curve
 
