@@ -6,8 +6,10 @@ from monai_simclr.evaluation.alignment import Alignment as Alignment
 from monai_simclr.evaluation.alignment import align_clusters as align_clusters
 from monai_simclr.evaluation.alignment import enrich as enrich
 from monai_simclr.evaluation.alignment import prevalence_auroc as prevalence_auroc
+from monai_simclr.evaluation.alignment import remove_directions as remove_directions
+from monai_simclr.evaluation.alignment import score_alignment as score_alignment
 from monai_simclr.evaluation.classes import format_score as format_score
-from monai_simclr.evaluation.clusterers import choose_n_clusters as choose_n_clusters
+from monai_simclr.evaluation.clusterers import choose_clusters as choose_clusters
 from monai_simclr.evaluation.clusterers import fit_clusters as fit_clusters
 from monai_simclr.evaluation.clusters import ClusterReport as ClusterReport
 from monai_simclr.evaluation.clusters import evaluate_clusters as evaluate_clusters

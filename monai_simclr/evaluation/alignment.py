@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.preprocessing import normalize
 
+from monai_simclr.evaluation.classes import ENCODER
+from monai_simclr.evaluation.clusterers import fit_clusters
+from monai_simclr.evaluation.clusters import adjusted_information, contingency
+from monai_simclr.evaluation.embeddings import Embeddings
+from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
 from monai_simclr.evaluation.predictions import certain_labels, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
 _ACQUISITION = ("view_position", "sex", "age_decile", "source", "manufacturer")
+_MEAN = "mean of the findings"
 _NEGLIGIBLE = 0.01
 """A lower AMI counts as none: chance is 0, and the adjustment leaves about this much scatter."""
 
@@ -44,28 +51,151 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
     """
     if len(clusters) != len(index):
         raise ValueError(f"{len(clusters)} clusters do not go with {len(index)} index rows")
-    columns = index.copy()
-    for name in set(findings) & set(columns):
-        columns[name] = certain_labels(columns[name].to_numpy(dtype=float))
-    if "age" in columns:
-        decade = np.floor(columns["age"].astype(float) / 10)
-        columns["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
     kinds = dict.fromkeys(_ACQUISITION, "acquisition") | {"patient_id": "patient"} | dict.fromkeys(findings, "finding")
     rows = []
-    for what, kind in kinds.items():
-        if what not in columns:
-            continue
-        values = columns[what].astype(object).fillna("").astype(str).to_numpy()
+    for what, values in _facts(index, list(kinds), findings).items():
         known = values != ""
-        if len(np.unique(values[known])) > 1:  # a single value has no AMI, rather than 0 or 1
-            ami = float(adjusted_mutual_info_score(values[known], np.asarray(clusters)[known]))
-            rows.append({"what": what, "kind": kind, "ami": ami, "n": int(known.sum())})
+        ami = float(adjusted_mutual_info_score(values[known], np.asarray(clusters)[known]))
+        rows.append({"what": what, "kind": kinds[what], "ami": ami, "n": int(known.sum())})
     if not rows:
         raise ValueError(
             f"the index has no column to align with; needed is one of {[*_ACQUISITION[:2], 'age', *findings]}"
         )
     table = pd.DataFrame(rows).sort_values("ami", ascending=False, kind="stable", ignore_index=True)
     return Alignment(table, _describe(table))
+
+
+def _facts(index: pd.DataFrame, names: Sequence[str], findings: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of an index as text, "" where unknown; those with a single value, which has no AMI, are left out."""
+    columns = index.copy()
+    for name in set(findings) & set(columns):
+        columns[name] = certain_labels(columns[name].to_numpy(dtype=float))
+    if "age" in columns:
+        decade = np.floor(columns["age"].astype(float) / 10)
+        columns["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
+    text = {name: columns[name].astype(object).fillna("").astype(str).to_numpy() for name in names if name in columns}
+    return {name: values for name, values in text.items() if len(np.unique(values[values != ""])) > 1}
+
+
+def score_alignment(
+    embeddings: Embeddings,
+    references: Mapping[str, np.ndarray],
+    findings: Sequence[str],
+    n_clusters: int,
+    remove: Sequence[str] = (),
+    method: str = "kmeans",
+    seed: int = 0,
+    n_bootstrap: int = 200,
+    n_permutations: int = 200,
+    mirrored: Mapping[str, np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """What clusters of test images follow, with intervals, nulls and references, before and after a removal.
+
+    The second half has clusters of the same features without the directions of `remove` (`remove_directions`).
+
+    Args:
+        embeddings: index with `patient_id`, `split`, the findings, and whatever is known of view, sex, age and source.
+        references: name -> features of the same rows, ``(N, D)``: raw pixels, a random encoder.
+        findings: columns of the index.
+        n_clusters, method, mirrored: as for `evaluate_clusters`.
+        remove: columns of the index, such as `view_position`; without any there is no second half.
+        seed: of everything random.
+        n_bootstrap, n_permutations: resamples of test patients, and permutations of the null over patients.
+
+    Returns:
+        One row per removal, features and column, and one for the mean of the findings: `removed` ("nothing" or the
+        columns), `features, what, value, low, high, null_low, null_high, p, n, lead, lead_low, lead_high`. The value is
+        the AMI; the lead, what the embeddings' AMI is above that of a reference, patients resampled for both at once.
+
+    Raises:
+        ValueError: if train or test is empty, or a column to remove is not there.
+    """
+    index = embeddings.index
+    train, test = train_and_test(index)
+    facts = _facts(index[test], [*_ACQUISITION, *findings], findings)
+    patients = index["patient_id"].to_numpy()[test]
+    codes, counts = patient_counts(patients, n_bootstrap, seed)
+    resamples = counts[:, codes]
+    table = []
+    for removed in [(), tuple(remove)][: 2 if remove else 1]:
+        encoders: dict[str, tuple[float, np.ndarray]] = {}
+        for name, features in {ENCODER: embeddings.features, **references}.items():
+            own, copies = np.asarray(features).reshape(len(index), -1), (mirrored or {}).get(name)
+            if removed:
+                own, *others = remove_directions(index, train, removed, own, *([] if copies is None else [copies]))
+                copies = others[0] if others else None
+            clusters = fit_clusters(own, train, n_clusters, seed, method=method, mirrored=copies)[test]
+            scores = {
+                what: _ami_draws(clusters, values, patients, resamples, seed, n_permutations)
+                for what, values in facts.items()
+            }
+            if present := [scores[finding] for finding in findings if finding in scores]:
+                value, drawn, null = (np.mean(parts, axis=0) for parts in zip(*present, strict=True))
+                scores[_MEAN] = float(value), drawn, null
+            for what, (value, drawn, null) in scores.items():
+                interval = bootstrap_interval(float(value), drawn, recenter=True, units=counts.shape[1])
+                first, first_drawn = encoders.setdefault(what, (float(value), drawn))
+                ahead = bootstrap_interval(
+                    first - float(value), first_drawn - drawn, recenter=True, units=len(counts[0])
+                )
+                about = {"removed": ", ".join(removed) or "nothing", "features": name, "what": what}
+                lead = {"lead": ahead.value, "lead_low": ahead.low, "lead_high": ahead.high} if name != ENCODER else {}
+                n = int((facts[what] != "").sum()) if what in facts else int(test.sum())
+                table.append({**about, **interval.as_dict(), **compare_to_null(float(value), null), "n": n, **lead})
+    return pd.DataFrame(table)
+
+
+def _ami_draws(
+    clusters: np.ndarray, values: np.ndarray, patients: np.ndarray, resamples: np.ndarray, seed: int, n_null: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """AMI of clusters with values, of resamples (how often each image counts), and with values permuted."""
+    known = values != ""
+    names, classes = np.unique(values[known], return_inverse=True)
+    own, shape = clusters[known], (int(clusters.max()) + 1, len(names))
+
+    def ami(classes: np.ndarray, weights: np.ndarray | None = None) -> float:
+        return adjusted_information(contingency(own, classes, shape, weights))[0]
+
+    generator = np.random.default_rng(seed)
+    null = [ami(permute_over_patients(classes, patients[known], generator)) for _ in range(n_null)]
+    return ami(classes), np.array([ami(classes, weights[known]) for weights in resamples]), np.array(null)
+
+
+def remove_directions(
+    index: pd.DataFrame, train: np.ndarray, columns: Sequence[str], *features: np.ndarray
+) -> list[np.ndarray]:
+    """L2-normalised features without the directions in which train images of different values differ on average.
+
+    After that no linear rule with these features knows the values better than their frequencies (Belrose et al. 2023);
+    a clustering that is not linear may. Directions come from train rows of the first features alone.
+
+    Args:
+        index: N rows.
+        train: the rows to fit on, a mask of shape ``(N,)``.
+        columns: of the index; a train row whose value is unknown is ignored.
+        features: ``(N, D)`` each, of the images, and of their mirrored copies.
+
+    Raises:
+        ValueError: if the index has no such column.
+
+    Example:
+        >>> index = pd.DataFrame({"view_position": ["PA", "AP"] * 3})
+        >>> view = np.array([[1.0, 0.0, 0.1], [0.9, 0.4, 0.1]] * 3)
+        >>> [without] = remove_directions(index, np.ones(6, dtype=bool), ["view_position"], view)
+        >>> bool(np.allclose(without[0], without[1]))
+        True
+    """
+    if missing := [column for column in columns if column not in index]:
+        raise ValueError(f"the index has no column {missing[0]!r} to remove; it has {', '.join(map(str, index))}")
+    unit = [normalize(np.asarray(part, dtype=np.float64)) for part in features]
+    differences = [np.zeros((1, unit[0].shape[1]))]
+    for values in _facts(index[train], list(columns), []).values():
+        known = values != ""
+        means = pd.DataFrame(unit[0][train][known]).groupby(values[known]).mean().to_numpy()
+        differences.append(means - means[0])
+    _, sizes, directions = np.linalg.svd(np.concatenate(differences), full_matrices=False)
+    directions = directions[sizes > 1e-9 * max(sizes.max(), 1e-300)]
+    return [part - (part @ directions.T) @ directions for part in unit]
 
 
 def _describe(table: pd.DataFrame) -> str:

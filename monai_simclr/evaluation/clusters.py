@@ -13,7 +13,7 @@ from sklearn.metrics import silhouette_samples
 from sklearn.metrics.cluster import expected_mutual_information
 
 from monai_simclr.evaluation.classes import ENCODER, ClassRows, class_rows, format_score
-from monai_simclr.evaluation.clusterers import METHODS, SILHOUETTE_ROWS, reduce_features
+from monai_simclr.evaluation.clusterers import check_method, fit_rows, reduce_both
 from monai_simclr.evaluation.embeddings import Embeddings, sample_rows
 from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
 from monai_simclr.evaluation.predictions import refuse_shared_patients
@@ -36,6 +36,10 @@ _NOT_CENTERED = ("acc_one_to_one", "acc_many_to_one", "balanced_acc")
 
 _PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle_map_acc": "most frequent test class"}
 """Measures that are printed, and the name of the constant answer that each is compared with."""
+
+
+_SILHOUETTE_ROWS = 2000
+"""Largest number of rows that a silhouette is computed on."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def evaluate_clusters(
     *,
     method: str = "kmeans",
     n_seeds: int = 1,
+    mirrored: Mapping[str, np.ndarray] | None = None,
 ) -> ClusterReport:
     """Cluster, map clusters to classes on train patients, and score that map on test patients, with baselines.
 
@@ -104,6 +109,8 @@ def evaluate_clusters(
         n_bootstrap, n_permutations: resamples of test patients, and permutations of the null.
         method: a key of `clusterers.METHODS`.
         n_seeds: fits with seed, seed + 1, ...; all but the first only for the spread of the values.
+        mirrored: features of the mirrored images by the names of `references`, and "encoder": clusters that are each
+            other's mirror image become one, see `fit_clusters`.
 
     Raises:
         ValueError: if lengths differ, there is no such method, a patient is in train and test, or train or test has no
@@ -117,8 +124,6 @@ def evaluate_clusters(
         >>> report.lines()[0].split(":")[0], report.n["excluded"]
         ('encoder, 2 clusters', 0)
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown clustering {method!r}; choose one of {list(METHODS)}")
     rows = class_rows(embeddings, references, classes)
     split, patients, codes = embeddings.index["split"].to_numpy().astype(str), rows.patients, rows.codes
     fit, held_out = split == "train", split == "test"
@@ -130,11 +135,11 @@ def evaluate_clusters(
     clusters: dict[int, np.ndarray] = {}
     records: list[dict] = []
     for name, features in {ENCODER: embeddings.features, **references}.items():
-        reduced = reduce_features(features, fit, seed)
+        reduced, copies = reduce_both(features, (mirrored or {}).get(name), fit, seed)
+        flipped = None if copies is None else copies[fit]
         for count in dict.fromkeys(n_clusters):
-            if not 1 <= count <= fit.sum():
-                raise ValueError(f"{count} clusters cannot be fitted on {fit.sum()} train rows")
-            fits = [METHODS[method](reduced, fit, count, seed + i, 10) for i in range(n_seeds)]
+            check_method(method, count, int(fit.sum()))
+            fits = [fit_rows(method, count, reduced[fit], flipped, seed + i)(reduced) for i in range(n_seeds)]
             if name == ENCODER:
                 clusters[count] = fits[0]
             spread: dict[str, float] = {}
@@ -195,14 +200,14 @@ def agreement(table: np.ndarray, single: np.ndarray | None, many: np.ndarray) ->
     total, sizes = table.sum(), table.sum(axis=0)
     single_accuracy = np.nan if single is None else hits(single).sum() / total
     recall = hits(many if single is None else single)[sizes > 0] / sizes[sizes > 0]
-    adjusted, normalized = _information(table)
+    adjusted, normalized = adjusted_information(table)
     oracle = table[linear_sum_assignment(table, maximize=True)].sum() / total
     accuracies = [single_accuracy, hits(many).sum() / total, recall.mean()]
     return np.array([*accuracies, adjusted, normalized, _adjusted_rand(table), normalized, oracle])
 
 
-def _information(table: np.ndarray) -> tuple[float, float]:
-    """AMI and NMI."""
+def adjusted_information(table: np.ndarray) -> tuple[float, float]:
+    """AMI and NMI of a table of clusters x classes."""
     table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
     if 1 in table.shape:  # as in scikit-learn: one cluster agrees fully with one class, and not at all with several
         return (1.0, 1.0) if table.shape == (1, 1) else (0.0, 0.0)
@@ -278,7 +283,7 @@ def _score_silhouette(
             return np.full(len(positions), np.nan)
         return silhouette_samples(reduced[positions], labels).astype(np.float64)
 
-    positions = sample_rows(np.flatnonzero(held_out), SILHOUETTE_ROWS, seed)
+    positions = sample_rows(np.flatnonzero(held_out), _SILHOUETTE_ROWS, seed)
     values = silhouette(positions, clusters[positions])
     codes, counts = patient_counts(patients[positions], n_bootstrap, seed)
     weights = counts[:, codes].astype(float)

@@ -1,20 +1,15 @@
-"""The graph of nearest neighbours: spectral clustering, and modularity, which scores clusters without labels."""
+"""Spectral clustering on the graph of nearest neighbours."""
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
+from scipy.linalg import qr, svd
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.cluster import SpectralClustering
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors, kneighbors_graph
-
-from monai_simclr.evaluation.embeddings import sample_rows
+from scipy.sparse.linalg import eigsh
+from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 NEIGHBORS = 10
-LANDMARKS = 5000
-"""Largest number of train rows that are cut by eigenvectors; other rows join their neighbours."""
 
 
 def neighbor_graph(features: np.ndarray, n_neighbors: int = NEIGHBORS) -> csr_matrix:
@@ -46,46 +41,26 @@ def neighbor_graph(features: np.ndarray, n_neighbors: int = NEIGHBORS) -> csr_ma
     return graph
 
 
-def spectral(reduced: np.ndarray, train: np.ndarray, n_clusters: int, seed: int, n_init: int) -> np.ndarray:
-    """Spectral clustering of the graph of nearest neighbours of train rows (Shi and Malik 2000; von Luxburg 2007).
+def spectral(rows: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Normalised cut of the graph of nearest neighbours (Shi and Malik 2000; von Luxburg 2007), without chance.
 
-    At most `LANDMARKS` train rows, drawn by the seed, are cut; every other row joins the cluster of most of its ten
-    nearest landmarks. Arguments and result as for `clusterers.METHODS`.
-    """
-    rows = sample_rows(np.flatnonzero(train), LANDMARKS, seed)
-    if n_clusters == 1 or n_clusters >= len(rows) - 1:  # nothing to cut, or too few rows for so many eigenvectors
-        cut = np.arange(len(rows)) % n_clusters
-    else:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Graph is not fully connected")
-            model = SpectralClustering(n_clusters, affinity="precomputed", random_state=seed, n_init=n_init)
-            cut = model.fit_predict(neighbor_graph(reduced[rows]))
-    clusters = np.empty(len(reduced), dtype=int)
-    clusters[rows] = cut
-    rest = np.setdiff1d(np.arange(len(reduced)), rows)
-    if len(rest):
-        nearest = KNeighborsClassifier(min(NEIGHBORS, len(rows))).fit(reduced[rows], cut)
-        clusters[rest] = nearest.predict(reduced[rest])
-    return clusters
-
-
-def modularity(graph: csr_matrix, clusters: np.ndarray) -> float:
-    """Newman's modularity of clusters on a graph (Phys. Rev. E 69, 026113, 2004): 0 for clusters that ignore it.
-
-    The share of edges inside clusters minus the share if edges joined rows at random by their degrees. It needs no
-    labels and, unlike the silhouette, does not favour round clusters.
+    The rows' places in the first eigenvectors are turned towards the axes by a pivoted QR decomposition (Damle, Minden
+    and Ying 2019), where k-means would depend on its starts.
 
     Args:
-        graph: symmetric, shape ``(N, N)``.
-        clusters: shape ``(N,)``.
+        rows: shape ``(N, D)``.
+        n_clusters: at most N.
 
-    Example:
-        >>> graph = neighbor_graph(np.array([[0.0], [1.0], [2.0], [50.0], [51.0], [52.0]]), 2)
-        >>> modularity(graph, np.array([0, 0, 0, 1, 1, 1])) > 0.3 > modularity(graph, np.array([0, 1, 0, 1, 0, 1]))
-        True
+    Returns:
+        The cluster of every row, shape ``(N,)``.
     """
-    degree = np.asarray(graph.sum(axis=1)).ravel()
-    total = degree.sum()
-    row, column = graph.nonzero()
-    inside = np.asarray(graph[row, column]).ravel()[clusters[row] == clusters[column]].sum()
-    return float(inside / total - np.square(np.bincount(clusters, weights=degree) / total).sum())
+    if n_clusters == 1 or n_clusters >= len(rows) - 1:  # nothing to cut, or too few rows for so many eigenvectors
+        return np.arange(len(rows)) % n_clusters
+    graph = neighbor_graph(rows)
+    scale = 1 / np.sqrt(np.asarray(graph.sum(axis=1)))
+    start = np.random.default_rng(0).normal(size=len(rows))
+    vectors = eigsh(graph.multiply(scale).multiply(scale.T).tocsr(), n_clusters, which="LA", v0=start)[1] * scale
+    pivots = qr(vectors.T, pivoting=True)[2][:n_clusters]
+    left, _, right = svd(vectors[pivots].T)
+    clusters: np.ndarray = np.abs(vectors @ (left @ right)).argmax(axis=1)
+    return clusters

@@ -23,7 +23,8 @@ _SHEET = 6
 
 _LEVELS = {
     "clusters": ("features", "clusters", "measure"),
-    "n_clusters": ("choice", "clusters"),
+    "n_clusters": ("choice", "method", "clusters"),
+    "follows": ("removed", "features", "what"),
     "prevalence": ("finding", "clusters"),
     "enrichment": ("cluster", "finding"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from monai_simclr.data import Store, image_classes
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed, embed_spread
 from monai_simclr.evaluation import Embeddings
+from monai_simclr.evaluation.clusterers import AUTO, COMPARED
 from monai_simclr.runtime.cluster import check_engine
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, table_rows, write_metrics
 from monai_simclr.runtime.tables import write_table
@@ -26,7 +27,7 @@ from monai_simclr.workflows.seen import check_encoder
 
 logger = logging.getLogger("monai_simclr")
 
-_CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 14, 20, 30, 50)
+CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 14, 20)
 _CURVE = (2, 5, 14, 50)
 """Numbers of clusters whose prevalence is scored; more clusters score higher by their number alone."""
 
@@ -37,9 +38,11 @@ class Clustering:
 
     Attributes:
         findings: columns of the index.
-        n_clusters: numbers of clusters besides the number of classes; "auto" adds the one that `choose_n_clusters`
+        n_clusters: numbers of clusters besides the number of classes; "auto" adds the one that `choose_clusters`
             picks without labels.
-        method: a key of `clusterers.METHODS`.
+        method: a key of `clusterers.METHODS`; "auto" for the one that `choose_clusters` picks without labels.
+        join_sides: make one of clusters that are each other's mirror image.
+        remove: columns of the index whose part in the features is taken out for a second table of what clusters follow.
         n_seeds: fits whose spread is reported.
         n_bootstrap: resamples of test patients.
         allow_seen_patients: score patients even if they were seen in pretraining.
@@ -52,7 +55,9 @@ class Clustering:
 
     findings: Sequence[str]
     n_clusters: Sequence[int | str] = ("auto",)
-    method: str = "kmeans"
+    method: str = AUTO
+    join_sides: bool = True
+    remove: Sequence[str] = ("view_position", "source")
     n_seeds: int = 5
     n_bootstrap: int = 1000
     allow_seen_patients: bool = False
@@ -84,20 +89,40 @@ def cluster(
     index, seed, n_bootstrap = store.index, run.seed, options.n_bootstrap
     train, test = ((index["split"] == name).to_numpy() for name in ("train", "test"))
     seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
-    embeddings, references = _embed(run, store, encoder, random_encoder, options)
+    embeddings, references, mirrored = embed_with_references(run, store, encoder, random_encoder, options)
     public_index = index_for_outputs(store)
     Embeddings(embeddings.features, public_index, embeddings.source).save(run.path("embeddings.npz"))
     classes = image_classes(index)
-    chosen, curve = evaluation.choose_n_clusters(embeddings.features, train, _CANDIDATES, options.method)
+    method, chosen, curve = evaluation.choose_clusters(
+        embeddings.features,
+        train,
+        index["patient_id"].to_numpy(),
+        CANDIDATES,
+        COMPARED if options.method == AUTO else [options.method],
+        mirrored=mirrored.get("encoder"),
+        n_resamples=5,
+    )
     n_classes = len(set(classes[classes != ""]))
     counts = [n_classes, *(chosen if count == "auto" else int(count) for count in options.n_clusters)]
     report = evaluation.evaluate_clusters(
-        embeddings, references, classes, counts, seed, n_bootstrap, method=options.method, n_seeds=options.n_seeds
+        embeddings,
+        references,
+        classes,
+        counts,
+        seed,
+        n_bootstrap,
+        method=method,
+        n_seeds=options.n_seeds,
+        mirrored=mirrored,
     )
     largest, test_index = report.clusters[max(counts)], index[test].reset_index(drop=True)
     alignment = evaluation.align_clusters(largest[test], test_index, options.findings)
     probe = evaluation.probe_classes(embeddings, references, classes, n_bootstrap, seed=seed)
     probed = evaluation.probe_findings(embeddings, options.findings, None, n_bootstrap, seed)
+    remove = [column for column in options.remove if column in index]
+    follows = evaluation.score_alignment(
+        embeddings, references, options.findings, max(counts), remove, method, seed, mirrored=mirrored
+    )
     nearest = evaluation.knn_findings(embeddings, options.findings, 20, n_bootstrap, seed)
     tables = {
         "clusters": public_index[["image", "patient_id", "split"]]
@@ -105,6 +130,7 @@ def cluster(
         .assign(**{"class": classes}, **{f"cluster_of_{count}": own for count, own in report.clusters.items()}),
         "n_clusters": curve,
         "alignment": alignment.table,
+        "follows": follows,
         "enrichment": evaluation.enrich(largest[test], test_index, options.findings),
         "outliers": evaluation.find_outliers(embeddings),
         "label_errors": evaluation.find_label_errors(embeddings, options.findings),
@@ -114,13 +140,18 @@ def cluster(
         write_table(table.drop(columns=["patient_id", "copy_patient_id"], errors="ignore"), run.path(f"{name}.csv"))
     values = {
         "clusters": report.to_dict(),
-        "n_clusters": {"chosen": chosen, "curve": nest_rows(curve, "n_clusters")},
+        "n_clusters": {"chosen": chosen, "method": method, "curve": nest_rows(curve, "method", "n_clusters")},
         "knn": nest_rows(evaluation.knn(embeddings, references, classes, 20, n_bootstrap, seed=seed), "features"),
         "knn_findings": nest_rows(nearest, "finding"),
         "probe_classes": nest_rows(probe, "features"),
         "probe_findings": nest_rows(probed.table, "finding"),
-        "prevalence": nest_rows(_prevalence(embeddings, largest, max(counts), options, seed), "finding", "n_clusters"),
+        "prevalence": nest_rows(
+            _prevalence(embeddings, largest, max(counts), method, mirrored.get("encoder"), options, seed),
+            "finding",
+            "n_clusters",
+        ),
         "alignment": {"sentence": alignment.sentence, **nest_rows(alignment.table, "what")},
+        "follows": nest_rows(follows, "removed", "features", "what"),
         "enrichment": nest_rows(tables["enrichment"].head(20), "cluster", "finding"),
     }
     n = {**report.n, "seen_patients": seen}
@@ -129,40 +160,65 @@ def cluster(
     if copies := len(tables["copies_between_splits"]):
         logger.warning(f"{copies} test images have a copy in another split: see copies_between_splits.csv")
     upper = f"upper bound, a linear probe with all train labels: {evaluation.format_score(table_rows(probe)[0])}"
-    for line in [*report.lines(), upper, alignment.sentence]:
+    how = f"method {method}, {chosen} clusters: chosen without labels, by the clusters that come back"
+    for line in [how, *report.lines(), upper, alignment.sentence]:
         logger.info(line)
     logger.info(closing_line([run.path("embeddings.npz"), metrics], "run configs/train.json"))
 
 
-def _embed(
+def embed_with_references(
     run: Run, store: Store, encoder: nn.Module, random_encoder: nn.Module, options: Clustering
-) -> tuple[Embeddings, dict[str, np.ndarray]]:
-    """Embeddings of the archive, and what they are compared with."""
-    finish = functools.partial(recipes.to_network_input, size=run.size)
+) -> tuple[Embeddings, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Embeddings of the archive, what they are compared with, and all of these for the mirrored images by their names.
 
-    def embed_all(network: nn.Module) -> np.ndarray:
+    The last is empty unless sides are joined; a histogram has no sides.
+    """
+    finish = functools.partial(recipes.to_network_input, size=run.size)
+    mirror = functools.partial(_mirrored_input, size=run.size)
+
+    def embed_all(network: nn.Module, finish: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         if not options.engine or store.folder is None:
             return embed(network, store.images, finish, run.device)
         file, workers = store.folder / "images.npy", max(1, options.workers)
         return embed_spread(network, file, finish, run.output_dir, options.engine, workers, run.device)
 
-    features, random = embed_all(encoder), embed_all(random_encoder)
+    features, random = embed_all(encoder, finish), embed_all(random_encoder, finish)
     small, levels = [], []
     for image in map(np.array, store.images):  # one at a time: the store may be larger than memory
-        small.append(recipes.to_network_input(torch.from_numpy(image)[None, None], 32).numpy().ravel())
+        small.append(recipes.to_network_input(torch.from_numpy(image)[None, None], 32).numpy()[0, 0])
         levels.append(np.bincount(image.ravel() // 8, minlength=32))
-    references = {"raw pixels": np.stack(small), "grey histogram": np.stack(levels).astype(np.float32)}
-    return Embeddings(features, store.index, {"size": str(run.size)}), {**references, "random encoder": random}
+    pixels = np.stack(small)
+    references = {
+        "raw pixels": pixels.reshape(len(pixels), -1),
+        "grey histogram": np.stack(levels).astype(np.float32),
+        "random encoder": random,
+    }
+    mirrored = {}
+    if options.join_sides:
+        mirrored = {"encoder": embed_all(encoder, mirror), "random encoder": embed_all(random_encoder, mirror)}
+        mirrored["raw pixels"] = pixels[:, :, ::-1].reshape(len(pixels), -1)
+    return Embeddings(features, store.index, {"size": str(run.size)}), references, mirrored
+
+
+def _mirrored_input(images: torch.Tensor, size: int) -> torch.Tensor:
+    return recipes.to_network_input(images.flip(-1), size)
 
 
 def _prevalence(
-    embeddings: Embeddings, clusters: np.ndarray, n_clusters: int, options: Clustering, seed: int
+    embeddings: Embeddings,
+    clusters: np.ndarray,
+    n_clusters: int,
+    method: str,
+    mirrored: np.ndarray | None,
+    options: Clustering,
+    seed: int,
 ) -> pd.DataFrame:
     """Cluster prevalence as a score of every finding, for these clusters with all resamples and for others with few."""
     train = (embeddings.index["split"] == "train").to_numpy()
     fitted = {n_clusters: (clusters, options.n_bootstrap)}
     for count in (count for count in _CURVE if count < train.sum() and count != n_clusters):
-        fitted[count] = evaluation.fit_clusters(embeddings.features, train, count, seed, 3, options.method), 200
+        own = evaluation.fit_clusters(embeddings.features, train, count, seed, 3, method, mirrored)
+        fitted[count] = own, 200
     parts = [
         evaluation.prevalence_auroc(own, embeddings.index, options.findings, n, seed).assign(n_clusters=count)
         for count, (own, n) in fitted.items()

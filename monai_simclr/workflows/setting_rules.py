@@ -10,7 +10,7 @@ import torch
 
 from monai_simclr.data.findings import check_finding_names
 from monai_simclr.data.partners import SecondView
-from monai_simclr.evaluation.clusterers import METHODS
+from monai_simclr.evaluation.clusterers import AUTO, METHODS
 from monai_simclr.inference import OutputOptions
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
@@ -133,7 +133,8 @@ def _engine(value: Any) -> str:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _path),
     **dict.fromkeys(
-        ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings"), boolean
+        ("compile", "pretrained", "freeze_encoder", "allow_seen_patients", "allow_missing_findings", "join_sides"),
+        boolean,
     ),
     **dict.fromkeys(
         ("num_workers", "chunk_size", "probe_interval", "draw", "patience", "local_rank", "freeze_batch_norm_below"),
@@ -165,11 +166,11 @@ RULES: dict[str, Rule] = {
     "strength": choice(*get_args(Strength)),
     "views_on": choice("workers", "device"),
     "second_view": choice(*get_args(SecondView)),
-    "strata": _strata,
+    **dict.fromkeys(("strata", "remove"), _strata),
     "precision": choice("bfloat16", "float32", "float16"),
     "head_start": choice("probe", "random"),
     "balance": choice("none", "class_weights", "balanced_sampling"),
-    "method": choice(*METHODS),
+    "method": choice(AUTO, *METHODS),
     "evaluation_split": choice("train", "val", "test"),
     "_meta_::encoder::name": choice(*ENCODERS),
     **dict.fromkeys(("norm", "_meta_::encoder::norm"), choice("batch", "group")),

@@ -161,7 +161,7 @@ def test_overrides_that_something_reads_pass_and_what_they_replace_stays_known(
         ("cluster", "n_clusters", "auto", "with its brackets: \"['auto']\""),
         ("cluster", "n_clusters", [6, 6], "each once, got [6, 6]"),
         ("cluster", "n_clusters", [True], "each once, got [True]"),
-        ("cluster", "method", "kmeens", "one of kmeans,"),
+        ("cluster", "method", "kmeens", "one of auto, kmeans,"),
         ("cluster", "engine", "spark://host:7077", "there is no engine 'spark://host:7077'; there are processes,"),
         ("train", "findings", "Effusion", "findings must be a list of names, with its brackets: \"['Effusion']\""),
         ("train", "findings", ["Mass", "Mass"], "the finding 'Mass' is named twice"),

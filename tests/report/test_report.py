@@ -261,7 +261,7 @@ def test_clusters_are_those_of_the_largest_number_that_the_metrics_name(tmp_path
     scores = {"ami": {"value": 0.5, "low": 0.4, "high": 0.6}}
     values = {
         "clusters": {"encoder": {"9": scores, "10": scores}},
-        "n_clusters": {"chosen": 9, "curve": {"9": {"silhouette": 0.1}}},
+        "n_clusters": {"chosen": 9, "curve": {"kmeans": {"9": {"stability": 0.1}}}},
         "prevalence": {"Mass": {"9": {"auroc": 0.7}}},
     }
     write_metrics(tmp_path, values, command="cluster", split="test", seed=0, n={"images": 2})
@@ -273,7 +273,7 @@ def test_clusters_are_those_of_the_largest_number_that_the_metrics_name(tmp_path
     text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
     for title, cells in {
         "clusters": ["encoder", "10", "ami", "0.500", "0.400", "0.600"],
-        "n_clusters": ["curve", "9", "0.100"],
+        "n_clusters": ["curve", "kmeans", "9", "0.100"],
         "prevalence": ["Mass", "9", "0.700"],
     }.items():
         assert f"<caption>cluster (test): {title} <a" in text
