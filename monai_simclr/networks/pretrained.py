@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from monai_simclr.networks.timm_encoders import TimmEncoder, efficientnet_names
 from monai_simclr.runtime.artefacts import DamagedFileError, reading
 
 _REMEDY = "save model.state_dict(), by torch.save or as safetensors"
@@ -61,7 +62,8 @@ def load_pretrained(network: nn.Module, weights: Mapping[str, object] | str | Pa
         >>> load_pretrained(gray, rgb).conv1.weight[0, 0, 0, 0].item()
         3.0
     """
-    own = network.state_dict()
+    body = network.net if isinstance(network, TimmEncoder) else network
+    own = body.state_dict()
     theirs = _encoder_weights(_read(weights) if isinstance(weights, str | Path) else weights, set(own))
     missing = sorted(name for name in set(own) - set(theirs) if not name.endswith("num_batches_tracked"))
     unknown = sorted(set(theirs) - set(own))
@@ -80,7 +82,7 @@ def load_pretrained(network: nn.Module, weights: Mapping[str, object] | str | Pa
                 f"{name} has the shape {tuple(value.shape)}, the encoder's is {tuple(own[name].shape)}; start an "
                 "encoder of the same name and of width 1"
             )
-    network.load_state_dict({**own, **theirs})
+    body.load_state_dict({**own, **theirs})
     return network
 
 
@@ -113,7 +115,8 @@ def _encoder_weights(checkpoint: Mapping[str, object], wanted: set[str]) -> dict
     tensors = {
         _DENSE_LAYER.sub(r"\1.layers.\2\3.", _INSIDE.sub("", name)): value for name, value in _tensors(checkpoint)
     }
-    forms = [tensors, {_NUMBERED.sub(lambda part: _SEQUENTIAL[part[1]], name): v for name, v in tensors.items()}]
+    numbered = {_NUMBERED.sub(lambda part: _SEQUENTIAL[part[1]], name): value for name, value in tensors.items()}
+    forms = [tensors, numbered, efficientnet_names(tensors, wanted)]
     best: tuple[tuple[int, bool, int], dict[str, Tensor]] = ((-1, False, 0), tensors)
     for form in forms:
         prefixes = {name[: -len(end)] for name in form for end in wanted if f".{name}".endswith(f".{end}")}
@@ -122,7 +125,7 @@ def _encoder_weights(checkpoint: Mapping[str, object], wanted: set[str]) -> dict
             rank = (len(wanted & set(below)), not _AVERAGED.search(prefix), -len(prefix))
             if rank > best[0]:
                 best = rank, below
-    return {name: value for name, value in best[1].items() if not _NOT_ENCODER.match(name)}
+    return {name: value for name, value in best[1].items() if name in wanted or not _NOT_ENCODER.match(name)}
 
 
 def _tensors(checkpoint: Mapping[str, object], path: str = "") -> Iterator[tuple[str, Tensor]]:

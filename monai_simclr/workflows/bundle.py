@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def copy_bundle(
             these names; your own names, which must be columns of the index, are accepted with a warning, unless they
             look like a misspelling.
         size: side of the network's input in pixels, a multiple of 8.
-        encoder: a name of `networks.ENCODERS`.
+        encoder: a name of `networks.ENCODERS`, or ``timm/`` and that of a network of timm.
         width: factor on the encoder's channels.
         norm: of the encoder, "batch" or "group".
         own_findings: accept names that look like misspellings, without warnings.
@@ -104,10 +105,15 @@ def _canonical(findings: Sequence[str], own: bool) -> list[str]:
 def _check_encoder(size: int | None, encoder: str | None, width: float | None, norm: str | None) -> None:
     if size is not None and not (isinstance(size, int) and size >= 32):
         raise SettingError(f"size must be at least 32 pixels, got {size}; the encoders halve it five times")
-    if encoder is not None and encoder not in ENCODER_NAMES:
+    timm = re.fullmatch(r"timm/[\w.]+", str(encoder)) is not None
+    if encoder is not None and encoder not in ENCODER_NAMES and not timm:
         near = difflib.get_close_matches(str(encoder), ENCODER_NAMES, 1)
         hint = f"; the nearest is {near[0]!r}" if near else ""
-        raise SettingError(f"there is no encoder {encoder!r}; choose one of {', '.join(ENCODER_NAMES)}{hint}")
+        raise SettingError(
+            f"there is no encoder {encoder!r}; choose one of {', '.join(ENCODER_NAMES)}, timm/NAME{hint}"
+        )
+    if timm and (width not in (None, 1) or norm not in (None, "batch")):
+        raise SettingError(f"{encoder} has a width and a norm of its own; leave out --width and --norm")
     if width is not None and not (0 < width < math.inf):
         raise SettingError(f"width must be above 0, got {width}")
     if norm not in (None, "batch", "group"):

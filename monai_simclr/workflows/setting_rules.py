@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -67,6 +68,11 @@ def _list(*words: str, numbers_from: int | None = None) -> Rule:
         return "" if value and all(fits) and unique else f"{problem}, each once"
 
     return check
+
+
+def _encoder(value: Any) -> str:
+    known = choice(*ENCODERS, "timm/NAME")
+    return "" if isinstance(value, str) and re.fullmatch(r"timm/[\w.]+", value) else known(value)
 
 
 def _strata(value: Any) -> str:
@@ -158,7 +164,7 @@ RULES: dict[str, Rule] = {
     "balance": choice("none", "class_weights", "balanced_sampling"),
     "method": choice(*METHODS),
     "evaluation_split": choice("train", "val", "test"),
-    "_meta_::encoder::name": choice(*ENCODERS),
+    "_meta_::encoder::name": _encoder,
     **dict.fromkeys(("norm", "_meta_::encoder::norm"), choice("batch", "group")),
     "splits": _list("train", "val", "test", ""),
     "n_clusters": _list("auto", numbers_from=2),
