@@ -13,10 +13,12 @@ from monai_simclr.networks.pretrained import load_pretrained as load_pretrained
 from monai_simclr.networks.stages import fewest_images as fewest_images
 from monai_simclr.networks.stages import freeze_stages as freeze_stages
 from monai_simclr.networks.stages import stages as stages
+from monai_simclr.networks.weights import PRETRAINED as PRETRAINED
+from monai_simclr.networks.weights import encoder_file as encoder_file
 from monai_simclr.networks.weights import encoder_header as encoder_header
 from monai_simclr.networks.weights import load_classifier as load_classifier
 from monai_simclr.networks.weights import load_encoder as load_encoder
-from monai_simclr.networks.weights import patients_seen as patients_seen
+from monai_simclr.networks.weights import patients_records as patients_records
 from monai_simclr.networks.weights import read_weights as read_weights
 from monai_simclr.networks.weights import save_classifier as save_classifier
 from monai_simclr.networks.weights import save_encoder as save_encoder

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.identity import config_identity as config_identity
     from monai_simclr.workflows.identity import run_identity as run_identity
     from monai_simclr.workflows.inference import infer as infer
+    from monai_simclr.workflows.pretraining import StartFrom as StartFrom
     from monai_simclr.workflows.pretraining import contrastive_trainer as contrastive_trainer
     from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
     from monai_simclr.workflows.pretraining import probe as probe

@@ -15,7 +15,7 @@ from typing import Any
 
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.data.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
-from monai_simclr.runtime.artefacts import read_json, reading
+from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.files import write_json, writing
 
@@ -37,6 +37,8 @@ def copy_bundle(
     own_findings: bool = False,
 ) -> Path:
     """Copy the bundle to a folder and write the differences into its metadata.json, the only place that states them.
+
+    The encoder that is installed with the package comes along where the copy is of its architecture.
 
     Args:
         folder: the new bundle; must not exist, or be empty.
@@ -77,7 +79,21 @@ def copy_bundle(
     changes = {"name": encoder, "width": width, "norm": norm}
     metadata["encoder"] |= {key: value for key, value in changes.items() if value is not None}
     write_json(path, metadata)
+    _copy_encoder(folder, metadata)
     return folder
+
+
+def _copy_encoder(folder: Path, metadata: dict[str, Any]) -> None:
+    """Copy the installed encoder into a bundle of the same architecture, so that it trains without pretraining."""
+    place = metadata["files"]["encoder"]
+    if not (CHEST_XRAY_SIMCLR / place).is_file():
+        return
+    header = read_tensor_file(CHEST_XRAY_SIMCLR / place, "the installed encoder", "install monai-simclr again")[0]
+    wanted = metadata["encoder"]
+    held = (header["name"], float(header["width"]), header.get("norm", "batch"))
+    if held == (wanted["name"], float(wanted["width"]), wanted["norm"]):
+        shutil.copyfile(CHEST_XRAY_SIMCLR / place, folder / place)
+        logger.info(f"{place} is the encoder that comes with monai-simclr; train starts from it, pretrain replaces it")
 
 
 def _canonical(findings: Sequence[str], own: bool) -> list[str]:

@@ -150,6 +150,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("max_grad_norm", "checkpoint_minutes", "watch", "_meta_::defaults::weight_decay"), number()),
     **dict.fromkeys(("label_fraction", "layer_decay"), number(0, 1, above=True)),
     "dataset_dir": _paths,
+    "start_from": lambda value: "" if value is None else _path(value),
     "max_unreadable": number(0, 1),
     "seed": number(0, 2**32 - 1, whole=True),
     "size": number(32, whole=True),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 
 from monai_simclr.networks import encoder, load_pretrained
 from monai_simclr.networks.timm_encoders import TimmEncoder
 
-pytest.importorskip("timm.version", reason="timm is not installed", exc_type=Exception)
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
 
 @pytest.mark.parametrize(
