@@ -9,6 +9,10 @@ from monai_simclr.networks.encoders import feature_dim as feature_dim
 from monai_simclr.networks.heads import FindingClassifier as FindingClassifier
 from monai_simclr.networks.heads import ProjectionHead as ProjectionHead
 from monai_simclr.networks.heads import SimCLR as SimCLR
+from monai_simclr.networks.hub import fetch_encoder as fetch_encoder
+from monai_simclr.networks.hub import from_pretrained as from_pretrained
+from monai_simclr.networks.hub import push_to_hub as push_to_hub
+from monai_simclr.networks.hub import save_pretrained as save_pretrained
 from monai_simclr.networks.pretrained import load_pretrained as load_pretrained
 from monai_simclr.networks.stages import fewest_images as fewest_images
 from monai_simclr.networks.stages import freeze_stages as freeze_stages

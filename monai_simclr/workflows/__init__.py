@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.run import initialize as initialize
     from monai_simclr.workflows.run import start_run as start_run
     from monai_simclr.workflows.settings import check_settings as check_settings
+    from monai_simclr.workflows.transformer import EncoderTransformer as EncoderTransformer
 else:
     from monai_simclr.runtime.lazy import lazy_exports
 
