@@ -86,6 +86,11 @@ def load_pretrained(network: nn.Module, weights: Mapping[str, object] | str | Pa
     own = body.state_dict()
     checkpoint = _read(encoder_file(weights)) if isinstance(weights, str | Path) else weights
     place, theirs = _encoder_weights(checkpoint, set(own))
+    stem = getattr(body, "conv_stem", None)
+    if any("_conv_stem." in name for name, _ in _tensors(checkpoint)) and type(stem) is nn.Conv2d:
+        raise ValueError(
+            "weights with the name '_conv_stem' need TensorFlow's padding and epsilon: choose timm/tf_efficientnet_..."
+        )
     missing = sorted(name for name in set(own) - set(theirs) if not name.endswith("num_batches_tracked"))
     unknown = sorted(set(theirs) - set(own))
     if missing or unknown:

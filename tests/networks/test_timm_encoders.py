@@ -75,6 +75,12 @@ def test_lukemelass_names_of_efficientnet_are_understood(name, prefix):
         torch.testing.assert_close(value, want[key], msg=key)
 
 
+def test_weights_for_tensorflows_padding_are_refused_by_a_network_without_it():
+    state = _others(TimmEncoder("tf_efficientnet_lite0").net.state_dict())
+    with pytest.raises(ValueError, match="need TensorFlow's padding and epsilon: choose timm/tf_efficientnet_"):
+        load_pretrained(encoder("timm/efficientnet_lite0"), state)
+
+
 def test_timms_own_state_dict_and_our_encoder_file_are_a_start():
     torch.manual_seed(0)
     first, second = (encoder("timm/resnet18").eval() for _ in range(2))
