@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,15 @@ class TimmEncoder(nn.Module):
             raise ValueError(
                 f"{PREFIX}{name} takes images of {config.input_size[1]} pixels only; choose a convolutional network"
             )
+        self.name = name
         self.net = timm.create_model(
             name, pretrained=False, in_chans=1, num_classes=0, scriptable=True, exportable=True
         )
         self.out_features = int(self.net.num_features)
         self.mean, self.std = (nn.Buffer(torch.tensor(sum(v) / len(v))) for v in (config.mean, config.std))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # unpickling then begins with the import of timm, see `_timm`
+        return TimmEncoder, (self.name,), self.__dict__
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net((images - self.mean) / self.std)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,3 +96,16 @@ def test_timms_own_state_dict_and_our_encoder_file_are_a_start():
         {"state_dict": {**first.net.state_dict(), "fc.bias": torch.rand(9)}},
     ):
         assert torch.equal(load_pretrained(encoder("timm/resnet18"), state).eval()(images), first(images))
+
+
+def test_another_process_can_unpickle_it(tmp_path):
+    network = TimmEncoder("resnet18").eval()
+    images = torch.rand(1, 1, 32, 32)
+    (tmp_path / "e.pickle").write_bytes(pickle.dumps((copy.deepcopy(network), images, network(images))))
+    code = (
+        "import pickle, sys; net, images, want = pickle.load(open(sys.argv[1], 'rb')); print(net(images).equal(want))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "e.pickle"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True"]
