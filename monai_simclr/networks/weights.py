@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import safetensors.torch
@@ -27,7 +28,7 @@ from monai_simclr.runtime.artefacts import (
 )
 from monai_simclr.runtime.files import write_bytes
 
-PRETRAINED = {"chest_xray_resnet18": CHEST_XRAY_SIMCLR / "models" / "encoder.safetensors"}
+PRETRAINED = MappingProxyType({"chest_xray_resnet18": CHEST_XRAY_SIMCLR / "models" / "encoder.safetensors"})
 """Pretrained encoders that are installed with the package, by the name that may stand in place of a file."""
 
 _ENCODER = "an encoder of monai-simclr"
