@@ -120,7 +120,7 @@ def model_card(header: dict[str, str]) -> str:
     """The README.md of a shared encoder, in Markdown, of the header of its file.
 
     Example:
-        >>> print(model_card({"name": "resnet18", "width": "0.5", "size": "128"}).splitlines()[8])
+        >>> print(model_card({"name": "resnet18", "width": "0.5", "size": "128"}).splitlines()[9])
         # resnet18 of width 0.5, pretrained on chest radiographs
     """
     told = {key: shown(value).replace("|", "\\|") for key, value in sorted(header.items()) if key not in _NOT_TOLD}
