@@ -37,7 +37,7 @@ def _run(*words: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory) -> Path:
     """Built from a copy, so that nothing of an earlier build in the checkout gets in."""
     source = tmp_path_factory.mktemp("source")
-    ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt", "*.safetensors")
+    ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt")
     for name in ("monai_simclr", "bundles"):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
@@ -91,7 +91,14 @@ def test_the_wheel_holds_the_package_the_bundle_and_nothing_else(wheel):
     }
     assert configs
     assert configs <= set(names)
-    assert not [name for name in names if name.endswith((".pt", ".safetensors")) or "/output/" in name]
+    weights = [name for name in names if name.endswith((".pt", ".safetensors"))]
+    assert weights == ["monai_simclr/bundles/chest_xray_simclr/models/encoder.safetensors"]
+    assert not [name for name in names if "/output/" in name]
+
+
+def test_the_installed_encoder_is_loaded_by_name_without_a_network(installed, tmp_path):
+    code = "from monai_simclr.networks import load_encoder as load; print(load('chest_xray_resnet18').out_features)"
+    assert int(_run(*_offline(), installed / "python", "-c", code, cwd=tmp_path).split()[-1]) >= 128
 
 
 def test_the_bundle_that_the_wheel_writes_runs_under_monai(installed, tmp_path):

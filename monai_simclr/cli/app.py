@@ -79,7 +79,9 @@ def bundle(
     folder: Annotated[Path, Argument(help="New folder for the bundle.")],
     findings: Annotated[str, Option(help="Names joined by commas; NIH's fourteen by default.")] = "",
     size: Annotated[int | None, Option(help="Side of the network's images in pixels.")] = None,
-    encoder: Annotated[str | None, Option(help="resnet10, resnet18, resnet34, resnet50 or densenet121.")] = None,
+    encoder: Annotated[
+        str | None, Option(help="resnet10, resnet18, resnet34, resnet50, densenet121 or timm/NAME.")
+    ] = None,
     width: Annotated[float | None, Option(help="Factor on the encoder's channels.")] = None,
     norm: Annotated[str | None, Option(help="Normalization of the encoder: batch or group.")] = None,
     own_findings: Annotated[

@@ -9,6 +9,8 @@ import torch
 from monai.networks.nets import DenseNet, ResNet
 from torch import Tensor, nn
 
+from monai_simclr.networks.timm_encoders import PREFIX, TimmEncoder
+
 Norm = Literal["batch", "group"]
 """How encoders normalize: over the batch, or within each image, with which cached gradients are exact."""
 
@@ -40,11 +42,13 @@ def encoder(name: str = "resnet18", width: float = 1.0, norm: Norm = "batch") ->
 
     Args:
         name: one of `ENCODERS`; ResNets are He et al. (CVPR 2016) with a stride-2 stem (MONAI's default stem has
-            stride 1, which costs four times the work), DenseNet-121 is Huang et al. (CVPR 2017).
+            stride 1, which costs four times the work), DenseNet-121 is Huang et al. (CVPR 2017). Or ``timm/`` and the
+            name of a convolutional network of timm (extra ``timm``, see `TimmEncoder`), as it is: width 1, its norm.
         width: factor on the number of channels; 0.25 makes a network for experiments on a CPU.
         norm: ``"batch"``, or ``"group"`` (Wu and He, ECCV 2018, 8 groups of channels).
 
     Raises:
+        ModuleNotFoundError: if a network of timm is asked for, and timm is not installed.
         ValueError: if there is no encoder or norm of that name, or `width` is not greater than 0.
 
     Example:
@@ -52,15 +56,22 @@ def encoder(name: str = "resnet18", width: float = 1.0, norm: Norm = "batch") ->
         >>> net(torch.rand(2, 1, 64, 64)).shape, net.out_features
         (torch.Size([2, 128]), 128)
     """
-    if name not in ENCODERS:
+    if name not in ENCODERS and not name.startswith(PREFIX):
         raise ValueError(
-            f"there is no encoder {name!r}; choose one of {list(ENCODERS)}, or pass a torch module yourself"
+            f"there is no encoder {name!r}; choose one of {list(ENCODERS)}, {PREFIX}NAME, or "
+            "pass a torch module yourself"
         )
     if width <= 0:
         raise ValueError(f"width must be greater than 0, got {width}")
     if norm not in get_args(Norm):
         raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
     net: nn.Module
+    if name.startswith(PREFIX):
+        if width != 1 or norm != "batch":
+            raise ValueError(
+                f"{name} has a width and a norm of its own; set width 1 and norm 'batch', not {width}, {norm}"
+            )
+        return TimmEncoder(name.removeprefix(PREFIX))
     if name == "densenet121":
         net = _DenseNetFeatures(width)
     else:

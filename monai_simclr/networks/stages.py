@@ -6,19 +6,22 @@ from torch import nn
 
 from monai_simclr.networks.chunks import batch_norms
 from monai_simclr.networks.heads import FindingClassifier
+from monai_simclr.networks.timm_encoders import TimmEncoder
 
 
 def stages(encoder: nn.Module) -> list[list[nn.Module]]:
     """The encoder's parts from the image to the features: the stem, then its stages.
 
     The stem are the modules without children in front (a ResNet's first convolution and its norm); a ResNet has five
-    stages, DenseNet-121 nine.
+    stages, DenseNet-121 nine, networks of timm as timm divides them.
 
     Example:
         >>> from monai_simclr.networks import encoder
         >>> len(stages(encoder("resnet18", width=0.125)))
         5
     """
+    if isinstance(encoder, TimmEncoder):
+        return encoder.stages()
     parts = [encoder]
     while len(parts) == 1 and list(parts[0].children()):
         parts = [child for child in parts[0].children() if any(True for _ in child.parameters())]

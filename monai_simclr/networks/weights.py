@@ -7,12 +7,14 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.networks.encoders import Norm, encoder
 from monai_simclr.networks.heads import FindingClassifier
 from monai_simclr.runtime.artefacts import (
@@ -26,6 +28,9 @@ from monai_simclr.runtime.artefacts import (
 )
 from monai_simclr.runtime.files import write_bytes
 
+PRETRAINED = MappingProxyType({"chest_xray_resnet18": CHEST_XRAY_SIMCLR / "models" / "encoder.safetensors"})
+"""Pretrained encoders that are installed with the package, by the name that may stand in place of a file."""
+
 _ENCODER = "an encoder of monai-simclr"
 _RESTORE_ENCODER = "restore it from a copy, or pretrain again"
 _CLASSIFIER = "a classifier of monai-simclr"
@@ -33,7 +38,9 @@ _RESTORE_CLASSIFIER = "restore it and classifier.json from a copy, or train agai
 _WIDEST = 16.0
 
 
-def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]) -> Path:
+def save_encoder(
+    path: str | Path, network: nn.Module, header: Mapping[str, str], dtype: torch.dtype = torch.float32
+) -> Path:
     """Write an encoder's weights as safetensors, whole or not at all; equal weights and headers make equal bytes.
 
     Args:
@@ -41,18 +48,26 @@ def save_encoder(path: str | Path, network: nn.Module, header: Mapping[str, str]
         network: a network that `encoder` made.
         header: text about it that is stored with the weights and a checksum (name, width, size, ...); `load_encoder`
             needs "name" and "width", and "norm" where it is not "batch".
+        dtype: of the weights of layers in the file; ``torch.float16`` halves it. Norms and their statistics, whose
+            range is wider, stay as they are.
 
     Returns:
         `path`.
     """
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    kept = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    weights = {name: value.to(dtype) if value.ndim > 1 else value for name, value in kept.items()}
     about = {key: str(value) for key, value in header.items()}
     write_tensor_file(path, safetensors.torch.save(weights, metadata=about))
     return Path(path)
 
 
+def encoder_file(source: str | Path) -> Path:
+    """The file of an encoder that is given as a file or by a name in `PRETRAINED`."""
+    return PRETRAINED.get(str(source), Path(source))
+
+
 def encoder_header(path: str | Path) -> dict[str, str]:
-    """Read the header that `save_encoder` wrote.
+    """Read the header that `save_encoder` wrote, of a file or of a name in `PRETRAINED`.
 
     Raises:
         FileNotFoundError: if there is no file (says what makes one).
@@ -63,8 +78,12 @@ def encoder_header(path: str | Path) -> dict[str, str]:
 
 def _read_encoder(path: str | Path) -> tuple[dict[str, str], bytes]:
     """The header of an encoder's file, checked, and the file's bytes."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no encoder at {path}; run configs/pretrain.json first, it leaves one there")
+    path = encoder_file(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no encoder at {path}; run configs/pretrain.json first, it leaves one there, or name one that is "
+            f"installed: {', '.join(PRETRAINED)}"
+        )
     header, content = read_tensor_file(path, _ENCODER, _RESTORE_ENCODER)
     if not {"name", "width"} <= set(header):
         raise DamagedFileError(
@@ -73,17 +92,17 @@ def _read_encoder(path: str | Path) -> tuple[dict[str, str], bytes]:
     with reading(path, _ENCODER, _RESTORE_ENCODER):
         if not 0 < float(header["width"]) <= _WIDEST:
             raise ValueError(f"its width is {header['width']}, not above 0 and at most {_WIDEST:g}")
-        patients_seen(header)
+        patients_records(header)
     return header, content
 
 
 def load_encoder(
     path: str | Path, name: str | None = None, width: float | None = None, norm: Norm | None = None
 ) -> nn.Module:
-    """Load the pretrained encoder of a file that `save_encoder` wrote, in evaluation mode.
+    """Load a pretrained encoder, in evaluation mode: of a file that `save_encoder` wrote, or an installed one by name.
 
     Args:
-        path: the safetensors file.
+        path: the safetensors file, or a name in `PRETRAINED`; nothing is downloaded.
         name: what the encoder must be; None accepts what the file holds.
         width: likewise.
         norm: likewise.
@@ -92,6 +111,10 @@ def load_encoder(
         FileNotFoundError: if there is no file.
         ValueError: if the file holds another architecture than asked for, was altered, or holds weights that are not
             finite.
+
+    Example:
+        >>> load_encoder("chest_xray_resnet18")(torch.rand(2, 1, 64, 64)).shape[0]
+        2
     """
     header, content = _read_encoder(path)
     stored = (header["name"], float(header["width"]), cast(Norm, header.get("norm", "batch")))
@@ -158,16 +181,23 @@ def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
     return Path(path)
 
 
-def patients_seen(header: Mapping[str, str]) -> frozenset[str]:
-    """Keyed hashes (key: the header's `patients_key`) of the patients seen in pretraining.
+def patients_records(header: Mapping[str, str]) -> list[tuple[str, frozenset[str]]]:
+    """A key, and hashes under it of the patients seen: of this pretraining, and of each that it continues.
 
     Raises:
         ValueError: if the header holds something else.
+
+    Example:
+        >>> patients_records({"patients_key": "k", "patients_seen": '["a9"]'})
+        [('k', frozenset({'a9'}))]
     """
-    seen = json.loads(header.get("patients_seen", "[]"))
-    if not isinstance(seen, list) or not all(isinstance(patient, str) for patient in seen):
-        raise ValueError("patients_seen is not a list of hashes")
-    return frozenset(seen)
+    own = {"key": header.get("patients_key", ""), "seen": json.loads(header.get("patients_seen", "[]"))}
+    records = [own, *json.loads(header.get("patients_before", "[]"))]
+    for record in records:
+        seen = record["seen"] if isinstance(record, dict) and set(record) == {"key", "seen"} else None
+        if not isinstance(seen, list) or not all(isinstance(patient, str) for patient in [*seen, record["key"]]):
+            raise ValueError("patients_seen is not a list of hashes")
+    return [(record["key"], frozenset(record["seen"])) for record in records]
 
 
 def read_weights(path: str | Path, what: str, remedy: str) -> Mapping[str, Tensor]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.identity import config_identity as config_identity
     from monai_simclr.workflows.identity import run_identity as run_identity
     from monai_simclr.workflows.inference import infer as infer
+    from monai_simclr.workflows.pretraining import StartFrom as StartFrom
     from monai_simclr.workflows.pretraining import contrastive_trainer as contrastive_trainer
     from monai_simclr.workflows.pretraining import finish_pretraining as finish_pretraining
     from monai_simclr.workflows.pretraining import probe as probe
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from monai_simclr.workflows.run import initialize as initialize
     from monai_simclr.workflows.run import start_run as start_run
     from monai_simclr.workflows.settings import check_settings as check_settings
+    from monai_simclr.workflows.transformer import EncoderTransformer as EncoderTransformer
 else:
     from monai_simclr.runtime.lazy import lazy_exports
 

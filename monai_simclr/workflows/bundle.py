@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.data.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
-from monai_simclr.runtime.artefacts import read_json, reading
+from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.files import write_json, writing
 
@@ -37,13 +38,15 @@ def copy_bundle(
 ) -> Path:
     """Copy the bundle to a folder and write the differences into its metadata.json, the only place that states them.
 
+    The encoder that is installed with the package comes along where the copy is of its architecture.
+
     Args:
         folder: the new bundle; must not exist, or be empty.
         findings: what the classifier predicts; by default NIH's fourteen. Spellings of the vocabulary's names become
             these names; your own names, which must be columns of the index, are accepted with a warning, unless they
             look like a misspelling.
         size: side of the network's input in pixels, a multiple of 8.
-        encoder: a name of `networks.ENCODERS`.
+        encoder: a name of `networks.ENCODERS`, or ``timm/`` and that of a network of timm.
         width: factor on the encoder's channels.
         norm: of the encoder, "batch" or "group".
         own_findings: accept names that look like misspellings, without warnings.
@@ -76,7 +79,21 @@ def copy_bundle(
     changes = {"name": encoder, "width": width, "norm": norm}
     metadata["encoder"] |= {key: value for key, value in changes.items() if value is not None}
     write_json(path, metadata)
+    _copy_encoder(folder, metadata)
     return folder
+
+
+def _copy_encoder(folder: Path, metadata: dict[str, Any]) -> None:
+    """Copy the installed encoder into a bundle of the same architecture, so that it trains without pretraining."""
+    place = metadata["files"]["encoder"]
+    if not (CHEST_XRAY_SIMCLR / place).is_file():
+        return
+    header = read_tensor_file(CHEST_XRAY_SIMCLR / place, "the installed encoder", "install monai-simclr again")[0]
+    wanted = metadata["encoder"]
+    held = (header["name"], float(header["width"]), header.get("norm", "batch"))
+    if held == (wanted["name"], float(wanted["width"]), wanted["norm"]):
+        shutil.copyfile(CHEST_XRAY_SIMCLR / place, folder / place)
+        logger.info(f"{place} is the encoder that comes with monai-simclr; train starts from it, pretrain replaces it")
 
 
 def _canonical(findings: Sequence[str], own: bool) -> list[str]:
@@ -104,10 +121,15 @@ def _canonical(findings: Sequence[str], own: bool) -> list[str]:
 def _check_encoder(size: int | None, encoder: str | None, width: float | None, norm: str | None) -> None:
     if size is not None and not (isinstance(size, int) and size >= 32):
         raise SettingError(f"size must be at least 32 pixels, got {size}; the encoders halve it five times")
-    if encoder is not None and encoder not in ENCODER_NAMES:
+    timm = re.fullmatch(r"timm/[\w.]+", str(encoder)) is not None
+    if encoder is not None and encoder not in ENCODER_NAMES and not timm:
         near = difflib.get_close_matches(str(encoder), ENCODER_NAMES, 1)
         hint = f"; the nearest is {near[0]!r}" if near else ""
-        raise SettingError(f"there is no encoder {encoder!r}; choose one of {', '.join(ENCODER_NAMES)}{hint}")
+        raise SettingError(
+            f"there is no encoder {encoder!r}; choose one of {', '.join(ENCODER_NAMES)}, timm/NAME{hint}"
+        )
+    if timm and (width not in (None, 1) or norm not in (None, "batch")):
+        raise SettingError(f"{encoder} has a width and a norm of its own; leave out --width and --norm")
     if width is not None and not (0 < width < math.inf):
         raise SettingError(f"width must be above 0, got {width}")
     if norm not in (None, "batch", "group"):

@@ -27,7 +27,16 @@ from monai_simclr.evaluation import (
     score_table,
 )
 from monai_simclr.inference import write_inference_config
-from monai_simclr.networks import FindingClassifier, load_classifier, load_encoder, read_weights, save_classifier
+from monai_simclr.networks import (
+    PRETRAINED,
+    FindingClassifier,
+    encoder_file,
+    encoder_header,
+    load_classifier,
+    load_encoder,
+    read_weights,
+    save_classifier,
+)
 from monai_simclr.runtime.artefacts import write_arrays
 from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, write_metrics
@@ -84,10 +93,12 @@ class LoadEncoder:
     def __call__(self, engine: Engine) -> None:
         if self.encoder_path is None or engine.state.iteration > 0:
             return
-        path = Path(self.encoder_path)
+        path = encoder_file(self.encoder_path)
         check_encoder(path, _patients(self.store, self.scoring.split), self.scoring.allow_seen_patients)
         if path.suffix not in (".pt", ".pth"):
             weights = load_encoder(path).state_dict()
+            if any(file.is_file() and encoder_header(file) == encoder_header(path) for file in PRETRAINED.values()):
+                logger.info(f"{path} is the encoder that comes with monai-simclr, not one pretrained here")
         elif not path.is_file():
             raise FileNotFoundError(
                 f"no state dict at {path}; pass --encoder_path with the file of the encoder's weights"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.engine import Engine, Events
 from monai.handlers import LrScheduleHandler
 from torch import nn
 from torch.optim import Optimizer
@@ -20,12 +21,12 @@ from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, finding_columns
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.handlers import Checkpoint, LinearProbe, SeedEachStep, TerminateOnNonFinite
-from monai_simclr.networks import SimCLR, save_encoder
+from monai_simclr.networks import SimCLR, load_pretrained, save_encoder
 from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.metrics import closing_line, write_metrics
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.seen import patients_header
+from monai_simclr.workflows.seen import inherited_patients, patients_header
 
 logger = logging.getLogger("monai_simclr")
 
@@ -95,6 +96,31 @@ def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe
     return LinearProbe(features, store.index, finding_columns(store.index), every)
 
 
+class StartFrom:
+    """Handler of the trainer that lets a new run continue from weights; one that resumes has weights of its own.
+
+    Args:
+        network: `SimCLR`, without DistributedDataParallel around it.
+        weights: file of an encoder of ours, or of what others trained, see `load_pretrained`; None for random weights.
+
+    Raises:
+        FileNotFoundError: on the start, if there is no file.
+        ValueError: on the start, if the weights are not for this encoder.
+    """
+
+    def __init__(self, network: SimCLR, weights: str | Path | None) -> None:
+        self.network, self.weights = network, weights
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer, after the handler that resumes."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.weights is not None and engine.state.iteration == 0:
+            load_pretrained(self.network.encoder, self.weights)
+            logger.info(f"the encoder starts from {self.weights}")
+
+
 def finish_pretraining(
     run: Run,
     path: str | Path,
@@ -103,8 +129,11 @@ def finish_pretraining(
     encoder_name: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
     monitor: Sequence[Mapping[str, float]],
+    start_from: str | Path | None = None,
 ) -> None:
     """Write the encoder, with its settings and hashes of the patients it has seen, and metrics; on the first rank.
+
+    What the encoder that it started from (`start_from`) had seen counts as seen, too.
 
     The hashes have a key of their own in each file, so those of two files cannot be compared.
     """
@@ -113,6 +142,8 @@ def finish_pretraining(
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
     header = {"size": run.size, "seed": run.seed, **patients_header(model.encoder, patients), **encoder_name}
+    if start_from is not None:
+        header |= {"start_from": Path(start_from).name, "patients_before": inherited_patients(start_from)}
     save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})
     metrics = write_metrics(
         run.output_dir,

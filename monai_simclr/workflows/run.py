@@ -16,6 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_simclr.handlers.checkpoint import check_same
+from monai_simclr.networks import PRETRAINED
 from monai_simclr.runtime.distributed import is_main_process, rank, record_failure, world_size
 from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import write_json
@@ -25,6 +26,8 @@ from monai_simclr.runtime.signals import stop_at_once
 from monai_simclr.workflows.calling import calling_workflow
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.settings import check_settings
+
+logger = logging.getLogger("monai_simclr")
 
 DEBUG_VARIABLE = "MONAI_SIMCLR_DEBUG"
 """Set to anything, it shows the traceback of every error of a bundle command."""
@@ -74,7 +77,7 @@ def initialize() -> None:
         check_settings(workflow)
 
 
-def start_run(run: Run) -> None:
+def start_run(run: Run, writes: str | Path | None = None) -> None:
     """Lock the folder of a bundle command and record its executed config, overrides included.
 
     It is the first step of ``run`` and not of ``initialize``, so that those who only look at a bundle
@@ -85,9 +88,21 @@ def start_run(run: Run) -> None:
     was compared: a refused command leaves the config of what ran. Outside a bundle run nothing is written or locked.
     The lock is released with the workflow. Of several ranks the first one locks and writes.
 
+    Args:
+        run: settings of the command.
+        writes: the encoder that the run will write; what is there is replaced at the end, which is logged.
+
     Raises:
-        FileExistsError: if another process works in the folder, or the folder holds a run of other settings.
+        FileExistsError: if another process works in the folder, the folder holds a run of other settings, or `writes`
+            is an encoder that is installed with the package.
     """
+    if writes is not None and Path(writes).resolve() in {path.resolve() for path in PRETRAINED.values()}:
+        raise FileExistsError(
+            f"{writes} is installed with monai-simclr and stays as it is; pass another --encoder_path, or copy the "
+            "bundle with monai-simclr bundle DIR"
+        )
+    if writes is not None and Path(writes).exists():
+        logger.info(f"{writes} is there already; the encoder of this run will replace it")
     workflow = calling_workflow()
     if workflow is None:
         return

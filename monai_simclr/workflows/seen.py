@@ -13,8 +13,8 @@ import safetensors.torch
 from torch import nn
 
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.networks import encoder_header, patients_seen
-from monai_simclr.runtime.artefacts import read_json, reading, write_sealed_json
+from monai_simclr.networks import encoder_file, encoder_header, patients_records
+from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading, write_sealed_json
 from monai_simclr.runtime.files import file_sha256
 
 logger = logging.getLogger("monai_simclr")
@@ -38,6 +38,16 @@ def patients_header(encoder: nn.Module, patients: set[str]) -> dict[str, str]:
     return {"patients_key": key, "patients_seen": json.dumps(sorted(keyed_hash(key, name) for name in patients))}
 
 
+def inherited_patients(path: str | Path) -> str:
+    """Which patients the weights at `path` have seen, for the header of an encoder that continues from them."""
+    what = "the weights to start from"
+    path = encoder_file(path)
+    header = read_tensor_file(path, what, "copy it again")[0] if path.suffix == ".safetensors" else {}
+    if "patients_seen" not in header:
+        logger.warning(f"{path.name} has no record of the patients seen; make sure that no test patient was")
+    return json.dumps([{"key": key, "seen": sorted(seen)} for key, seen in patients_records(header)])
+
+
 def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str | Path | None) -> Path:
     """Write next to a classifier, as ``NAME.patients.json``, keyed hashes of the patients it was trained on.
 
@@ -49,9 +59,9 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
     key = patients_key(file_sha256(path))
     seen = sorted(keyed_hash(key, str(patient)) for patient in np.unique(trained_on))
     content: dict[str, Any] = {"fine-tuning": {"key": key, "seen": seen}}
-    if encoder_path is not None and Path(encoder_path).suffix == ".safetensors":
-        header = encoder_header(encoder_path)
-        content["pretraining"] = {"key": header.get("patients_key", ""), "seen": sorted(patients_seen(header))}
+    if encoder_path is not None and encoder_file(encoder_path).suffix == ".safetensors":
+        for number, (key, hashes) in enumerate(patients_records(encoder_header(encoder_path))):
+            content[f"pretraining {number}" if number else "pretraining"] = {"key": key, "seen": sorted(hashes)}
     sidecar = Path(path).with_suffix(".patients.json")
     write_sealed_json(sidecar, content)
     return sidecar
@@ -68,8 +78,8 @@ def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False)
     if Path(path).suffix in (".pt", ".pth"):
         logger.warning(f"{Path(path).name} has no record of the patients seen; make sure that no test patient was")
         return 0
-    header = encoder_header(path)
-    count = check_unseen(patients, header.get("patients_key", ""), patients_seen(header), allowed)
+    records = patients_records(encoder_header(path))
+    count = max(check_unseen(patients, key, seen, allowed) for key, seen in records)
     if count:
         logger.warning(f"pretraining saw {count} of the patients to be scored: their scores are too good, as allowed")
     return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -67,6 +68,11 @@ def _list(*words: str, numbers_from: int | None = None) -> Rule:
         return "" if value and all(fits) and unique else f"{problem}, each once"
 
     return check
+
+
+def _encoder(value: Any) -> str:
+    known = choice(*ENCODERS, "timm/NAME")
+    return "" if isinstance(value, str) and re.fullmatch(r"timm/[\w.]+", value) else known(value)
 
 
 def _strata(value: Any) -> str:
@@ -157,6 +163,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("max_grad_norm", "checkpoint_minutes", "watch", "_meta_::defaults::weight_decay"), number()),
     **dict.fromkeys(("label_fraction", "layer_decay"), number(0, 1, above=True)),
     "dataset_dir": _paths,
+    "start_from": lambda value: "" if value is None else _path(value),
     "max_unreadable": number(0, 1),
     "seed": number(0, 2**32 - 1, whole=True),
     "size": number(32, whole=True),
@@ -172,7 +179,7 @@ RULES: dict[str, Rule] = {
     "balance": choice("none", "class_weights", "balanced_sampling"),
     "method": choice(AUTO, *METHODS),
     "evaluation_split": choice("train", "val", "test"),
-    "_meta_::encoder::name": choice(*ENCODERS),
+    "_meta_::encoder::name": _encoder,
     **dict.fromkeys(("norm", "_meta_::encoder::norm"), choice("batch", "group")),
     "splits": _list("train", "val", "test", ""),
     "n_clusters": _list("auto", numbers_from=2),

@@ -17,7 +17,7 @@ from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
 from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.evaluation import Embeddings
-from monai_simclr.networks import encoder_header, patients_seen
+from monai_simclr.networks import encoder_header, patients_records
 from monai_simclr.runtime.metrics import read_metrics
 from monai_simclr.workflows.bundle import copy_bundle
 
@@ -110,7 +110,7 @@ def test_the_encoder_knows_its_patients_by_a_keyed_hash_and_saw_no_test_patient(
     header = encoder_header(folder / "bundle" / "models" / "encoder.safetensors")
     index = open_index(folder / "phantoms")
     hashes = {patient: keyed_hash(header["patients_key"], patient) for patient in index["patient_id"]}
-    seen = {patient for patient, value in hashes.items() if value in patients_seen(header)}
+    seen = {patient for patient, value in hashes.items() if value in patients_records(header)[0][1]}
     assert seen
     assert not seen & set(index.loc[index["split"] == "test", "patient_id"])
 

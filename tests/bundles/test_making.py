@@ -15,11 +15,12 @@ from monai_simclr.cli.app import app
 from monai_simclr.data import read_index
 from monai_simclr.data.findings import CHEXPERT14, NIH14, NO_FINDING
 from monai_simclr.data.store import Store
-from monai_simclr.networks import ENCODERS
+from monai_simclr.networks import ENCODERS, PRETRAINED, encoder_header
 from monai_simclr.runtime.exit_codes import SettingError, exit_code
 from monai_simclr.workflows import bundle as bundling
 from monai_simclr.workflows import check_store
-from monai_simclr.workflows.bundle import copy_bundle
+from monai_simclr.workflows.bundle import copy_bundle, read_metadata
+from monai_simclr.workflows.setting_rules import RULES
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,26 @@ def test_own_names_are_accepted_with_a_warning_and_spellings_become_ours(
 
 def test_the_light_list_of_encoders_is_the_networks_own() -> None:
     assert bundling.ENCODER_NAMES == ENCODERS
+
+
+def test_a_copy_brings_the_installed_encoder_where_it_fits_and_says_so(tmp_path: Path, caplog) -> None:
+    held = encoder_header("chest_xray_resnet18")
+    fitting = {"encoder": held["name"], "width": float(held["width"]), "norm": held.get("norm", "batch")}
+    with caplog.at_level(logging.INFO, "monai_simclr"):
+        made = copy_bundle(tmp_path / "a", size=64, **fitting)
+    assert (made / "models/encoder.safetensors").read_bytes() == PRETRAINED["chest_xray_resnet18"].read_bytes()
+    assert "train starts from it, pretrain replaces it" in caplog.text
+    assert not (copy_bundle(tmp_path / "b", **{**fitting, "width": 0.125}) / "models/encoder.safetensors").exists()
+
+
+def test_networks_of_timm_are_encoders_of_a_bundle(tmp_path: Path) -> None:
+    made = copy_bundle(tmp_path / "a", encoder="timm/tf_efficientnet_lite0")
+    assert read_metadata(made)["encoder"] == {"name": "timm/tf_efficientnet_lite0", "width": 1.0, "norm": "batch"}
+    assert RULES["_meta_::encoder::name"]("timm/convnext_atto") == ""
+    assert "timm/NAME" in RULES["_meta_::encoder::name"]("timm/$x")
+    for wrong in ({"width": 0.5}, {"norm": "group"}):
+        with pytest.raises(SettingError, match="a width and a norm of its own"):
+            copy_bundle(tmp_path / "b", encoder="timm/resnet18", **wrong)
 
 
 def _index(*findings: str) -> pd.DataFrame:

@@ -8,16 +8,17 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
-from monai_simclr.networks import FindingClassifier, encoder, encoder_header, load_encoder, save_classifier
+from monai_simclr.networks import PRETRAINED, FindingClassifier, encoder, encoder_header, load_encoder, save_classifier
 from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import file_sha256
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.seen import record_patients
+from monai_simclr.workflows.seen import check_encoder, record_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code
 
@@ -188,3 +189,56 @@ def test_an_unknown_second_view_or_stratum_is_refused(bundle: Path) -> None:
             _workflow(bundle, "pretrain", "refused", **settings)
         assert message in format_error(caught.value)
         assert exit_code(caught.value) == 2
+
+
+def test_an_encoder_continues_from_another_and_has_seen_its_patients(bundle: Path, caplog) -> None:
+    _pretrained(bundle, "first", splits=["train"])
+    start = bundle / "models" / "first.safetensors"
+    _pretrained(bundle, "second", splits=["val"], start_from=str(start), learning_rate=1e-9, batch_size=8)
+    path = bundle / "models" / "second.safetensors"
+    weights, before = load_encoder(path).state_dict(), load_encoder(start).state_dict()
+    kept = {name for name in weights if not name.endswith(("mean", "var", "tracked"))}
+    assert all(torch.allclose(weights[name], before[name], atol=1e-6) for name in kept)
+    assert encoder_header(path)["start_from"] == "first.safetensors"
+    index = pd.read_csv(bundle.parent / "phantoms" / "Data_Entry_2017_v2020.csv", dtype=str)
+    patients = index["Patient ID"].unique()
+    seen = {
+        name: check_encoder(bundle / "models" / f"{name}.safetensors", patients, True) for name in ("first", "second")
+    }
+    assert seen["first"] == seen["second"] > 0
+    record = record_patients(path, patients[:1], path)
+    assert {"pretraining", "pretraining 1", "fine-tuning"} <= set(json.loads(record.read_text("utf-8")))
+
+
+def test_weights_for_another_encoder_are_refused_before_training(bundle: Path, tmp_path: Path) -> None:
+    torch.save(encoder("resnet10", 0.125).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(RuntimeError) as caught:
+        _pretrained(bundle, "refused", start_from=str(tmp_path / "other.pt"))
+    assert "they are those of encoder('resnet10', width=0.125)" in format_error(caught.value)
+    assert exit_code(caught.value) == 3
+
+
+def test_the_installed_encoder_is_not_overwritten_and_another_one_with_a_notice(bundle: Path, caplog) -> None:
+    installed = PRETRAINED["chest_xray_resnet18"]
+    before = file_sha256(installed)
+    with pytest.raises(RuntimeError) as caught:
+        _pretrained(bundle, "installed", encoder_path=str(installed))
+    assert "is installed with monai-simclr and stays as it is; pass another" in format_error(caught.value)
+    assert exit_code(caught.value) == 4
+    assert file_sha256(installed) == before
+    there = bundle / "models" / "there.safetensors"
+    there.write_bytes(installed.read_bytes())
+    with caplog.at_level(logging.INFO, "monai_simclr"):
+        _pretrained(bundle, "there")
+    assert f"{there} is there already; the encoder of this run will replace it" in caplog.text
+    assert file_sha256(there) != before
+
+
+def test_training_says_when_it_starts_from_the_installed_encoder(tmp_path: Path, caplog) -> None:
+    write_nih_phantoms(tmp_path / "phantoms", n_patients=40, size=64)
+    held = encoder_header("chest_xray_resnet18")
+    made = copy_bundle(tmp_path / "bundle", FINDINGS, size=32, encoder=held["name"], width=float(held["width"]))
+    encoder_path = str(made / "models" / "encoder.safetensors")
+    with caplog.at_level(logging.INFO, "monai_simclr"):
+        _workflow(made, "train", "train", label_fraction=1.0, batch_size=4, encoder_path=encoder_path).run()
+    assert "is the encoder that comes with monai-simclr, not one pretrained here" in caplog.text

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import re
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -123,22 +128,26 @@ def test_counts_of_batches_may_be_missing_as_in_old_files():
     [
         ("resnet18", {"layer4.1.bn2.bias": None}, "1 weights are missing, the first is 'layer4.1.bn2.bias'"),
         ("resnet18", {"layer9.weight": torch.rand(1)}, "1 have no place, the first is 'layer9.weight'"),
-        ("resnet50", {}, "weights are missing, the first is 'layer1.0.bn3.bias'"),
+        ("resnet50", {}, r"^120 weights do not fit the 318 of ResNet: .*they are those of encoder\('resnet18'\)"),
+        ("densenet121", {}, r"weights are missing.*they are those of encoder\('resnet18'\), with norm='batch'"),
         ("resnet18", {"bn1.bias": torch.rand(3)}, r"bn1.bias has the shape \(3,\), the encoder's is \(64,\)"),
     ],
 )
 def test_weights_of_another_architecture_are_refused(name, change, message):
     state = {**torchvision_resnet("resnet18"), **change}
     net = encoder(name)
-    before = net.conv1.weight.clone()
+    before = next(net.parameters()).clone()
     with pytest.raises(ValueError, match=message):
         load_pretrained(net, {key: value for key, value in state.items() if value is not None})
-    assert torch.equal(net.conv1.weight, before)
+    assert torch.equal(next(net.parameters()), before)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
 def test_the_features_are_torchvisions_own(name):
-    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed", exc_type=Exception)
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("torchvision comes with timm, which is not installed")
+    encoder("timm/resnet18")  # lets a torchvision for CUDA be imported beside a torch for CPUs
+    models = importlib.import_module("torchvision.models")
     theirs = getattr(models, name)()
     made_up = torchvision_densenet() if name == "densenet121" else torchvision_resnet(name)
     names = {key: value.shape for key, value in theirs.state_dict().items() if key != "classifier.bias"}
@@ -163,6 +172,23 @@ def _below(prefix, state=None, head=True):
 def _numbered(prefix):
     parts = {name: name.split(".", 1) for name in _RESNET if not name.startswith("fc.")}
     return {f"{prefix}{_CUT[first]}.{rest}": _RESNET[name] for name, (first, rest) in parts.items()}
+
+
+def _transformers(state):
+    """Names of `transformers.ResNetModel`, from modeling_resnet.py: ResNetConvLayer, ResNetShortCut, ResNetStage."""
+    renamed = {}
+    for name, value in state.items():
+        stem = re.fullmatch(r"(conv|bn)1\.(\w+)", name)
+        inside = re.fullmatch(r"layer(\d)\.(\d)\.(?:(conv|bn)(\d)|downsample\.(\d))\.(\w+)", name)
+        if stem:
+            kind = "convolution" if stem[1] == "conv" else "normalization"
+            renamed[f"embedder.embedder.{kind}.{stem[2]}"] = value
+        elif inside:
+            stage, block, part, number, cut, tail = inside.groups()
+            kind = "convolution" if "conv" in (part, {"0": "conv"}.get(cut or "")) else "normalization"
+            where = "shortcut" if cut else f"layer.{int(number) - 1}"
+            renamed[f"encoder.stages.{int(stage) - 1}.layers.{block}.{where}.{kind}.{tail}"] = value
+    return renamed
 
 
 # The form of the files, after what each project's code writes.
@@ -201,6 +227,9 @@ FORMS = {
         "classy_state_dict": {"base_model": {"model": {"trunk": _below("_feature_blocks.", head=False), "heads": {}}}}
     },
     "Spijkervet's SimCLR": {**_below("encoder.", head=False), **_below("projector.", _HEAD)},
+    "MMPretrain": {"meta": {"epoch": 3}, "state_dict": {**_below("backbone.", head=False), **_below("head.", _HEAD)}},
+    "MONAI's CheckpointSaver": {"net": _below("module.encoder.", head=False), "trainer": {"epoch": 3}},
+    "transformers": {f"resnet.{name}": value for name, value in _transformers(_RESNET).items()},
     "an averaged encoder and nothing else": {"momentum_encoder": _below("", head=False)},
     "Lightning": {"state_dict": _below("model.encoder."), "pytorch-lightning_version": "2.4", "lr_schedulers": []},
 }
@@ -219,6 +248,26 @@ def test_a_deeper_network_of_the_same_family_is_refused_in_every_form():
     deeper = {**_RESNET, **_conv("layer1.2.conv1", 64, 64, 3)}
     with pytest.raises(ValueError, match=r"1 have no place, the first is 'layer1\.2\.conv1\.weight'"):
         load_pretrained(encoder("resnet18"), {"state_dict": _below("module.encoder_q.", deeper)})
+
+
+def test_the_advice_names_prefix_width_and_what_is_no_encoder_at_all():
+    narrow = encoder("resnet18", width=0.25).state_dict()
+    with pytest.raises(ValueError, match=r"below 'model\.'.*those of encoder\('resnet18', width=0\.25\)"):
+        load_pretrained(encoder("resnet50"), _below("model.", narrow))
+    with pytest.raises(ValueError, match=r"\(16, .*those of encoder\('resnet18', width=0\.25\)"):
+        load_pretrained(encoder("resnet18"), narrow)
+    vit = {"model": {"cls_token": torch.rand(1, 1, 8), "blocks.0.attn.qkv.weight": torch.rand(24, 8)}}
+    with pytest.raises(
+        ValueError, match=r"holds 2 tensors, the first is 'model\.cls_token', which no encoder here has"
+    ):
+        load_pretrained(encoder("resnet18"), vit)
+
+
+def test_arguments_and_scores_that_projects_store_beside_the_weights_are_read(tmp_path):
+    beside = {"args": argparse.Namespace(arch="resnet18", lr=0.1), "best_acc1": np.float64(71.5), "epoch": 3}
+    torch.save({"student": _below("module.backbone.", head=False), **beside}, tmp_path / "dino.pth")
+    net = load_pretrained(encoder("resnet18"), tmp_path / "dino.pth")
+    assert torch.equal(net.bn1.bias, _RESNET["bn1.bias"])
 
 
 def test_a_file_that_needs_code_to_be_read_is_refused_with_what_to_do(tmp_path):
