@@ -25,7 +25,7 @@ import torch
 from ignite.engine import Engine, Events
 from real_pack import MAIN_FINDINGS
 from record import RESULTS
-from safetensors.torch import save_file
+from torch.optim.lr_scheduler import LambdaLR
 from tries_scores import floors, questions_of, score, table_of
 
 from monai_simclr import recipes
@@ -36,12 +36,19 @@ from monai_simclr.engines import embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import ContrastiveMonitor
 from monai_simclr.losses import NTXentLoss, SameGroup
-from monai_simclr.networks import SimCLR, encoder, load_pretrained
+from monai_simclr.networks import SimCLR, encoder, load_pretrained, save_encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
 from monai_simclr.transforms import MultiViewd, RandRadiographView
 from monai_simclr.workflows import contrastive_trainer
+from monai_simclr.workflows.seen import patients_header
+
+DATA = (
+    "NIH ChestX-ray14 (NIH Clinical Center), Kermany et al. (CC BY 4.0), Hannover (CC BY 3.0); no labels, no test "
+    "patients of benchmarks/real_pack.py"
+)
+"""What the encoders were trained on, for their files."""
 
 STORED = 128
 """Size of network images that the store is made for; smaller ones are made from the same store."""
@@ -68,6 +75,8 @@ class Try:
     exposure: float | None = None
     seed: int = 0
     start: str | None = None
+    cut: int | None = None
+    planned: int | None = None
     precision: Precision = "bfloat16"
 
     @property
@@ -118,14 +127,18 @@ TRIES: dict[str, Try] = {
     "long, continued at 96 and 128 px": Try(
         width=0.5,
         size=128,
-        sizes=((96, 8), (128, 26)),
-        epochs=34,
+        sizes=((96, 8), (128, 20)),
+        epochs=28,
+        planned=34,
+        cut=22,
         strength="default",
         start="resnet18_half_width_nih16k.safetensors",
         seed=1,
     ),
 }
-"""The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file there."""
+"""The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file of
+`benchmarks/encoders`. The last one goes on from the one before it; it was planned for 34 epochs and cut at epoch 22, from
+where the rate falls to 0 in a line, because its machine was needed."""
 
 
 class SizeSchedule:
@@ -150,6 +163,19 @@ class SizeSchedule:
         self.data.transform = MultiViewd("image", self.settings.views_of(size))
 
 
+def schedule_of(settings: Try, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+    """Warm-up and cosine; with `cut`, the cosine of `planned` epochs up to that epoch, then a line to 0."""
+    cosine = warmup_cosine(optimizer, min(steps, 200), steps * (settings.planned or settings.epochs))
+    if settings.cut is None:
+        return cosine
+    factor, first, last = cosine.lr_lambdas[0], steps * settings.cut, steps * settings.epochs
+
+    def cut(step: int) -> float:
+        return float(factor(step) if step <= first else factor(first) * (last - step) / (last - first))
+
+    return LambdaLR(optimizer, cut)
+
+
 def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module, dict[str, float]]:
     """The encoder that the settings make of the store's images but test, and what the last epoch logged."""
     torch.manual_seed(settings.seed)
@@ -166,7 +192,7 @@ def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module
     sampler = KeyedSampler(data, settings.seed, strata=settings.strata, batch_size=settings.batch_size)
     batches = loader(data, sampler, settings.batch_size, 0, settings.seed)
     optimizer = make_optimizer("adamw", network, settings.learning_rate, 1e-4)
-    schedule = warmup_cosine(optimizer, min(len(batches), 200), len(batches) * settings.epochs)
+    schedule = schedule_of(settings, optimizer, len(batches))
     monitor = ContrastiveMonitor(network.encoder)
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
     how = {
@@ -189,8 +215,10 @@ def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path)
     started, busy = time.perf_counter(), time.process_time()
     network, logged = pretrain(settings, store, out / settings.key)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, out / f"{settings.key}.safetensors")
+    seen = set(store.index.loc[store.index["split"] != "test", "patient_id"].astype(str))
+    about = {"name": "resnet18", "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
+    header = {**about, "data": DATA, "command": f"benchmarks/scaling.py {name!r}", **patients_header(network, seen)}
+    save_encoder(out / f"{settings.key}.safetensors", network, header)
     features = embed(network, store.images[labelled], functools.partial(recipes.to_network_input, size=settings.size))
     np.save(out / f"{settings.key} features.npy", features)
     write_json(record, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **logged})
