@@ -137,8 +137,8 @@ TRIES: dict[str, Try] = {
     ),
 }
 """The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file of
-`benchmarks/encoders`. The last one goes on from the one before it; it was planned for 34 epochs and cut at epoch 22, from
-where the rate falls to 0 in a line, because its machine was needed."""
+`benchmarks/encoders`. The last one goes on from the one before it; it was planned for 34 epochs and cut at epoch 22,
+from where the rate falls to 0 in a line, because its machine was needed."""
 
 
 class SizeSchedule:
