@@ -2,8 +2,8 @@
 
     python benchmarks/decode_at.py [RESULT.json]
 
-rate    CPU milliseconds an image of `build_store(workers=0)` to 256 pixels, interleaved, medians of 5: "pydicom" decodes
-        by pydicom's plugin for Pillow, as before; "full" and "needed" are ours. Files: two real JPEG 2000 radiographs,
+rate    CPU milliseconds an image of `build_store(workers=0)` to 256 pixels, interleaved, medians of 5: "pydicom" is
+        pydicom's plugin for Pillow, as before; "full" and "needed" are ours. Files: two real JPEG 2000 radiographs,
         and NIH films of 1024 pixels written as JPEG 2000 (lossless, and 10:1) and as JPEG (quality 90), a few copied.
 gray    mean and largest difference of the stored images of "needed" from those of "full", in gray levels of 255.
 auroc   1,299 NIH films of 224 pixels written as lossless JPEG 2000, stored at 112 pixels (one halving) and 56 (two):
@@ -45,7 +45,7 @@ from monai_simclr.data.formats import dicom_pixels
 from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings, probe_scores
 from monai_simclr.evaluation.intervals import bootstrap_interval, patient_counts
-from monai_simclr.evaluation.scores import macro_auroc_resamples
+from monai_simclr.evaluation.scores import auroc_resamples, mean_of_known
 from monai_simclr.networks import load_encoder
 
 SIZE, FILES, ROUNDS = 256, 8, 5
@@ -164,7 +164,7 @@ def auroc(folder: Path) -> dict[str, Any]:
         truth, found = index[list(FINDINGS)].to_numpy(float)[test], {}
         for name, one in {**features, "mixed": mixed}.items():
             scores = probe_scores(Embeddings(one, index, {}), FINDINGS)[0]
-            found[name] = macro_auroc_resamples(truth, scores, codes, counts)
+            found[name] = mean_of_known(auroc_resamples(truth, scores, codes, counts))
         images = [np.array(store.images, dtype=float) for store in stores.values()]
         result[f"{size} pixels, halved {halvings} times"] = {
             "macro_auroc": {name: float(values[0]) for name, values in found.items()},
