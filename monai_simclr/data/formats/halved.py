@@ -9,6 +9,7 @@ sides up. `in_place` undoes both, so that what is resized afterwards lies where 
 from __future__ import annotations
 
 from io import BytesIO
+from typing import cast
 
 import cv2
 import numpy as np
@@ -36,7 +37,8 @@ class _HalvedJpeg2000(Jpeg2KImagePlugin.Jpeg2KImageFile):
 
     def halve(self, halvings: int) -> None:
         self._size = (-(-self.width >> halvings), -(-self.height >> halvings))
-        kind, _, offset, (codec, _, layers, *file) = self.tile[0]
+        kind, _, offset, arguments = self.tile[0]
+        codec, _, layers, *file = cast(tuple[object, ...], arguments)
         self.tile = [ImageFile._Tile(kind, (0, 0, *self._size), offset, (codec, halvings, layers, *file))]
 
 
