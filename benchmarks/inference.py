@@ -9,6 +9,9 @@ workflow   `workflows.infer` with the bundle's config: files of one kind to rows
            thread, no workers, batches of 16. Seconds by stage: "decode" is file to network input with the header,
            "network", "writing" is the journal with its fsync and the tables; "rest" is what is left. Overlays
            (Grad-CAM and its PNG) are measured apart: they are made of positive images only, and on request.
+end to end the same by `--runtime torch`, `onnx` and `int8` over PNG, interleaved: images per second of CPU time, one
+           thread, starting and tables left out; the median of the rounds, and how far int8 is from float32 (random
+           weights: the size of the logits means nothing, see int8.json for trained ones).
 store      `build_store` of the same files, one process in the caller (CPU time) to 256 x 256 pixels.
 
 The images are chest phantoms as DICOM (12 bits, uncompressed) and PNG of 1024 x 1024 pixels, and a real JPEG 2000
@@ -42,12 +45,12 @@ from record import RESULTS, save
 from monai_simclr import recipes
 from monai_simclr.data import build_store, get_store
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.inference import InferenceDataset, Journal, predict, write_inference_config
+from monai_simclr.inference import InferenceDataset, Journal, predict, use_runtime, write_inference_config
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.export import export_onnx, export_torchscript, trained_classifier
+from monai_simclr.workflows.export import export_int8, export_onnx, export_torchscript, trained_classifier
 from monai_simclr.workflows.inference_config import make_inference_config
 
 SIDE, FILES, LARGE, SHOWN = 1024, 64, 16, 16
@@ -132,18 +135,18 @@ def interleaved(calls: dict[str, Callable[[], Any]], batch: int, rounds: int) ->
 
 
 @contextmanager
-def timed(**places: tuple[Any, str]) -> Iterator[dict[str, float]]:
+def timed(clock: Callable[[], float] = time.perf_counter, **places: tuple[Any, str]) -> Iterator[dict[str, float]]:
     """Seconds spent in functions, by stage; each is a place (object, name) that is wrapped while the block runs."""
     seconds: dict[str, float] = defaultdict(float)
     before = [(*place, getattr(*place)) for place in places.values()]
 
     def wrapped(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                seconds[stage.split("_")[0]] += time.perf_counter() - start
+                seconds[stage.split("_")[0]] += clock() - start
 
         return call
 
@@ -182,6 +185,23 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         rows = predict(files, bundle, out, outputs={"overlays": overlays})
     assert (rows["reason"] == "").all()
     return seconds["whole"] + seconds["last"], seconds
+
+
+def end_to_end(bundle: Path, files: list[Path], folder: Path, rounds: int = 3) -> dict[str, Any]:
+    """Images per second of CPU time by runtime."""
+    models, spent = bundle / "models", {name: [] for name in ("torch", "onnx", "int8")}
+    export_onnx(bundle, models / "model.onnx")
+    export_int8(bundle, models / "model_int8.onnx", folder / "nih")
+    for number in range(rounds + 1):
+        for runtime, times in spent.items():
+            with timed(time.process_time, whole=(inference, "_predict")) as seconds:
+                predict(files, bundle, folder / f"{runtime}{number}", runtime=runtime)
+            if number:
+                times.append(len(files) / seconds["whole"])
+    rates = {name: float(np.median(times)) for name, times in spent.items()}
+    about = use_runtime(trained_classifier(bundle)[0], models / "model.pt", "int8")
+    times_torch = {name: rate / rates["torch"] for name, rate in rates.items()}
+    return {"images_per_cpu_second": rates, "times_torch": times_torch, "int8": dict(about["difference"])}
 
 
 def showing(bundle: Path, files: list[Path], folder: Path) -> dict[str, float]:
@@ -243,6 +263,7 @@ def main(path: Path) -> None:
         for number, (kind, files) in enumerate(kinds.items()):
             result["workflow"][kind] = workflow(bundle, files, folder / f"out{number}")
             result["store"][kind] = storing(files, folder / f"out{number}")
+        result["end to end"] = end_to_end(bundle, kinds[f"PNG, {SIDE} x {SIDE}"], folder)
         shown = next(files for kind, files in kinds.items() if kind.startswith("DICOM"))[:SHOWN]
         result["overlays"] = showing(bundle, shown, folder)
     packages = ("torch", "monai", "monai-simclr", "onnxruntime", "onnx", "numpy", "opencv-python-headless", "pydicom")

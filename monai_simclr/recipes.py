@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 from monai.config import KeysCollection
@@ -156,5 +155,5 @@ def settings(size: int = 224) -> dict[str, Any]:
         256
     """
     limits = ("max_", "min_")  # they refuse files and change no pixel
-    reader = {name: value for name, value in asdict(DEFAULT_SETTINGS).items() if not name.startswith(limits)}
+    reader = {name: value for name, value in DEFAULT_SETTINGS.recorded().items() if not name.startswith(limits)}
     return {"size": size, "stored_size": stored_size(size), "padding": "square", "levels": 256, "reader": reader}

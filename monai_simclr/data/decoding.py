@@ -61,7 +61,7 @@ def decode(path: str | Path, size: int, squash: bool = False, reader: ReaderSett
         FileNotFoundError: if there is no such file.
         RadiographError: if it is not a radiograph that can be read.
     """
-    return quantize(read_radiograph(path, reader)[0], size, squash)
+    return quantize(read_radiograph(path, reader, size)[0], size, squash)
 
 
 def file_identity(path: str | Path) -> tuple[int, int]:

@@ -7,15 +7,18 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from monai_simclr.runtime.files import NotRegularFileError
 from monai_simclr.runtime.names import shown
 
 VoiPolicy = Literal["auto", "index", "explanation", "percentile", "none"]
 """How values of interest become gray; see `ReaderSettings.voi`."""
+
+DecodeAt = Literal["full", "needed"]
+"""At which resolution compressed images are decoded; see `ReaderSettings.decode_at`."""
 
 
 class RadiographError(ValueError):
@@ -43,7 +46,7 @@ class RadiographError(ValueError):
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """How files become canonical images: plain values, so that `dataclasses.asdict` can be recorded.
+    """How files become canonical images: plain values, recorded as `recorded` gives them.
 
     Attributes:
         voi: which values of interest are shown (DICOM PS3.3 C.11.2).
@@ -59,6 +62,12 @@ class ReaderSettings:
             display (row 0 cranial, column 0 the patient's right). Off: as stored.
         crop_collimation: whether uniform borders, black or white, are cropped.
         render_for_processing: whether FOR PROCESSING images (raw detector values) are rendered; refused when off.
+        decode_at: at which resolution JPEG 2000 and JPEG are decoded.
+
+            - ``full``: at their own.
+            - ``needed``: at a half, a quarter or an eighth of it, the smallest that has the pixels which are asked for
+              (the image store asks for its size). Gray levels then differ a little, see docs/how-to/store.md. Other
+              formats, images with Pixel Padding Value, and those whose collimation is cropped are decoded in full.
         max_pixels: limit of rows x columns, checked before anything is decoded.
         max_bytes: limit of the size of a file, and of its deflated content when inflated.
         min_side: fewest rows and columns. MedMNIST's smallest pictures have 28.
@@ -68,8 +77,7 @@ class ReaderSettings:
         ValueError: if `voi` is not a policy, or a number is out of range.
 
     Example:
-        >>> from dataclasses import asdict
-        >>> asdict(ReaderSettings(voi="percentile"))["voi"]
+        >>> ReaderSettings(voi="percentile").recorded()["voi"]
         'percentile'
     """
 
@@ -79,6 +87,7 @@ class ReaderSettings:
     patient_orientation: bool = True
     crop_collimation: bool = False
     render_for_processing: bool = False
+    decode_at: DecodeAt = "full"
     max_pixels: int = 64_000_000
     max_bytes: int = 256 * 2**20
     min_side: int = 32
@@ -87,6 +96,8 @@ class ReaderSettings:
     def __post_init__(self) -> None:
         if self.voi not in get_args(VoiPolicy):
             raise ValueError(f"voi must be one of {list(get_args(VoiPolicy))}, got {self.voi!r}")
+        if self.decode_at not in get_args(DecodeAt):
+            raise ValueError(f"decode_at must be one of {list(get_args(DecodeAt))}, got {self.decode_at!r}")
         if self.window_index < 0:
             raise ValueError(f"window_index counts from 0, got {self.window_index}")
         if self.voi == "explanation" and not self.window_explanation.strip():
@@ -95,6 +106,11 @@ class ReaderSettings:
             raise ValueError(f"max_pixels and max_bytes must be 1 or more, got {self.max_pixels} and {self.max_bytes}")
         if self.min_side < 1 or self.max_aspect < 1:
             raise ValueError(f"min_side and max_aspect must be 1 or more, got {self.min_side} and {self.max_aspect}")
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings for provenance; `decode_at` only if it is not "full", as in stores made before there was one."""
+        values = asdict(self)
+        return values if self.decode_at != "full" else {name: values[name] for name in values if name != "decode_at"}
 
 
 DEFAULT_SETTINGS = ReaderSettings()

@@ -27,7 +27,7 @@ from monai_simclr.data.radiograph import (
 )
 from monai_simclr.runtime.files import open_regular
 
-_READERS: dict[str, Callable[[BinaryIO, ReaderSettings], tuple[np.ndarray, RadiographMeta]]] = {
+_READERS: dict[str, Callable[[BinaryIO, ReaderSettings, int | None], tuple[np.ndarray, RadiographMeta]]] = {
     "DICOM": read_dicom,
     "picture": read_picture,
     "NIfTI": read_nifti,
@@ -38,7 +38,9 @@ _ELEMENTS = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in rang
 """What follows the tag of a data set's first element: an explicit VR, or the length of a short value."""
 
 
-def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTINGS) -> tuple[np.ndarray, RadiographMeta]:
+def read_radiograph(
+    path: str | Path, settings: ReaderSettings = DEFAULT_SETTINGS, side: int | None = None
+) -> tuple[np.ndarray, RadiographMeta]:
     """Read a file as a canonical image.
 
     DICOM goes through DICOM PS3.3 C.11 in order: padding mask, modality LUT, values of interest, at most one inversion;
@@ -48,6 +50,7 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
     Args:
         path: of the file.
         settings: policies, switches and limits.
+        side: pixels of the square that the image will be resized to, for ``decode_at="needed"``; None for all pixels.
 
     Returns:
         float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata that contain no patient's name.
@@ -70,7 +73,8 @@ def read_radiograph(path: str | Path, settings: ReaderSettings = DEFAULT_SETTING
             size = os.fstat(file.fileno()).st_size
             if size > settings.max_bytes:
                 raise RadiographError(f"has {size} bytes, more than max_bytes={settings.max_bytes}")
-            image, meta = _READERS[detect_format(file)](file, settings)
+            side = side if settings.decode_at == "needed" and not settings.crop_collimation else None
+            image, meta = _READERS[detect_format(file)](file, settings, side)
         low, high = image.min(), image.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             raise RadiographError("has pixels that are not finite")

@@ -15,6 +15,7 @@ from monai_simclr.evaluation.clusters import ClusterReport as ClusterReport
 from monai_simclr.evaluation.clusters import evaluate_clusters as evaluate_clusters
 from monai_simclr.evaluation.embeddings import Embeddings as Embeddings
 from monai_simclr.evaluation.few_label import Curve as Curve
+from monai_simclr.evaluation.few_label import ResampledRuns as ResampledRuns
 from monai_simclr.evaluation.few_label import arm_curves as arm_curves
 from monai_simclr.evaluation.few_label import compare_arms as compare_arms
 from monai_simclr.evaluation.few_label import curve_laws as curve_laws

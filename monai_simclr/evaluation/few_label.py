@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +11,55 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from monai_simclr.evaluation.intervals import Interval, bootstrap_interval, holm, patient_counts
-from monai_simclr.evaluation.scores import macro_auroc_resamples
+from monai_simclr.evaluation.scores import auroc_resamples, mean_of_known
 
 _UNKNOWN = float("nan")
 
+Key = tuple[float, str, int]
+"""Fraction, arm and draw of a run."""
 
-def compare_arms(
-    runs: Sequence[Mapping[str, Any]], reference: str, n_bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+
+class ResampledRuns:
+    """AUROC of every run, on the data and on the same resamples of test patients; one set serves all comparisons.
+
+    Args:
+        runs: one mapping per run: `arm`, `draw`, `fraction` (share of the train patients whose labels were used),
+            `scores` ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two are the same in
+            all runs.
+        n_bootstrap, seed: of the resampling of test patients.
+
+    Raises:
+        ValueError: if there is no run, one occurs twice, or test images or shapes differ.
+
+    Example:
+        >>> test = {"labels": [[0], [1], [1]], "patients": ["a", "b", "c"], "fraction": 1.0, "draw": 0}
+        >>> runs = ResampledRuns([{"arm": "scratch", "scores": [[0.1], [0.2], [0.0]], **test}], n_bootstrap=50)
+        >>> {key: aurocs[0].tolist() for key, aurocs in runs.aurocs.items()}
+        {(1.0, 'scratch', 0): 0.5}
+    """
+
+    def __init__(self, runs: Sequence[Mapping[str, Any]], n_bootstrap: int = 1000, seed: int = 0) -> None:
+        _check_runs(runs)
+        codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
+        labels = np.asarray(runs[0]["labels"], dtype=float)
+        self.n_patients, self.seed = counts.shape[1], seed
+        self._tables = {_key(run): auroc_resamples(labels, run["scores"], codes, counts) for run in runs}
+        self.aurocs = {key: mean_of_known(table) for key, table in self._tables.items()}
+        """Macro mean over the findings, of the data and then of every resample, ``(1 + n,)``."""
+
+    def part(self, keys: Collection[Key], finding: int | None = None) -> ResampledRuns:
+        """Some of the runs, and of one finding instead of the macro mean; nothing is computed again."""
+        part = copy.copy(self)
+        part._tables = {key: self._tables[key] for key in keys}
+        rows = slice(None) if finding is None else slice(finding, finding + 1)
+        part.aurocs = {key: mean_of_known(table[rows]) for key, table in part._tables.items()}
+        return part
+
+
+_Runs = ResampledRuns | Sequence[Mapping[str, Any]]
+
+
+def compare_arms(runs: _Runs, reference: str, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Compare arms (ways of training) at every label fraction, paired by draw and by test patient.
 
     Two uncertainties are kept apart: `sd` is over draws of the labelled patients, `low` and `high` are over test
@@ -25,11 +67,9 @@ def compare_arms(
     both: every resample also draws the draws, in pairs.
 
     Args:
-        runs: one mapping per run: `arm`, `draw`, `fraction` (share of the train patients whose labels were used),
-            `scores` ``(N, K)``, `labels` ``(N, K)`` (1, 0 or NaN) and `patients` ``(N,)``; the last two are the same in
-            all runs.
+        runs: `ResampledRuns`, or what it is made of.
         reference: the arm that the others are compared with ("scratch").
-        n_bootstrap, seed: of the resampling of test patients.
+        n_bootstrap, seed: of the resampling of test patients, where `runs` are not resampled yet.
 
     Returns:
         One row per fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd,
@@ -46,19 +86,20 @@ def compare_arms(
         >>> compare_arms(runs, "scratch", 50)[["arm", "mean", "difference"]].to_numpy().tolist()
         [['scratch', 0.5, 0.0], ['simclr', 1.0, 0.5]]
     """
-    _check_runs(runs, reference)
-    aurocs, n_patients = _resample_runs(runs, n_bootstrap, seed), len(np.unique(runs[0]["patients"]))
+    resampled = _resampled(runs, n_bootstrap, seed)
+    aurocs = resampled.aurocs
+    _check_pairs(aurocs, reference)
     rows = []
     for fraction, arm in sorted({key[:2] for key in aurocs}, key=lambda key: (key[0], key[1] != reference, key[1])):
         draws = sorted(key[2] for key in aurocs if key[:2] == (fraction, arm))
         own, other = (np.array([aurocs[fraction, name, draw] for draw in draws]) for name in (arm, reference))
-        rows.append({"fraction": fraction, "arm": arm, **_compare(own, other, n_patients, seed)})
+        rows.append({"fraction": fraction, "arm": arm, **_compare(own, other, resampled)})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"].to_numpy()))
 
 
 def few_label_gain(
-    runs: Sequence[Mapping[str, Any]], reference: str, at_most: float = 0.1, n_bootstrap: int = 1000, seed: int = 0
+    runs: _Runs, reference: str, at_most: float = 0.1, n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Compare arms where labels are few, in one number: the difference averaged over the small fractions.
 
@@ -69,7 +110,7 @@ def few_label_gain(
         runs: as for `compare_arms`. A draw counts where it has every fraction, of the arm and of the reference.
         reference: the arm that the others are compared with.
         at_most: share of the train patients up to which labels are few.
-        n_bootstrap, seed: of the resampling of test patients.
+        n_bootstrap, seed: as for `compare_arms`.
 
     Returns:
         One row per arm except the reference: `arm, fractions` (percents, as "2, 5, 10"), `draws`, and the columns of
@@ -78,13 +119,13 @@ def few_label_gain(
     Raises:
         ValueError: as `compare_arms` does.
     """
-    _check_runs(runs, reference)
-    few = [run for run in runs if run["fraction"] <= at_most]
-    aurocs = _resample_runs(few, n_bootstrap, seed) if few else {}
-    fractions, n_patients = sorted({key[0] for key in aurocs}), len(np.unique(runs[0]["patients"]))
+    resampled = _resampled(runs, n_bootstrap, seed)
+    _check_pairs(resampled.aurocs, reference)
+    aurocs = {key: values for key, values in resampled.aurocs.items() if key[0] <= at_most}
+    fractions = sorted({key[0] for key in aurocs})
     percents = ", ".join(f"{100 * fraction:g}" for fraction in fractions)
     rows = []
-    for arm in dict.fromkeys(str(run["arm"]) for run in few if run["arm"] != reference):
+    for arm in dict.fromkeys(key[1] for key in aurocs if key[1] != reference):
         needed = {(fraction, name) for fraction in fractions for name in (arm, reference)}
         draws = [draw for draw in sorted({key[2] for key in aurocs}) if all((*key, draw) in aurocs for key in needed)]
         if draws:
@@ -92,21 +133,34 @@ def few_label_gain(
                 np.mean([[aurocs[fraction, name, draw] for draw in draws] for fraction in fractions], axis=0)
                 for name in (arm, reference)
             )
-            rows.append({"arm": arm, "fractions": percents, **_compare(own, other, n_patients, seed)})
+            rows.append({"arm": arm, "fractions": percents, **_compare(own, other, resampled)})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"].to_numpy())) if rows else table
 
 
-def _check_runs(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
-    keys = [(float(run["fraction"]), str(run["arm"]), int(run["draw"])) for run in runs]
-    if len(set(keys)) < len(keys):
-        raise ValueError("a run occurs twice; one run per arm, draw and fraction is needed")
+def _resampled(runs: _Runs, n_bootstrap: int, seed: int) -> ResampledRuns:
+    return runs if isinstance(runs, ResampledRuns) else ResampledRuns(runs, n_bootstrap, seed)
+
+
+def _key(run: Mapping[str, Any]) -> Key:
+    return float(run["fraction"]), str(run["arm"]), int(run["draw"])
+
+
+def _check_pairs(keys: Collection[Key], reference: str) -> None:
     arms = sorted({key[1] for key in keys})
     if reference not in arms:
         raise ValueError(f"no arm is called {reference!r}; the arms are {arms}")
     unpaired = [key for key in keys if (key[0], reference, key[2]) not in keys]
     if unpaired:
         raise ValueError(f"run {unpaired[0]} has no partner of arm {reference!r}: arms are paired by fraction and draw")
+
+
+def _check_runs(runs: Sequence[Mapping[str, Any]]) -> None:
+    if not runs:
+        raise ValueError("there is no run to compare")
+    keys = [_key(run) for run in runs]
+    if len(set(keys)) < len(keys):
+        raise ValueError("a run occurs twice; one run per arm, draw and fraction is needed")
     for key, run in zip(keys, runs, strict=True):
         same = np.array_equal(run["labels"], runs[0]["labels"], equal_nan=True)
         if not same or not np.array_equal(run["patients"], runs[0]["patients"]):
@@ -117,28 +171,14 @@ def _check_runs(runs: Sequence[Mapping[str, Any]], reference: str) -> None:
             )
 
 
-def _resample_runs(
-    runs: Sequence[Mapping[str, Any]], n_bootstrap: int, seed: int
-) -> dict[tuple[float, str, int], np.ndarray]:
-    """Macro AUROC of the data, then of the same resamples of test patients, ``(1 + n,)``, by fraction, arm and draw."""
-    codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
-    labels = np.asarray(runs[0]["labels"], dtype=float)
-    return {
-        (float(run["fraction"]), str(run["arm"]), int(run["draw"])): macro_auroc_resamples(
-            labels, run["scores"], codes, counts
-        )
-        for run in runs
-    }
-
-
-def _compare(own: np.ndarray, other: np.ndarray, n_patients: int, seed: int) -> dict[str, float]:
+def _compare(own: np.ndarray, other: np.ndarray, resampled: ResampledRuns) -> dict[str, float]:
     """From AUROCs ``(draws, 1 + n)`` of an arm and of the reference, in pairs."""
     gaps = own - other
     mean, gap = own.mean(axis=0), gaps.mean(axis=0)
     several = len(own) > 1  # the spread of one draw is unknown, not 0
-    mean_interval = bootstrap_interval(mean[0], mean[1:], units=n_patients)
-    paired = bootstrap_interval(gap[0], gap[1:], units=n_patients)
-    picks = np.random.default_rng(seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
+    mean_interval = bootstrap_interval(mean[0], mean[1:], units=resampled.n_patients)
+    paired = bootstrap_interval(gap[0], gap[1:], units=resampled.n_patients)
+    picks = np.random.default_rng(resampled.seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
     both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
     with_draws = bootstrap_interval(gap[0], both if several else both * np.nan, units=len(gaps))
     sd, difference_sd = (float(part[:, 0].std(ddof=1)) if several else _UNKNOWN for part in (own, gaps))
@@ -172,10 +212,9 @@ class PowerLaw(NamedTuple):
         return round(float((self.beta / (self.alpha - auroc)) ** (1 / self.gamma)), 6)
 
 
-def arm_curves(runs: Sequence[Mapping[str, Any]], n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Curve]:
+def arm_curves(runs: _Runs, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Curve]:
     """The curve of every arm, on the same resamples of test patients; `runs` as for `compare_arms`."""
-    aurocs = _resample_runs(runs, n_bootstrap, seed)
-    curves = {}
+    aurocs, curves = _resampled(runs, n_bootstrap, seed).aurocs, {}
     for arm in dict.fromkeys(key[1] for key in aurocs):
         fractions = sorted({key[0] for key in aurocs if key[1] == arm})
         means = [np.mean([value for key, value in aurocs.items() if key[:2] == (f, arm)], axis=0) for f in fractions]

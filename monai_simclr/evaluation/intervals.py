@@ -9,7 +9,10 @@ from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
 _CHUNK = 300_000
-"""Weights that `Ranking` holds at once: about what a processor's cache holds, which is twice as fast as more."""
+"""Weights that are held at once: about what a processor's cache holds, which is twice as fast as more."""
+
+_PAIRS = 4_000_000
+"""Pairs of a positive and a negative image that `resample_aurocs` compares one by one."""
 
 
 class Interval(NamedTuple):
@@ -188,3 +191,35 @@ class Ranking:
             precision = np.where(true > 0, true / (true + false), 0.0)
             auprc = (gained * precision).sum(axis=1) / total
         return auroc, auprc
+
+
+def resample_aurocs(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The AUROC of `Ranking.resample` alone, three times as fast for a few thousand images.
+
+    Pairs of images are compared once and summed by their patients; a resample is then a product of matrices. All sums
+    are of whole and half numbers, so the result has the same bits.
+
+    Example:
+        >>> args = np.array([0, 1, 1]), np.array([0.1, 0.1, 0.9]), np.array([0, 1, 2])
+        >>> resample_aurocs(*args, np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]])).tolist()
+        [0.75, 0.5, nan]
+    """
+    sides = []
+    for side in (labels > 0.5, labels <= 0.5):
+        order = np.argsort(codes[side], kind="stable")
+        patients, start = np.unique(codes[side][order], return_index=True)
+        sides.append((scores[side][order], patients, start, np.bincount(codes[side], minlength=1)[patients]))
+    (high, p, p_start, p_films), (low, q, q_start, q_films) = sides
+    if not 0 < len(high) * len(low) <= _PAIRS:
+        return Ranking(labels, scores, codes).resample(counts)[0]
+    wins = (high[:, None] > low).view(np.int8) + (high[:, None] >= low)  # twice the wins, a tie is half of one
+    wins = np.add.reduceat(np.add.reduceat(wins, q_start, axis=1, dtype=np.int32), p_start, axis=0)
+    table, step = np.zeros((len(p) + 2, counts.shape[1])), max(1, _CHUNK // counts.shape[1])
+    table[:-2, q], table[-2, p], table[-1, q] = wins / 2, p_films, q_films
+    aurocs = np.empty(len(counts))
+    for at in range(0, len(counts), step):
+        part = counts[at : at + step].astype(np.float64, copy=False)
+        won = np.einsum("ij,ij->i", part[:, p] @ table[:-2], part)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            aurocs[at : at + step] = won / (part @ table[-2] * (part @ table[-1]))
+    return aurocs

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 
+_ROOM = 1 + 1e-4
+"""Above the distance that is the threshold: another batch size or runtime changes the last digits of that image."""
 _VARIANCE, _MAX_DIRECTIONS = 0.95, 64
 """Share of the variance that the kept directions hold, and their largest number; the others count as noise."""
 
@@ -103,4 +105,5 @@ def fit_novelty(features: np.ndarray, held_out: np.ndarray, false_alarm: float =
     distances = np.sort(novelty.distance(held_out))
     place = min(math.ceil((len(distances) + 1) * (1 - false_alarm)), len(distances))
     rate = max(false_alarm, 1 / (len(distances) + 1))
-    return dataclasses.replace(novelty, threshold=float(distances[place - 1]), false_alarm=rate)
+    threshold = float(distances[place - 1]) * _ROOM
+    return dataclasses.replace(novelty, threshold=threshold, false_alarm=rate)

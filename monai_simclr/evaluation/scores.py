@@ -20,7 +20,14 @@ from monai_simclr.evaluation.calibration import (
     fit_temperature,
     is_at_bound,
 )
-from monai_simclr.evaluation.intervals import Ranking, bootstrap_interval, patient_counts, patients_of_smaller_class
+from monai_simclr.evaluation.intervals import (
+    Ranking,
+    bootstrap_interval,
+    patient_counts,
+    patients_of_smaller_class,
+    resample_aurocs,
+    with_data,
+)
 from monai_simclr.evaluation.predictions import Predictions, refuse_shared_patients, sigmoid
 
 MACRO = "macro mean"
@@ -36,6 +43,7 @@ SCORES: tuple[str, ...] = (
 )
 """The scores of `score_table`, in its order."""
 
+_SMALL = 4_000_000  # counts, 32 MB
 _ROWS = 64
 """Resamples turned into float64 at once."""
 
@@ -91,13 +99,22 @@ def score_findings(
     return pd.DataFrame([*rows, {"finding": MACRO, "n": len(test), **macro, "reason": reason}])
 
 
-def macro_auroc_resamples(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Macro AUROC of the data, then of every resample, ``(1 + n,)``; equal codes and counts pair sets of scores.
+def auroc_resamples(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """AUROC of every finding on the data, then on every resample, ``(K, 1 + n)``; NaN where it is not defined.
 
-    Labels ``(N, K)`` are 1, 0 or NaN, scores ``(N, K)``; codes and counts are from `patient_counts`.
+    Labels ``(N, K)`` are 1, 0 or NaN, scores ``(N, K)``; codes and counts are from `patient_counts`, and equal ones
+    pair sets of scores. `mean_of_known` makes the macro AUROC of it.
     """
-    test = Predictions(labels, scores, codes, [str(k) for k in range(np.shape(labels)[1])])
-    return mean_of_known(np.array([_rank(test, k, codes, counts)[0] for k in range(len(test.findings))]))
+    test, all_counts = (
+        Predictions(labels, scores, codes, [str(k) for k in range(np.shape(labels)[1])]),
+        with_data(counts),
+    )
+    table = np.full((len(test.findings), len(all_counts)), np.nan)
+    for k in range(len(test.findings)):
+        if test.both(k):
+            known = test.known(k)
+            table[k] = resample_aurocs(test.labels[known, k], test.scores[known, k], codes[known], all_counts)
+    return table
 
 
 def mean_of_known(table: np.ndarray) -> np.ndarray:

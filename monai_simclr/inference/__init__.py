@@ -11,6 +11,8 @@ from monai_simclr.inference.dataset import find_radiographs as find_radiographs
 from monai_simclr.inference.dataset import list_radiographs as list_radiographs
 from monai_simclr.inference.journal import Journal as Journal
 from monai_simclr.inference.predict import predict as predict
+from monai_simclr.inference.runtimes import Runtime as Runtime
+from monai_simclr.inference.runtimes import use_runtime as use_runtime
 from monai_simclr.inference.writer import LoadClassifier as LoadClassifier
 from monai_simclr.inference.writer import OutputOptions as OutputOptions
 from monai_simclr.inference.writer import PredictionWriter as PredictionWriter

@@ -76,6 +76,7 @@ class InferenceConfig:
         operating: one `OperatingPoint` per finding.
         novelty: distance from the training images.
         model_sha256: checksum of the weights that this belongs to.
+        runtime: what computes the features in this run (`use_runtime`); not in the file.
     """
 
     findings: Sequence[str]
@@ -83,6 +84,7 @@ class InferenceConfig:
     operating: Mapping[str, OperatingPoint]
     novelty: Novelty
     model_sha256: str = ""
+    runtime: Mapping[str, Any] = field(default_factory=lambda: {"name": "torch"})
 
     def check_preprocessing(self, settings: Mapping[str, Any]) -> None:
         """Raise `ValueError` with every difference, unless inference prepares images as training did."""

@@ -36,7 +36,7 @@ def last_map(network: nn.Module, images: Tensor) -> str:
         module.register_forward_hook(functools.partial(hook, name=name)) for name, module in network.named_modules()
     ]
     try:
-        with torch.no_grad():
+        with torch.enable_grad():  # without, another runtime may compute the features
             network(images)
     finally:
         for handle in hooks:

@@ -31,7 +31,7 @@ def predict(
             ``configs/train.json`` writes.
         output_dir: folder for the tables; files that already have a row there are not predicted again; a temporary
             folder if left out.
-        overrides: of the config: ``num_workers=4``, ``outputs={"overlays": True}``.
+        overrides: of the config: ``num_workers=4``, ``runtime="onnx"``, ``outputs={"overlays": True}``.
 
     Returns:
         One row per path, in the order of `paths`, whatever else is in `output_dir`: columns as in ``predictions.csv``,

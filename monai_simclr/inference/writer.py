@@ -22,6 +22,7 @@ from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference.config import InferenceConfig, hash_settings
 from monai_simclr.inference.journal import Journal
 from monai_simclr.inference.pictures import RowPictures
+from monai_simclr.inference.runtimes import Runtime, use_runtime
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.names import escape, unescape
@@ -42,20 +43,22 @@ class LoadClassifier(CheckpointLoader):
     Args:
         load_path: the classifier that ``configs/train.json`` wrote.
         load_dict: the network, under any name, without DistributedDataParallel around it.
+        runtime: what computes the features, see `use_runtime`.
 
     Raises:
         FileNotFoundError: on the start, if there is no file: predictions would come from random weights.
         ValueError: on the start, if the weights belong to another encoder or to other findings, or were altered.
     """
 
-    def __init__(self, load_path: str, load_dict: dict) -> None:
+    def __init__(self, load_path: str, load_dict: dict, runtime: Runtime = "torch") -> None:
         super().__init__(load_path, load_dict)
-        self.loaded = False
+        self.runtime, self.loaded = runtime, False
 
     def __call__(self, engine: Engine) -> None:
         if not self.loaded:
             (network,) = self.load_dict.values()
             load_classifier(network, self.load_path, next(network.parameters()).device)
+            use_runtime(network, self.load_path, self.runtime)
         self.loaded = True
 
 
@@ -217,6 +220,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]], config: InferenceConfig, fol
     content = {
         "model_sha256": config.model_sha256,
         "preprocessing_sha256": hash_settings(config.preprocessing),
+        "runtime": dict(config.runtime),
         "findings": {
             name: {**vars(config.operating[name]), "threshold_probability": threshold}
             for name, threshold in zip(config.findings, config.threshold_probabilities(), strict=True)

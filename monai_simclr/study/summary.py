@@ -15,6 +15,7 @@ from monai_simclr.evaluation import (
     MACRO,
     Curve,
     Predictions,
+    ResampledRuns,
     arm_curves,
     compare_arms,
     curve_laws,
@@ -60,13 +61,15 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     """
     runs = _complete_runs(study)
     n_bootstrap = n_bootstrap or max(1000, 100 * len({(run["fraction"], run["arm"]) for run in runs}))
-    table = _compare(study, runs, functools.partial(compare_arms, n_bootstrap=n_bootstrap))
+    resampled = ResampledRuns(runs, n_bootstrap)
+    findings = [str(name) for name in runs[0]["findings"]]
+    table = _compare(study, resampled, findings, compare_arms)
     patients = table["fraction"].map({run["fraction"]: run["n_patients"] for run in runs})
     table.insert(0, "patients", patients)
     first = ["finding", "fraction", "patients", "arm", "reference"]
     table = table[[*first, *(name for name in table.columns if name not in first)]]
     write_table(table, study.output_dir / "table.csv")
-    gain = _compare(study, runs, functools.partial(few_label_gain, at_most=_FEW, n_bootstrap=n_bootstrap))
+    gain = _compare(study, resampled, findings, functools.partial(few_label_gain, at_most=_FEW))
     write_table(gain, study.output_dir / "few_label_gain.csv")
     rows = table_rows(table[table["finding"] == MACRO])
     write_label_curve(study.output_dir / "curve.png", rows)
@@ -78,7 +81,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
     for row in gains:
         if row["finding"] == MACRO:
             print(row["sentence"])
-    curves = arm_curves(runs, n_bootstrap)
+    curves = arm_curves(resampled)
     savings = _label_savings(curves, study.reference, smallest=min(run["fraction"] for run in runs))
     for arm, saving in savings.items():
         largest = float(curves[study.reference].fractions[-1])
@@ -142,23 +145,18 @@ def _complete_runs(study: Study) -> list[Run]:
     return [run for run in runs if (run["fraction"], run["draw"]) in paired]
 
 
-def _compare(study: Study, runs: Sequence[Run], compare: Callable[[Sequence[Run], str], pd.DataFrame]) -> pd.DataFrame:
+def _compare(
+    study: Study, runs: ResampledRuns, findings: Sequence[str], compare: Callable[[ResampledRuns, str], pd.DataFrame]
+) -> pd.DataFrame:
     """Arms against the reference, macro mean and findings; the frozen arms are also compared with each other."""
-    findings = [str(name) for name in runs[0]["findings"]]
-    random_runs = {(run["fraction"], run["draw"]) for run in runs if run["arm"] == "random_frozen"}
+    random = [key for key in runs.aurocs if key[1] == "random_frozen"]
+    frozen = [key for key in runs.aurocs if key[1] == "frozen" and (key[0], "random_frozen", key[2]) in runs.aurocs]
     parts = []
     for k, name in enumerate([MACRO, *(findings if len(findings) > 1 else [])], start=-1):
-        scored = runs
-        if name != MACRO:
-            of_finding = slice(k, k + 1)
-            scored = [
-                {**run, "scores": run["scores"][:, of_finding], "labels": run["labels"][:, of_finding]} for run in runs
-            ]
-        compared = [compare(scored, study.reference).assign(reference=study.reference)]
-        frozen = [run for run in scored if run["arm"] == "random_frozen"]
-        frozen += [run for run in scored if run["arm"] == "frozen" and (run["fraction"], run["draw"]) in random_runs]
-        if study.reference != "random_frozen" and len({run["arm"] for run in frozen}) == 2:
-            again = compare(frozen, "random_frozen").assign(reference="random_frozen")
+        finding = None if name == MACRO else k
+        compared = [compare(runs.part(runs.aurocs, finding), study.reference).assign(reference=study.reference)]
+        if study.reference != "random_frozen" and random and frozen:
+            again = compare(runs.part(random + frozen, finding), "random_frozen").assign(reference="random_frozen")
             compared.append(again[again["arm"] == "frozen"] if len(again) else again)
         table = pd.concat(compared, ignore_index=True)
         if len(table) and "p" in table:

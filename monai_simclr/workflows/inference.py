@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +24,13 @@ from monai_simclr.inference import (
     Journal,
     OutputOptions,
     PredictionWriter,
+    Runtime,
     read_inference_config,
+    use_runtime,
     write_tables,
 )
 from monai_simclr.inference.config import hash_settings
+from monai_simclr.inference.runtimes import describe_difference
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
 from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank, world_size
@@ -64,6 +68,7 @@ def infer(
     dataset_dir: str | Path | Sequence[str | Path],
     outputs: OutputOptions,
     watch: float = 0.0,
+    runtime: Runtime = "torch",
 ) -> None:
     """Predict every file that has no row yet, and write the tables.
 
@@ -78,9 +83,11 @@ def infer(
             fetched to ``incoming`` in the output folder (see `Worklist`).
         outputs: what is written in addition to the predictions; `stow` sends the DICOM results to that service.
         watch: seconds between two looks at the folder; 0 looks once.
+        runtime: what computes the features, see `use_runtime`.
 
     Raises:
-        FileNotFoundError: without a classifier, or without files (while watching: without a folder at the start).
+        FileNotFoundError: without a classifier or the file of the runtime, or without files (while watching: without a
+            folder at the start).
         ValueError: if images would be prepared otherwise than in training.
         FileExistsError: if another process writes to the same output folder.
         Preempted: on SIGTERM and SIGUSR1, after the current batch; `KeyboardInterrupt` likewise on Ctrl-C.
@@ -93,10 +100,14 @@ def infer(
             "has files of its own and cannot wait for the others as DistributedDataParallel does: pass @network_def"
         )
     network = load_classifier(evaluator.network, path, run.device)
+    config = replace(config, runtime=use_runtime(network, path, runtime))
+    if runtime == "int8":
+        logger.warning(f"int8 is not float32: {describe_difference(config.runtime['difference'])}")
     parser = calling_parser()
     settings = {} if parser is None else config_identity(parser, ("run", "network_def"))
     identity = {
         "model": config.model_sha256,
+        "runtime": config.runtime,
         "operating": hash_settings({name: vars(point) for name, point in config.operating.items()}),
         "outputs": vars(outputs),
         "rows": _ROWS,

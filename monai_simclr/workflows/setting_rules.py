@@ -12,7 +12,7 @@ import torch
 from monai_simclr.data.findings import check_finding_names
 from monai_simclr.data.partners import SecondView
 from monai_simclr.evaluation.clusterers import AUTO, METHODS
-from monai_simclr.inference import OutputOptions
+from monai_simclr.inference import OutputOptions, Runtime
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.cluster import check_engine
@@ -187,5 +187,6 @@ RULES: dict[str, Rule] = {
     "device": _device,
     "engine": _engine,
     "outputs": _outputs,
+    "runtime": choice(*get_args(Runtime)),
 }
 """The rule of every setting at the top of a config, and of what configs take from metadata.json."""

@@ -439,7 +439,8 @@ def test_a_codestream_in_a_jp2_file_is_given_to_a_decoder_without_its_boxes(tmp_
     boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x0a????\0\0" + (len(frame) + 8).to_bytes(4, "big") + b"jp2c"
     data.PixelData = encapsulate([boxes + frame])
     data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
-    frames_given = []
-    monkeypatch.setattr(dicom_pixels, "encapsulate", lambda frames: frames_given.append(frames) or encapsulate(frames))
+    given, decode = [], dicom_pixels.decode_jpeg2000
+    monkeypatch.setattr(dicom_pixels, "encapsulate", lambda frames: given.append(frames[0]) or encapsulate(frames))
+    monkeypatch.setattr(dicom_pixels, "decode_jpeg2000", lambda *args: given.append(args[0]) or decode(*args))
     np.testing.assert_array_equal(read_radiograph(tmp_path / "b.dcm")[0], expected)
-    assert frames_given[0][0].startswith(b"\xff\x4f\xff\x51")
+    assert given[0].startswith(b"\xff\x4f\xff\x51")

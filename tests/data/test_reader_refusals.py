@@ -180,6 +180,7 @@ def test_a_codestream_that_contradicts_the_header_never_reaches_a_decoder(tmp_pa
     data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     decoder = dicom_pixels.get_decoder(syntax)
     monkeypatch.setattr(type(decoder), "as_array", lambda *args, **options: pytest.fail("decoded"))
+    monkeypatch.setattr(dicom_pixels, "decode_jpeg2000", lambda *args: pytest.fail("decoded"))
     assert describe_problem(tmp_path / "a.dcm") == (
         "has damaged pixels: the codestream is 48 x 40 with 1 samples per pixel, the header states 47 x 40 with 1"
     )

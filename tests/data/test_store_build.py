@@ -234,6 +234,7 @@ def test_a_file_that_was_only_touched_is_not_decoded_again(archive, tmp_path, de
         (16, {}, "size was 32, is 16"),
         (32, {"squash": True}, "squash was False, is True"),
         (32, {"reader": ReaderSettings(voi="percentile")}, r"reader\.voi was 'auto', is 'percentile'"),
+        (32, {"reader": ReaderSettings(decode_at="needed")}, r"reader\.decode_at was None, is 'needed'"),
     ],
 )
 def test_other_settings_are_refused_by_name_and_the_old_store_stays(archive, tmp_path, size, options, said):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from monai_simclr.evaluation import (
     Curve,
+    ResampledRuns,
     arm_curves,
     compare_arms,
     curve_laws,
@@ -17,6 +19,7 @@ from monai_simclr.evaluation import (
     unstated_saving,
 )
 from monai_simclr.evaluation.few_label import PowerLaw
+from monai_simclr.evaluation.intervals import Ranking, patient_counts
 
 
 def _runs(seed: int, gain: dict[str, list[float]], patients: int = 60, draws: int = 3) -> list[dict]:
@@ -129,3 +132,35 @@ def test_the_label_saving_is_where_the_curve_crosses_and_says_when_it_never_does
     assert 0.01 <= saved.low <= saved.value <= saved.high < 0.5
     lost = label_saving(curves["bad"], curves["scratch"])
     assert lost.value == lost.high == np.inf
+
+
+def test_one_set_of_resamples_gives_what_each_comparison_makes_alone():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(2, size=(60, 3)).astype(float)
+    labels[rng.random(labels.shape) < 0.1] = np.nan
+    test = {"labels": labels, "patients": rng.integers(25, size=60).astype(str)}
+    runs = [
+        {"arm": arm, "fraction": f, "draw": d, "scores": np.nan_to_num(labels) + rng.normal(size=(60, 3)), **test}
+        for arm in ("scratch", "a", "b")
+        for f in (0.05, 0.1, 1.0)
+        for d in range(2)
+    ]
+    resampled = ResampledRuns(runs, 80)
+    for compare in (compare_arms, few_label_gain):
+        pd.testing.assert_frame_equal(compare(resampled, "scratch"), compare(runs, "scratch", n_bootstrap=80))
+    for name, curve in arm_curves(resampled).items():
+        np.testing.assert_array_equal(curve.aurocs, arm_curves(runs, 80)[name].aurocs)
+    some = [run for run in runs if run["arm"] != "b"]
+    keys = [(run["fraction"], run["arm"], run["draw"]) for run in some]
+    for k in range(3):
+        of_finding = [{**run, "scores": run["scores"][:, k : k + 1], "labels": labels[:, k : k + 1]} for run in some]
+        part = resampled.part(keys, k)
+        pd.testing.assert_frame_equal(compare_arms(part, "scratch"), compare_arms(of_finding, "scratch", 80))
+    codes, counts = patient_counts(test["patients"], 80, 0)
+    for run in runs:  # as every comparison computed it before
+        alone = [
+            Ranking(labels[known, k], run["scores"][known, k], codes[known]).resample(counts)[0]
+            for k, known in enumerate(np.isfinite(labels).T)
+        ]
+        own = resampled.aurocs[run["fraction"], run["arm"], run["draw"]]
+        np.testing.assert_allclose(own[1:], np.nanmean(alone, axis=0), rtol=1e-14)

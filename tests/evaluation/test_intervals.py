@@ -14,6 +14,7 @@ from monai_simclr.evaluation.intervals import (
     p_value,
     patient_counts,
     permute_over_patients,
+    resample_aurocs,
 )
 
 
@@ -117,3 +118,14 @@ def test_a_score_or_label_that_is_infinite_is_refused():
 
 def test_holm_equals_the_steps_done_by_hand():
     np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.005])), [0.06, 0.03, 0.06, 0.02])
+
+
+def test_aurocs_by_pairs_of_images_have_the_bits_of_those_by_ranking():
+    rng = np.random.default_rng(1)
+    for levels in (4, 10_000):  # with ties, and without
+        scores, labels = rng.integers(levels, size=200) / levels, (rng.random(200) < 0.05).astype(float)
+        codes, counts = patient_counts(rng.integers(40, size=200), 300, 0)
+        by_ranking = Ranking(labels, scores, codes).resample(counts)[0]
+        np.testing.assert_array_equal(resample_aurocs(labels, scores, codes, counts), by_ranking)
+    for one_class in (np.zeros(200), np.ones(200)):
+        assert np.isnan(resample_aurocs(one_class, scores, codes, counts)).all()

@@ -43,7 +43,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error_with_the_package_s_name(
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("monai_simclr.data.decoding", ("torch", "monai", "pandas")),
+        ("monai_simclr.data.decoding", ("torch", "monai", "pandas", "scipy", "nibabel")),
         ("monai_simclr.ops.resize", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.bundle", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.verify", ("torch", "monai", "pandas")),

@@ -11,12 +11,14 @@ from typing import BinaryIO
 
 import numpy as np
 import pydicom
+from pydicom.uid import JPEG2000TransferSyntaxes
 
 from monai_simclr.data.formats.dicom_gray import to_gray
 from monai_simclr.data.formats.dicom_header import open_dicom
 from monai_simclr.data.formats.dicom_pixels import PixelLayout, decode_pixels
 from monai_simclr.data.formats.dicom_tags import get_code, get_codes, get_floats, get_int, get_texts, keyword_name
 from monai_simclr.data.formats.exam import is_for_processing, is_radiograph, read_exam
+from monai_simclr.data.formats.halved import in_place
 from monai_simclr.data.formats.scaling import check_contrast, describe_turn, turn
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError, RadiographMeta, ReaderSettings, check_size, init_meta
 
@@ -24,7 +26,7 @@ SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _VERTICAL, _HORIZONTAL = "HF", "LRAP"
 
 
-def read_dicom(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
+def read_dicom(file: BinaryIO, settings: ReaderSettings, side: int | None) -> tuple[np.ndarray, RadiographMeta]:
     """Read a DICOM Part 10 file with one gray radiograph, as `read_radiograph` does.
 
     The order is: header and limits, decoding, padding, modality LUT, values of interest, one inversion, orientation.
@@ -33,14 +35,18 @@ def read_dicom(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     check_kind(header.data, settings)
     layout = read_layout(header.data)
     check_size(layout.rows, layout.columns, settings)
-    stored = decode_pixels(header, layout)
+    if get_floats(header.data, "PixelPaddingValue"):  # a mean of padding and a pixel is neither
+        side = None
+    stored = decode_pixels(header, layout, side)
     check_contrast(stored)
     meta = init_meta("DICOM")
     meta["view_position"] = read_exam(header.data).view.position
     meta["photometric_interpretation"] = layout.photometric_interpretation
     gray = to_gray(header, layout, stored, settings, meta)
+    gray = in_place(gray, (layout.rows, layout.columns), wavelet=header.syntax in JPEG2000TransferSyntaxes)
     orientation = read_orientation(header.data) if settings.patient_orientation else ""
     spacing, meta["spacing_source"] = read_spacing(header.data)
+    spacing = (spacing[0] * (layout.rows / gray.shape[0]), spacing[1] * (layout.columns / gray.shape[1]))
     meta["spacing"] = (spacing[1], spacing[0]) if "transposed" in orientation else spacing
     meta["orientation"] = orientation
     return turn(gray, orientation), meta

@@ -45,8 +45,7 @@ def to_gray(
         first = values[get_int(data, "PixelPaddingValue") % len(values)]
         last = values[get_int(data, "PixelPaddingRangeLimit", int(first)) % len(values)]
         padding = (values >= min(first, last)) & (values <= max(first, last))
-    counts = np.where(padding, 0, histogram(stored))
-    if not counts.any():
+    if padding.any() and not np.where(padding, 0, histogram(stored)).any():
         raise RadiographError(f"{keyword_name('PixelPaddingValue')} is everywhere; there is no picture")
     values, low, high = _apply_modality(header, layout, values)
     inverted = layout.photometric_interpretation == "MONOCHROME1"  # the lowest value is white
@@ -65,7 +64,7 @@ def to_gray(
     elif chosen is not None:
         gray, voi, window = window_values(values, *chosen, _get_function(data)), "window", chosen
     else:
-        gray = spread(values, *percentile_range(values, counts))
+        gray = spread(values, *percentile_range(values, np.where(padding, 0, histogram(stored))))
     gray = np.clip(1 - gray if inverted else gray, 0, 1)
     gray[padding] = 0
     meta["inverted"], meta["voi"], meta["window"] = inverted, voi, window

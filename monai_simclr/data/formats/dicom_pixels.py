@@ -6,10 +6,12 @@ One decoder is chosen for a transfer syntax; they are not tried one after anothe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import data_element_generator
@@ -18,6 +20,7 @@ from pydicom.uid import UID
 
 from monai_simclr.data.formats.dicom_header import DicomHeader
 from monai_simclr.data.formats.dicom_tags import get_code, keyword_name
+from monai_simclr.data.formats.halved import count_halvings, decode_jpeg2000, draft_jpeg, jpeg2000_resolutions
 from monai_simclr.data.formats.inflate import InflatedStream
 from monai_simclr.data.radiograph import RadiographError
 
@@ -74,13 +77,19 @@ class Frame:
     signed: bool = False  # whether samples can be negative
 
 
-def decode_pixels(header: DicomHeader, layout: PixelLayout) -> np.ndarray:
+def decode_pixels(header: DicomHeader, layout: PixelLayout, side: int | None = None) -> np.ndarray:
     """Read and decode the stored values, uint8, int8, uint16 or int16 ``(rows, columns)``.
+
+    Args:
+        header: of the file.
+        layout: of its pixels.
+        side: pixels that the shorter side must keep, where JPEG 2000 and JPEG may be decoded at a lower resolution (see
+            `halved.in_place`); None for all.
 
     Raises:
         RadiographError: if there are none, they are truncated or damaged, or no decoder for them is installed.
     """
-    syntax, plugin, codestream = header.syntax, "", None
+    syntax, plugin = header.syntax, ""
     content, vr = _read_element(header, layout.n_bytes)
     if syntax.is_encapsulated:
         try:
@@ -91,6 +100,13 @@ def decode_pixels(header: DicomHeader, layout: PixelLayout) -> np.ndarray:
             return _decode_rle(frame, layout)
         plugin = choose_decoder(syntax)
         codestream = _check_codestream(syntax, layout, frame)
+        if plugin == "pillow":
+            try:
+                stored = _decode_by_pillow(frame[codestream.start :], codestream, layout, side)
+            except Exception as error:  # as below
+                raise RadiographError(f"has damaged pixels: {syntax.name} cannot be decoded") from error
+            if stored is not None:
+                return stored
         if codestream.start:  # in a JP2 file, which DICOM does not allow (PS3.5 A.4.4); its boxes are not for a decoder
             content = encapsulate([frame[codestream.start :]])
     else:
@@ -111,9 +127,22 @@ def decode_pixels(header: DicomHeader, layout: PixelLayout) -> np.ndarray:
         stored, _ = get_decoder(syntax).as_array(content, index=0, decoding_plugin=plugin, **options)
     except Exception as error:  # decoders are third-party, and damaged pixels fail in them in many ways
         raise RadiographError(f"has damaged pixels: {syntax.name} cannot be decoded") from error
-    if plugin == "pillow" and codestream and codestream.signed and not layout.signed:
-        return stored ^ (1 << codestream.precision - 1)  # Pillow shifts all that is signed; the header's bits are meant
     return stored
+
+
+def _decode_by_pillow(content: bytes, frame: Frame, layout: PixelLayout, side: int | None) -> np.ndarray | None:
+    """JPEG 2000, and JPEG where it may be smaller; None for what is left to pydicom."""
+    halvings = count_halvings(layout.rows, layout.columns, side)
+    if frame.process in _PROCESSES[uid.JPEGBaseline8Bit]:
+        if not halvings or (layout.bits_allocated, layout.bits_stored, layout.signed) != (8, 8, False):
+            return None
+        picture = Image.open(BytesIO(content), formats=("JPEG",))
+        draft_jpeg(picture, halvings)
+        return np.asarray(picture)
+    bits = decode_jpeg2000(content, min(halvings, jpeg2000_resolutions(content)) if halvings else 0)
+    if frame.signed:  # Pillow shifts all that is signed; the header's bits are meant, whatever the codestream states
+        bits = bits ^ (1 << 8 * bits.itemsize - 1)
+    return bits.view(f"{'i' if layout.signed else 'u'}{bits.itemsize}") >> (8 * bits.itemsize - frame.precision)
 
 
 def choose_decoder(syntax: UID) -> str:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from monai_simclr.data.formats.halved import count_halvings, draft_jpeg, in_place
 from monai_simclr.data.formats.scaling import check_contrast, histogram, look_up, percentile_range, spread, turn
 from monai_simclr.data.radiograph import RadiographError, RadiographMeta, ReaderSettings, check_size, init_meta
 
@@ -31,7 +32,7 @@ _PNG_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"sRGB", b"gAMA", b"cHRM", b"pHYs", 
 """Chunks that change neither gray levels nor orientation as Pillow shows them (PNG, third edition, section 11)."""
 
 
-def read_picture(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, RadiographMeta]:
+def read_picture(file: BinaryIO, settings: ReaderSettings, side: int | None) -> tuple[np.ndarray, RadiographMeta]:
     """Read a PNG, JPEG or TIFF with one gray picture of 8 or 16 bits (TIFF: also 12), as `read_radiograph` does.
 
     It is scaled by what its type can hold, whatever is in it (or by percentiles, if `settings` say so). Equal channels
@@ -47,7 +48,9 @@ def read_picture(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, 
     mode, tiles = picture.mode, "".join(str(tile.args) for tile in picture.tile)
     if mode not in (*_GRAY, *_DEEP, *_COLOR):
         raise RadiographError(f"has pixels of the kind {mode!r}; 8 or 16 bits of gray are needed")
-    meta = init_meta(str(picture.format))
+    meta, shape = init_meta(str(picture.format)), (picture.height, picture.width)
+    if picture.format == "JPEG" and (halvings := count_halvings(*shape, side)):
+        draft_jpeg(picture, halvings)
     stored = read_plain_png(content) if picture.format == "PNG" else None
     if stored is None:
         meta["orientation"] = _load(picture)
@@ -73,7 +76,8 @@ def read_picture(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, 
         table = np.clip(values / (2 ** (bits if 8 < bits < 16 else 8 * stored.itemsize) - 1), 0, 1)
     if meta["inverted"] and mode in _DEEP:  # Pillow inverts the 8-bit ones
         table = 1 - table
-    return turn(look_up(table.astype(np.float32), stored), meta["orientation"]), meta
+    gray = in_place(look_up(table.astype(np.float32), stored), shape, wavelet=False)
+    return turn(gray, meta["orientation"]), meta
 
 
 def picture_facts(file: BinaryIO) -> dict[str, str | int]:

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class _Build:
         self.index, self.folder, self.workers, self.max_rejected = index, folder, workers, max_rejected
         self.options, self.unfinished = options, UnfinishedStore(folder, size)
         self.paths: list[str] = index["image"].tolist()
-        self.settings: dict[str, Any] = {"size": size, "squash": options.squash, "reader": asdict(options.reader)}
+        self.settings: dict[str, Any] = {"size": size, "squash": options.squash, "reader": options.reader.recorded()}
         self.versions = versions()
         self.decoders = dict.fromkeys(_DECODERS, "") | self.versions
         self.index_sha256 = hashlib.sha256(table_text(index).encode()).hexdigest()
