@@ -18,8 +18,11 @@ from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.exit_codes import SettingError
+from monai_simclr.runtime.locks import locked
 from monai_simclr.runtime.metrics import read_metrics
+from monai_simclr.runtime.spread import WorkerLostError
 from monai_simclr.study import Study, run_study, runs, summarize
+from monai_simclr.study.plan import PlannedRun
 from monai_simclr.workflows.bundle import copy_bundle
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
@@ -182,10 +185,37 @@ def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_accepted(w
         _encoder(workspace / "bundle", [])
 
 
-def test_two_shards_do_every_run_once():
-    study = Study("b", "d", "o", fractions=(0.1, 1.0), draws=3)
-    runs_of = [[run for i, run in enumerate(study.runs()) if i % 2 == shard] for shard in (0, 1)]
-    assert sorted(map(str, runs_of[0] + runs_of[1])) == sorted(map(str, study.runs()))
+def _scores(study):
+    return {run: np.load(run.folder(study.output_dir) / "scores.npz")["scores"] for run in study.runs()}
+
+
+def test_a_study_that_is_spread_has_the_rows_of_one_that_is_not(workspace, capsys):
+    settings = {"fractions": (1.0,), "arms": ("scratch", "random_frozen", "frozen"), "draws": 1}
+    alone, spread = _study(workspace, "alone", **settings), _study(workspace, "spread", **settings)
+    run_study(alone)
+    run_study(spread, workers=2)
+    assert sorted(re.findall(r"^run (\d+) of 3: ", capsys.readouterr().err, re.MULTILINE)) == list("112233")
+    for run, scores in _scores(alone).items():
+        np.testing.assert_allclose(_scores(spread)[run], scores, rtol=1e-4, atol=1e-5)
+    run_study(spread, workers=2)
+    assert "run " not in capsys.readouterr().err, "what is complete is not run again"
+
+
+def test_a_study_is_run_by_one_process_at_a_time(workspace):
+    with locked(workspace / "held" / ".lock", "it"), pytest.raises(FileExistsError, match=r"is at work on .*held"):
+        run_study(_study(workspace, "held"))
+
+
+def test_probes_on_the_same_embeddings_are_done_by_one_worker(workspace):
+    study = _study(workspace, arms=("scratch", "random_frozen", "frozen"), fractions=(0.5, 1.0), draws=2)
+    chunks = runs._together(runs.StudyContext.open(study), study.runs())
+    assert sorted(len(chunk) for chunk in chunks) == [1, 1, 1, 1, 2, 2, 4]
+    assert sorted(map(str, (run for chunk in chunks for run in chunk))) == sorted(map(str, study.runs()))
+
+
+def test_a_run_that_loses_its_worker_twice_ends_the_study_and_is_named():
+    with pytest.raises(ChildProcessError, match=r"twice at the run scratch, 50\.00% of patients, draw 2 \(SIGKILL\)"):
+        runs._blame(PlannedRun("scratch", 0.5, 1), WorkerLostError("SIGKILL"))
 
 
 @pytest.mark.parametrize(
