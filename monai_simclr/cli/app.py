@@ -219,7 +219,7 @@ def study(
         list[str] | None, Option("--set", help="KEY=VALUE of train.json, ARM:KEY=VALUE for one arm.")
     ] = None,
     allow_seen_patients: Annotated[bool, Option(help="Also score patients seen in pretraining.")] = False,
-    workers: Annotated[int, Option(help="Processes that do runs; 0 does them in this one.", min=0)] = 0,
+    workers: Annotated[int, Option(help="Processes that do runs; 0 without an engine: this one.", min=0)] = 0,
     as_json: _Json = False,
     engine: _Engine = "",
 ) -> None:

@@ -116,7 +116,7 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
         study: the settings.
         engine: what the runs are spread by, see `monai_simclr.runtime.cluster.open_executor`; its workers see the
             bundle, the archive and the study's folder below the same paths.
-        workers: processes, each of one thread; with 0 the runs are done in this process, one after another.
+        workers: processes, each of one thread; with 0 and no engine the runs are done in this process, in turn.
         allow_seen_patients: accept that the encoder may have seen test patients in pretraining.
 
     Returns:
@@ -135,7 +135,7 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
             check_encoder(path, test_patients, allow_seen_patients)
     with locked(study.output_dir / LOCK_FILE, str(study.output_dir)):
         todo, skipped = _missing_runs(context)
-        with open_executor(engine, workers) as executor:
+        with open_executor(engine, workers or (2 if engine else 0)) as executor:
             given = context if executor is None else pack((None, (study.absolute(), tuple(package_versions().items()))))
             work = functools.partial(_do_runs, given=given, allow_seen_patients=allow_seen_patients)
             runs = len(list(study.runs()))

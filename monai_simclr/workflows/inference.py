@@ -122,17 +122,18 @@ def infer(
         "config": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
         "chest_check": ChestCheck.shipped().checksum,
     }
-    key = hash_key(run.output_dir)
-    spread = open_executor(engine, max(1, workers)) if engine else nullcontext()
-    with closing(Journal(run.output_dir, identity, sync_seconds=1.0 if engine else 0.0)) as journal, spread as executor:
+    for_workers, key = _pack_config(parser) if engine else b"", hash_key(run.output_dir)
+    with (
+        closing(Journal(run.output_dir, identity, sync_seconds=1.0 if engine else 0.0)) as journal,
+        open_executor(engine, max(1, workers)) if engine else nullcontext() as executor,
+    ):
         writer = PredictionWriter(config, network, journal, outputs, watching=watch > 0)
         template = leave_signals(_with_files(cast(DataLoader, evaluator.data_loader), [], key))
         service = DicomWeb(dataset_dir, run.output_dir, outputs, watch)
         arrivals = Arrivals(service.folder, journal.done, key, watch)
         signals = StopSignals()
-        if executor is not None:
-            paths = str(Path(path).absolute()), str(Path(run.output_dir).absolute())
-            work = _PredictFiles(_pack_config(parser), *paths, config.model_sha256, key, outputs, watch > 0)
+        paths = str(Path(path).absolute()), str(Path(run.output_dir).absolute())
+        work = _PredictFiles(for_workers, *paths, config.model_sha256, key, outputs, watch > 0)
         signals.catch()
         writer.attach(evaluator)
         try:
@@ -205,24 +206,13 @@ def _progress(journal: Rows, total: int, signals: StopSignals) -> Iterator[Calla
 
 @dataclass(frozen=True)
 class _PredictFiles:
-    """In a worker: the rows of files, by the evaluator of a bundle's config.
+    """In a worker: the rows of files, by the evaluator of a bundle's config."""
 
-    Attributes:
-        config: by `_pack_config`.
-        path: of the classifier.
-        folder: of the run; overlays and DICOM results are written to it.
-        model_sha256: of the classifier when the run began.
-        key: of the hashes.
-        outputs: of `infer`.
-        watching: of `PredictionWriter`.
-        versions: of the packages that predict.
-    """
-
-    config: bytes
-    path: str
-    folder: str
-    model_sha256: str
-    key: str
+    config: bytes  # by `_pack_config`
+    path: str  # of the classifier
+    folder: str  # of the run, for overlays and DICOM results
+    model_sha256: str  # when the run began
+    key: str  # of the hashes
     outputs: OutputOptions
     watching: bool
     versions: tuple[tuple[str, str], ...] = tuple((package_versions() | versions()).items())
@@ -251,8 +241,7 @@ def _pack_config(parser: ConfigParser | None) -> bytes:
     """A config for workers, which are given their files and read them in one process."""
     if parser is None or "evaluator" not in parser:
         raise SettingError("an engine predicts by the evaluator of a bundle's config; run its inference.json")
-    config = {**cast(dict[str, Any], parser.config), "dataset_dir": [], "num_workers": 0}
-    return pack((None, config))
+    return pack((None, {**cast(dict[str, Any], parser.config), "dataset_dir": [], "num_workers": 0}))
 
 
 def _predict_spread(

@@ -42,6 +42,7 @@ def _phantoms(folder: Path, count: int, damaged: int) -> list[Path]:
     return sorted(folder.glob("*.dcm"))
 
 
+@pytest.mark.timeout(900)  # processes that import torch, on a busy machine
 def test_workers_give_the_rows_of_one_process_and_a_file_that_crashes_them_is_a_row(bundle, tmp_path, monkeypatch):
     files = _phantoms(tmp_path / "in", 40, damaged=4)
     monkeypatch.setenv(KEY_VARIABLE, "one key")
