@@ -105,7 +105,7 @@ class DaskCluster:
 
 def await_lines(journal: Path, lines: int, process: subprocess.Popen[str]) -> None:
     """Wait until a journal has so many lines."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < end:
         if journal.is_file() and journal.read_bytes().count(b"\n") >= lines:
             return

@@ -106,9 +106,13 @@ class Study:
 
     def absolute(self) -> Study:
         """The same study with absolute paths, for processes in other folders."""
-        encoders = {name: str(Path(file).absolute()) for name, file in self.encoders.items()}
-        places = {name: Path(vars(self)[name]).absolute() for name in ("bundle", "dataset_dir", "output_dir")}
-        return replace(self, encoders=encoders, **places)
+        return replace(
+            self,
+            bundle=self.bundle.absolute(),
+            dataset_dir=self.dataset_dir.absolute(),
+            output_dir=self.output_dir.absolute(),
+            encoders={name: str(Path(file).absolute()) for name, file in self.encoders.items()},
+        )
 
     def runs(self) -> Iterator[PlannedRun]:
         """Every run, all arms of a draw together, so that arms can be compared before the study is complete."""

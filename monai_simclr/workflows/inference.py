@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -133,7 +135,7 @@ def infer(
         arrivals = Arrivals(service.folder, journal.done, key, watch)
         signals = StopSignals()
         paths = str(Path(path).absolute()), str(Path(run.output_dir).absolute())
-        work = _PredictFiles(for_workers, *paths, config.model_sha256, key, outputs, watch > 0)
+        work = _PredictFiles(for_workers, *paths, config.model_sha256, key, outputs, watch > 0, os.getcwd())
         signals.catch()
         writer.attach(evaluator)
         try:
@@ -215,6 +217,7 @@ class _PredictFiles:
     key: str  # of the hashes
     outputs: OutputOptions
     watching: bool
+    cwd: str  # from which relative paths in the config are meant
     versions: tuple[tuple[str, str], ...] = tuple((package_versions() | versions()).items())
 
     def __call__(self, files: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -228,10 +231,14 @@ class _PredictFiles:
 def _evaluator(work: _PredictFiles) -> tuple[SupervisedEvaluator, Rows]:
     """An evaluator, and where its rows go."""
     check_versions(work.versions)
+    with suppress(OSError):  # then the config must have absolute paths
+        os.chdir(work.cwd)
+    content = unpack_answer(work.config)
+    sys.path.append(str(Path(content.get("bundle_root", "")).absolute()))  # as MONAI does, for code beside a config
     config, rows = read_inference_config(work.path), Rows(work.folder)
     if config.model_sha256 != work.model_sha256:
         raise OSError(f"{work.path} was replaced since the run began; stop whoever writes it, and start the run again")
-    evaluator = ConfigParser(unpack_answer(work.config)).get_parsed_content("evaluator")
+    evaluator = ConfigParser(content).get_parsed_content("evaluator")
     network = load_classifier(evaluator.network, work.path, next(evaluator.network.parameters()).device)
     PredictionWriter(config, network, rows, work.outputs, work.watching).attach(evaluator)
     return evaluator, rows

@@ -282,7 +282,7 @@ def test_24_runs_on_a_cluster_whose_worker_and_driver_are_killed_are_those_of_on
     torch.set_num_threads(1)  # as workers have it, so that bits are equal
     run_study(alone)
     torch.set_num_threads(threads)
-    cluster = DaskCluster(tmp_path / "dask", workers=3)
+    cluster = DaskCluster(tmp_path / "dask", workers=3, COMM__TIMEOUTS__CONNECT="60s")
     command = [sys.executable, "-W", "ignore", "-m", "monai_simclr", "study", str(spread.bundle), "--iterations", "4"]
     command += ["--dataset-dir", str(spread.dataset_dir), "-o", str(spread.output_dir), "--fractions", "20,50,100"]
     command += ["--draws", "2", "--engine", cluster.engine]
