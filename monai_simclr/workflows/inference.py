@@ -110,8 +110,8 @@ def infer(
     config.check_preprocessing(recipes.settings(run.size))
     if not isinstance(evaluator.network, FindingClassifier):
         raise ValueError(
-            f"the evaluator's network must be a FindingClassifier, got {type(evaluator.network).__name__}, since its "
-            "encoder's outputs are read too: pass @network_def"
+            f"the evaluator's network must be a FindingClassifier, got {type(evaluator.network).__name__}; the "
+            "outputs of its encoder are read too: pass @network_def"
         )
     network = load_classifier(evaluator.network, path, run.device)
     parser = calling_parser()

@@ -60,23 +60,26 @@ def _group(command: list[str], **settings) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def _environment(**more: str) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def _environment(folder: Path, **more: str) -> dict[str, str]:
+    """Of the commands of a job, with our Python, and srun that does its command here."""
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    for name, does in (("srun", ""), ("dask", f"{sys.executable} -m dask"), ("python", sys.executable)):
+        (bin_folder / name).write_text(f'#!/bin/bash\nexec {does} "$@"\n')
+        (bin_folder / name).chmod(0o755)
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
 def test_the_job_of_slurm_does_a_command_by_the_workers_of_its_machines(certificates):
     folder = certificates
     write_nih_phantoms(folder / "nih", n_patients=20, size=64)
-    (folder / "srun").write_text('#!/bin/bash\nexec "$@"\n')
-    (folder / "srun").chmod(0o755)
     script = SBATCH.read_text()
     for before, now in (("$(hostname)", "127.0.0.1"), ("8786", _free_port())):
         assert before in script
         script = script.replace(before, now)
-    environment = _environment(SLURM_CPUS_PER_TASK="1")
-    environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-m", "monai_simclr", "store", "nih", "--output", "store", "--size", "32"]
+    environment = _environment(folder, SLURM_CPUS_PER_TASK="1")
+    command = ["python", "-m", "monai_simclr", "store", "nih", "--output", "store", "--size", "32"]
     with _group(["bash", "-c", script, "cluster.sbatch", *command], cwd=folder, env=environment) as job:
         assert job.wait(timeout=100) == 0, job.communicate()
         said = os.read(job.stderr.fileno(), 10**5).decode()
@@ -136,7 +139,7 @@ def test_the_commands_of_the_kubernetes_objects_predict(certificates):
             words = [word.replace(before, now) for word in words]
         commands.append(words)
     tls = {name: value.replace("/tls", str(folder)) for name, value in OBJECTS[0]["data"].items()}
-    environment = _environment(**tls)
+    environment = _environment(folder, **tls)
     environment.pop(KEY_VARIABLE, None)
     scheduler, worker, job = ({"command": words, "env": environment, "cwd": folder} for words in commands)
     with _group(**scheduler), _group(**worker), _group(**worker), _group(**job) as command:
