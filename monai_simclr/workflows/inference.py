@@ -142,10 +142,10 @@ def infer(
             for _ in _looks(watch, signals):
                 service.fetch()
                 files = arrivals.look()
-                if files and executor is None:
-                    _predict(evaluator, _with_files(template, files, key), journal, signals)
-                elif files:
+                if files and executor is not None:
                     _predict_spread(work, files, template.batch_size or 1, executor, writer, signals)
+                elif files:
+                    _predict(evaluator, _with_files(template, files, key), journal, signals)
                 service.store()
                 if not watch or files:
                     _finish(run, config, journal)
