@@ -13,24 +13,24 @@ from pathlib import Path
 
 import pytest
 
-# A worker whose decoding processes do what the file of the image's name in $DEEDS says, before they decode it.
-_CODE = """
+# A worker whose processes do what the file of the image's name in $DEEDS says, before they read the image.
+SERVE = """
 import os, signal, time
-from monai_simclr.data import decoding
+from monai_simclr.data import reading
 from monai_simclr.runtime import spread
-real = decoding.decode
-def decode(path, *settings):
+real = reading.read_radiograph
+def read_radiograph(path, *settings):
     for name in ('every', os.path.basename(path)):
         deed = os.path.join(os.environ['DEEDS'], name)
         if os.path.exists(deed):
             exec(open(deed).read())
     return real(path, *settings)
-decoding.decode = decode
+reading.read_radiograph = read_radiograph
 spread.serve()
 """
 _WORKER = f"""
 from monai_simclr.runtime import spread
-spread._SERVE = "exec(" + repr({_CODE!r}) + ")"
+spread._SERVE = "exec(" + repr({SERVE!r}) + ")"
 from distributed.cli.dask_worker import main
 main()
 """
@@ -105,7 +105,7 @@ class DaskCluster:
 
 def await_lines(journal: Path, lines: int, process: subprocess.Popen[str]) -> None:
     """Wait until a journal has so many lines."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < end:
         if journal.is_file() and journal.read_bytes().count(b"\n") >= lines:
             return

@@ -220,22 +220,25 @@ def study(
     override: Annotated[
         list[str] | None, Option("--set", help="KEY=VALUE of train.json, ARM:KEY=VALUE for one arm.")
     ] = None,
-    shard: Annotated[str, Option(help="1/2: this process does every second run.")] = "1/1",
     allow_seen_patients: Annotated[bool, Option(help="Also score patients seen in pretraining.")] = False,
+    workers: Annotated[int, Option(help="Processes that do runs; 0 without an engine: this one.", min=0)] = 0,
     as_json: _Json = False,
+    engine: _Engine = "",
 ) -> None:
     """Measure how many labels pretraining saves: fractions x draws x arms; the same command resumes it."""
-    from monai_simclr.study.plan import Study, parse_fractions, parse_shard
+    from monai_simclr.runtime.cluster import check_engine
+    from monai_simclr.study.plan import Study, parse_fractions
 
+    check_engine(engine)
     encoders, training = _pairs(arm), {key: _literal(value) for key, value in _pairs(override).items()}
     names = (*(name.strip() for name in arms.split(",") if name.strip()), *encoders)
-    shares, part = parse_fractions(fractions), parse_shard(shard)
+    shares = parse_fractions(fractions)
     plan = Study(bundle, dataset_dir, output_dir, shares, draws, names, encoders, iterations, training, reference)
     from monai_simclr.runtime.metrics import read_metrics
     from monai_simclr.study import run_study  # imports torch: slips above are reported at once
 
     with _aside(as_json):
-        path = run_study(plan, part, allow_seen_patients)
+        path = run_study(plan, engine, workers, allow_seen_patients)
     text = f"made {path}; next: monai-simclr report {output_dir}"
     _answer(as_json, text, metrics=path, **(read_metrics(path)["values"] if as_json else {}))
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,7 +16,7 @@ from monai_simclr.data.radiograph import DEFAULT_SETTINGS, RadiographError, Read
 from monai_simclr.data.reading import read_radiograph
 from monai_simclr.ops.resize import quantize
 from monai_simclr.runtime.files import file_sha256
-from monai_simclr.runtime.metrics import installed_versions
+from monai_simclr.runtime.metrics import check_versions
 
 
 class Record(NamedTuple):
@@ -107,7 +105,7 @@ class DecodeInto:
         Raises:
             OSError: if the file of stored images cannot be written (no space, a limit), or versions are others.
         """
-        _check_versions(tuple(self.versions.items()))
+        check_versions(tuple(self.versions.items()))
         with open(self.target, "r+b", buffering=0) as file:
             for row, path in tasks:
                 identity = file_identity(path)
@@ -126,18 +124,6 @@ class DecodeInto:
                 else:
                     write_at(file, self.offset + row * len(pixels), pixels)
                     yield Record(row, *identity, sha256, zlib.crc32(pixels), "")
-
-
-@cache
-def _check_versions(versions: tuple[tuple[str, str], ...]) -> None:
-    found = installed_versions(*dict(versions))
-    for name, version in versions:
-        if found.get(name, "") != version:
-            here, there = (text or "not installed" for text in (found.get(name, ""), version))
-            raise OSError(
-                f"{name} is {here} on {socket.gethostname()}, and {there} where the store is begun; pixels may differ: "
-                "install the same versions on all workers"
-            )
 
 
 def write_at(file: BinaryIO, start: int, content: bytes) -> None:

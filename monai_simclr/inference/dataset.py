@@ -24,6 +24,8 @@ from monai_simclr.runtime.names import shown
 
 logger = logging.getLogger("monai_simclr")
 
+_HASHED = ("patient_hash", "study_hash", "sop_instance_hash")
+
 
 class InferenceDataset(Dataset):
     """One item per file, whatever the file is.
@@ -76,9 +78,7 @@ def describe_file(path: str | Path, key: str) -> dict[str, str]:
         `file_hash`, `stamp`, `patient_hash`, `study_hash`, `sop_instance_hash`, `view_position` as in an index, and
         `flags`: "lateral" and "not a chest" as `read_exam` finds them in the header, joined by ";".
     """
-    hashed = ("patient_hash", "study_hash", "sop_instance_hash")
-    about = {"file_hash": keyed_hash(key, str(Path(path).absolute())), "stamp": file_stamp(file_identity(path))}
-    about |= dict.fromkeys((*hashed, "view_position", "flags"), "")
+    about = identify_file(path, key)
     try:
         with quiet_libraries():
             header = read_header(path)[0]
@@ -89,9 +89,16 @@ def describe_file(path: str | Path, key: str) -> dict[str, str]:
             exam = read_exam(header)
     except (OSError, RadiographError):  # the reader reports it, as the reason of the row
         return about
-    about |= {name: keyed_hash(key, id) if id else "" for name, id in zip(hashed, (patient, study, image), strict=True)}
+    ids = zip(_HASHED, (patient, study, image), strict=True)
+    about |= {name: keyed_hash(key, id) if id else "" for name, id in ids}
     flags = ["lateral"] * (exam.view.beam == "lateral") + ["not a chest"] * (exam.part == "other")
     return {**about, "view_position": exam.view.position, "flags": ";".join(flags)}
+
+
+def identify_file(path: str | Path, key: str) -> dict[str, str]:
+    """`describe_file` without opening it: its `file_hash` and `stamp`."""
+    about = {"file_hash": keyed_hash(key, str(Path(path).absolute())), "stamp": file_stamp(file_identity(path))}
+    return about | dict.fromkeys((*_HASHED, "view_position", "flags"), "")
 
 
 def file_stamp(identity: tuple[int, int]) -> str:

@@ -18,17 +18,31 @@ _WHAT = "a journal of predictions"
 _REMEDY = "move it, or pass another --output_dir"
 
 
-class Journal:
+class Rows:
+    """Rows of predictions, in memory: what a worker has, whose rows another process writes.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder, self.rows = Path(folder), list[dict[str, Any]]()
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows."""
+        self.rows.extend(dict(row) for row in rows)
+
+
+class Journal(Rows):
     """One line of JSON per predicted file in ``predictions.jsonl``, held by one process at a time.
 
     The first line is the identity of the rows; rows of another identity are replaced. A line that a kill cut short or
-    that was altered is dropped with a warning, and its file is predicted again. Each of several processes has a
-    journal of its own.
+    that was altered is dropped with a warning, and its file is predicted again.
 
     Args:
         folder: where the journal is.
         identity: what all rows have in common: the model's checksum and the settings that change a row.
-        rank: number of this process.
+        sync_seconds: how often rows are flushed to the disk; 0 does it before every `append` returns.
 
     Raises:
         FileExistsError: if another process is writing to it.
@@ -46,43 +60,40 @@ class Journal:
         >>> again.close()
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0) -> None:
-        self.folder, self.identity = Path(folder), dict(identity)
-        self.path = self.folder / ("predictions.jsonl" if rank == 0 else f"predictions.rank{rank}.jsonl")
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any], sync_seconds: float = 0.0) -> None:
+        super().__init__(folder)
+        self.identity, self.path = dict(identity), self.folder / "predictions.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.path.is_dir():
             raise DamagedFileError(self.path, f"cannot be read as {_WHAT}: it is a folder", _REMEDY)
-        self._file = AppendOnlyFile(self.path)
+        self._file = AppendOnlyFile(self.path, sync_seconds)
         if not try_lock(self._file.fileno()):
             self._file.close()
             raise FileExistsError(
                 f"another process is writing predictions to {self.folder}; wait for it, or pass another --output_dir"
             )
         try:
-            self.rows: list[dict[str, Any]] = self._resume()
+            self.rows = self._resume()
         except BaseException:
             self._file.close()
             raise
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows; they are on the disk when this returns."""
+        """Add rows; they survive a kill when this returns."""
         self._file.append(rows)
-        self.rows.extend(dict(row) for row in rows)
+        super().append(rows)
 
     def done(self) -> dict[str, str]:
         """Stamps of the files that have a row, by the hashes of their paths."""
         return {row["file_hash"]: row["stamp"] for row in self.rows}
 
     def all_rows(self) -> list[dict[str, Any]]:
-        """The newest row of every file, from all processes that wrote into this folder for the same model."""
-        rows = list(self.rows)
-        for path in sorted(self.folder.glob("predictions.rank*.jsonl")):
-            identity, others, _, _ = _read(path)
-            rows.extend(others if identity == self.identity and path != self.path else [])
-        return list({row["file_hash"]: row for row in rows}.values())
+        """The newest row of every file."""
+        return list({row["file_hash"]: row for row in self.rows}.values())
 
     def close(self) -> None:
         """Close the file and release its lock."""
+        self._file.sync()
         self._file.close()
 
     def _resume(self) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.inference.config import InferenceConfig, hash_settings
-from monai_simclr.inference.journal import Journal
+from monai_simclr.inference.journal import Rows
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.inference.runtimes import Runtime, use_runtime
 from monai_simclr.networks import FindingClassifier, load_classifier
@@ -104,7 +104,7 @@ class PredictionWriter:
         self,
         config: InferenceConfig,
         network: FindingClassifier,
-        journal: Journal,
+        journal: Rows,
         outputs: OutputOptions = OutputOptions(),
         watching: bool = False,
     ) -> None:
@@ -116,6 +116,12 @@ class PredictionWriter:
         self._pictures = (
             RowPictures(config, network, journal.folder, outputs.overlays, outputs.dicom) if wanted else None
         )
+
+    def refused(self, about: Mapping[str, str], path: str, reason: str) -> dict[str, Any]:
+        """The row of a file without predictions; `about` is what `describe_file` gives."""
+        row: dict[str, Any] = {**about, "reason": reason, "novelty": None, "logits": None, "probabilities": None}
+        row["decisions"] = [None] * len(self.config.findings)
+        return row | ({"path": escape(path)} if self.outputs.paths else {})
 
     def attach(self, engine: Engine) -> None:
         """Register on an evaluator, and on the network's encoder."""
@@ -151,8 +157,7 @@ class PredictionWriter:
             if self.watching and reason and not os.path.exists(path):
                 continue
             about = {name: values[i] for name, values in batch["about"].items()}
-            row: dict[str, Any] = {**about, "flags": ";".join(flags[i]), "reason": reason, "novelty": None}
-            row |= {"logits": None, "probabilities": None, "decisions": [None] * len(self.config.findings)}
+            row = self.refused({**about, "flags": ";".join(flags[i])}, path, reason)
             if not reason:
                 row["logits"] = logits[i].tolist()
                 probabilities = self.config.probabilities(logits[i : i + 1])[0]
@@ -160,8 +165,6 @@ class PredictionWriter:
                 if not flags[i]:
                     row["decisions"] = self.config.decisions(logits[i : i + 1])[0]
                 row["novelty"] = round(float(distances[i] / self.config.novelty.threshold), 4)
-            if self.outputs.paths:
-                row["path"] = escape(path)
             if self.outputs.embeddings and not reason:
                 row["features"] = pack_features(features[i])
             if self._pictures is not None:

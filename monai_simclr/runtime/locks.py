@@ -56,11 +56,12 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def lock_folder(folder: str | Path) -> None:
+def lock_folder(folder: str | Path, wait: float = 0.0) -> None:
     """Hold a folder for this process; a second call in the same process changes nothing.
 
     Args:
         folder: created when it is missing.
+        wait: seconds that another process is waited for; -1 waits until it has ended.
 
     Raises:
         FileExistsError: if another process holds the folder (names the process and its host).
@@ -75,7 +76,7 @@ def lock_folder(folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if folder not in _held:
         refusal = f"{{}} is working in {folder}; wait until it has ended, or pass another --output_dir"
-        _held[folder] = _acquire(folder / LOCK_FILE, refusal)
+        _held[folder] = _acquire(folder / LOCK_FILE, refusal, wait)
 
 
 def unlock_folder(folder: str | Path) -> None:
@@ -85,9 +86,9 @@ def unlock_folder(folder: str | Path) -> None:
         lock.release()
 
 
-def _acquire(path: Path, refusal: str) -> FileLock:
+def _acquire(path: Path, refusal: str, wait: float = 0.0) -> FileLock:
     """Lock a file and write the holder into it."""
-    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    lock = FileLock(path, timeout=wait, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

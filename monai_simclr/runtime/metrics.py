@@ -6,9 +6,11 @@ import contextlib
 import importlib.metadata
 import math
 import platform
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +111,26 @@ def installed_versions(*names: str) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+@cache
+def check_versions(expected: tuple[tuple[str, str], ...]) -> None:
+    """Check, in a worker, that it computes with the packages of the process that it works for.
+
+    Args:
+        expected: pairs of a package and its version; "" for one that must not be installed.
+
+    Raises:
+        OSError: if one is another here.
+    """
+    found = installed_versions(*dict(expected))
+    for name, version in expected:
+        if found.get(name, "") != version:
+            here, there = (text or "not installed" for text in (found.get(name, ""), version))
+            raise OSError(
+                f"{name} is {here} on {socket.gethostname()}, and {there} where the command runs; results may differ: "
+                "install the same versions on all workers"
+            )
 
 
 def closing_line(files: Sequence[str | Path], next_command: str) -> str:

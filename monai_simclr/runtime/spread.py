@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -275,9 +276,10 @@ def exchange_in_process(call: bytes) -> bytes:
 def serve() -> None:
     """Be a process of `ProcessWorkers`: calls come on stdin, results go to stdout.
 
-    It ends when stdin does, so it never outlives the process that started it by more than one call. What libraries
-    print goes to stderr. Ctrl-C, SIGTERM and SIGUSR1 are left to the process that started it.
+    It ends when stdin does, and within a second of the process that started it, also in the middle of a call. What
+    libraries print goes to stderr. Ctrl-C, SIGTERM and SIGUSR1 are left to the process that started it.
     """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for number in (signal.SIGINT, *STOP_SIGNALS):
@@ -293,6 +295,13 @@ def serve() -> None:
             except Exception:
                 answer = RuntimeError(traceback.format_exc()), None
             _send(answers, pack(answer))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it has ended."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def pack(message: Any) -> bytes:

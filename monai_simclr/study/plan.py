@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ class PlannedRun(NamedTuple):
     arm: str
     fraction: float
     draw: int
+
+    def __str__(self) -> str:
+        return f"{self.arm}, {self.fraction:.2%} of patients, draw {self.draw + 1}"
 
     @property
     def frozen(self) -> bool:
@@ -101,6 +104,16 @@ class Study:
         own = {key.partition(":")[2]: value for key, value in self.training.items() if key.startswith(f"{arm}:")}
         return {**{key: value for key, value in self.training.items() if ":" not in key}, **own}
 
+    def absolute(self) -> Study:
+        """The same study with absolute paths, for processes in other folders."""
+        return replace(
+            self,
+            bundle=self.bundle.absolute(),
+            dataset_dir=self.dataset_dir.absolute(),
+            output_dir=self.output_dir.absolute(),
+            encoders={name: str(Path(file).absolute()) for name, file in self.encoders.items()},
+        )
+
     def runs(self) -> Iterator[PlannedRun]:
         """Every run, all arms of a draw together, so that arms can be compared before the study is complete."""
         for draw, fraction, arm in itertools.product(range(self.draws), self.fractions, self.arms):
@@ -118,16 +131,3 @@ def parse_fractions(text: str) -> tuple[float, ...]:
         return tuple(round(float(part) / 100, 9) for part in text.split(",") if part.strip())
     except ValueError:
         raise ValueError(f"fractions are percents joined by commas, such as 1,10,100; got {text!r}") from None
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """``"1/2"``: the first of two processes that share a study's runs, as ``(0, 2)``.
-
-    Example:
-        >>> parse_shard("2/3")
-        (1, 3)
-    """
-    first, _, of = text.partition("/")
-    if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
-        raise ValueError(f"a shard is such as 1/2, the first of two; got {text!r}")
-    return int(first) - 1, int(of)

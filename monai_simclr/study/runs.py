@@ -10,6 +10,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,11 @@ from monai_simclr.engines import embed
 from monai_simclr.evaluation import Embeddings, probe_scores
 from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.runtime.artefacts import DamagedFileError, write_arrays, write_sealed_json
+from monai_simclr.runtime.cluster import open_executor
 from monai_simclr.runtime.files import file_sha256, writing
+from monai_simclr.runtime.locks import LOCK_FILE, lock_folder, locked, unlock_folder
+from monai_simclr.runtime.metrics import check_versions, package_versions
+from monai_simclr.runtime.spread import map_chunks, pack, unpack_answer
 from monai_simclr.runtime.tables import table_text
 from monai_simclr.study.plan import FROZEN, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
@@ -76,6 +81,11 @@ class StudyContext:
             return None
         return Path(self.study.encoders.get(arm) or self.study.bundle / self.metadata["files"]["encoder"])
 
+    def embedding_name(self, run: PlannedRun) -> str:
+        """Of a frozen arm's embeddings: one a pretrained encoder; random weights differ from draw to draw."""
+        path = self.encoder_path(run.arm)
+        return f"random{run.draw}" if path is None else f"frozen_{file_sha256(path)[:12]}"
+
     def settings(self, run: PlannedRun, rows: np.ndarray) -> dict[str, Any]:
         """What the numbers of a run depend on, given its labelled rows; a run on disk with others is another run."""
         path = self.encoder_path(run.arm)
@@ -95,7 +105,7 @@ class StudyContext:
         }
 
 
-def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients: bool = False) -> Path:
+def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patients: bool = False) -> Path:
     """Run what is missing of a study, and summarize all complete runs.
 
     Fine-tuning is ``configs/train.json`` of the bundle, with the same number of steps for every fraction; the epoch is
@@ -104,8 +114,9 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
 
     Args:
         study: the settings.
-        shard: position of this process, and number of processes that share the runs; the last one to end has the whole
-            summary.
+        engine: what the runs are spread by, see `monai_simclr.runtime.cluster.open_executor`; its workers see the
+            bundle, the archive and the study's folder below the same paths.
+        workers: processes, each of one thread; with 0 and no engine the runs are done in this process, in turn.
         allow_seen_patients: accept that the encoder may have seen test patients in pretraining.
 
     Returns:
@@ -113,6 +124,8 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
 
     Raises:
         ValueError: if a test patient was seen in pretraining, or a run in the folder has other settings.
+        FileExistsError: if another process runs this study.
+        ChildProcessError: if a worker was lost twice at a run.
     """
     context = StudyContext.open(study)
     index = context.store.index
@@ -120,33 +133,70 @@ def run_study(study: Study, shard: tuple[int, int] = (0, 1), allow_seen_patients
     for path in map(context.encoder_path, study.arms):
         if path is not None:
             check_encoder(path, test_patients, allow_seen_patients)
-    runs = list(study.runs())[shard[0] :: shard[1]]
-    skipped: dict[float, str] = {}
-    for i, run in enumerate(runs):
+    with locked(study.output_dir / LOCK_FILE, str(study.output_dir)):
+        todo, skipped = _missing_runs(context)
+        with open_executor(engine, workers or (2 if engine else 0)) as executor:
+            given = context if executor is None else pack((None, (study.absolute(), tuple(package_versions().items()))))
+            work = functools.partial(_do_runs, given=given, allow_seen_patients=allow_seen_patients)
+            runs = len(list(study.runs()))
+            done = map_chunks(work, _together(context, todo), executor, _blame)
+            for number, (run, seconds) in enumerate(done, runs - len(todo) + 1):
+                write_sealed_json(run.folder(study.output_dir) / "settings.json", {**todo[run], "seconds": seconds})
+                print(f"run {number} of {runs}: {run}, {seconds:.0f} s", file=sys.stderr, flush=True)
+        return summarize(study, int(index.loc[index["split"] == "train", "patient_id"].nunique()), skipped)
+
+
+def _missing_runs(context: StudyContext) -> tuple[dict[PlannedRun, dict[str, Any]], dict[float, str]]:
+    """The runs that are not complete, with their settings and counts; and the fractions that are skipped, with why."""
+    index, todo, skipped = context.store.index, dict[PlannedRun, dict[str, Any]](), dict[float, str]()
+    for run in context.study.runs():
         try:
             rows = label_fraction(index, run.fraction, run.draw, context.findings)
         except NoPositiveError as error:
             skipped[run.fraction] = str(error)
             continue
-        settings, folder = context.settings(run, rows), run.folder(study.output_dir)
-        if _is_complete(folder, settings):
-            continue
+        settings = context.settings(run, rows)
+        if not _is_complete(run.folder(context.study.output_dir), settings):
+            patients = int(index["patient_id"].iloc[rows].nunique())
+            todo[run] = {"settings": settings, "labelled_images": len(rows), "labelled_patients": patients}
+    return todo, skipped
+
+
+def _together(context: StudyContext, runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
+    """What one worker does at a time: a training, or all probes on the same embeddings."""
+    chunks: dict[Any, list[PlannedRun]] = {}
+    for run in runs:
+        chunks.setdefault(context.embedding_name(run) if run.frozen else run, []).append(run)
+    return list(chunks.values())
+
+
+def _do_runs(
+    runs: Sequence[PlannedRun], given: StudyContext | bytes, allow_seen_patients: bool
+) -> Iterator[tuple[PlannedRun, float]]:
+    """Do runs, here or in a worker, which gets the study as bytes; their scores are in their folders then."""
+    context = given if isinstance(given, StudyContext) else _opened(given)
+    for run in runs:
         started = time.perf_counter()
+        rows = label_fraction(context.store.index, run.fraction, run.draw, context.findings)
         if run.frozen:
             _probe(context, run, rows)
         else:
             _finetune(context, run, len(rows), allow_seen_patients)
-        seconds = time.perf_counter() - started
-        patients = int(index["patient_id"].iloc[rows].nunique())
-        counts = {"labelled_images": len(rows), "labelled_patients": patients}
-        write_sealed_json(folder / "settings.json", {"settings": settings, "seconds": seconds, **counts})
-        print(
-            f"run {i + 1} of {len(runs)}: {run.arm}, {run.fraction:.2%} of patients, draw {run.draw + 1}, "
-            f"{seconds:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
-    return summarize(study, int(index.loc[index["split"] == "train", "patient_id"].nunique()), skipped)
+        yield run, time.perf_counter() - started
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(given: bytes) -> StudyContext:
+    study, versions = unpack_answer(given)
+    check_versions(versions)
+    return StudyContext.open(study)
+
+
+def _blame(run: PlannedRun, error: BaseException) -> Any:
+    raise ChildProcessError(
+        f"a worker was lost twice at the run {run} ({error}); is there enough memory? Run the same command again, "
+        "which keeps the runs that are complete, with fewer workers"
+    ) from error
 
 
 def _is_complete(folder: Path, settings: dict[str, Any]) -> bool:
@@ -191,21 +241,24 @@ def _finetune(context: StudyContext, run: PlannedRun, labelled_images: int, allo
     }
     if encoder_path is not None:
         settings["encoder_path"] = str(encoder_path.resolve())
-    folder.mkdir(parents=True, exist_ok=True)
+    lock_folder(folder, wait=-1)  # a worker that was lost, or whose driver was, may still be at this run
     log_file = folder / "log.txt"
-    with writing(log_file), open(log_file, "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        run_bundle(
-            study.bundle,
-            "train",
-            dataset_dir=str(study.dataset_dir.resolve()),
-            label_fraction=run.fraction,
-            draw=run.draw,
-            pretrained=encoder_path is not None,
-            output_dir=str(folder.resolve()),
-            ckpt_path=str(model.resolve()),
-            allow_seen_patients=allow_seen_patients,
-            **settings,
-        )
+    try:
+        with writing(log_file), open(log_file, "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            run_bundle(
+                study.bundle,
+                "train",
+                dataset_dir=str(study.dataset_dir.resolve()),
+                label_fraction=run.fraction,
+                draw=run.draw,
+                pretrained=encoder_path is not None,
+                output_dir=str(folder.resolve()),
+                ckpt_path=str(model.resolve()),
+                allow_seen_patients=allow_seen_patients,
+                **settings,
+            )
+    finally:
+        unlock_folder(folder)
     model.unlink()  # a study keeps scores, not a hundred models
 
 
@@ -223,9 +276,8 @@ def _probe(context: StudyContext, run: PlannedRun, rows: np.ndarray) -> None:
 
 
 def _embeddings(context: StudyContext, run: PlannedRun) -> Embeddings:
-    """Embeddings of the whole archive, computed once; random weights differ from draw to draw."""
-    path = context.encoder_path(run.arm)
-    name = f"random{run.draw}" if path is None else f"frozen_{file_sha256(path)[:12]}"
+    """Embeddings of the whole archive, computed once."""
+    path, name = context.encoder_path(run.arm), context.embedding_name(run)
     file = context.study.output_dir / "embeddings" / f"{name}_{context.size}.npz"
     try:
         embeddings = Embeddings.load(file)

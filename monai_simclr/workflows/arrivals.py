@@ -11,7 +11,6 @@ from monai_simclr.data.decoding import file_identity
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.inference import list_radiographs
 from monai_simclr.inference.dataset import file_stamp
-from monai_simclr.runtime.distributed import rank, world_size
 
 logger = logging.getLogger("monai_simclr")
 
@@ -46,18 +45,15 @@ class Arrivals:
         self._looked = self._lost = False
 
     def look(self) -> list[Mapping[str, str]]:
-        """Records of the files to predict now, each file once; of several ranks, the share of this one.
+        """Records of the files to predict now, each file once.
 
         Raises:
             FileNotFoundError: if there is no folder at the first look, or no file at a single look.
         """
         records = {keyed_hash(self.key, str(Path(one["image"]).absolute())): one for one in self._listed()}
-        done, names = self.done(), list(records)[rank() :: world_size()]
-        if self.watch:  # positions in the list move as files come, hashes do not
-            names = [name for name in records if int(name, 16) % world_size() == rank()]
-        identities = {name: file_identity(records[name]["image"]) for name in names}
+        done, identities = self.done(), {name: file_identity(one["image"]) for name, one in records.items()}
         stamps = {name: file_stamp(identity) for name, identity in identities.items()}
-        new = [name for name in names if not stamps[name] or stamps[name] != done.get(name)]
+        new = [name for name in records if not stamps[name] or stamps[name] != done.get(name)]
         if self.watch:
             new = self._unchanged({name: identities[name] for name in new if stamps[name]})
         return [records[name] for name in new]

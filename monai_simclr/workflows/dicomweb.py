@@ -10,7 +10,6 @@ from pathlib import Path
 from monai_simclr.data.decoding import file_identity
 from monai_simclr.inference import OutputOptions
 from monai_simclr.inference.dicomweb import Worklist, is_dicomweb, store_results
-from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.journal import AppendOnlyFile, read_lines
 
@@ -51,8 +50,8 @@ class DicomWeb:
             )
 
     def fetch(self) -> None:
-        """Fetch what the worklist has and ``incoming`` lacks (the first rank does)."""
-        if self._worklist is None or not is_main_process():
+        """Fetch what the worklist has and ``incoming`` lacks."""
+        if self._worklist is None:
             return
         try:
             paths, failed = self._worklist.fetch()
@@ -65,8 +64,8 @@ class DicomWeb:
             logger.warning(f"{failed} of {failed + len(paths)} radiographs could not be fetched; run again to retry")
 
     def store(self) -> None:
-        """Store the DICOM results that are not stored yet (the first rank does)."""
-        if not self._stow or not is_main_process():
+        """Store the DICOM results that are not stored yet."""
+        if not self._stow:
             return
         with closing(AppendOnlyFile(self._output_dir / "stored.jsonl")) as journal:
             with journal.path.open("rb") as lines:

@@ -16,7 +16,7 @@ CANNOT_MATTER = frozenset(
     {
         *("bundle_root", "dataset_dir", "output_dir", "store_dir", "encoder_path", "ckpt_path"),  # where things are
         *("folder", "report", "path", "log_dir"),
-        *("device", "local_rank", "num_workers", "workers", "inference_batch", "watch"),  # where it is computed
+        *("device", "engine", "local_rank", "num_workers", "workers", "inference_batch", "watch"),  # where it runs
         *("checkpoint_minutes", "n_saved", "every_minutes", "every_epochs", "every_iterations"),  # checkpoints
         *("probe_interval", "max_unreadable"),  # what is watched, and when a run gives up
         "_desc_",

@@ -1,24 +1,29 @@
-"""Predict the files of a folder, once or for as long as it is watched, in one process or several."""
+"""Predict the files of a folder, once or for as long as it is watched, here or by the workers of an engine."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import logging
+import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import closing, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
 from monai_simclr.data.loading import leave_signals
 from monai_simclr.data.pseudonyms import hash_key
+from monai_simclr.data.store.build import versions
 from monai_simclr.inference import (
     InferenceConfig,
     Journal,
@@ -30,13 +35,17 @@ from monai_simclr.inference import (
     write_tables,
 )
 from monai_simclr.inference.config import hash_settings
+from monai_simclr.inference.dataset import identify_file
+from monai_simclr.inference.journal import Rows
 from monai_simclr.inference.runtimes import describe_difference
 from monai_simclr.networks import FindingClassifier, load_classifier
 from monai_simclr.ops.chest_check import ChestCheck
-from monai_simclr.runtime.distributed import all_gather_int, is_main_process, rank, world_size
-from monai_simclr.runtime.metrics import closing_line, write_metrics
+from monai_simclr.runtime.cluster import open_executor
+from monai_simclr.runtime.exit_codes import SettingError
+from monai_simclr.runtime.metrics import check_versions, closing_line, package_versions, write_metrics
 from monai_simclr.runtime.progress import Wording, shown_progress
 from monai_simclr.runtime.signals import Preempted, StopSignals
+from monai_simclr.runtime.spread import map_chunks, pack, reason_of_loss, unpack_answer
 from monai_simclr.workflows.arrivals import Arrivals
 from monai_simclr.workflows.calling import calling_parser
 from monai_simclr.workflows.dicomweb import DicomWeb
@@ -48,8 +57,8 @@ logger = logging.getLogger("monai_simclr")
 _ROWS = 2
 """Form of a journal's rows; rows of another form are predicted again."""
 
-_WITHOUT_EFFECT = ("network#", "run#0", "evaluator#network", "dataset#data")
-"""Parts of the config that change no row: how the network is distributed, the start of the run, which files."""
+_WITHOUT_EFFECT = ("run#0", "evaluator#network", "dataset#data")
+"""Parts of the config that change no row: the start of the run, where the network is, which files."""
 
 _LOADER_OPTIONS = (
     *("batch_size", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"),
@@ -57,6 +66,9 @@ _LOADER_OPTIONS = (
 )
 
 _WORDING = Wording("predicting", "predicted", "could not be read")
+
+_TIME_LIMIT = 300.0
+"""Seconds that a batch may take in a worker; one that takes longer is tried again file by file."""
 
 _KEPT = "every row that was predicted is kept; run the same command to resume"
 
@@ -69,11 +81,14 @@ def infer(
     outputs: OutputOptions,
     watch: float = 0.0,
     runtime: Runtime = "torch",
+    engine: str = "",
+    workers: int = 2,
 ) -> None:
     """Predict every file that has no row yet, and write the tables.
 
     A watched folder may be empty, and may disappear and come back; see `Arrivals` for what each look predicts. The
-    evaluator runs over data loaders like its own, with the files of a look.
+    evaluator runs over data loaders like its own, with the files of a look; with an engine, workers build an evaluator
+    like it from the calling config and return its rows.
 
     Args:
         run: settings of the run.
@@ -84,20 +99,24 @@ def infer(
         outputs: what is written in addition to the predictions; `stow` sends the DICOM results to that service.
         watch: seconds between two looks at the folder; 0 looks once.
         runtime: what computes the features, see `use_runtime`.
+        engine: what predicts, see `monai_simclr.runtime.cluster.open_executor`; its workers see the bundle, the files
+            and the output folder below the same paths. "" predicts in this process.
+        workers: processes of the engine "processes".
 
     Raises:
-        FileNotFoundError: without a classifier or the file of the runtime, or without files (while watching: without a
-            folder at the start).
+        SettingError: if `engine` is given, and no config calls, from whose parts workers could predict.
+        FileNotFoundError: without a classifier, or without files (while watching: without a folder at the start).
         ValueError: if images would be prepared otherwise than in training.
         FileExistsError: if another process writes to the same output folder.
         Preempted: on SIGTERM and SIGUSR1, after the current batch; `KeyboardInterrupt` likewise on Ctrl-C.
+        ConnectionError: if the engine cannot be reached, or ends; the same call resumes.
     """
     config = read_inference_config(path)
     config.check_preprocessing(recipes.settings(run.size))
     if not isinstance(evaluator.network, FindingClassifier):
         raise ValueError(
-            f"the evaluator's network must be a FindingClassifier, got {type(evaluator.network).__name__}; each rank "
-            "has files of its own and cannot wait for the others as DistributedDataParallel does: pass @network_def"
+            f"the evaluator's network must be a FindingClassifier, got {type(evaluator.network).__name__}; the "
+            "outputs of its encoder are read too: pass @network_def"
         )
     network = load_classifier(evaluator.network, path, run.device)
     config = replace(config, runtime=use_runtime(network, path, runtime))
@@ -114,30 +133,33 @@ def infer(
         "config": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
         "chest_check": ChestCheck.shipped().checksum,
     }
-    if is_main_process():
-        hash_key(run.output_dir)  # one rank makes the key, the others wait for it and read it
-    all_gather_int(0)
-    key = hash_key(run.output_dir)
-    with closing(Journal(run.output_dir, identity, rank())) as journal:
+    for_workers, key = _pack_config(parser) if engine else b"", hash_key(run.output_dir)
+    with (
+        closing(Journal(run.output_dir, identity, sync_seconds=1.0 if engine else 0.0)) as journal,
+        open_executor(engine, max(1, workers)) if engine else nullcontext() as executor,
+    ):
         writer = PredictionWriter(config, network, journal, outputs, watching=watch > 0)
         template = leave_signals(_with_files(cast(DataLoader, evaluator.data_loader), [], key))
         service = DicomWeb(dataset_dir, run.output_dir, outputs, watch)
         arrivals = Arrivals(service.folder, journal.done, key, watch)
         signals = StopSignals()
+        paths = str(Path(path).absolute()), str(Path(run.output_dir).absolute())
+        work = _PredictFiles(for_workers, *paths, config.model_sha256, runtime, key, outputs, watch > 0, os.getcwd())
         signals.catch()
         writer.attach(evaluator)
         try:
             for _ in _looks(watch, signals):
                 service.fetch()
                 files = arrivals.look()
-                if files:
+                if files and executor is not None:
+                    _predict_spread(work, files, template.batch_size or 1, executor, writer, signals)
+                elif files:
                     _predict(evaluator, _with_files(template, files, key), journal, signals)
                 service.store()
-                if not watch or any(all_gather_int(len(files))):  # all ranks finish, or none: they meet there
+                if not watch or files:
                     _finish(run, config, journal)
         except (KeyboardInterrupt, Preempted):
-            if world_size() == 1:  # other ranks may not have been stopped, and their rows are in their journals
-                _finish(run, config, journal)
+            _finish(run, config, journal)
             raise
         finally:
             writer.detach(evaluator)
@@ -161,32 +183,113 @@ def _looks(watch: float, signals: StopSignals) -> Iterator[None]:
 
 
 def _predict(evaluator: SupervisedEvaluator, batches: DataLoader, journal: Journal, signals: StopSignals) -> None:
-    """Run over the files, show the progress (on the first rank, of its own share), and stop between two batches."""
+    """Run over the files, and stop between two batches."""
+    with (
+        _progress(journal, len(batches.dataset), signals) as show,  # type: ignore[arg-type]
+        # the writer was attached before, so its rows of the batch are in the journal
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: show()),
+    ):
+        _run(evaluator, batches)
+
+
+def _run(evaluator: SupervisedEvaluator, batches: DataLoader) -> None:
+    evaluator.state.max_epochs = None  # ignite: start a new run instead of resuming the last one
+    Engine.run(evaluator, batches)  # MONAI's own `run` takes no data
+
+
+@contextmanager
+def _progress(journal: Rows, total: int, signals: StopSignals) -> Iterator[Callable[[], None]]:
+    """Show how many files of a look have a row, each time it is called; it raises when a signal has come."""
     start, seen, refused = len(journal.rows), len(journal.rows), 0
 
     def show() -> None:
         nonlocal seen, refused
         refused += sum(row["probabilities"] is None for row in journal.rows[seen:])
         seen = len(journal.rows)
-        if progress is not None:
-            progress(seen - start, len(cast(Sized, batches.dataset)), refused)
+        progress(seen - start, total, refused)
         if signals.received:
             signals.leave(signals.received, _KEPT)
 
-    with shown_progress(_WORDING) if is_main_process() else nullcontext() as progress:
+    with shown_progress(_WORDING) as progress:
         show()
-        # the writer was attached before, so its rows of the batch are in the journal
-        with evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: show()):
-            evaluator.state.max_epochs = None  # ignite: start a new run instead of resuming the last one
-            Engine.run(evaluator, batches)  # MONAI's own `run` takes no data
+        yield show
+
+
+@dataclass(frozen=True)
+class _PredictFiles:
+    """In a worker: the rows of files, by the evaluator of a bundle's config."""
+
+    config: bytes  # by `_pack_config`
+    path: str  # of the classifier
+    folder: str  # of the run, for overlays and DICOM results
+    model_sha256: str  # when the run began
+    runtime: Runtime
+    key: str  # of the hashes
+    outputs: OutputOptions
+    watching: bool
+    cwd: str  # from which relative paths in the config are meant
+    versions: tuple[tuple[str, str], ...] = tuple((package_versions() | versions()).items())
+
+    def __call__(self, files: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+        evaluator, rows = _evaluator(self)
+        rows.rows = []
+        _run(evaluator, _with_files(cast(DataLoader, evaluator.data_loader), files, self.key))
+        return rows.rows
+
+
+@functools.lru_cache(maxsize=1)
+def _evaluator(work: _PredictFiles) -> tuple[SupervisedEvaluator, Rows]:
+    """An evaluator, and where its rows go."""
+    check_versions(work.versions)
+    with suppress(OSError):  # then the config must have absolute paths
+        os.chdir(work.cwd)
+    content = unpack_answer(work.config)
+    sys.path.append(str(Path(content.get("bundle_root", "")).absolute()))  # as MONAI does, for code beside a config
+    config, rows = read_inference_config(work.path), Rows(work.folder)
+    if config.model_sha256 != work.model_sha256:
+        raise OSError(f"{work.path} was replaced since the run began; stop whoever writes it, and start the run again")
+    evaluator = ConfigParser(content).get_parsed_content("evaluator")
+    network = load_classifier(evaluator.network, work.path, next(evaluator.network.parameters()).device)
+    config = replace(config, runtime=use_runtime(network, work.path, work.runtime))
+    PredictionWriter(config, network, rows, work.outputs, work.watching).attach(evaluator)
+    return evaluator, rows
+
+
+def _pack_config(parser: ConfigParser | None) -> bytes:
+    """A config for workers, which are given their files and read them in one process."""
+    if parser is None or "evaluator" not in parser:
+        raise SettingError("an engine predicts by the evaluator of a bundle's config; run its inference.json")
+    return pack((None, {**cast(dict[str, Any], parser.config), "dataset_dir": [], "num_workers": 0}))
+
+
+def _predict_spread(
+    work: _PredictFiles,
+    files: Sequence[Mapping[str, str]],
+    batch_size: int,
+    executor: Executor,
+    writer: PredictionWriter,
+    signals: StopSignals,
+) -> None:
+    """Let workers predict the files; rows go to the journal as they come."""
+
+    def blame(file: Mapping[str, str], error: BaseException) -> dict[str, Any]:
+        reason = reason_of_loss(error, file["image"], _TIME_LIMIT)
+        return writer.refused(identify_file(file["image"], work.key), file["image"], reason)
+
+    chunks = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    rows = map_chunks(work, chunks, executor, blame, time_limit=_TIME_LIMIT)
+    with _progress(writer.journal, len(files), signals) as show:
+        while True:
+            with signals.at_once(_KEPT):  # also where no worker is left
+                row = next(rows, None)
+            if row is None:
+                return
+            writer.journal.append([row])
+            show()
 
 
 def _finish(run: Run, config: InferenceConfig, journal: Journal) -> None:
-    """Write the tables and the counts, and log where they are (on the first rank, after all ranks have come here)."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    if not is_main_process():
-        return
+    """Write the tables and the counts, and log where they are."""
     rows = journal.all_rows()
     refused, flagged = (sum(row["probabilities"] is None for row in rows), sum(bool(row["flags"]) for row in rows))
     counts = {"files": len(rows), "predicted": len(rows) - refused, "refused": refused, "flagged": flagged}

@@ -32,9 +32,8 @@ _PROPERTIES = frozenset(
 _TRACKING = frozenset(map(str, DEFAULT_MLFLOW_SETTINGS["configs"]))  # type: ignore[call-overload]
 """Top-level keys that ``--tracking`` adds."""
 
-_FOR_OVERLAYS = frozenset({"before_distributed", "network"})
-"""Keys that only the overlay ``multi_gpu_train.json`` reads, or sets for training only: ranks of inference do not wait
-for each other, so their network is not wrapped."""
+_FOR_OVERLAYS = frozenset({"before_distributed"})
+"""Keys that only the overlay ``multi_gpu_train.json`` reads."""
 
 RENAMED = {
     "before_ranks_meet": "before_distributed",
@@ -84,6 +83,11 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         raise SettingError(
             "multi_gpu_train.json is for processes that torchrun starts: torchrun --nproc_per_node=N -m monai.bundle "
             "run ...; leave it out for one process"
+        )
+    if "local_rank" in parser and "before_distributed" not in parser:
+        raise SettingError(
+            "multi_gpu_train.json is an overlay on pretrain.json or train.json; what is the same for every file is "
+            "spread by --engine, see docs/how-to/at-scale.md"
         )
     known = {*references(config), *_TRACKING, *_FOR_OVERLAYS, workflow.run_id, workflow.init_id, workflow.final_id}
     files = given_files()

@@ -198,13 +198,19 @@ def test_every_setting_of_every_config_has_a_rule() -> None:
     assert described - {"command"} - set(RULES) == set()
 
 
-@pytest.mark.parametrize("name", ["pretrain", "train", "inference"])
-def test_the_overlay_for_several_processes_goes_with_every_command(
+@pytest.mark.parametrize("name", ["pretrain", "train"])
+def test_the_overlay_for_several_processes_goes_with_every_training(
     bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")
     files = [str(bundle / "configs" / f"{part}.json") for part in (name, "multi_gpu_train")]
     check_settings(ConfigWorkflow(files, logging_file=False, bundle_root=str(bundle)))
+
+
+def test_multi_gpu_train_is_refused_where_nothing_is_trained(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name in ("inference", "cluster"):
+        assert "spread by --engine" in _refusal(bundle, [name, "multi_gpu_train"])
 
 
 def test_multi_gpu_train_without_torchrun_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_an_error_of_a_worker_comes_to_the_user(cluster, archive, tmp_path):
 def test_workers_with_other_decoders_are_refused(archive, tmp_path):
     (tmp_path / "pixels").touch()
     decode = DecodeInto(tmp_path / "pixels", 0, 32, versions={"pydicom": "1.0", "no-such-decoder": ""})
-    with pytest.raises(OSError, match=r"pydicom is 3\..* on .*, and 1\.0 where the store is begun"):
+    with pytest.raises(OSError, match=r"pydicom is 3\..* on .*, and 1\.0 where the command runs"):
         next(decode([(0, "x.png")]))
     assert "is not there" in next(DecodeInto(tmp_path / "pixels", 0, 32, versions={"none": ""})([(0, "x.png")])).reason
 

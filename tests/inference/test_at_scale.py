@@ -7,98 +7,108 @@ import importlib.util
 import json
 import os
 import re
-import shutil
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from small_bundle import small_bundle
 
-from monai_simclr import recipes
-from monai_simclr.data import get_store
+from monai_simclr.data import open_store
 from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.data.pseudonyms import KEY_VARIABLE
-from monai_simclr.inference import write_inference_config
-from monai_simclr.networks import FindingClassifier, encoder, save_classifier
-from monai_simclr.workflows import Run
-from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.inference_config import make_inference_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-to" / "at-scale.md"
-JOBS = sorted((ROOT / "docs" / "how-to" / "at-scale").iterdir())
+SBATCH = PAGE.parent / "at-scale" / "cluster.sbatch"
+OBJECTS = list(yaml.safe_load_all((PAGE.parent / "at-scale" / "cluster.yaml").read_text()))
 
 
-def _scripts():
-    """Name and text of every shell script in the jobs."""
-    for path in JOBS:
-        if path.suffix == ".sbatch":
-            yield path.name, path.read_text()
-        else:
-            for document in yaml.safe_load_all(path.read_text()):
-                for container in document["spec"].get("template", {}).get("spec", {}).get("containers", []):
-                    assert container["command"] == ["bash", "-c"]
-                    yield path.name, container["args"][0]
+def _free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
-SCRIPTS = dict(_scripts())
-
-
-def test_there_is_a_job_for_both_kinds_of_cluster_and_both_kinds_of_work():
-    assert list(SCRIPTS) == ["inference.sbatch", "inference.yaml", "store.sbatch", "store.yaml"]
-    for name in SCRIPTS:
-        assert f"at-scale/{name}" in PAGE.read_text()
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_the_shell_scripts_are_sound(name):
-    bash = shutil.which("bash") or pytest.skip("there is no bash")
-    done = subprocess.run([bash, "-n"], input=SCRIPTS[name], text=True, capture_output=True)
+@pytest.fixture
+def certificates(tmp_path):
+    """The page's lines, run once: a folder with tls.sh and its two files."""
+    pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
+    script = re.search(r"```bash\n(\[ -f key.pem.*?)```", PAGE.read_text(), re.DOTALL)[1]
+    (tmp_path / "tls.sh").write_text(script)
+    done = subprocess.run(["bash", "-euc", "source tls.sh"], cwd=tmp_path, capture_output=True, text=True)
+    if "openssl: command not found" in done.stderr:
+        pytest.skip("there is no openssl to make certificates with")
     assert done.returncode == 0, done.stderr
+    return tmp_path
 
 
-def test_an_indexed_job_has_as_many_pods_as_its_world():
-    _, job = yaml.safe_load_all((PAGE.parent / "at-scale" / "inference.yaml").read_text())
-    spec, script = job["spec"], SCRIPTS["inference.yaml"]
-    assert spec["completionMode"] == "Indexed"
-    assert spec["completions"] == spec["parallelism"] == int(re.search(r"WORLD_SIZE=(\d+)", script)[1])
-    assert 'RANK="$JOB_COMPLETION_INDEX"' in script
+@contextmanager
+def _group(command: list[str], **settings) -> Iterator[subprocess.Popen[str]]:
+    """A process that ends with all that it started."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, start_new_session=True, stdout=pipe, stderr=pipe, text=True, **settings)
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-@pytest.mark.parametrize("name", ["store.yaml", "store.sbatch"])
-def test_a_job_for_a_store_has_a_core_for_each_worker(name):
-    job = (PAGE.parent / "at-scale" / name).read_text()
-    cores = re.search(r'cpus-per-task=(\d+)|cpu: "(\d+)"', job)
-    workers = re.search(r"--workers (\S+)", job)[1]
-    assert workers in ('"$SLURM_CPUS_PER_TASK"', cores[2])
+def _environment(folder: Path, **more: str) -> dict[str, str]:
+    """Of the commands of a job, with our Python, and srun that does its command here."""
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    for name, does in (("srun", ""), ("dask", f"{sys.executable} -m dask"), ("python", sys.executable)):
+        (bin_folder / name).write_text(f'#!/bin/bash\nexec {does} "$@"\n')
+        (bin_folder / name).chmod(0o755)
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def test_the_pods_of_inference_find_the_first_one_and_share_a_key_of_hashes():
-    service, job = yaml.safe_load_all((PAGE.parent / "at-scale" / "inference.yaml").read_text())
-    name, pod = service["metadata"]["name"], job["spec"]["template"]["spec"]
-    assert service["spec"]["clusterIP"] == "None"  # the word: a headless service
-    assert pod["subdomain"] == name
-    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    assert f"MASTER_ADDR={job['metadata']['name']}-0.{name}" in SCRIPTS["inference.yaml"]
-    assert pod["containers"][0]["env"][0]["name"] == KEY_VARIABLE
+def test_the_job_of_slurm_does_a_command_by_the_workers_of_its_machines(certificates):
+    folder = certificates
+    write_nih_phantoms(folder / "nih", n_patients=20, size=64)
+    script = SBATCH.read_text()
+    for before, now in (("$(hostname)", "127.0.0.1"), ("8786", _free_port())):
+        assert before in script
+        script = script.replace(before, now)
+    environment = _environment(folder, SLURM_CPUS_PER_TASK="1")
+    command = ["python", "-m", "monai_simclr", "store", "nih", "--output", "store", "--size", "32"]
+    with _group(["bash", "-c", script, "cluster.sbatch", *command], cwd=folder, env=environment) as job:
+        assert job.wait(timeout=100) == 0, job.communicate()
+        said = os.read(job.stderr.fileno(), 10**5).decode()
+    assert "Dask workers of" in said
+    assert len(open_store(folder / "store").images) > 20
 
 
-def test_the_options_in_the_jobs_are_ours():
-    from typer.testing import CliRunner
+def test_the_objects_of_kubernetes_name_each_other():
+    names = {(one["kind"], one["metadata"]["name"]) for one in OBJECTS}
+    for one in OBJECTS:
+        pod = one["spec"]["template"]["spec"] if "template" in one.get("spec", {}) else None
+        for container in pod["containers"] if pod else []:
+            assert ("ConfigMap", container["envFrom"][0]["configMapRef"]["name"]) in names
+            assert {mount["name"] for mount in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+            for host in re.findall(r"tls://([\w-]+):8786", str(container)):
+                assert ("Service", host) in names
+    (service,) = (one["spec"] for one in OBJECTS if one["kind"] == "Service")
+    assert service["selector"] in [one["spec"]["template"]["metadata"]["labels"] for one in OBJECTS[2:4]]
+    exported = set(re.findall(r"DASK_DISTRIBUTED__\w+", PAGE.read_text()))
+    assert {name for name in OBJECTS[0]["data"] if "CERT" not in name and "KEY" not in name} <= exported
 
-    from monai_simclr.cli.app import app
 
-    said = CliRunner().invoke(app, ["store", "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
-    for name in ("store.sbatch", "store.yaml"):
-        for option in re.findall(r"--[a-z-]+", SCRIPTS[name].split("monai-simclr store")[1]):
-            assert option in said
+def test_the_options_in_the_job_are_ours():
     config = json.loads((ROOT / "bundles/chest_xray_simclr/configs/inference.json").read_text())
-    for name in ("inference.sbatch", "inference.yaml"):
-        options = re.findall(r"--([a-z_]+)", SCRIPTS[name].split("monai.bundle run")[1])
-        assert set(options) - {"config_file"} <= set(config)
+    options = {
+        text.split("=")[0].lstrip("-") for text in OBJECTS[4]["spec"]["template"]["spec"]["containers"][0]["args"]
+    }
+    assert options == {"bundle_root", "dataset_dir", "output_dir", "engine"}
+    assert options <= set(config)
 
 
 def test_the_table_of_costs_is_what_the_script_makes_of_the_measurements():
@@ -110,42 +120,31 @@ def test_the_table_of_costs_is_what_the_script_makes_of_the_measurements():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_the_pods_of_an_indexed_job_share_the_files_and_the_key(tmp_path):
-    bundle = copy_bundle(tmp_path / "bundle", ["Effusion"], size=48, encoder="resnet10", width=0.125)
-    store = get_store(write_nih_phantoms(tmp_path / "nih", 60, size=64), tmp_path / "store", recipes.stored_size(48), 0)
-    network = FindingClassifier(encoder("resnet10", width=0.125), ["Effusion"]).eval()
-    path = save_classifier(bundle / "models" / "model.pt", network)
-    write_inference_config(make_inference_config(Run(str(tmp_path), 48, 0, torch.device("cpu")), network, store), path)
-    dicom = write_dicom_phantoms(tmp_path / "dicom", n_patients=6, size=64)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = SCRIPTS["inference.yaml"].replace("WORLD_SIZE=64", "WORLD_SIZE=2")
-    for before, now in (
-        ("inference-0.inference", "127.0.0.1"),
-        ("29500", str(port)),
-        ("exec python", f"exec {sys.executable} -W ignore"),
-        ("/data/dicom", str(dicom)),
-        ("/data/predictions", str(tmp_path / "out")),
-    ):
-        assert before in script
-        script = script.replace(before, now)
-    environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
-    pods = [
-        subprocess.Popen(
-            ["bash", "-c", script],
-            cwd=bundle,
-            env={**environment, "JOB_COMPLETION_INDEX": str(index)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in (1, 0)
-    ]
-    ends = [pod.communicate(timeout=200)[1] for pod in pods]
-    assert [pod.returncode for pod in pods] == [0, 0], ends
-    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
-    files = list(dicom.rglob("*.dcm"))
-    assert len(rows) == len({row["file_hash"] for row in rows}) == len(files)
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_kubernetes_objects_predict(certificates):
+    folder, port = certificates, _free_port()
+    bundle = small_bundle(folder, 60)
+    dicom = write_dicom_phantoms(folder / "dicom", n_patients=6, size=64)
+    commands = []
+    for one in OBJECTS[2:]:
+        (container,) = one["spec"]["template"]["spec"]["containers"]
+        words = [*container["command"], *container.get("args", [])]
+        for before, now in (
+            ("dask-scheduler", "127.0.0.1"),
+            ("8786", port),
+            ("/data/bundle", str(bundle)),
+            ("/data/dicom", str(dicom)),
+            ("/data/predictions", str(folder / "out")),
+        ):
+            words = [word.replace(before, now) for word in words]
+        commands.append(words)
+    tls = {name: value.replace("/tls", str(folder)) for name, value in OBJECTS[0]["data"].items()}
+    environment = _environment(folder, **tls)
+    environment.pop(KEY_VARIABLE, None)
+    scheduler, worker, job = ({"command": words, "env": environment, "cwd": folder} for words in commands)
+    with _group(**scheduler), _group(**worker), _group(**worker), _group(**job) as command:
+        said = command.communicate(timeout=500)
+        assert command.returncode == 0, said
+    rows = list(csv.DictReader((folder / "out" / "predictions.csv").read_text().splitlines()))
+    assert len(rows) == len({row["file_hash"] for row in rows}) == len(list(dicom.rglob("*.dcm")))
     assert len({row["patient_hash"] for row in rows}) == 6

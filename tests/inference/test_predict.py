@@ -254,19 +254,3 @@ def test_monais_own_exports_work(bundle, tmp_path, command, name):
     done = subprocess.run([*arguments, *shape], cwd=bundle, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / name).stat().st_size > 10_000
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_two_processes_share_the_files_and_no_row_is_there_twice(bundle, tmp_path):
-    folder = write_dicom_phantoms(tmp_path / "dicom", n_patients=20, size=64)
-    places = ["--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--num_workers", "0"]
-    command = bundle_command("['configs/inference.json','configs/multi_gpu_train.json']", *places, ranks=2)
-    done = subprocess.run(
-        command, cwd=bundle, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
-    assert len(rows) == len({row["file_hash"] for row in rows}) == len(list_radiographs(folder))
-    shares = [len((tmp_path / "out" / f"predictions{rank}.jsonl").read_text().splitlines()) for rank in ("", ".rank1")]
-    assert abs(shares[0] - shares[1]) <= 1

@@ -13,11 +13,9 @@ import pytest
 from PIL import Image
 from small_bundle import run_inference, small_bundle
 
-from monai_simclr.data.decoding import file_identity
 from monai_simclr.data.phantoms import write_dicom_phantoms
-from monai_simclr.data.pseudonyms import KEY_VARIABLE, keyed_hash
+from monai_simclr.data.pseudonyms import KEY_VARIABLE
 from monai_simclr.inference import InferenceDataset, list_radiographs
-from monai_simclr.inference.dataset import file_stamp
 from monai_simclr.inference.writer import unpack_features
 from monai_simclr.workflows.arrivals import Arrivals
 
@@ -230,24 +228,6 @@ def test_a_file_whose_time_is_in_the_future_is_read_when_it_rests(files, tmp_pat
 def test_a_file_that_is_named_twice_is_predicted_once(files, tmp_path):
     target = _arrive(files[0], tmp_path / "in" / "a.dcm")
     assert _arrivals([target, str(target)], watch=0.0).look() == [{"image": str(target)}]
-
-
-def test_ranks_share_a_growing_folder_without_taking_a_file_twice(tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    done: list[dict[str, str]] = [{}, {}, {}]
-    ranks = [Arrivals(tmp_path / "in", done[number].copy, "key", 1.0) for number in range(3)]
-    monkeypatch.setattr("monai_simclr.workflows.arrivals.world_size", lambda: 3)
-    taken = []
-    for first in ("z", "m", "a"):  # each new file moves the places of those that are there
-        path = tmp_path / "in" / f"{first}.png"
-        path.write_bytes(b"x")
-        os.utime(path, (1, 1))
-        for number, arrivals in enumerate(ranks):
-            monkeypatch.setattr("monai_simclr.workflows.arrivals.rank", lambda number=number: number)
-            found = arrivals.look()
-            taken += [one["image"] for one in found]
-            done[number] |= {keyed_hash("key", one["image"]): file_stamp(file_identity(one["image"])) for one in found}
-    assert sorted(taken) == sorted(str(path) for path in (tmp_path / "in").iterdir())
 
 
 @pytest.mark.slow

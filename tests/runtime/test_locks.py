@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_a_second_process_is_refused_and_told_who_is_there(tmp_path: Path) -> No
 def test_a_killed_process_leaves_no_stale_lock(tmp_path: Path) -> None:
     _kill(_hold_in_a_child(tmp_path))
     lock_folder(tmp_path)
+    unlock_folder(tmp_path)
+
+
+def test_a_process_may_wait_until_the_other_one_has_ended(tmp_path: Path) -> None:
+    child = _hold_in_a_child(tmp_path)
+    threading.Timer(0.3, _kill, (child,)).start()
+    lock_folder(tmp_path, wait=-1)
     unlock_folder(tmp_path)
 
 

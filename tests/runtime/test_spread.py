@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -51,6 +53,34 @@ def test_a_worker_that_is_killed_once_costs_nothing(tmp_path):
     work = partial(_square, at=2, deed=partial(_end_by, signal.SIGKILL), once=str(tmp_path / "once"))
     with ProcessWorkers(2) as executor:
         assert sorted(map_chunks(work, CHUNKS, executor, _blame)) == [1, 4, 9, 16, 25, 36]
+
+
+_DRIVER = """
+import os, sys, time
+from monai_simclr.runtime.spread import ProcessWorkers
+with ProcessWorkers(1) as executor:
+    print(executor.submit(os.getpid).result(), flush=True)
+    executor.submit(time.sleep, 600).result()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are looked up in /proc")
+def test_a_worker_ends_with_the_process_that_started_it_in_the_middle_of_its_work():
+    driver = subprocess.Popen([sys.executable, "-c", _DRIVER], stdout=subprocess.PIPE, text=True)
+    worker = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{worker}/stat").read_text().split()[2]
+        except OSError:
+            return
+        if state == "Z":  # nobody collects it in a container without an init
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker outlived its driver")
 
 
 def test_only_the_item_that_ends_its_worker_is_to_blame():

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dask_cluster import DaskCluster
 from typer.testing import CliRunner
 
 from monai_simclr.cli.app import app
@@ -18,8 +23,11 @@ from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import encoder, save_encoder
 from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.exit_codes import SettingError
+from monai_simclr.runtime.locks import locked
 from monai_simclr.runtime.metrics import read_metrics
+from monai_simclr.runtime.spread import WorkerLostError
 from monai_simclr.study import Study, run_study, runs, summarize
+from monai_simclr.study.plan import PlannedRun
 from monai_simclr.workflows.bundle import copy_bundle
 
 FINDINGS = ["Cardiomegaly", "Effusion"]
@@ -182,10 +190,32 @@ def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_accepted(w
         _encoder(workspace / "bundle", [])
 
 
-def test_two_shards_do_every_run_once():
-    study = Study("b", "d", "o", fractions=(0.1, 1.0), draws=3)
-    runs_of = [[run for i, run in enumerate(study.runs()) if i % 2 == shard] for shard in (0, 1)]
-    assert sorted(map(str, runs_of[0] + runs_of[1])) == sorted(map(str, study.runs()))
+def test_a_study_that_is_spread_has_the_rows_of_one_that_is_not(workspace, done, capsys):
+    study = _study(workspace, "spread", fractions=(1.0,), arms=("scratch", "frozen"), draws=1)
+    run_study(study, workers=2)
+    assert sorted(re.findall(r"^run (\d) of 2: ", capsys.readouterr().err, re.MULTILINE)) == ["1", "2"]
+    for run in study.runs():
+        one, other = (np.load(run.folder(of.output_dir) / "scores.npz")["scores"] for of in (study, done[0]))
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    run_study(study, workers=2)
+    assert "run " not in capsys.readouterr().err, "what is complete is not run again"
+
+
+def test_a_study_is_run_by_one_process_at_a_time(workspace):
+    with locked(workspace / "held" / ".lock", "it"), pytest.raises(FileExistsError, match=r"is at work on .*held"):
+        run_study(_study(workspace, "held"))
+
+
+def test_probes_on_the_same_embeddings_are_done_by_one_worker(workspace):
+    study = _study(workspace, arms=("scratch", "random_frozen", "frozen"), fractions=(0.5, 1.0), draws=2)
+    chunks = runs._together(runs.StudyContext.open(study), study.runs())
+    assert sorted(len(chunk) for chunk in chunks) == [1, 1, 1, 1, 2, 2, 4]
+    assert sorted(map(str, (run for chunk in chunks for run in chunk))) == sorted(map(str, study.runs()))
+
+
+def test_a_run_that_loses_its_worker_twice_ends_the_study_and_is_named():
+    with pytest.raises(ChildProcessError, match=r"twice at the run scratch, 50\.00% of patients, draw 2 \(SIGKILL\)"):
+        runs._blame(PlannedRun("scratch", 0.5, 1), WorkerLostError("SIGKILL"))
 
 
 @pytest.mark.parametrize(
@@ -241,3 +271,51 @@ def test_the_command_fine_tunes_another_encoder_along_with_that_of_the_bundle(wo
         for arm in ("finetuned", "other")
     }
     assert [config["learning_rate"] for config in rates.values()] == [0.0001, 0.002]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_24_runs_on_a_cluster_whose_worker_and_driver_are_killed_are_those_of_one_process(workspace, tmp_path):
+    settings = {"fractions": (0.2, 0.5, 1.0), "draws": 2, "arms": ("scratch", "random_frozen", "frozen", "finetuned")}
+    alone, spread = _study(workspace, "24-alone", **settings), _study(workspace, "24-spread", **settings)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as workers have it, so that bits are equal
+    run_study(alone)
+    torch.set_num_threads(threads)
+    cluster = DaskCluster(tmp_path / "dask", workers=3, COMM__TIMEOUTS__CONNECT="60s")
+    command = [sys.executable, "-W", "ignore", "-m", "monai_simclr", "study", str(spread.bundle), "--iterations", "4"]
+    command += ["--dataset-dir", str(spread.dataset_dir), "-o", str(spread.output_dir), "--fractions", "20,50,100"]
+    command += ["--draws", "2", "--engine", cluster.engine]
+
+    def start() -> subprocess.Popen[str]:
+        environment, pipe = {**os.environ, **cluster.environment}, subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def await_runs(count: int, process: subprocess.Popen[str]) -> None:
+        while len(list(spread.output_dir.rglob("settings.json"))) < count:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+
+    try:
+        process = start()
+        await_runs(6, process)
+        process.kill()
+        process.communicate()
+        kept = {path: path.stat().st_mtime_ns for path in spread.output_dir.rglob("settings.json")}
+        process = start()
+        await_runs(len(kept) + 4, process)
+        cluster.processes[1].kill()
+        said = process.communicate(timeout=1800)
+        assert process.returncode == 0, (said, cluster.log())
+    finally:
+        cluster.close()
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what is complete is not run again"
+    assert sorted(re.findall(r"^run (\d+) of 24: ", said[1], re.MULTILINE)) == sorted(
+        str(number) for number in range(len(kept) + 1, 25)
+    )
+    for run in alone.runs():
+        one, other = (np.load(run.folder(of.output_dir) / "scores.npz") for of in (alone, spread))
+        for name in ("scores", "labels", "patients", "findings"):
+            np.testing.assert_array_equal(other[name], one[name], err_msg=f"{name} of {run}")
+    pd.testing.assert_frame_equal(*(pd.read_csv(of.output_dir / "table.csv") for of in (spread, alone)))
+    assert read_metrics(spread.output_dir)["values"] == read_metrics(alone.output_dir)["values"]
