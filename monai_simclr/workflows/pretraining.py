@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, finding_columns
 from monai_simclr.engines import ContrastiveTrainer, embed
+from monai_simclr.engines.precision import Precision, resolve_precision
 from monai_simclr.handlers import Checkpoint, LinearProbe, SeedEachStep, TerminateOnNonFinite
 from monai_simclr.networks import SimCLR, save_encoder
 from monai_simclr.runtime.distributed import is_main_process
@@ -103,6 +104,7 @@ def finish_pretraining(
     encoder_name: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
     monitor: Sequence[Mapping[str, float]],
+    precision: Precision = "float32",
 ) -> None:
     """Write the encoder, with its settings and hashes of the patients it has seen, and metrics; on the first rank.
 
@@ -112,7 +114,8 @@ def finish_pretraining(
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
-    header = {"size": run.size, "seed": run.seed, **patients_header(model.encoder, patients), **encoder_name}
+    header = {"size": run.size, "seed": run.seed, "precision": resolve_precision(precision, run.device)}
+    header |= {**patients_header(model.encoder, patients), **encoder_name}
     save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})
     metrics = write_metrics(
         run.output_dir,
