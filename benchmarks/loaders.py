@@ -12,6 +12,8 @@ interleaved rounds. Two workers are wall time: they need two cores that nobody e
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import tempfile
 import time
@@ -36,13 +38,17 @@ from record import RESULTS, save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from monai_simclr.cli import demo
 from monai_simclr.data import KeyedSampler, Store, StoreDataset, loader
 from monai_simclr.data.index import COLUMNS
+from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
 from monai_simclr.engines import PrepareLabelled, PrepareTwoViews
 from monai_simclr.recipes import augmentation, stored_size, to_network_input, views
 from monai_simclr.transforms import MultiViewd, RandRadiographView, ViewDetector, ViewExposure, ViewPositioning
+from monai_simclr.workflows.bundle import copy_bundle, run_bundle
 
-SIZES, BATCH, IMAGES = (56, 96, 224), 64, 512
+SIZES, BATCH, IMAGES = (56, 96, 224), 64, 256
+PAIRS = 10  # comparisons of a size
 PRESETS = ("mild", "default", "moco_cxr", "simclr", "phantom")
 PACKAGES = ("torch", "monai", "lightly", "torchvision", "opencv-python-headless", "pillow")
 Side = Callable[[], int]
@@ -163,7 +169,7 @@ def monai_side(store: Store, size: int) -> Side:
             mt.RandGaussianSmoothd(key, sigma_x=(0.1, 2.0), sigma_y=(0.1, 2.0), prob=0.5),
         ]
     data = MonaiDataset([{"first": image[None]} for image in np.array(store.images[:BATCH])], mt.Compose(steps))
-    batches = MonaiLoader(data, BATCH, shuffle=True)
+    batches = MonaiLoader(data, batch_size=BATCH, shuffle=True)  # its second argument is num_workers
     return lambda: run_through(batches, lambda batch: torch.cat([batch["first"], batch["second"]]))
 
 
@@ -255,27 +261,69 @@ def of_size(store: Store, size: int, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
+def with_workers(store: Store, size: int, rounds: int) -> dict[str, float]:
+    """Images a second (wall) of one and of two workers, and their ratio; interleaved rounds of two epochs."""
+    loaders = {count: ours(store, views("default", size), count) for count in (1, 2)}
+    rates: dict[int, list[float]] = {count: [] for count in loaders}
+    for number in range(rounds + 1):
+        for count, batches in loaders.items():
+            start = time.perf_counter()
+            images = sum(run_through(batches, lambda batch: None) for _ in range(2))
+            if number:
+                rates[count].append(images / (time.perf_counter() - start))
+    gains = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    one, two = (statistics.median(rates[count]) for count in (1, 2))
+    return {"size": size, "one": one, "two": two, "ratio": statistics.median(gains), "at least": 1.8}
+
+
+def waiting(folder: Path, workers: int, epochs: int = 4) -> dict[str, float]:
+    """The share of the time that the demo's pretraining waits for data: the median of its epochs but the first."""
+    bundle = copy_bundle(folder / f"bundle_{workers}", FINDINGS, size=demo._SIZE, width=demo._WIDTH)
+    settings = {"max_epochs": epochs, "batch_size": demo._BATCH, "learning_rate": 0.002, "strength": "phantom"}
+    archive = {"dataset_dir": str(folder / "phantoms"), "num_workers": workers, "store_dir": str(folder / "stores")}
+    run_bundle(bundle, "pretrain", **archive, **settings)
+    history = json.loads((bundle / "output" / "pretrain" / "history.json").read_text(encoding="utf-8"))
+    share = statistics.median(epoch["data_share"] for epoch in history[1:])
+    return {"workers": workers, "share": share, **({"at most": 0.05} if workers else {})}
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print a row of the comparison."""
+    bar = next((f"{how} {row[how]:g}" for how in ("at least", "at most") if row.get(how) is not None), "")
+    print(
+        f"{row['size']:3d} px  {row['slower']:24s} {row['slower_ms']:7.3f} ms  {row['faster']:24s} "
+        f"{row['faster_ms']:7.3f} ms  {row['ratio']:6.2f}  {bar}",
+        flush=True,
+    )
+
+
 def main(path: Path, rounds: int, sizes: tuple[int, ...]) -> None:
-    """Compare, print, and store with what it ran on."""
+    """Compare, print, and store with what it ran on; after every part, so that a cut loses nothing."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
+    settings = {"batch": BATCH, "images": IMAGES, "rounds": rounds, "unit": "CPU ms an image, medians"}
+    content: dict[str, Any] = {"settings": settings, "results": [], "workers": [], "waiting": []}
+
+    def keep() -> None:
+        content["load"] = {"load_average": os.getloadavg()[1], "cores": os.cpu_count()}
+        save(path, PACKAGES, **content)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for size in sizes:
-            rows += of_size(make_store(Path(folder), size), size, rounds)
-    for row in rows:
-        bar = next((f"{how} {row[how]:g}" for how in ("at least", "at most") if row.get(how) is not None), "")
-        print(
-            f"{row['size']:3d} px  {row['slower']:24s} {row['slower_ms']:7.3f} ms  {row['faster']:24s} "
-            f"{row['faster_ms']:7.3f} ms  {row['ratio']:6.2f}  {bar}"
-        )
-    save(
-        path,
-        PACKAGES,
-        settings={"batch": BATCH, "images": IMAGES, "rounds": rounds, "unit": "CPU ms an image"},
-        results=rows,
-    )
+            store = make_store(folder, size)
+            content["results"] += of_size(store, size, rounds)
+            for row in content["results"][-PAIRS:]:
+                show(row)
+            content["workers"].append(with_workers(store, size, rounds))
+            print(content["workers"][-1], flush=True)
+            keep()
+        write_nih_phantoms(folder / "phantoms", n_patients=200, size=128)
+        for count in (0, 1):
+            content["waiting"].append(waiting(folder, count))
+            print(content["waiting"][-1], flush=True)
+            keep()
 
 
 if __name__ == "__main__":

@@ -249,8 +249,8 @@ class RandRadiographView(RandOperation):
         """Draw the parameters of `n` views (see `ops.make_views`), with neutral values where a step does not apply."""
         place = self.positioning
         lungs = _LUNGS if n == 1 else _LUNGS.repeat(n, 0)
-        box = draw_crops(self.R, lungs, place.scale, place.aspect, place.min_lung_coverage)
-        u = self.R.random_sample((n, 13))
+        crops, u = np.split(self.R.random_sample((n, 53)), [40], axis=1)  # one call: calls are what numbers cost
+        box = draw_crops(crops, lungs, place.scale, place.aspect, place.min_lung_coverage)
         values = self._low + self._span * u[:, :8]
         tone, blur, noise, clahe, flip = (u[:, 8:] < self._probs).T
         drawn = {

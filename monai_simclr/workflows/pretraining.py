@@ -89,7 +89,7 @@ def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe
 
     def features(rows: np.ndarray) -> np.ndarray:
         was_training = encoder.training
-        outputs = embed(encoder, store.images[rows], finish, run.device)
+        outputs = embed(encoder, store.images, finish, run.device, rows=rows)
         encoder.train(was_training)
         return outputs
 

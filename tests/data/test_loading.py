@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from monai_simclr.data import build_store, loader, open_index
+from monai_simclr.data import build_store, loader, open_index, ordered_batches
 from monai_simclr.data.loading import KeyedSampler, StoreDataset
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareTwoViews
@@ -101,6 +102,17 @@ def test_the_loader_gives_whole_batches_that_do_not_depend_on_workers_or_batch_s
     alone, together = images(1, 0), images(4, workers)
     assert torch.equal(alone[: len(together)], together)
     assert not torch.equal(together[0], together[1])
+
+
+def test_batches_in_order_are_those_of_single_items_and_none_is_left_out(store):
+    def dataset():
+        return StoreDataset(store, ["train", "val"], ["Effusion"], ToNetworkInputd("image", 48))
+
+    whole, items = list(ordered_batches(dataset(), 7)), list(DataLoader(dataset(), 7))
+    assert sum(len(batch["image"]) for batch in whole) == len(dataset())
+    for batch, expected in zip(whole, items, strict=True):
+        assert list(batch) == list(expected)
+        assert all(torch.equal(batch[name], expected[name]) for name in batch)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -154,6 +155,17 @@ def test_auto_is_bfloat16_where_the_processor_computes_it(told, precision, monke
     assert seen == [getattr(torch, precision)]
     assert infer.precision == precision == resolve_precision("auto", "cpu")
     assert resolve_precision("float16", "cpu") == "float16"
+
+
+def test_rows_are_embedded_in_their_order():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images = torch.randint(0, 256, (10, 8, 8), dtype=torch.uint8).numpy()
+    images.flags.writeable = False
+    rows = np.array([7, 0, 3])
+    whole = embed(network, images, lambda batch: batch / 255)
+    np.testing.assert_array_equal(
+        embed(network, images, lambda batch: batch / 255, batch_size=2, rows=rows), whole[rows]
+    )
 
 
 def test_embedding_in_batches_is_embedding_at_once():
