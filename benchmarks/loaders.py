@@ -101,15 +101,19 @@ def our_side(store: Store, view: RandRadiographView) -> Side:
     return lambda: run_through(batches, prepare)
 
 
+def in_memory(store: Store) -> tuple[torch.Tensor, ...]:
+    """All images of a store in memory, as batches."""
+    return torch.from_numpy(np.array(store.images))[:, None].split(BATCH)
+
+
 def batch_op(store: Store, view: RandRadiographView) -> Side:
     """Our operation alone, on a batch in memory: draws, views, conversion."""
-    images, prepare = torch.from_numpy(np.array(store.images[:BATCH]))[:, None], PrepareTwoViews()
-    calls = IMAGES // BATCH
+    prepare, batches = PrepareTwoViews(), in_memory(store)
 
     def run() -> int:
-        for _ in range(calls):
+        for images in batches:
             prepare({"image_1": view.batch(images), "image_2": view.batch(images)})
-        return calls * BATCH
+        return IMAGES
 
     return run
 
@@ -178,10 +182,10 @@ def fine_tuning_sides(store: Store, size: int) -> dict[str, Side]:
     transform, prepare = augmentation(size), PrepareLabelled()
     data = StoreDataset(store, findings=["Effusion"], transform=transform)
     batches, view = loader(data, KeyedSampler(data), BATCH, 0, 0), views("mild", size)
-    images, labels = torch.from_numpy(np.array(store.images[:BATCH]))[:, None], torch.zeros(BATCH, 1)
+    pixels, labels = in_memory(store), torch.zeros(BATCH, 1)
 
     def alone() -> int:
-        for _ in range(IMAGES // BATCH):
+        for images in pixels:
             prepare({"image": view.batch(images), "label": labels})
         return IMAGES
 
@@ -192,11 +196,10 @@ def embedding_sides(store: Store, size: int) -> dict[str, Side]:
     """What `engines.embed` does to hand a network its images, and the operation alone."""
     from monai_simclr.engines import embed
 
-    network, images = torch.nn.Flatten(), torch.from_numpy(np.array(store.images[:BATCH]))[:, None]
-    tiny = torch.nn.Sequential(torch.nn.AvgPool2d(size), network)
+    tiny, pixels = torch.nn.Sequential(torch.nn.AvgPool2d(size), torch.nn.Flatten()), in_memory(store)
 
     def alone() -> int:
-        for _ in range(IMAGES // BATCH):
+        for images in pixels:
             tiny(to_network_input(images, size)).numpy()
         return IMAGES
 
