@@ -114,8 +114,8 @@ def finish_pretraining(
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
-    header = {"size": run.size, "seed": run.seed, "precision": resolve_precision(precision, run.device)}
-    header |= {**patients_header(model.encoder, patients), **encoder_name}
+    how = {"size": run.size, "seed": run.seed, "precision": resolve_precision(precision, run.device)}
+    header = {**how, **patients_header(model.encoder, patients), **encoder_name}
     save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})
     metrics = write_metrics(
         run.output_dir,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -124,7 +125,7 @@ class RecordConfig:
     def __call__(self, engine: Engine | None = None) -> None:
         workflow = calling_workflow()
         if workflow is not None and is_main_process():
-            config = dict(workflow.parser.config)  # type: ignore[arg-type]
+            config: dict[str, Any] = {**workflow.parser.config}  # type: ignore[dict-item]
             if "precision" in config:
                 precision = resolve_precision(workflow.parser.get_parsed_content("precision"), self.run.device)
                 config["precision"] = precision
