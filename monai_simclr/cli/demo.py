@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from monai_simclr.data.phantoms import FINDINGS, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.engines.precision import has_bfloat16
 from monai_simclr.evaluation import compare_arms
 from monai_simclr.report import collect_runs, write_report
 from monai_simclr.runtime.files import write_json, write_text
@@ -83,11 +82,9 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
             write_dicom_phantoms(folder / "dicom", n_patients=6, size=256)
         bundle = copy_bundle(folder / "bundle", FINDINGS, size=_SIZE, width=_WIDTH)
         archive = {"dataset_dir": str(folder / "phantoms"), "num_workers": 0}
-        fast = "bfloat16" if torch.cuda.is_available() or has_bfloat16() else "float32"
-        training = {**archive, "precision": fast}
         with step("pretraining without labels", cost["pretrain"]):
             settings = {"max_epochs": epochs, "batch_size": _BATCH, "learning_rate": 0.002, "strength": "phantom"}
-            run_bundle(bundle, "pretrain", **training, **settings)
+            run_bundle(bundle, "pretrain", **archive, **settings)
         with step("clusters, neighbors and probe, with their baselines", cost["cluster"]):
             run_bundle(bundle, "cluster", **archive)
         arms = []
@@ -95,18 +92,18 @@ def run_demo(output_dir: str | Path = "demo", patients: int = 600, epochs: int =
             for draw in range(draws):
                 name = f"fine-tuning with {_FRACTION:.0%} of the labels, {arm}, draw {draw + 1} of {draws}"
                 with step(name, cost["train"]):
-                    arms.append(_fine_tune(bundle, training, arm, draw))
+                    arms.append(_fine_tune(bundle, archive, arm, draw))
         with step("predictions on DICOM, and the report", 0):
             run_bundle(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
             return _report(folder, bundle, arms)
 
 
-def _fine_tune(bundle: Path, training: Mapping[str, Any], arm: str, draw: int) -> dict[str, Any]:
+def _fine_tune(bundle: Path, archive: Mapping[str, Any], arm: str, draw: int) -> dict[str, Any]:
     output = bundle / "output" / "few_label" / f"{arm}_{draw}"
     run_bundle(
         bundle,
         "train",
-        **training,
+        **archive,
         pretrained=arm == "pretrained",
         draw=draw,
         label_fraction=_FRACTION,

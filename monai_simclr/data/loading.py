@@ -354,6 +354,17 @@ def loader(
     return leave_signals(batches)
 
 
+def ordered_batches(dataset: StoreDataset, batch_size: int) -> DataLoader:
+    """Every image once, in the order of the dataset, for validation; the last batch may be smaller.
+
+    Args:
+        dataset: the images.
+        batch_size: images in a batch.
+    """
+    dataset.whole_batches = dataset.takes_batches
+    return DataLoader(dataset, batch_size, collate_fn=default_convert if dataset.whole_batches else None)
+
+
 def leave_signals(batches: DataLoader) -> DataLoader:
     """Let the workers of a loader leave Ctrl-C, SIGTERM and SIGUSR1 to this process; returns the same loader.
 

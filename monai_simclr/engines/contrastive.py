@@ -61,10 +61,11 @@ class PrepareTwoViews(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        views = [_floats(view, device, non_blocking, self.channels_last) for view in self._views(batchdata, device)]
+        views = [_plain(view).to(device=device, non_blocking=non_blocking) for view in self._views(batchdata, device)]
         groups, here = batchdata.get(self.group_key), len(views[0])
         ids = torch.arange(here) + here * rank() if groups is None else torch.as_tensor(groups)
-        return torch.cat(views), ids.to(device=device, non_blocking=non_blocking).repeat(len(views))
+        images = _floats(torch.cat(views), device, non_blocking, self.channels_last)  # stacked while they are uint8
+        return images, ids.to(device=device, non_blocking=non_blocking).repeat(len(views))
 
     def _views(self, batchdata: dict[str, Any], device: str | torch.device | None) -> list[Tensor]:
         if self.transform is None:
@@ -162,12 +163,16 @@ def _count_for_the_loss(engine: Engine) -> None:
 
 
 def _floats(images: Tensor, device: str | torch.device | None, non_blocking: bool, channels_last: bool) -> Tensor:
-    """On the device, scaled, and a plain tensor.
+    """On the device, scaled, and a plain tensor."""
+    images = _plain(images).to(device=device, non_blocking=non_blocking)
+    images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+def _plain(images: Tensor) -> Tensor:
+    """Without metadata.
 
     From a MetaTensor a network computes MetaTensors, aliases to autograd, so every in-place ReLU copies its gradient: a
     quarter of a ResNet-18's step (seen as CopySlices in torch's profiler).
     """
-    images = images.as_tensor() if isinstance(images, MetaTensor) else images
-    images = images.to(device=device, non_blocking=non_blocking)
-    images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+    return images.as_tensor() if isinstance(images, MetaTensor) else images

@@ -27,8 +27,9 @@ def embed(
     finish: _Finish,
     device: str | torch.device = "cpu",
     batch_size: int = 256,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Outputs of a network for every image of a store.
+    """Outputs of a network for images of a store.
 
     Args:
         network: maps ``(B, 1, H, W)`` in [0, 1] to vectors ``(B, D)``; it is put into evaluation mode and moved to
@@ -37,18 +38,18 @@ def embed(
         finish: second half of the preprocessing, uint8 ``(B, 1, S, S)`` to float32 ``(B, 1, H, W)``.
         device: where to run.
         batch_size: B.
+        rows: which images, in this order; all by default.
 
     Returns:
-        float32 ``(N, D)``, finite.
+        float32 ``(N, D)``, finite; N is the number of `rows`.
 
     Raises:
         FloatingPointError: if an output is not finite (names the position of the first image).
     """
     network = network.to(device).eval()
-    parts = []
-    for start in range(0, len(images), batch_size):
-        parts.append(_outputs(network, images[start : start + batch_size], finish, device))
-    outputs = np.concatenate(parts)
+    rows = np.arange(len(images)) if rows is None else rows
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    outputs = np.concatenate([_outputs(network, images[batch], finish, device) for batch in batches])
     _check_finite(outputs)
     return outputs
 
@@ -129,7 +130,7 @@ def _load(without_weights: bytes, weights: str) -> nn.Module:
 
 
 def _outputs(network: nn.Module, images: np.ndarray, finish: _Finish, device: str | torch.device) -> np.ndarray:
-    batch = torch.from_numpy(np.array(images))[:, None]
+    batch = torch.from_numpy(np.require(images, requirements="W"))[:, None]  # of a read-only map a copy
     outputs: np.ndarray = network(finish(batch).to(device)).float().cpu().numpy()
     return outputs
 

@@ -30,6 +30,10 @@ _FORMAT = 1
 _PARTS = ("format", "iteration", "epoch_length", "identity", "objects", "scaler")
 _REMEDY = "remove it, and the one before it is used"
 _MAX_DIFFERENCES = 8
+_REASONS = {
+    "precision": " (auto takes what the device computes natively; pass the former --precision to resume on another one)"
+}
+"""Why a setting can differ although nobody changed it."""
 
 
 class Stateful(Protocol):
@@ -61,7 +65,7 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def _refuse_other_run(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differences = [
-        f"{name} was {then.get(name, 'not given')}, is {now.get(name, 'not given')}"
+        f"{name} was {then.get(name, 'not given')}, is {now.get(name, 'not given')}{_REASONS.get(name, '')}"
         for name in {**then, **now}
         if then.get(name) != now.get(name)
     ]

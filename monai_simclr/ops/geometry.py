@@ -95,4 +95,4 @@ def to_network_input(images: Tensor, size: int) -> Tensor:
     resized = np.empty((len(images), 1, size, size), dtype=np.uint8)
     for image, target in zip(images.cpu().numpy(), resized, strict=True):
         target[0] = pad_resize(image[0], size)
-    return torch.from_numpy(resized).to(images.device).to(torch.float32) / 255
+    return torch.from_numpy(resized).to(images.device).to(torch.float32).div_(255)

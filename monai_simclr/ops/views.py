@@ -71,6 +71,9 @@ def make_views(images: Tensor, drawn: Drawn, size: int, backend: Backend = "auto
         return _views_in_torch(images, drawn, size)
     pixels = images[:, 0].numpy() if images.dtype == torch.uint8 else images[:, 0].to(torch.float32).numpy()
     columns = {name: value.tolist() for name, value in drawn.items()}  # plain numbers are ten times as fast as NumPy's
+    tone = drawn["gamma"], drawn["brightness"], drawn["contrast"]
+    if pixels.dtype == np.uint8 and any((factor != 1).any() for factor in tone):
+        columns["table"] = curves(*tone)  # in a tenth of the time of one after another
     out = np.empty((len(pixels), 1, size, size), dtype=pixels.dtype)
     for i, image in enumerate(pixels):
         _view_in_opencv(image, {name: column[i] for name, column in columns.items()}, out[i, 0])
@@ -89,7 +92,7 @@ def _view_in_opencv(pixels: np.ndarray, row: Mapping[str, Any], out: np.ndarray)
         out[:] = clahe(torch.from_numpy(out)[None, None], row["clip"], TILE_GRID)[0, 0].numpy()
     tone = row["gamma"], row["brightness"], row["contrast"]
     if tone != (1, 1, 1) and whole:
-        cv2.LUT(out, curves(*np.array(tone)[:, None])[0], dst=out)
+        cv2.LUT(out, row["table"], dst=out)
     elif tone != (1, 1, 1):
         out[:] = adjust(torch.from_numpy(out)[None, None], *tone)[0, 0].numpy()
     if row["sigma"] > 0:

@@ -46,6 +46,7 @@ from monai_simclr.transforms.multiview import MultiViewD as MultiViewD
 from monai_simclr.transforms.multiview import MultiViewd as MultiViewd
 from monai_simclr.transforms.multiview import MultiViewDict as MultiViewDict
 from monai_simclr.transforms.views import RandRadiographView as RandRadiographView
+from monai_simclr.transforms.views import SizeSchedule as SizeSchedule
 from monai_simclr.transforms.views import ViewDetector as ViewDetector
 from monai_simclr.transforms.views import ViewExposure as ViewExposure
 from monai_simclr.transforms.views import ViewPositioning as ViewPositioning

@@ -12,7 +12,7 @@ from monai_simclr.ops.lungs import coverage
 
 
 def draw_crops(
-    random: np.random.RandomState | KeyedRandom,
+    random: np.random.RandomState | KeyedRandom | np.ndarray,
     lung_boxes: np.ndarray,
     scale: tuple[float, float],
     aspect: tuple[float, float],
@@ -22,7 +22,8 @@ def draw_crops(
     """Draw one crop for each lung box: the first of `max_tries` that keeps enough, or the first one, grown enough.
 
     Args:
-        random: source of randomness; the same number of draws is taken whatever is accepted.
+        random: source of randomness, or uniform numbers of it, shape ``(n, 4 * max_tries)``; the same number of draws
+            is taken whatever is accepted.
         lung_boxes: shape ``(n, 4)``: left, top, right, bottom in shares of the image.
         scale: lowest and highest area of a crop, as a share of the image's.
         aspect: lowest and highest ratio of width to height (both as shares), log-uniform.
@@ -39,7 +40,8 @@ def draw_crops(
         True
     """
     n = len(lung_boxes)
-    u = random.random_sample((n, 4, max_tries)).transpose(1, 0, 2)
+    u = random if isinstance(random, np.ndarray) else random.random_sample((n, 4 * max_tries))
+    u = u.reshape(n, 4, max_tries).transpose(1, 0, 2)
     log_aspect = math.log(aspect[0]), math.log(aspect[1])
     if n == 1:  # plain numbers are several times as fast as arrays of one: a worker draws image by image
         left, top, right, bottom = lung_boxes[0].tolist()

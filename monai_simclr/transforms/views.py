@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_simclr import ops
+from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.ops.views import NOISE_PIXELS
 from monai_simclr.transforms.base import Parameters, RandOperation, check_number, check_range
 from monai_simclr.transforms.crops import draw_crops
@@ -126,6 +128,44 @@ class ViewProcessing(_Settings):
     prob: float = 0.0
 
 
+@dataclass(frozen=True)
+class SizeSchedule:
+    """Small views first: how large the views of an epoch are (progressive resizing, as in FixRes and FFCV).
+
+    The size follows from the epoch in an image's key, so that workers and a resumed run agree; without a key, and
+    without stages, views have their full size.
+
+    Attributes:
+        stages: sizes in pixels, each with its share of the epochs; the shares sum to 1.
+        epochs: of the whole run.
+
+    Raises:
+        ValueError: if a stage is not such a pair, or the shares do not sum to 1.
+
+    Example:
+        >>> schedule = SizeSchedule([[64, 0.5], [96, 0.25], [128, 0.25]], epochs=8)
+        >>> [schedule.size(epoch) for epoch in range(1, 9)]
+        [64, 64, 64, 64, 96, 96, 128, 128]
+    """
+
+    stages: Sequence[Sequence[float]] = ()
+    epochs: int = 1
+
+    def __post_init__(self) -> None:
+        pairs = all(np.shape(stage) == (2,) and stage[0] >= 1 and stage[1] > 0 for stage in self.stages)
+        if not pairs or (self.stages and abs(sum(stage[1] for stage in self.stages) - 1) > 1e-6):
+            raise ValueError(
+                "a size schedule is pairs of a size in pixels and its share of the epochs, which sum to 1, as in "
+                f"[[64, 0.4], [128, 0.6]]; got {self.stages}"
+            )
+        object.__setattr__(self, "stages", tuple((int(size), float(share)) for size, share in self.stages))
+
+    def size(self, epoch: int) -> int:
+        """Pixels along each side of the views of an epoch, counted from 1."""
+        ends = np.rint(np.cumsum([share for _, share in self.stages]) * self.epochs)
+        return int(self.stages[min(int((ends < epoch).sum()), len(ends) - 1)][0])
+
+
 class RandRadiographView(RandOperation):
     """Draw a view of a radiograph, as another positioning, exposure and detector of the same chest would show it.
 
@@ -141,6 +181,7 @@ class RandRadiographView(RandOperation):
         exposure: gamma, brightness, contrast.
         detector: blur and noise.
         processing: CLAHE.
+        schedule: smaller sizes for the first epochs of a training.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -161,11 +202,18 @@ class RandRadiographView(RandOperation):
         exposure: ViewExposure = ViewExposure(),
         detector: ViewDetector = ViewDetector(),
         processing: ViewProcessing = ViewProcessing(),
+        schedule: SizeSchedule = SizeSchedule(),
     ) -> None:
         super().__init__(prob=1.0)
         if not 1 <= size <= _LARGEST:
             raise ValueError(f"size must be from 1 to {_LARGEST} pixels, got {size}")
-        self.size = int(size)
+        self.size, self.schedule = int(size), schedule
+        largest = max((stage[0] for stage in schedule.stages), default=0)
+        if largest > size:
+            raise ValueError(
+                f"the size schedule has views of {largest:g} pixels, but images are stored for a size of {size}; pass "
+                f"--size {largest:g}, or smaller stages"
+            )
         for name, settings, kind in (
             ("positioning", positioning, ViewPositioning),
             ("exposure", exposure, ViewExposure),
@@ -201,11 +249,11 @@ class RandRadiographView(RandOperation):
         """Draw the parameters of `n` views (see `ops.make_views`), with neutral values where a step does not apply."""
         place = self.positioning
         lungs = _LUNGS if n == 1 else _LUNGS.repeat(n, 0)
-        box = draw_crops(self.R, lungs, place.scale, place.aspect, place.min_lung_coverage)
-        u = self.R.random_sample((n, 13))
+        crops, u = np.split(self.R.random_sample((n, 53)), [40], axis=1)  # one call: calls are what numbers cost
+        box = draw_crops(crops, lungs, place.scale, place.aspect, place.min_lung_coverage)
         values = self._low + self._span * u[:, :8]
         tone, blur, noise, clahe, flip = (u[:, 8:] < self._probs).T
-        return {
+        drawn = {
             "box": box,
             "angle": values[:, 0],
             "flip": flip,
@@ -217,12 +265,24 @@ class RandRadiographView(RandOperation):
             "clip": values[:, 6] * clahe,
             "seed": values[:, 7].astype(np.int64),
         }
+        if self.schedule.stages and isinstance(self.R, KeyedRandom):
+            drawn["size"] = self._sizes(self.R.epoch)
+        return drawn
+
+    def _sizes(self, epochs: np.ndarray) -> np.ndarray:
+        """The size of each view of a batch, which must be one."""
+        sizes = {self.schedule.size(int(epoch)) for epoch in np.unique(epochs)}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"a batch of several epochs has views of several sizes, {sorted(sizes)}; split it by epoch"
+            )
+        return np.full(len(epochs), sizes.pop())
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
         """Make one view of one image, shape ``(1, H, W)``; the affine of a MetaTensor says where the view lies."""
         out = super().__call__(img, randomize)
         if isinstance(img, MetaTensor) and isinstance(out, MetaTensor):
-            (a, b, x), (c, d, y) = ops.view_matrices(self.drawn, img.shape[1:], self.size)[0]
+            (a, b, x), (c, d, y) = ops.view_matrices(self.drawn, img.shape[1:], out.shape[-1])[0]
             move = torch.eye(len(img.affine), dtype=torch.float64)
             move[:2, [0, 1, -1]] = torch.tensor([[d, c, y], [b, a, x]], dtype=torch.float64)  # rows come first
             out.affine = img.affine.to(torch.float64) @ move
@@ -230,4 +290,5 @@ class RandRadiographView(RandOperation):
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """Make one view of each image, shape ``(B, 1, H, W)``; see `ops.make_views`."""
-        return ops.make_views(images, params, self.size)
+        sizes = params.pop("size", None)
+        return ops.make_views(images, params, self.size if sizes is None else int(sizes[0]))

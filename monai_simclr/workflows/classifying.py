@@ -214,6 +214,6 @@ def _predict(run: Run, network: FindingClassifier, store: Store, split: str) -> 
     logits = np.zeros((0, len(network.findings)))
     if len(rows):
         finish = functools.partial(recipes.to_network_input, size=run.size)
-        logits = embed(network, store.images[rows], finish, run.device)
+        logits = embed(network, store.images, finish, run.device, rows=rows)
     labels = certain_labels(index[list(network.findings)].to_numpy(dtype=float))  # train rows may be smoothed
     return Predictions(labels, logits, index["patient_id"].to_numpy(dtype=str), network.findings), index

@@ -8,6 +8,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_simclr.data import StoreDataset
+from monai_simclr.engines.precision import resolve_precision
 from monai_simclr.workflows.calling import calling_parser
 from monai_simclr.workflows.setting_rules import RULES
 from monai_simclr.workflows.settings import SEP, references, shown
@@ -78,6 +79,8 @@ def config_identity(parser: ConfigParser, roots: tuple[str, ...] = ("initialize"
         done.add(name)
         if name in RULES and not isinstance(parser[name], dict):
             value = parser.get_parsed_content(name)
+            if name == "precision" and "device" in parser:
+                value = resolve_precision(value, parser.get_parsed_content("device"))  # auto differs between machines
             if isinstance(value, float) and value.is_integer():
                 value = int(value)  # 1 and 1.0 are one setting
             values[shown(name)] = list(value) if isinstance(value, tuple) else value

@@ -41,7 +41,9 @@ def make_inference_config(
     if not len(held_out):
         raise ValueError("thresholds are fixed on validation patients, and the index has none; see split_by_patient()")
     finish = functools.partial(recipes.to_network_input, size=run.size)
-    familiar, features = (embed(network.encoder, store.images[rows], finish, run.device) for rows in (train, held_out))
+    familiar, features = (
+        embed(network.encoder, store.images, finish, run.device, rows=rows) for rows in (train, held_out)
+    )
     with torch.no_grad():
         logits = network.classifier(torch.from_numpy(features).to(run.device)).float().cpu().numpy()
     labels = store.index[list(network.findings)].to_numpy(dtype=float)[held_out]

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from monai_simclr import recipes
 from monai_simclr.data import Store, StoreDataset, finding_columns
 from monai_simclr.engines import ContrastiveTrainer, embed
+from monai_simclr.engines.precision import Precision, resolve_precision
 from monai_simclr.handlers import Checkpoint, LinearProbe, SeedEachStep, TerminateOnNonFinite
 from monai_simclr.networks import SimCLR, load_pretrained, save_encoder
 from monai_simclr.runtime.distributed import is_main_process
@@ -89,7 +90,7 @@ def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe
 
     def features(rows: np.ndarray) -> np.ndarray:
         was_training = encoder.training
-        outputs = embed(encoder, store.images[rows], finish, run.device)
+        outputs = embed(encoder, store.images, finish, run.device, rows=rows)
         encoder.train(was_training)
         return outputs
 
@@ -129,6 +130,7 @@ def finish_pretraining(
     encoder_name: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
     monitor: Sequence[Mapping[str, float]],
+    precision: Precision = "float32",
     start_from: str | Path | None = None,
 ) -> None:
     """Write the encoder, with its settings and hashes of the patients it has seen, and metrics; on the first rank.
@@ -141,7 +143,8 @@ def finish_pretraining(
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
     patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
-    header = {"size": run.size, "seed": run.seed, **patients_header(model.encoder, patients), **encoder_name}
+    how = {"size": run.size, "seed": run.seed, "precision": resolve_precision(precision, run.device)}
+    header = {**how, **patients_header(model.encoder, patients), **encoder_name}
     if start_from is not None:
         header |= {"start_from": Path(start_from).name, "patients_before": inherited_patients(start_from)}
     save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 
+from monai_simclr.engines.precision import resolve_precision
 from monai_simclr.handlers.checkpoint import check_same
 from monai_simclr.networks import PRETRAINED
 from monai_simclr.runtime.distributed import is_main_process, rank, record_failure, world_size
@@ -123,6 +125,8 @@ def start_run(run: Run, writes: str | Path | None = None) -> None:
 class RecordConfig:
     """Record the executed config of a run that starts or resumes; a handler that follows its `Checkpoint`.
 
+    Its precision is what "auto" stood for, so that the recorded config computes the same on any machine.
+
     Attributes:
         run: settings of the run.
     """
@@ -136,7 +140,11 @@ class RecordConfig:
     def __call__(self, engine: Engine | None = None) -> None:
         workflow = calling_workflow()
         if workflow is not None and is_main_process():
-            write_json(self.run.path("config.json"), workflow.parser.config, default=str)
+            config: dict[str, Any] = {**workflow.parser.config}  # type: ignore[dict-item]
+            if "precision" in config:
+                precision = resolve_precision(workflow.parser.get_parsed_content("precision"), self.run.device)
+                config["precision"] = precision
+            write_json(self.run.path("config.json"), config, default=str)
 
 
 def _exit_with_message(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from monai_simclr.data.findings import check_finding_names
 from monai_simclr.data.partners import SecondView
+from monai_simclr.engines.precision import Precision
 from monai_simclr.evaluation.clusterers import AUTO, METHODS
 from monai_simclr.inference import OutputOptions, Runtime
 from monai_simclr.networks import ENCODERS
@@ -79,6 +80,15 @@ def _strata(value: Any) -> str:
     words = ("source", "manufacturer", "view_position", "sex")
     fits = isinstance(value, list | tuple) and all(word in words for word in value) and len(set(value)) == len(value)
     return "" if fits else f"must be a list of {', '.join(words)}, each once"
+
+
+def _size_schedule(value: Any) -> str:
+    problem = "must be pairs of a size and its share of the epochs, which sum to 1, as in [[64, 0.4], [128, 0.6]]"
+    if not isinstance(value, list | tuple) or not all(isinstance(pair, list | tuple) for pair in value):
+        return problem
+    size, share = number(32, whole=True), number(0, 1, above=True)
+    fits = all(len(pair) == 2 and not size(pair[0]) and not share(pair[1]) for pair in value)
+    return "" if not value or (fits and abs(sum(share for _, share in value) - 1) <= 1e-6) else problem
 
 
 def _path(value: Any) -> str:
@@ -174,7 +184,8 @@ RULES: dict[str, Rule] = {
     "views_on": choice("workers", "device"),
     "second_view": choice(*get_args(SecondView)),
     **dict.fromkeys(("strata", "remove"), _strata),
-    "precision": choice("bfloat16", "float32", "float16"),
+    "size_schedule": _size_schedule,
+    "precision": choice(*get_args(Precision)),
     "head_start": choice("probe", "random"),
     "balance": choice("none", "class_weights", "balanced_sampling"),
     "method": choice(AUTO, *METHODS),

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
+from monai_simclr.networks import encoder_header
 from monai_simclr.runtime.exit_codes import exit_code, root_cause
 from monai_simclr.workflows import config_identity
 from monai_simclr.workflows.bundle import copy_bundle
@@ -121,6 +123,20 @@ def test_a_run_resumes_with_its_own_settings_only_and_its_config_is_what_ran(bun
     assert config.read_bytes() == first, "a refused command leaves the config of what ran"
     _workflow(bundle, **output, checkpoint_minutes=3).run()
     assert json.loads(config.read_text())["checkpoint_minutes"] == 3, "a run that goes on keeps what it goes on with"
+
+
+def test_auto_is_the_precision_that_it_stands_for_on_this_machine(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = {"output_dir": str(tmp_path / "run")}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "amx_bf16": True})
+    assert _identity(bundle, precision="auto") == _identity(bundle, precision="bfloat16")
+    _workflow(bundle, **output, precision="auto").run()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "bfloat16"
+    assert encoder_header(bundle / "models" / "encoder.safetensors")["precision"] == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "amx_bf16": False})
+    refusal = _refusal(bundle, **output, precision="auto")
+    assert "precision was bfloat16, is float32 (auto takes what the device computes natively; pass" in refusal
 
 
 def test_other_settings_are_refused_before_the_archive_is_decoded_again(bundle: Path, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from monai_simclr.data import build_store, loader, open_index
+from monai_simclr.data import build_store, loader, open_index, ordered_batches
 from monai_simclr.data.loading import KeyedSampler, StoreDataset
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareTwoViews
 from monai_simclr.recipes import augmentation, views
-from monai_simclr.transforms import DrawViewsd, MultiViewd, ToNetworkInputd
+from monai_simclr.transforms import DrawViewsd, MultiViewd, RandRadiographView, SizeSchedule, ToNetworkInputd
 
 
 @pytest.fixture
@@ -101,6 +102,51 @@ def test_the_loader_gives_whole_batches_that_do_not_depend_on_workers_or_batch_s
     alone, together = images(1, 0), images(4, workers)
     assert torch.equal(alone[: len(together)], together)
     assert not torch.equal(together[0], together[1])
+
+
+def test_batches_in_order_are_those_of_single_items_and_none_is_left_out(store):
+    def dataset():
+        return StoreDataset(store, ["train", "val"], ["Effusion"], ToNetworkInputd("image", 48))
+
+    whole, items = list(ordered_batches(dataset(), 7)), list(DataLoader(dataset(), 7))
+    assert sum(len(batch["image"]) for batch in whole) == len(dataset())
+    for batch, expected in zip(whole, items, strict=True):
+        assert list(batch) == list(expected)
+        assert all(torch.equal(batch[name], expected[name]) for name in batch)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_views_have_the_size_of_their_epoch_in_workers_and_on_the_device(store, workers):
+    view = RandRadiographView(48, schedule=SizeSchedule([[24, 0.5], [36, 0.25], [48, 0.25]], epochs=4))
+    batches = {}
+    for form in (MultiViewd, DrawViewsd):
+        data = StoreDataset(store, ["train"], transform=form("image", view), seed=5)
+        batches[form] = loader(data, KeyedSampler(data, 5), 8, workers if form is MultiViewd else 0, 5)
+    sizes = []
+    for epoch in (1, 2, 3, 4):
+        for each in batches.values():
+            each.sampler.set_epoch(epoch)
+        made, _ = PrepareTwoViews()(next(iter(batches[MultiViewd])))
+        there, _ = PrepareTwoViews(transform=view)(next(iter(batches[DrawViewsd])))
+        assert torch.equal(made, there)
+        sizes.append(made.shape[-1])
+    assert sizes == [24, 24, 36, 48]
+
+
+def test_a_size_schedule_changes_the_size_and_nothing_else_of_a_last_stage(store):
+    plain, grown = RandRadiographView(48), RandRadiographView(48, schedule=SizeSchedule([[24, 0.5], [48, 0.5]], 2))
+    made = [
+        StoreDataset(store, transform=MultiViewd("image", view), seed=5)[2, 0]["image_1"] for view in (plain, grown)
+    ]
+    assert torch.equal(*made)
+
+
+def test_a_batch_of_epochs_with_several_sizes_is_refused(store):
+    view = RandRadiographView(48, schedule=SizeSchedule([[24, 0.5], [48, 0.5]], 2))
+    data = StoreDataset(store, transform=MultiViewd("image", view))
+    data.whole_batches = True
+    with pytest.raises(ValueError, match=r"views of several sizes, \[24, 48\]; split it by epoch"):
+        data.__getitems__([(1, 0), (2, 0)])
 
 
 def test_views_made_on_the_device_are_those_of_the_workers(store):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 from torch import nn
 
 from monai_simclr.engines import AutocastInferer, ContrastiveTrainer, PrepareLabelled, PrepareTwoViews, embed
+from monai_simclr.engines.precision import resolve_precision
 from monai_simclr.handlers import ContrastiveMonitor, Progress, TerminateOnNonFinite
 from monai_simclr.losses import NTXentLoss
 
@@ -133,6 +135,34 @@ def test_a_cpu_without_bfloat16_is_warned_about_once(told, warned, monkeypatch, 
     assert [record.getMessage() for record in caplog.records] == warned * [
         "this CPU has no bfloat16 instructions: float32 is faster on it; pass --precision float32"
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "precision"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"architecture": "x86_64", "avx512_bf16": True}, "bfloat16"),
+        ({"architecture": "aarch64", "arm_bf16": True}, "bfloat16"),
+        ({"architecture": "aarch64", "neon": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_computes_it(told, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    infer, seen, network = AutocastInferer("auto"), [], torch.nn.Linear(4, 3)
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    infer(torch.rand(2, 4), network)
+    assert seen == [getattr(torch, precision)]
+    assert infer.precision == precision == resolve_precision("auto", "cpu")
+    assert resolve_precision("float16", "cpu") == "float16"
+
+
+def test_rows_are_embedded_in_their_order():
+    images = torch.randint(0, 256, (10, 8, 8), dtype=torch.uint8).numpy()
+    images.flags.writeable = False
+    rows = np.array([7, 0, 3])
+    outputs = embed(nn.Flatten(), images, lambda batch: batch / 255, batch_size=2, rows=rows)
+    np.testing.assert_array_equal(outputs, images[rows].reshape(3, 64) / np.float32(255))
 
 
 def test_embedding_in_batches_is_embedding_at_once():

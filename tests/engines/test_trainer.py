@@ -118,7 +118,7 @@ def test_float16_on_a_gpu_uses_monais_scaler():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, float16, got 'half'"):
+    with pytest.raises(ValueError, match="precision must be one of auto, float32, bfloat16, float16, got 'half'"):
         _trainer(_network(), precision="half")
 
 

@@ -70,6 +70,17 @@ def test_a_run_that_is_killed_again_and_again_still_ends_the_same(whole: dict[in
     assert tiny.result(tmp_path) == whole[1]
 
 
+@pytest.mark.parametrize("views_on", ["workers", "device"])
+def test_sizes_that_grow_with_the_epoch_are_those_of_a_run_that_was_killed(views_on: str, tmp_path: Path) -> None:
+    sizes = ((16, 0.34), (24, 0.33), (32, 0.33))
+    assert tiny.run(tiny.Setting(tmp_path / "whole", workers=1, sizes=sizes)) == [0]
+    for iteration in (5, 9, 14):
+        killed = (iteration, Events.ITERATION_COMPLETED, 0)
+        tiny.run(tiny.Setting(tmp_path / "again", views_on=views_on, sizes=sizes, kill=killed))
+    assert tiny.run(tiny.Setting(tmp_path / "again", views_on=views_on, sizes=sizes)) == [0]
+    assert tiny.result(tmp_path / "again") == tiny.result(tmp_path / "whole")
+
+
 def test_a_finished_run_reports_it_and_changes_nothing(tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path))
     first, files = tiny.result(tmp_path), sorted(path.name for path in (tmp_path / "checkpoints").iterdir())

@@ -31,7 +31,7 @@ from monai_simclr.losses import NTXentLoss
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import views
 from monai_simclr.runtime.exit_codes import exit_code, format_error
-from monai_simclr.transforms import DrawViewsd, MultiViewd
+from monai_simclr.transforms import DrawViewsd, MultiViewd, RandRadiographView, SizeSchedule
 
 IMAGES, BATCH, EPOCHS = 50, 8, 3
 STEPS = IMAGES // BATCH * EPOCHS
@@ -44,6 +44,7 @@ EVENTS = (
     Events.ITERATION_COMPLETED,
 )
 SMALL = 32
+_VIEW = views("default", SMALL)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Setting:
     batch: int = BATCH
     poison: int | None = None
     views_on: str = "workers"
+    sizes: tuple[tuple[int, float], ...] = ()
 
 
 def store() -> Store:
@@ -81,7 +83,8 @@ def network(normalized: bool = True) -> nn.Module:
 def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[ContrastiveTrainer, Checkpoint]:
     """Everything that configs/pretrain.json wires, small."""
     on_device = setting.views_on == "device"
-    made_of = (DrawViewsd if on_device else MultiViewd)("image", views("default", SMALL))
+    view = RandRadiographView(SMALL, schedule=SizeSchedule(setting.sizes, EPOCHS)) if setting.sizes else _VIEW
+    made_of = (DrawViewsd if on_device else MultiViewd)("image", view)
     dataset = StoreDataset(store(), ["train"], transform=made_of, seed=3)
     batches = loader(dataset, KeyedSampler(dataset, 3), setting.batch, setting.workers, 3)
     model = network(setting.normalized)
@@ -107,7 +110,7 @@ def trainer(setting: Setting, rows: list[list[int]] | None = None) -> tuple[Cont
         optimizer,
         NTXentLoss(0.2),
         precision="float32",
-        prepare_batch=PrepareTwoViews(transform=views("default", SMALL) if on_device else None),
+        prepare_batch=PrepareTwoViews(transform=view if on_device else None),
         train_handlers=[
             checkpoint,
             guard,

@@ -15,6 +15,7 @@ from monai_simclr import ops, recipes
 from monai_simclr.ops.views import view_matrices
 from monai_simclr.transforms import (
     RandRadiographView,
+    SizeSchedule,
     ViewDetector,
     ViewExposure,
     ViewPositioning,
@@ -144,3 +145,14 @@ def test_the_affine_of_a_view_says_where_its_pixels_are():
     out = view(ramp)
     place = out.affine @ torch.tensor([10.0, 20.0, 0.0, 1.0], dtype=torch.float64)  # of row 10, column 20
     assert float(place[1] / 0.25) == pytest.approx(64 * float(out[0, 10, 20]), abs=0.01)
+
+
+@pytest.mark.parametrize("stages", [[[32, 0.4], [48, 0.3]], [[32]], [[0, 1.0]], [[32, 1.5], [48, -0.5]], [32, 48]])
+def test_a_size_schedule_that_is_none_is_refused(stages):
+    with pytest.raises(ValueError, match=r"pairs of a size in pixels and its share of the epochs, which sum to 1"):
+        SizeSchedule(stages)
+
+
+def test_views_larger_than_the_images_are_stored_for_are_refused():
+    with pytest.raises(ValueError, match="views of 64 pixels, but images are stored for a size of 48; pass --size 64"):
+        RandRadiographView(48, schedule=SizeSchedule([[32, 0.5], [64, 0.5]]))
