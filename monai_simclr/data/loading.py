@@ -331,7 +331,11 @@ def loader(
         )
     here, over = divmod(batch_size, world_size())
     if over:
-        raise ValueError(f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly")
+        able = ", ".join(str(ranks) for ranks in range(1, batch_size + 1) if batch_size % ranks == 0)
+        raise ValueError(
+            f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly; start as many "
+            f"ranks as divide it ({able}), also to resume a run, or begin a new run with another --batch_size"
+        )
     if here < fewest <= images:
         raise SettingError(
             f"batch_size is {batch_size}, so a step of a rank has {here} image, and it needs {fewest}, since batch "

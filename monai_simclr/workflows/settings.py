@@ -32,9 +32,8 @@ _PROPERTIES = frozenset(
 _TRACKING = frozenset(map(str, DEFAULT_MLFLOW_SETTINGS["configs"]))  # type: ignore[call-overload]
 """Top-level keys that ``--tracking`` adds."""
 
-_FOR_OVERLAYS = frozenset({"before_distributed", "network"})
-"""Keys that only the overlay ``multi_gpu_train.json`` reads, or sets for training only: ranks of inference do not wait
-for each other, so their network is not wrapped."""
+_FOR_OVERLAYS = frozenset({"before_distributed"})
+"""Keys that only the overlay ``multi_gpu_train.json`` reads."""
 
 RENAMED = {
     "before_ranks_meet": "before_distributed",
