@@ -40,7 +40,7 @@ class Store:
     Attributes:
         images: uint8 ``(N, S, S)``, a read-only memory map.
         index: the N rows of the index that were decoded, in the same order. Of a store on the disk this and `rejected`
-            are read when they are first asked for: training does not, so that 100 million rows take 3 GB, not 59.
+            are read when they are first asked for: training does not, so that 100 million rows take 3.5 GB, not 59.
         rejected: `image` and `reason` of those that were not.
         provenance: settings, versions and checksums.
         folder: where it is; None when it is in memory only. With a folder, pickling leaves the pixels out: the other
