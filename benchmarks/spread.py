@@ -69,9 +69,9 @@ def encode(pixels: np.ndarray, kind: str) -> bytes:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.PixelData = values.tobytes()
     dataset.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg")
-    file = BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    content = BytesIO()
+    dataset.save_as(content, enforce_file_format=True)
+    return content.getvalue()
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def _labels(store: Store, rows: np.ndarray, findings: Sequence[str]) -> np.ndarr
         return np.zeros((0, len(findings)), dtype=np.float32)
     if unknown:
         raise ValueError(f"the index has no labels for {unknown}; it has {list(names)}; see --findings")
-    return store.rows["labels"][np.ix_(rows, [names.index(name) for name in findings])]
+    return store.rows["labels"][rows][:, [names.index(name) for name in findings]]
 
 
 def _as_pair(key: int | tuple[int, int]) -> tuple[int, int]:

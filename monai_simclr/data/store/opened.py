@@ -136,8 +136,9 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
     if has_rows:
         checksums = store.rows["pixels"]
     else:  # a store of before it had them
-        checksums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
-        assert len(store.index) == len(checksums)
+        sums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
+        checksums = np.array(sums, dtype=np.uint32)
+        assert len(store.index) == len(checksums)  # read while the checksum of its file is known to fit
     images = store.images
     last = len(images) - 1
     places = range(last + 1) if verify else np.unique(np.linspace(0, last, _COMPARED).astype(int)).tolist()

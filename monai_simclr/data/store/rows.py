@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,4 +52,5 @@ def row_columns(index: pd.DataFrame) -> dict[str, np.ndarray]:
 def write_row_columns(path: Path, index: pd.DataFrame, pixels: np.ndarray) -> None:
     """Write `row_columns`, and the CRC-32 of every stored image as `pixels`, whole or not at all."""
     with write_atomically(path) as part, open(part, "wb") as file:
-        np.savez(file, **row_columns(index), pixels=pixels)
+        columns: dict[str, Any] = {**row_columns(index), "pixels": pixels}
+        np.savez(file, **columns)
