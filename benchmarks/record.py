@@ -15,7 +15,7 @@ import torch
 
 from monai_simclr.runtime.files import write_atomically
 
-__all__ = ["RESULTS", "peak_megabytes", "save"]
+__all__ = ["RESULTS", "peak_megabytes", "private_megabytes", "save"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -42,6 +42,11 @@ def peak_megabytes(work: Callable[[], object]) -> float:
     Path("/proc/self/clear_refs").write_text("5")
     work()
     return _resident("VmHWM") - before
+
+
+def private_megabytes() -> float:
+    """Memory of this process alone, without files that it maps (Linux)."""
+    return _resident("RssAnon")
 
 
 def _resident(field: str) -> float:

@@ -279,11 +279,11 @@ KINDS = [
     Kind("journal", make_journal, _journal, made_again=True),
     *(
         Kind(f"store's {name}", _maker_of_store(name), _store)
-        for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv", "images.npy")
+        for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv", "rows.npz", "images.npy")
     ),
     *(
         Kind(f"cached store's {name}", _maker_of_store(name), _cached_store)
-        for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv")
+        for name in ("provenance.json", "index.csv", "rejected.csv", "sources.csv", "rows.npz")
     ),
     Kind("metrics", make_metrics, read_metrics),
     Kind("patients", make_patients, lambda folder: check_classifier(folder / "model.pt", np.array(["p9"]))),

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,13 @@ from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, default_convert
 from torch.utils.data.distributed import DistributedSampler
 
-from monai_simclr.data.index import records
 from monai_simclr.data.partners import Partners, SecondView
 from monai_simclr.data.radiograph import describe_problem
 from monai_simclr.data.store import Store
+from monai_simclr.data.store.rows import text_keys
 from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.runtime.distributed import rank, world_size
 from monai_simclr.runtime.exit_codes import SettingError
-from monai_simclr.runtime.names import encode_name
 from monai_simclr.runtime.signals import STOP_SIGNALS
 
 _DAMAGE = (ValueError, OSError, RuntimeError)
@@ -39,6 +37,7 @@ _DAMAGE = (ValueError, OSError, RuntimeError)
 
 _TRIES = 16  # images that are drawn for a damaged one
 _SAMPLED = 64  # images whose pixels are in a fingerprint
+_BLOCK = 1 << 20  # rows that a fingerprint takes at a time
 _PARTNER = 1 << 16
 """Stream of the keyed numbers that choose partners; views have the streams from 0."""
 
@@ -72,7 +71,8 @@ class StoreDataset(Dataset):
 
     An item is ``{"image": uint8 (1, S, S), "row": int, "patient": int}``, with ``"label"`` float32 (K,) where there are
     findings, as `transform` leaves it. Two images have the same `patient` when their patients are known and the same.
-    `data` lists the records without pixels; an empty store has none.
+    In memory a row takes 24 bytes, those of the sampler included, and 4 a finding. A `second_view` of other films and
+    `strata` of a sampler read the text of the index besides.
 
     Our transforms that draw and apply (`takes_batches`) make whole batches: with `whole_batches`, PyTorch's loader gets
     a batch as one dictionary of tensors, in a fraction of the time. An item is the same, bit for bit, either way.
@@ -92,28 +92,22 @@ class StoreDataset(Dataset):
         replace_damaged: bool = False,
         second_view: SecondView = "image",
     ) -> None:
-        chosen = store.index["split"].isin(list(splits)).to_numpy()
+        chosen = np.isin(store.rows["split"], text_keys(splits))
         if rows is not None:
-            chosen = chosen & np.isin(np.arange(len(chosen)), rows)
+            chosen &= np.isin(np.arange(len(chosen)), rows)
         if not chosen.any() and not store.absent:
             found = sorted(set(store.index["split"]))
             raise ValueError(f"no image is in the splits {list(splits)}; the index has {found}; see split_by_patient()")
         self.store, self.splits, self.transform, self.seed = store, tuple(splits), transform, seed
         self.replace_damaged = replace_damaged
         self.rows = np.flatnonzero(chosen)
-        all_records = [] if store.absent else records(store.index, findings)
-        self.data = [all_records[row] for row in self.rows]
-        for record in self.data:
-            if store.index["patient_id"].iat[record["row"]] == "":
-                record["patient"] = -1 - record["row"]  # unknown patients are not one patient
-        self.patients = np.array([record["patient"] for record in self.data], dtype=np.int64)
-        labels = [record["label"] for record in self.data] if findings else []
-        self.labels = np.array(labels, dtype=np.float32).reshape(-1, len(findings)) if findings else None
+        self.patients = _patient_numbers(store, self.rows)
+        self.labels = _labels(store, self.rows, findings) if findings else None
         self.partners = None if second_view == "image" else Partners(store.index.iloc[self.rows], second_view)
         self.whole_batches = False
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.rows)
 
     @property
     def takes_batches(self) -> bool:
@@ -123,14 +117,14 @@ class StoreDataset(Dataset):
     @property
     def fingerprint(self) -> str:
         """Number of images, and a checksum of their rows and of some pixels; not of folders: an archive may move."""
-        index, digest = self.store.index, hashlib.sha256()
-        for record in self.data:
-            row = record["row"]
-            name = Path(str(record["image"])).name
-            digest.update(encode_name(f"{row},{name},{index['patient_id'].iat[row]},{index['split'].iat[row]};"))
-        for record in self.data[:: max(1, len(self.data) // _SAMPLED)]:
-            digest.update(np.ascontiguousarray(self.store.images[record["row"]]).tobytes())
-        return f"{len(self.data)} images, {digest.hexdigest()[:12]}"
+        digest = hashlib.sha256(self.rows.data)
+        for name in ("image", "patient_id", "split"):
+            column = self.store.rows[name]
+            for start in range(0, len(self), _BLOCK):
+                digest.update(column[self.rows[start : start + _BLOCK]].tobytes())
+        for row in self.rows[:: max(1, len(self) // _SAMPLED)]:
+            digest.update(np.ascontiguousarray(self.store.images[row]).tobytes())
+        return f"{len(self)} images, {digest.hexdigest()[:12]}"
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> Any:
         """Fetch a batch: a list of items, or with `whole_batches` one dictionary (PyTorch's loader calls this)."""
@@ -154,8 +148,8 @@ class StoreDataset(Dataset):
         try:
             return {**self._item(epoch, position), "damaged_row": -1, "damage": ""}
         except _DAMAGE as error:
-            damage = {"damaged_row": self.data[position]["row"], "damage": describe_problem(error)}
-            for other in keyed_state(self.seed, epoch, position, 1).randint(len(self.data), size=_TRIES):
+            damage = {"damaged_row": int(self.rows[position]), "damage": describe_problem(error)}
+            for other in keyed_state(self.seed, epoch, position, 1).randint(len(self), size=_TRIES):
                 with contextlib.suppress(*_DAMAGE):
                     return {**self._item(epoch, int(other)), **damage}
             raise
@@ -189,6 +183,26 @@ class StoreDataset(Dataset):
             others = self.rows[self.partners.draw(positions, u)]
             batch["partner"] = torch.from_numpy(self.store.images[others][:, None])
         return batch
+
+
+def _patient_numbers(store: Store, rows: np.ndarray) -> np.ndarray:
+    """Numbers of the rows' patients; below 0, each its own, where the patient is unknown."""
+    keys = store.rows["patient_id"][rows]
+    unknown = np.flatnonzero(keys == text_keys([""]))
+    keys >>= np.uint64(1)
+    numbers = keys.view(np.int64)
+    numbers[unknown] = -1 - rows[unknown]
+    return numbers
+
+
+def _labels(store: Store, rows: np.ndarray, findings: Sequence[str]) -> np.ndarray:
+    names = store.findings
+    unknown = [name for name in findings if name not in names]
+    if store.absent:
+        return np.zeros((0, len(findings)), dtype=np.float32)
+    if unknown:
+        raise ValueError(f"the index has no labels for {unknown}; it has {list(names)}; see --findings")
+    return store.rows["labels"][rows][:, [names.index(name) for name in findings]]
 
 
 def _as_pair(key: int | tuple[int, int]) -> tuple[int, int]:
@@ -331,7 +345,11 @@ def loader(
         )
     here, over = divmod(batch_size, world_size())
     if over:
-        raise ValueError(f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly")
+        able = ", ".join(str(ranks) for ranks in range(1, batch_size + 1) if batch_size % ranks == 0)
+        raise ValueError(
+            f"batch_size is {batch_size} over all ranks, which {world_size()} ranks cannot share evenly; start as many "
+            f"ranks as divide it ({able}), also to resume a run, or begin a new run with another --batch_size"
+        )
     if here < fewest <= images:
         raise SettingError(
             f"batch_size is {batch_size}, so a step of a rank has {here} image, and it needs {fewest}, since batch "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -152,7 +153,8 @@ def open_index(dataset_dir: str | Path, *, check: bool = True, **options: Any) -
         index = index[kept].reset_index(drop=True)
     if check:
         index = check_index(index)
-        check_images_exist(index, source.hint)
+        if not int(os.environ.get("RANK", 0)):  # of a job of several ranks the first one looks
+            check_images_exist(index, source.hint)
     index.attrs.update(recognised=f"{source.name}: {reason}", excluded=excluded)
     patients, laterals = index["patient_id"].nunique(), int((index["view_position"] == "LL").sum())
     logger.info(f"{shown(path)}: {reason}; read as {source.name}: {len(index)} images of {patients} patients")

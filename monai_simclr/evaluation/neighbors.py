@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -13,17 +14,39 @@ from monai_simclr.evaluation.embeddings import Embeddings
 from monai_simclr.evaluation.predictions import certain_labels, refuse_shared_patients, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
+logger = logging.getLogger("monai_simclr.evaluation")
+
 _CHUNK = 1024
 """Test images compared with all training images at once."""
+_CELLS = 2**28
+"""Similarities that are in memory at once, of 16 bytes with their order: fewer test images where there are many."""
+_FOR_FAISS = 1_000_000
+"""Training images from which faiss searches, which is exact too and keeps no matrix of similarities."""
 
 
 def nearest(train_features: np.ndarray, test_features: np.ndarray, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions and cosines ``(m, k)``, unsorted, of the `k` training rows most similar to each of 1024 test rows."""
+    """Positions and cosines ``(m, k)``, unsorted, of the `k` training rows most similar to each of m test rows.
+
+    The search is exact. From a million training rows it goes through faiss, where that is installed.
+    """
     k = min(k, len(train_features))
     train = normalize(np.asarray(train_features, dtype=np.float32))
     test = normalize(np.asarray(test_features, dtype=np.float32))
-    for start in range(0, len(test), _CHUNK):
-        similarity = test[start : start + _CHUNK] @ train.T
+    if len(train) >= _FOR_FAISS:
+        try:
+            import faiss
+        except ImportError:
+            logger.info(f"nearest of {len(train):,} images by NumPy; pip install 'monai-simclr[faiss]' takes less time")
+        else:
+            index = faiss.IndexFlatIP(train.shape[1])
+            index.add(train)
+            for start in range(0, len(test), _CHUNK):
+                cosines, near = index.search(test[start : start + _CHUNK], k)
+                yield near, cosines.astype(np.float64)
+            return
+    rows = max(1, min(_CHUNK, _CELLS // max(1, len(train))))
+    for start in range(0, len(test), rows):
+        similarity = test[start : start + rows] @ train.T
         near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         yield near, np.take_along_axis(similarity, near, axis=1).astype(np.float64)
 

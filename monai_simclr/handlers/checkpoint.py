@@ -34,6 +34,7 @@ _REASONS = {
     "precision": " (auto takes what the device computes natively; pass the former --precision to resume on another one)"
 }
 """Why a setting can differ although nobody changed it."""
+_STEP, _RANKS = "images in a step of all ranks", "world_size"
 
 
 class Stateful(Protocol):
@@ -59,7 +60,7 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     newest = newest_checkpoint(folder)
     if newest is not None:
         then = torch.load(io.BytesIO(newest[1]), map_location="cpu", weights_only=True)["identity"]
-        then = {name: value for name, value in then.items() if name not in ("dataset", "world_size")}
+        then = {name: value for name, value in then.items() if name not in ("dataset", _STEP, _RANKS)}
         _refuse_other_run(folder, then, {name: str(value) for name, value in settings.items()})
 
 
@@ -87,8 +88,8 @@ class Checkpoint:
     Args:
         folder: of the run's checkpoints, on a disk that all ranks share.
         objects: what to save, by name: the network (also in DistributedDataParallel), optimizer, schedule, history.
-        identity: what defines the run (data set, batch size, seed, ...), by name, as plain values; the number of ranks
-            is added. Only a run of the same identity is resumed.
+        identity: what defines the run (data set, batch size, seed, ...), by name, as plain values. Only a run of the
+            same identity, and of as many images in a step of all ranks, is resumed; the number of ranks may change.
         every_epochs: epochs between two checkpoints; the last epoch is always saved.
         every_minutes: minutes after which a checkpoint is saved within an epoch.
         every_iterations: iterations between two checkpoints; 0 for none.
@@ -112,7 +113,7 @@ class Checkpoint:
     ) -> None:
         self.folder, self.n_saved = Path(folder), n_saved
         self.objects: dict[str, Any] = {name: _unwrapped(item) for name, item in objects.items()}
-        self.identity = {name: str(value) for name, value in {**identity, "world_size": world_size()}.items()}
+        self.identity = {name: str(value) for name, value in identity.items()}
         self.every_epochs, self.every_minutes, self.every_iterations = every_epochs, every_minutes, every_iterations
         self._networks = [item for item in self.objects.values() if isinstance(item, nn.Module)]
         self._signals = StopSignals()
@@ -138,19 +139,28 @@ class Checkpoint:
                 _check_parts(state, self.objects)
             if state["format"] != _FORMAT:
                 _refuse_other_run(self.folder, {"format": state["format"]}, {"format": _FORMAT})
+            now = {**self._identity(engine), "iterations in an epoch": engine.state.epoch_length}
             then = {**state["identity"], "iterations in an epoch": state["epoch_length"]}
-            now = {**self.identity, "iterations in an epoch": engine.state.epoch_length}
+            then.setdefault(_STEP, now[_STEP])  # of a checkpoint that does not say it
+            ranks, here = then.pop(_RANKS, "1"), str(world_size())
             _refuse_other_run(self.folder, then, now)
             with reading(path, "a checkpoint of training", _REMEDY):
                 self._restore(state, engine)
             iteration = engine.state.iteration
-            logger.info(f"resuming from {path}: {_position(engine)}")
+            text = f"resuming from {path}: {_position(engine)}"
+            if ranks != here:
+                text += f"; on {here} instead of {ranks} ranks, so no longer bit for bit"
+            logger.info(text)
         iterations = all_gather_int(iteration)
         if len(set(iterations)) > 1:
             raise ValueError(
                 f"the ranks would resume from different iterations, {iterations}; is {self.folder} on a disk that all "
                 "of them share?"
             )
+
+    def _identity(self, engine: Engine) -> dict[str, str]:
+        images: Any = getattr(engine.state.dataloader, "batch_size", None)
+        return {**self.identity, _STEP: str(images and images * world_size())}
 
     def _restore(self, state: Mapping[str, Any], engine: Engine) -> None:
         for name, item in self.objects.items():
@@ -179,7 +189,7 @@ class Checkpoint:
             "format": _FORMAT,
             "iteration": iteration,
             "epoch_length": engine.state.epoch_length,
-            "identity": self.identity,
+            "identity": {**self._identity(engine), _RANKS: str(world_size())},
             "objects": {name: item.state_dict() for name, item in self.objects.items()},
             "scaler": None if scaler is None else scaler.state_dict(),
         }

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -91,13 +92,14 @@ def share_weights(network: nn.Module) -> None:
             dist.broadcast(parameter.data, 0)
 
 
-def init_distributed(device: torch.device | str, minutes: float = 30.0) -> None:
+def init_distributed(device: torch.device | str, minutes: float = 30.0, after: Any = None) -> None:
     """Join the processes that torchrun started: nccl on GPUs, gloo on CPUs. From then on only the first one logs.
 
     Args:
         device: of this process.
         minutes: maximum time to wait for a rank that is alive and silent; a rank that has died is noticed at once
             (gloo), or by torchrun, which ends all others.
+        after: what a config must have built before the ranks wait for each other, as an image store.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -120,9 +122,11 @@ def destroy_distributed() -> None:
 
 
 def distributed(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """A network for several ranks: gradients averaged, batch statistics over all ranks (on GPUs only)."""
+    """A network on its device; of several ranks, gradients averaged, batch statistics over all ranks (on GPUs only)."""
     device = torch.device(device)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if world_size() == 1:
+        return network
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return nn.parallel.DistributedDataParallel(network, device_ids=[device])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, finding_columns, get_store, label_fraction
+from monai_simclr.data import Store, get_store, label_fraction
 
 logger = logging.getLogger("monai_simclr")
 
@@ -52,7 +52,7 @@ def check_store(store: Store, findings: Sequence[str] = (), allow_missing: bool 
     """
     if store.absent:
         raise FileNotFoundError(store.absent)
-    columns = finding_columns(store.index)
+    columns = store.findings
     missing = {name: difflib.get_close_matches(name, columns, 1) for name in findings if name not in columns}
     if not columns or not missing:
         return

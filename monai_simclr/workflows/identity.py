@@ -34,11 +34,12 @@ OBSERVERS = frozenset(
         "monai.handlers.MLFlowHandler",
         "monai.handlers.StatsHandler",
         "monai.handlers.TensorBoardStatsHandler",
+        "monai_simclr.runtime.distributed.init_distributed",
         "monai_simclr.workflows.check_store",
         "monai_simclr.workflows.probe",
     }
 )
-"""Parts that only observe; a run is the same with or without them."""
+"""Parts that only observe, or let ranks meet; a run is the same with or without them."""
 
 
 def run_identity(dataset: StoreDataset) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import LrScheduleHandler
@@ -18,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from monai_simclr import recipes
-from monai_simclr.data import Store, StoreDataset, finding_columns
+from monai_simclr.data import Store, StoreDataset
 from monai_simclr.engines import ContrastiveTrainer, embed
 from monai_simclr.engines.precision import Precision, resolve_precision
 from monai_simclr.handlers import Checkpoint, LinearProbe, SeedEachStep, TerminateOnNonFinite
@@ -94,7 +95,9 @@ def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe
         encoder.train(was_training)
         return outputs
 
-    return LinearProbe(features, store.index, finding_columns(store.index), every)
+    findings = store.findings if every and is_main_process() else ()
+    index = store.index if findings else pd.DataFrame({"split": []})  # text that no other rank needs in memory
+    return LinearProbe(features, index, findings, every)
 
 
 class StartFrom:
@@ -142,7 +145,7 @@ def finish_pretraining(
     if not is_main_process():
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
-    patients = {str(dataset.store.index["patient_id"].iloc[record["row"]]) for record in dataset.data}
+    patients = set(dataset.store.index["patient_id"].iloc[dataset.rows])
     how = {"size": run.size, "seed": run.seed, "precision": resolve_precision(precision, run.device)}
     header = {**how, **patients_header(model.encoder, patients), **encoder_name}
     if start_from is not None:

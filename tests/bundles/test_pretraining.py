@@ -49,10 +49,10 @@ def _weights(bundle: Path, output: str) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _running(bundle: Path, output: str, *more: str) -> Iterator[subprocess.Popen[str]]:
+def _running(bundle: Path, output: str, *more: str, **how: object) -> Iterator[subprocess.Popen[str]]:
     """A run that has saved its first checkpoint; ended at the end, whatever happens."""
     pipe = subprocess.PIPE
-    command = _command(bundle, output, *more)
+    command = _command(bundle, output, *more, **how)  # type: ignore[arg-type]
     running = subprocess.Popen(
         command, cwd=bundle, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, start_new_session=True
     )
@@ -103,6 +103,29 @@ def test_two_ranks_under_torchrun_leave_an_encoder(bundle: Path) -> None:
     assert "batch statistics are those of each rank" in done.stdout
     assert load_encoder(bundle / "models" / "encoder.safetensors").training is False
     assert not any(name.startswith("module.") for name in _weights(bundle, "output/ranks"))
+
+
+def _losses(bundle: Path, output: str) -> list[float]:
+    return [record["loss"] for record in json.loads((bundle / output / "history.json").read_text())]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_of_two_ranks_resumes_without_torchrun_and_a_run_of_one_under_it(bundle: Path) -> None:
+    """The losses are equal where no statistics are of a rank's batch, as by default on CPUs."""
+    some = ["--max_epochs", "6", "--norm", "group", "--checkpoint_minutes", "0"]
+    ranks = {"config": RANKS, "ranks": 2}
+    assert _run(bundle, "output/whole", *some).returncode == 0
+    for output, before, after in (("output/fewer", ranks, {}), ("output/more", {}, ranks)):
+        with _running(bundle, output, *some, **before) as running:
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=100)
+        done = _run(bundle, output, *some, **after)
+        assert done.returncode == 0, done.stdout + done.stderr
+        counts = (1, 2) if after else (2, 1)
+        assert "nothing is left to train" not in done.stdout
+        assert f"; on {counts[1]} instead of {counts[0]} ranks, so no longer bit for bit" in done.stdout
+        assert _losses(bundle, output) == pytest.approx(_losses(bundle, "output/whole"), abs=1e-6)
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ def decoded(monkeypatch):
     before = build.map_chunks
 
     def counting(work, chunks, *arguments, **options):
+        chunks = list(chunks)
         names.extend(os.path.basename(path) for chunk in chunks for _, path in chunk)
         return before(work, chunks, *arguments, **options)
 
@@ -107,6 +108,7 @@ def test_a_store_holds_the_readable_images_in_order_and_lists_the_others(archive
         "index.csv",
         "provenance.json",
         "rejected.csv",
+        "rows.npz",
         "sources.csv",
     }
 
@@ -318,7 +320,7 @@ def test_a_half_built_store_refuses_other_settings_and_other_images(archive, tmp
     with pytest.raises(FileExistsError, match=r"building was begun otherwise: size was 32, is 16; give another folder"):
         _build(archive, tmp_path / "s", 16)
     fewer = open_index(archive).iloc[1:].reset_index(drop=True)
-    with pytest.raises(FileExistsError, match=r"the first that differs: 00000001_000\.png -> "):
+    with pytest.raises(FileExistsError, match=r"the list of images was another \(\d+ images, now \d+\)"):
         build_store(fewer, tmp_path / "s", 32, 0, 0.5)
     assert len(build_store(fewer, tmp_path / "s", 32, 0, 0.5, StoreOptions(rebuild=True)).images)
 

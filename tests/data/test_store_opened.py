@@ -8,8 +8,9 @@ import pickle
 import numpy as np
 import pytest
 
-from monai_simclr.data import build_store, open_index, open_store
+from monai_simclr.data import StoreDataset, build_store, open_index, open_store
 from monai_simclr.data.phantoms import write_nih_phantoms
+from monai_simclr.runtime.artefacts import write_sealed_json
 
 
 @pytest.fixture
@@ -27,11 +28,26 @@ def _alter(path, at):
         file.write(bytes([byte[0] ^ 1]))
 
 
-@pytest.mark.parametrize("name", ["index.csv", "rejected.csv", "sources.csv"])
+@pytest.mark.parametrize("name", ["index.csv", "rejected.csv", "rows.npz", "sources.csv"])
 def test_an_altered_table_is_named(folder, name):
     _alter(folder / name, 5)
     with pytest.raises(ValueError, match=rf"{name} was changed after the store was built; run monai-simclr store"):
         open_store(folder)
+
+
+def test_training_reads_no_table_and_a_store_from_before_the_columns_gives_the_same(folder):
+    def read(store):
+        dataset = StoreDataset(store, ["train", "val", ""], store.findings[:2])
+        return dataset.fingerprint, dataset.patients.tolist(), dataset.labels.tolist()
+
+    store = open_store(folder)
+    now = read(store)
+    assert not {"index", "rejected"} & set(store.__dict__)
+    (folder / "rows.npz").unlink()
+    provenance = json.loads((folder / "provenance.json").read_text())
+    del provenance["sha256"]["rows.npz"], provenance["checksum"]
+    write_sealed_json(folder / "provenance.json", provenance)
+    assert read(open_store(folder)) == now
 
 
 def test_one_altered_bit_of_a_pixel_is_found_by_verifying_and_its_image_named(folder):

@@ -72,7 +72,7 @@ def test_views_of_float_images_on_the_device_differ_by_rounding_only():
 
 
 def test_images_of_unknown_patients_are_not_one_patient():
-    patients = [record["patient"] for record in _dataset(MultiViewd).data]
+    patients = _dataset(MultiViewd).patients.tolist()
     assert patients[0] == patients[1]
     assert len(set(patients)) == len(patients) - 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -22,6 +23,7 @@ from monai_simclr.evaluation import (
     knn,
     knn_findings,
     knn_predict,
+    neighbors,
     prevalence_auroc,
     probe_classes,
     probe_findings,
@@ -58,6 +60,33 @@ def test_neighbours_at_a_high_temperature_are_those_of_scikit_learn():
     clear = votes[:, -1] > votes[:, -2]
     predicted = knn_predict(train, classes, test, k=7, temperature=1e6)
     np.testing.assert_array_equal(predicted[clear], oracle.predict(test)[clear])
+
+
+@pytest.mark.parametrize(("rows", "k"), [(300, 20), (5, 20), (2000, 1)])
+def test_faiss_finds_the_neighbours_that_numpy_finds_beside_torch(monkeypatch, rows, k):
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'monai-simclr[faiss]'")
+    random = np.random.default_rng(rows)
+    train, test = random.normal(size=(rows, 32)), random.normal(size=(1500, 32))
+    found = []
+    for limit in (neighbors._FOR_FAISS, 0):
+        monkeypatch.setattr(neighbors, "_FOR_FAISS", limit)
+        torch.mm(torch.ones(200, 200), torch.ones(200, 200))  # torch's threads run in the same process
+        parts = list(neighbors.nearest(train, test, k))
+        near, cosines = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+        order = np.argsort(-cosines, axis=1)
+        found.append([np.take_along_axis(side, order, axis=1) for side in (near, cosines)])
+    np.testing.assert_array_equal(found[1][0], found[0][0])
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-6)
+
+
+def test_many_training_rows_are_compared_in_smaller_parts(monkeypatch):
+    random = np.random.default_rng(1)
+    train, test = random.normal(size=(50, 8)), random.normal(size=(20, 8))
+    whole = np.concatenate([cosines for _, cosines in neighbors.nearest(train, test, 3)])
+    monkeypatch.setattr(neighbors, "_CELLS", 350)
+    parts = [cosines for _, cosines in neighbors.nearest(train, test, 3)]
+    assert [len(part) for part in parts] == [7, 7, 6]
+    np.testing.assert_allclose(np.sort(np.concatenate(parts)), np.sort(whole), atol=1e-6)
 
 
 def test_a_finding_in_the_features_is_detected_and_noise_is_not(embeddings):

@@ -99,10 +99,40 @@ def test_another_run_in_the_folder_is_refused_and_each_difference_named(tmp_path
     assert "dataset" not in last
 
 
-def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
+def _losses(folder: Path) -> list[float]:
+    newest = max((folder / "checkpoints").glob("*.pt"))
+    return [record["loss"] for record in torch.load(newest, weights_only=True)["objects"]["progress"]["history"]]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_resumes_with_another_number_of_ranks_and_its_losses_are_those_of_one_that_was_not_stopped(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    """Without batch statistics and dropout, which on CPUs are of a rank."""
+    assert tiny.run(tiny.Setting(tmp_path / "whole", ranks=before, normalized=False)) == [0] * before
+    kill = (9, Events.ITERATION_STARTED, before - 1)
+    codes = tiny.run(tiny.Setting(tmp_path / "moved", ranks=before, normalized=False, kill=kill))
+    assert codes[before - 1] == -signal.SIGKILL
+    assert tiny.run(tiny.Setting(tmp_path / "moved", ranks=after, normalized=False)) == [0] * after
+    assert f"iteration 8 of 18 (epoch 2 of 3); on {after} instead of {before} ranks" in tiny.log(tmp_path / "moved")
+    whole, moved = _losses(tmp_path / "whole"), _losses(tmp_path / "moved")
+    assert moved == pytest.approx(whole, abs=1e-6)
+    assert len(moved) == tiny.EPOCHS
+    assert len(set(whole)) == tiny.EPOCHS, "nothing was trained, so nothing was shown"
+
+
+def test_ranks_that_cannot_share_the_batch_of_a_run_are_told_how_many_can(tmp_path: Path) -> None:
     tiny.run(tiny.Setting(tmp_path, kill=(5, Events.ITERATION_COMPLETED, 0)))
-    assert tiny.run(tiny.Setting(tmp_path, ranks=2)) == [4, 4]
-    assert "world_size was 1, is 2" in tiny.log(tmp_path)
+    assert tiny.run(tiny.Setting(tmp_path, ranks=3)) == [3] * 3
+    assert "start as many ranks as divide it (1, 2, 4, 8), also to resume a run" in tiny.log(tmp_path)
+
+
+def test_a_step_of_other_images_is_another_run(tmp_path: Path) -> None:
+    """As of a batch of few images, which is made smaller until the ranks can share it (`even_batch`)."""
+    same = {"batch_size": 8}
+    tiny.run(tiny.Setting(tmp_path, kill=(5, Events.ITERATION_COMPLETED, 0)))
+    assert tiny.run(tiny.Setting(tmp_path, ranks=2, batch=2 * 3, identity=same)) == [4, 4]
+    assert "images in a step of all ranks was 8, is 6" in tiny.log(tmp_path)
 
 
 def test_the_newest_checkpoint_is_skipped_when_it_is_truncated(whole: dict[int, str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""NIfTI files with one plane to canonical images."""
+"""NIfTI files with one plane to canonical images; nibabel is imported when there is one (0.15 s of CPU time)."""
 
 from __future__ import annotations
 

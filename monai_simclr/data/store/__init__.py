@@ -4,6 +4,7 @@ opened.py      an open store, and the checks when it is opened
 build.py       build_store, get_store: what differs, what is left to decode
 unfinished.py  a store while it is built: pixels, journal, plan; and its publication
 previous.py    what of a complete store is still current
+rows.py        the columns of its rows that training needs
 """
 
 from monai_simclr.data.decoding import decode as decode

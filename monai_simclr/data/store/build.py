@@ -7,12 +7,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from monai_simclr.data.decoding import DecodeInto, Record, file_identity
@@ -20,6 +21,7 @@ from monai_simclr.data.open import open_index
 from monai_simclr.data.radiograph import DEFAULT_SETTINGS, ReaderSettings
 from monai_simclr.data.store.opened import FORMAT, TABLES, Store, open_store, read_provenance
 from monai_simclr.data.store.previous import PreviousStore
+from monai_simclr.data.store.rows import ROWS
 from monai_simclr.data.store.unfinished import Journal, Ledger, UnfinishedStore, pixels_offset
 from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.runtime.cluster import check_engine, open_executor
@@ -190,7 +192,7 @@ class _Build:
         if not self.options.rebuild or not (is_store or self.unfinished.folder.is_dir()):
             raise error
         logger.warning(f"{error.path} {error.problem}; the store {self.folder} is made again")
-        for name in ("provenance.json", "images.npy", *TABLES):  # one of them may be a folder now
+        for name in ("provenance.json", "images.npy", ROWS, *TABLES):  # one of them may be a folder now
             path = self.folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self.unfinished.folder.mkdir(exist_ok=True)
@@ -291,32 +293,36 @@ class _Build:
                     self._check_rejected(ledger)
 
             if previous is not None:
-                missing = [row for row in range(ledger.total) if not ledger.done[row]]
-                for record in previous.copy_unchanged(unfinished, self.paths, missing):
+                for record in previous.copy_unchanged(unfinished, self.paths, np.flatnonzero(~ledger.done).tolist()):
                     keep(record)
-            tasks = [(row, path) for row, path in enumerate(self.paths) if not ledger.done[row]]
-            chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+            missing = np.flatnonzero(~ledger.done)
+            chunks = (
+                [(row, self.paths[row]) for row in missing[start : start + _CHUNK].tolist()]
+                for start in range(0, len(missing), _CHUNK)
+            )
             offset, options = pixels_offset(unfinished.pixels), self.options
             target, size = unfinished.pixels.absolute(), unfinished.size
             decode = DecodeInto(target, offset, size, options.squash, options.reader, self.decoders)
-            workers = min(self.workers, len(chunks))
-            with open_executor(options.engine, workers) if chunks else nullcontext() as executor:
+            workers = min(self.workers, -(-len(missing) // _CHUNK))
+            with open_executor(options.engine, workers) if len(missing) else nullcontext() as executor:
                 for record in map_chunks(decode, chunks, executor, _blame, time_limit=TIME_LIMIT):
                     keep(record)
         return ledger
 
     def _begin(self) -> None:
         """Begin the build, or check that the one that was begun is this one."""
-        plan = {"format": FORMAT, **self.settings, "versions": self.versions, "paths": self.paths}
+        plan = {
+            "format": FORMAT,
+            **self.settings,
+            "versions": self.versions,
+            "images": len(self.paths),
+            "list": _list_sha256(self.paths),
+        }
         before = self.unfinished.plan()
         if before is not None:
             other = self._other_settings(before) or self._mixed(before)
-            old, new = before["paths"], self.paths
-            if not other and old != new:
-                pair = next(((o, n) for o, n in zip(old, new, strict=False) if o != n), (old[-1], new[-1]))
-                names = " -> ".join(shown(Path(path).name) for path in pair)
-                lengths = f"{len(old)} images, now {len(new)}"
-                other = [f"the list of images was another ({lengths}; the first that differs: {names})"]
+            if not other and before["list"] != plan["list"]:
+                other = [f"the list of images was another ({before['images']} images, now {len(self.paths)})"]
             if not other:
                 return
             self._refuse(f"{self.unfinished.folder} was begun otherwise: {', '.join(other)}")
@@ -334,6 +340,13 @@ class _Build:
                 "the archive"
             )
         logger.warning(f"{problem}; they are left out and listed in rejected.csv")
+
+
+def _list_sha256(paths: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(encode_name(path) + b"\0")
+    return digest.hexdigest()
 
 
 def _blame(task: tuple[int, str], error: BaseException) -> Record:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from monai_simclr.data.index import COLUMNS, read_index
+from monai_simclr.data.store.rows import ROWS, row_columns
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading
 from monai_simclr.runtime.files import file_sha256
 from monai_simclr.runtime.names import shown
@@ -36,11 +39,12 @@ class Store:
 
     Attributes:
         images: uint8 ``(N, S, S)``, a read-only memory map.
-        index: the N rows of the index that were decoded, in the same order.
+        index: the N rows of the index that were decoded, in the same order. Of a store on the disk this and `rejected`
+            are read when they are first asked for: training does not, so that 100 million rows take 3.5 GB, not 59.
         rejected: `image` and `reason` of those that were not.
         provenance: settings, versions and checksums.
         folder: where it is; None when it is in memory only. With a folder, pickling leaves the pixels out: the other
-            process maps the same file.
+            process maps the same file, and tables that were not read.
         absent: why it is empty, when the archive is missing; see `Store.empty`.
     """
 
@@ -67,8 +71,31 @@ class Store:
         index = pd.DataFrame(columns=list(COLUMNS), dtype=str)
         return cls(np.zeros((0, size, size), dtype=np.uint8), index, rejected, {}, absent=absent)
 
+    @cached_property
+    def rows(self) -> Mapping[str, np.ndarray]:
+        """The columns that training needs, see `row_columns`; each is read from the disk whenever it is asked for."""
+        if "index" in self.__dict__ or self.folder is None:
+            return row_columns(self.index)
+        columns: Mapping[str, np.ndarray] = np.load(self.folder / ROWS, allow_pickle=False)
+        return columns
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Names of the columns of labels."""
+        return tuple(self.rows["findings"].tolist())
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> pd.DataFrame:
+            if name not in ("index", "rejected") or self.__dict__.get("folder") is None:
+                raise AttributeError(f"a store has no {name!r}")
+            path = self.folder / f"{name}.csv"
+            with reading(path, "a table of a store", BUILD_AGAIN):
+                return self.__dict__.setdefault(name, read_index(path) if name == "index" else read_table(path))
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ if self.folder is None else {**self.__dict__, "images": None}
+        state = {name: value for name, value in self.__dict__.items() if name != "rows"}
+        return state if self.folder is None else {**state, "images": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state["images"] is None:
@@ -100,23 +127,29 @@ def open_store(folder: str | Path, verify: bool = False) -> Store:
             f"by its provenance.json {folder} is a store of format {provenance.get('format', 1)}, not {FORMAT}; build "
             "it again"
         )
-    for name in TABLES:
+    has_rows = ROWS in provenance["sha256"]
+    for name in (*TABLES, ROWS) if has_rows else TABLES:
         if not (folder / name).is_file() or file_sha256(folder / name) != provenance["sha256"][name]:
             raise _altered(folder / name)
-    images, index = _map_checked(folder, provenance), read_index(folder / "index.csv")
-    with reading(folder / "rejected.csv", "a table of a store", BUILD_AGAIN):
-        rejected = read_table(folder / "rejected.csv")
-    checksums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
+    store = Store.__new__(Store)
+    store.__dict__.update(images=_map_checked(folder, provenance), provenance=provenance, folder=folder, absent="")
+    if has_rows:
+        checksums = store.rows["pixels"]
+    else:  # a store of before it had them
+        sums = [int(pixels) for pixels in read_table(folder / "sources.csv")["pixels"] if pixels != "-1"]
+        checksums = np.array(sums, dtype=np.uint32)
+        assert len(store.index) == len(checksums)  # read while the checksum of its file is known to fit
+    images = store.images
     last = len(images) - 1
     places = range(last + 1) if verify else np.unique(np.linspace(0, last, _COMPARED).astype(int)).tolist()
     bad = [place for place in places if zlib.crc32(images[place]) != checksums[place]]
     if bad:
-        name = shown(Path(index["image"].iloc[bad[0]]).name)
+        name = shown(Path(store.index["image"].iloc[bad[0]]).name)
         which = f"{len(bad)} images of {folder} were changed, the first is row {bad[0]} ({name})"
         raise _altered(folder / "images.npy", f"{_CHANGED}: {which}")
     if verify and file_sha256(folder / "images.npy") != provenance["sha256"]["images.npy"]:
         raise _altered(folder / "images.npy")
-    return Store(images, index, rejected, provenance, folder)
+    return store
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any] | None:

@@ -18,10 +18,10 @@ import pandas as pd
 from monai_simclr.data.decoding import Record
 from monai_simclr.data.index import write_index
 from monai_simclr.data.store.opened import FORMAT, TABLES
+from monai_simclr.data.store.rows import ROWS, write_row_columns
 from monai_simclr.runtime.artefacts import DamagedFileError, read_json, reading, write_sealed_json
 from monai_simclr.runtime.files import file_sha256, sync, write_atomically
 from monai_simclr.runtime.journal import AppendOnlyFile, read_lines
-from monai_simclr.runtime.names import escape, unescape
 from monai_simclr.runtime.tables import write_rows
 
 logger = logging.getLogger("monai_simclr.data")
@@ -143,7 +143,7 @@ class UnfinishedStore:
         )
 
     def begin(self, plan: dict[str, Any]) -> None:
-        """Create the plan, and the file for the pixels of all its paths.
+        """Create the plan, and the file for the pixels of all its images.
 
         Raises:
             OSError: if there is less room than the pixels need.
@@ -151,13 +151,13 @@ class UnfinishedStore:
         for path in self.folder.iterdir():
             if path != self.lock:
                 path.unlink()
-        count = len(plan["paths"])
+        count = plan["images"]
         needed, free = count * self.area, shutil.disk_usage(self.folder).free
         if needed > free:
             raise OSError(errno.ENOSPC, f"the pixels need {needed:,} bytes, {free:,} bytes are free")
         pixels = np.lib.format.open_memmap(self.pixels, "w+", np.uint8, (count, self.size, self.size))
         del pixels
-        write_sealed_json(self.plan_path, {**plan, "paths": [escape(path) for path in plan["paths"]]})
+        write_sealed_json(self.plan_path, plan)
 
     def plan(self) -> dict[str, Any] | None:
         """What it was begun with; None when it was not, and with a warning when its files are damaged."""
@@ -165,11 +165,12 @@ class UnfinishedStore:
             return None
         again = "it is begun again"
         try:
-            plan: dict[str, Any] = read_json(self.plan_path, "the plan of a build", again, ("paths", "versions"))
+            plan: dict[str, Any] = read_json(
+                self.plan_path, "the plan of a build", again, ("images", "list", "versions")
+            )
             with reading(self.pixels, "the pixels of a build", again):
                 pixels_offset(self.pixels)
-            with reading(self.plan_path, "the plan of a build", again):
-                return {**plan, "paths": [unescape(name) for name in plan["paths"]]}
+            return plan
         except (DamagedFileError, FileNotFoundError) as error:
             logger.warning(str(error))
             return None
@@ -208,11 +209,13 @@ class UnfinishedStore:
             ledger: the records of all rows.
             provenance: size, settings and versions.
         """
-        moves = {**{name: name for name in TABLES}, "images.npy": self.pixels.name}
+        moves = {**{name: name for name in (*TABLES, ROWS)}, "images.npy": self.pixels.name}
         if not ledger.kept.all():
             moves["images.npy"] = "images.npy"
             self._copy_kept(ledger.kept)
-        write_index(index.iloc[np.flatnonzero(ledger.kept)], self.folder / "index.csv")
+        kept = index.iloc[np.flatnonzero(ledger.kept)]
+        write_index(kept, self.folder / "index.csv")
+        write_row_columns(self.folder / ROWS, kept, ledger.pixels[ledger.kept])
         images = index["image"].to_numpy()
         rejected = ([images[row], ledger.reasons[row]] for row in np.flatnonzero(~ledger.kept).tolist())
         write_rows(self.folder / "rejected.csv", ["image", "reason"], rejected)
