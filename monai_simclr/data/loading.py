@@ -13,7 +13,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +53,56 @@ def keyed_state(*key: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.Philox(np.random.SeedSequence(key)))
 
 
-class StoreDataset(Dataset):
-    """Records of a store with their pixels, transformed with keyed randomness.
+def store_records(
+    store: Store, splits: Sequence[str] = ("train",), findings: Sequence[str] = (), rows: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """List the images of a store as `StoreDataset` takes them: `records`, of some splits.
 
     Args:
         store: an open image store.
         splits: names of the splits whose rows to use; ``""`` is an index without splits.
         findings: names of the findings that go into ``label``; none for training without labels.
+        rows: positions in the store's index, when not all rows of the splits are wanted.
+
+    Returns:
+        Dictionaries with ``image``, ``row``, ``patient`` (negative where it is unknown: unknown patients are not one
+        patient) and, with `findings`, ``label``; none for an empty store.
+
+    Raises:
+        ValueError: if no row is left (names the splits that exist).
+    """
+    if store.absent:
+        return []
+    chosen = store.index["split"].isin(list(splits)).to_numpy()
+    if rows is not None:
+        chosen = chosen & np.isin(np.arange(len(chosen)), rows)
+    if not chosen.any():
+        found = sorted(set(store.index["split"]))
+        raise ValueError(f"no image is in the splits {list(splits)}; the index has {found}; see split_by_patient()")
+    everything, unknown = records(store.index, findings), (store.index["patient_id"] == "").to_numpy()
+    data = [everything[row] for row in np.flatnonzero(chosen)]
+    return [{**record, "patient": -1 - record["row"]} if unknown[record["row"]] else record for record in data]
+
+
+class StoreDataset(Dataset):
+    """Records of a store with their pixels, transformed with keyed randomness.
+
+    Args:
+        store: an open image store.
+        splits, findings, rows: which images, with which labels; see `store_records`.
         transform: dictionary transform of an item; when it is `Randomizable` it is seeded anew for every item.
         seed: first number of the key.
-        rows: positions in the store's index, when not all rows of the splits are wanted.
         replace_damaged: when an image cannot be read or transformed, draw another one in its place, with its row under
             ``"damaged_row"`` (otherwise -1) and the reason under ``"damage"`` (otherwise ""); the draw is keyed, so a
             resumed run draws the same. Otherwise the error is raised.
         second_view: which film `MultiViewd` makes the second view of: ``"image"``, the same one (SimCLR); or another
             film of the same ``"patient"``, ``"study"`` or ``"view_position"`` (of the patient), where there is one
             (MedAug, Vu et al., MLHC 2021). It is drawn anew in every epoch and is the item's ``"partner"``.
+        data: the images as `store_records` lists them, in the place of `splits`, `findings` and `rows`.
 
     An item is ``{"image": uint8 (1, S, S), "row": int, "patient": int}``, with ``"label"`` float32 (K,) where there are
     findings, as `transform` leaves it. Two images have the same `patient` when their patients are known and the same.
-    `data` lists the records without pixels; an empty store has none.
+    `data` lists the records without pixels, and `splits` the names of their splits; an empty store has none.
 
     Our transforms that draw and apply (`takes_batches`) make whole batches: with `whole_batches`, PyTorch's loader gets
     a batch as one dictionary of tensors, in a fraction of the time. An item is the same, bit for bit, either way.
@@ -91,29 +121,28 @@ class StoreDataset(Dataset):
         rows: np.ndarray | None = None,
         replace_damaged: bool = False,
         second_view: SecondView = "image",
+        data: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        chosen = store.index["split"].isin(list(splits)).to_numpy()
-        if rows is not None:
-            chosen = chosen & np.isin(np.arange(len(chosen)), rows)
-        if not chosen.any() and not store.absent:
-            found = sorted(set(store.index["split"]))
-            raise ValueError(f"no image is in the splits {list(splits)}; the index has {found}; see split_by_patient()")
-        self.store, self.splits, self.transform, self.seed = store, tuple(splits), transform, seed
+        self.store, self.transform, self.seed = store, transform, seed
         self.replace_damaged = replace_damaged
-        self.rows = np.flatnonzero(chosen)
-        all_records = [] if store.absent else records(store.index, findings)
-        self.data = [all_records[row] for row in self.rows]
-        for record in self.data:
-            if store.index["patient_id"].iat[record["row"]] == "":
-                record["patient"] = -1 - record["row"]  # unknown patients are not one patient
+        self.data = store_records(store, splits, findings, rows) if data is None else list(data)
+        self.rows = np.array([record["row"] for record in self.data], dtype=np.int64)
         self.patients = np.array([record["patient"] for record in self.data], dtype=np.int64)
-        labels = [record["label"] for record in self.data] if findings else []
-        self.labels = np.array(labels, dtype=np.float32).reshape(-1, len(findings)) if findings else None
+        labels = [record["label"] for record in self.data if "label" in record]
+        unlabelled = self.data and not labels
+        shape = (len(labels), -1 if labels else 0)
+        self.labels = None if unlabelled else np.array(labels, dtype=np.float32).reshape(shape)
         self.partners = None if second_view == "image" else Partners(store.index.iloc[self.rows], second_view)
         self.whole_batches = False
 
     def __len__(self) -> int:
         return len(self.data)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the images are of."""
+        found = set(self.store.index["split"].iloc[self.rows]) if self.data else set()
+        return tuple(name for name in ("train", "val", "test", "") if name in found)
 
     @property
     def takes_batches(self) -> bool:
