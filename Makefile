@@ -13,7 +13,7 @@ help:  ## say what there is
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@echo "setting up .venv (once, a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[cluster,dev,dicom,docs,export,pacs,tracking]"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[cluster,dev,dicom,docs,export,nifti,pacs,tracking]"
 	@touch $@
 
 demo: .venv/.done  ## run the whole main job on drawn phantoms and write demo/report.html

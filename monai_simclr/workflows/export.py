@@ -176,6 +176,8 @@ def export_folder(bundle: str | Path, folder: str | Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the export")
     metadata = {**read_metadata(bundle), **onnx_metadata(trained_classifier(bundle)[1])}
+    # here the bundle's postprocessing comes after the network, and Deploy asks by this word for numbers by name
+    metadata["network_data_format"]["outputs"]["pred"] |= {"type": "probabilities", "value_range": [0, 1]}
     for name in ("LICENSE", "docs/README.md", "configs/inference.json"):
         if (bundle / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from types import ModuleType
 from typing import Any, BinaryIO
 
-import nibabel as nib
 import numpy as np
 
 from monai_simclr.data.formats.inflate import InflatedStream
@@ -41,7 +42,7 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
     if it is uint8 or uint16 without a slope, and not at all if they are fractions in [0, 1]; all others by percentiles
     0.5 and 99.5. ``voi="percentile"`` always takes those, ``voi="none"`` never (but the range of the type).
     """
-    content = _read_content(file, settings.max_bytes)
+    content, nib = _read_content(file, settings.max_bytes), _nibabel()
     try:
         kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
         image: Any = kind.from_bytes(content)
@@ -87,7 +88,7 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings) -> tuple[np.ndarray, Ra
 
 def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
     """Return facts of the header of a NIfTI file under the audit's names; nothing after it is read or inflated."""
-    head = _read_content(file, DEFAULT_SETTINGS.max_bytes, header_only=True)
+    head, nib = _read_content(file, DEFAULT_SETTINGS.max_bytes, header_only=True), _nibabel()
     try:
         kind, length = (nib.Nifti2Header, 540) if head[4:8] == b"n+2\0" else (nib.Nifti1Header, 348)
         header = kind(head[:length], check=False)
@@ -104,6 +105,15 @@ def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
         "frames": int(math.prod(others)),
         "samples": 1,
     }
+
+
+def _nibabel() -> ModuleType:
+    try:
+        return importlib.import_module("nibabel")
+    except ModuleNotFoundError as error:
+        raise RadiographError(
+            'is NIfTI, which nibabel reads; it is not installed: pip install "monai-simclr[nifti]"'
+        ) from error
 
 
 def _read_content(file: BinaryIO, max_bytes: int, header_only: bool = False) -> bytes:
