@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import pydicom
 
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import write_atomically
 
 logger = logging.getLogger("monai_simclr")
@@ -151,13 +152,10 @@ _ANY_SYNTAX = (("application/dicom", "*"),)
 
 
 def _client(address: str) -> Any:
-    try:
-        from dicomweb_client.api import DICOMwebClient
-        from dicomweb_client.session_utils import create_session, create_session_from_user_pass
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "DICOMweb needs dicomweb-client: pip install 'monai-simclr[pacs]'", name=error.name
-        ) from error
+    import_extra("dicomweb_client", "pacs", "DICOMweb")
+    from dicomweb_client.api import DICOMwebClient
+    from dicomweb_client.session_utils import create_session, create_session_from_user_pass
+
     if token := os.environ.get(TOKEN):
         session = create_session()
         session.headers["Authorization"] = f"Bearer {token}"

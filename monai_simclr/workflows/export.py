@@ -21,6 +21,7 @@ from monai_simclr import recipes
 from monai_simclr.data.findings import check_finding_names
 from monai_simclr.inference import InferenceConfig, InferenceDataset, list_radiographs, read_inference_config
 from monai_simclr.networks import FindingClassifier, encoder, load_classifier
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import write_atomically, write_bytes, write_json, writing
 from monai_simclr.workflows.bundle import read_metadata
 from monai_simclr.workflows.verify import verify_bundle
@@ -60,6 +61,7 @@ def export_onnx(bundle: str | Path, path: str | Path) -> Path:
         bundle: folder of a bundle with a trained classifier.
         path: the new file.
     """
+    import_extra("onnxscript", "export", "an ONNX file")
     network, config, size = trained_classifier(bundle)
     program = torch.onnx.export(
         network,
@@ -90,6 +92,7 @@ def export_int8(bundle: str | Path, path: str | Path, radiographs: str | Path) -
         ValueError: if fewer than 16 files of the folder can be read, or this version prepares images otherwise than
             the one that trained the classifier.
     """
+    import_extra("onnxruntime", "export", "an int8 file")
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -66,9 +66,9 @@ class TestChestXraySimCLR(unittest.TestCase):
         assert os.path.isfile(self.encoder)
 
     def test_train_eval_config(self):
-        more = {"encoder_path": self.encoder, "ckpt_path": self.classifier, "n_bootstrap": 20, **self.stores()}
-        training = {"max_epochs": 1, "batch_size": 8, "label_fraction": 1.0}
-        self.run_configs(["train"], **more, **training)
+        more = {"encoder_path": self.encoder, "ckpt_path": self.classifier, "n_bootstrap": 20, "label_fraction": 1.0}
+        more.update(self.stores())
+        self.run_configs(["train"], **more, max_epochs=1, batch_size=8)
         assert os.path.isfile(self.classifier)
         self.run_configs(["train", "evaluate"], **more)
         assert os.path.isfile(os.path.join(self.folder, "train_evaluate", "metrics.json"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +17,7 @@ from monai_simclr.data.radiograph import (
     check_size,
     init_meta,
 )
+from monai_simclr.runtime.extras import MissingPackageError, import_extra
 
 _GZIP = b"\x1f\x8b"
 _UNITS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -107,13 +106,11 @@ def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
     }
 
 
-def _nibabel() -> ModuleType:
+def _nibabel() -> Any:
     try:
-        return importlib.import_module("nibabel")
-    except ModuleNotFoundError as error:
-        raise RadiographError(
-            'is NIfTI, which nibabel reads; it is not installed: pip install "monai-simclr[nifti]"'
-        ) from error
+        return import_extra("nibabel", "nifti", "a NIfTI file")
+    except MissingPackageError as error:
+        raise RadiographError(f"cannot be read: {error}") from error
 
 
 def _read_content(file: BinaryIO, max_bytes: int, header_only: bool = False) -> bytes:
