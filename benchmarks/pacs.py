@@ -4,7 +4,7 @@
 
 receive    Orthanc stores every instance at `monai-simclr listen` by C-STORE (one association after another, as a PACS
            does) while it predicts: instances a second from the first to the last row, seconds from the last instance
-           stored to the last row, and the resident memory of the listening process at each tenth of the rows.
+           stored to the last row, and the memory of the listening process and its workers at each tenth of the rows.
 worklist   `Worklist.fetch` of all of it over DICOMweb into an empty folder, a second look with nothing new, and the
            requests of each.
 
@@ -55,10 +55,10 @@ def fill(server: Any, n: int) -> list[str]:
 
 
 def resident_megabytes(process: int) -> float:
-    """Resident memory of a process and its children now (Linux)."""
+    """Resident memory of a process and its children now, pages that they share counted once (Linux, PSS)."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
-    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
-    own = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    own = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
     return own + sum(resident_megabytes(int(child)) for child in children)
 
 
