@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo docs test test-images test-commands test-all lint audit clean
+.PHONY: help demo docs test test-images test-commands test-all lint dist audit clean
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
@@ -13,7 +13,7 @@ help:  ## say what there is
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@echo "setting up .venv (once, a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[cluster,dev,dicom,docs,export,faiss,hub,pacs,timm,tracking]"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[cluster,dev,dicom,docs,export,faiss,hub,nifti,pacs,timm,tracking]"
 	@touch $@
 
 demo: .venv/.done  ## run the whole main job on drawn phantoms and write demo/report.html
@@ -40,9 +40,15 @@ test-commands: .venv/.done  ## all other tests
 test-all: lint  ## the slow tests too
 	$(BIN)/python -m pytest -m ""
 
-audit: .venv/.done  ## known vulnerabilities of what is installed
-	$(BIN)/pip install -q pip-audit
+dist: .venv/.done  ## wheel and sdist in dist/, checked
+	$(BIN)/pip install -q --disable-pip-version-check build twine
+	rm -rf dist build
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+audit: .venv/.done  ## known vulnerabilities of what is installed; fails where PyPI's list of them cannot be reached
+	$(BIN)/pip install -q --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --strict --skip-editable
 
 clean:  ## remove what was made, .venv too
-	rm -rf .venv demo build docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo build dist docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from bare_environment import bare_environment
 
 import monai_simclr
 
@@ -47,21 +49,27 @@ def wheel(tmp_path_factory) -> Path:
     return made
 
 
+def _required(wheel: Path) -> list[str]:
+    """What the wheel says that it requires, without extras."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        lines = archive.read(name).decode().split("\n\n")[0].splitlines()
+    found = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    return [line for line in found if "extra ==" not in line]
+
+
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """Folder of the commands of a fresh environment: the wheel, and beside it what this one has."""
+    """Folder of the commands of a fresh environment: the wheel, and beside it what it requires and nothing else."""
     folder = tmp_path_factory.mktemp("fresh")
-    _run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
+    python = bare_environment(folder, [re.split(r"[<>=\[; ]", line)[0] for line in _required(wheel)])
     (packages,) = folder.glob("lib/python*/site-packages")
-    # paths in a .pth file are added as they are: the editable install of this checkout is not
-    others = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (packages / "others.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
     pip = [
         sys.executable,
         "-m",
         "pip",
         "--python",
-        folder / "bin" / "python",
+        python,
         "install",
         "-q",
         "--disable-pip-version-check",

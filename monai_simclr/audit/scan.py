@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
-import imagehash
 import numpy as np
 import pandas as pd
 from PIL import Image
 from pydicom.uid import UID
+from scipy.fft import dct
 
 from monai_simclr.data.formats.dicom import SPACINGS, read_spacing, read_steps
 from monai_simclr.data.formats.dicom_header import open_dicom
@@ -198,8 +198,8 @@ def pixel_facts(path: str | Path) -> dict[str, Any]:
 
     `damage`: why it cannot be read, or "". `frontal`: see `frontal_score`. `border`: share of the area in uniform
     stripes along the edges (collimation, padding). `saturated`: share of pixels at the bottom or the top of the range.
-    `contrast`: standard deviation of the image in [0, 1]. `hash`: 256-bit perceptual hash (`imagehash.phash`, DCT of
-    the image at 64 x 64, Zauner 2010), uint64 ``(4,)``. `thumb`: uint8 ``(32, 32)``.
+    `contrast`: standard deviation of the image in [0, 1]. `hash`: 256-bit perceptual hash (pHash, Zauner 2010: DCT of
+    the image at 64 x 64), uint64 ``(4,)``. `thumb`: uint8 ``(32, 32)``.
     """
     try:
         pixels = read_radiograph(path)[0]
@@ -211,7 +211,7 @@ def pixel_facts(path: str | Path) -> dict[str, Any]:
     small = resize(pixels, (min(256, pixels.shape[1]), min(256, pixels.shape[0])))
     thumb = resize(small, (_THUMB, _THUMB))
     hashed = np.rint(resize(small, (128, 128)) * 255).astype(np.uint8)
-    bits = imagehash.phash(Image.fromarray(hashed), hash_size=16).hash.ravel()
+    bits = perceptual_bits(hashed)
     inside = 1  # area of the smallest box with every row and column that is not uniform
     for axis in (0, 1):
         lines = np.flatnonzero(np.ptp(small, axis=axis) > 4 / 255)
@@ -225,6 +225,13 @@ def pixel_facts(path: str | Path) -> dict[str, Any]:
         "hash": np.packbits(bits).view(np.uint64),
         "thumb": np.rint(thumb * 255).astype(np.uint8),
     }
+
+
+def perceptual_bits(image: np.ndarray) -> np.ndarray:
+    """The 256 bits of an 8-bit image's perceptual hash, as `imagehash.phash` with ``hash_size=16`` has them."""
+    pixels = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.LANCZOS))
+    low = dct(dct(pixels, axis=0), axis=1)[:16, :16]
+    return np.asarray(low > np.median(low)).ravel()
 
 
 def _no_pixels(damage: str) -> dict[str, Any]:

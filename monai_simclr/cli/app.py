@@ -87,6 +87,9 @@ def bundle(
     own_findings: Annotated[
         bool, Option("--own-findings", help="Accept names that look misspelled: my index has them.")
     ] = False,
+    with_code: Annotated[
+        bool, Option("--with-code", help="Add a copy of monai_simclr, for where it cannot be installed.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
@@ -94,7 +97,7 @@ def bundle(
 
     _show_log()
     names = [name.strip() for name in findings.split(",") if name.strip()]
-    path = copy_bundle(folder, names, size, encoder, width, norm, own_findings)
+    path = copy_bundle(folder, names, size, encoder, width, norm, own_findings, with_code)
     command = f"cd {path} && python -m monai.bundle run --config_file configs/pretrain.json --dataset_dir DIR"
     _answer(as_json, f"made {path}; next: {command}", bundle=path, next=command)
 

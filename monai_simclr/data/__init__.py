@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from monai_simclr.data.loading import finetuning_sampler as finetuning_sampler
     from monai_simclr.data.loading import loader as loader
     from monai_simclr.data.loading import ordered_batches as ordered_batches
+    from monai_simclr.data.loading import store_records as store_records
     from monai_simclr.data.open import SourceOptions as SourceOptions
     from monai_simclr.data.open import open_index as open_index
     from monai_simclr.data.radiograph import RadiographError as RadiographError

@@ -13,7 +13,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,27 +52,96 @@ def keyed_state(*key: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.Philox(np.random.SeedSequence(key)))
 
 
-class StoreDataset(Dataset):
-    """Records of a store with their pixels, transformed with keyed randomness.
+class StoreRecords(Sequence[Mapping[str, Any]]):
+    """Images of a store as the list of dictionaries that a bundle's ``dataset#data`` is, held as columns.
+
+    Args:
+        store: an open image store.
+        rows: positions in its index, int64 ``(N,)``.
+        patients: numbers of the patients, int64 ``(N,)``.
+        labels: float32 ``(N, K)``, or None.
+
+    Example:
+        >>> from monai_simclr.data import build_store, open_index
+        >>> from monai_simclr.data.phantoms import write_nih_phantoms
+        >>> store = build_store(open_index(write_nih_phantoms("nih", n_patients=4)), "store", 64, workers=0)
+        >>> data = store_records(store, ["train"], ["Effusion"])
+        >>> sorted(data[0]), len(data[:2])
+        (['image', 'label', 'patient', 'row'], 2)
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, patients: np.ndarray, labels: np.ndarray | None) -> None:
+        self.store, self.rows, self.patients, self.labels = store, rows, patients, labels
+
+    @classmethod
+    def from_list(cls, store: Store, data: Sequence[Mapping[str, Any]]) -> StoreRecords:
+        """The same from dictionaries with ``row``, ``patient`` and, in all or none, ``label``."""
+        rows, patients = (np.array([record[name] for record in data], dtype=np.int64) for name in ("row", "patient"))
+        labels = [record["label"] for record in data if "label" in record]
+        return cls(store, rows, patients, np.array(labels, dtype=np.float32) if labels else None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            labels = None if self.labels is None else self.labels[key]
+            return StoreRecords(self.store, self.rows[key], self.patients[key], labels)
+        row = int(self.rows[key])
+        record = {"image": self.store.index["image"].iat[row], "row": row, "patient": int(self.patients[key])}
+        return record if self.labels is None else {**record, "label": self.labels[key].tolist()}
+
+
+def store_records(
+    store: Store, splits: Sequence[str] = ("train",), findings: Sequence[str] = (), rows: np.ndarray | None = None
+) -> StoreRecords:
+    """List the images of some splits of a store, as `StoreDataset` takes them.
 
     Args:
         store: an open image store.
         splits: names of the splits whose rows to use; ``""`` is an index without splits.
         findings: names of the findings that go into ``label``; none for training without labels.
+        rows: positions in the store's index, when not all rows of the splits are wanted.
+
+    Returns:
+        A sequence of dictionaries with ``image``, ``row``, ``patient`` (negative where it is unknown: unknown patients
+        are not one patient) and, with `findings`, ``label``; none for an empty store.
+
+    Raises:
+        ValueError: if no row is left (names the splits that exist).
+    """
+    chosen = np.isin(store.rows["split"], text_keys(splits))
+    if rows is not None:
+        chosen &= np.isin(np.arange(len(chosen)), rows)
+    if not chosen.any() and not store.absent:
+        found = sorted(set(store.index["split"]))
+        raise ValueError(f"no image is in the splits {list(splits)}; the index has {found}; see split_by_patient()")
+    kept = np.flatnonzero(chosen)
+    labels = _labels(store, kept, findings) if findings else None
+    return StoreRecords(store, kept, _patient_numbers(store, kept), labels)
+
+
+class StoreDataset(Dataset):
+    """Records of a store with their pixels, transformed with keyed randomness.
+
+    Args:
+        store: an open image store.
+        splits, findings, rows: which images, with which labels; see `store_records`.
         transform: dictionary transform of an item; when it is `Randomizable` it is seeded anew for every item.
         seed: first number of the key.
-        rows: positions in the store's index, when not all rows of the splits are wanted.
         replace_damaged: when an image cannot be read or transformed, draw another one in its place, with its row under
             ``"damaged_row"`` (otherwise -1) and the reason under ``"damage"`` (otherwise ""); the draw is keyed, so a
             resumed run draws the same. Otherwise the error is raised.
         second_view: which film `MultiViewd` makes the second view of: ``"image"``, the same one (SimCLR); or another
             film of the same ``"patient"``, ``"study"`` or ``"view_position"`` (of the patient), where there is one
             (MedAug, Vu et al., MLHC 2021). It is drawn anew in every epoch and is the item's ``"partner"``.
+        data: the images as `store_records` lists them, in the place of `splits`, `findings` and `rows`.
 
     An item is ``{"image": uint8 (1, S, S), "row": int, "patient": int}``, with ``"label"`` float32 (K,) where there are
     findings, as `transform` leaves it. Two images have the same `patient` when their patients are known and the same.
     In memory a row takes 24 bytes, those of the sampler included, and 4 a finding. A `second_view` of other films and
     `strata` of a sampler read the text of the index besides.
+    `data` are the records without pixels, and `splits` the names of their splits; an empty store has none.
 
     Our transforms that draw and apply (`takes_batches`) make whole batches: with `whole_batches`, PyTorch's loader gets
     a batch as one dictionary of tensors, in a fraction of the time. An item is the same, bit for bit, either way.
@@ -91,23 +160,24 @@ class StoreDataset(Dataset):
         rows: np.ndarray | None = None,
         replace_damaged: bool = False,
         second_view: SecondView = "image",
+        data: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        chosen = np.isin(store.rows["split"], text_keys(splits))
-        if rows is not None:
-            chosen &= np.isin(np.arange(len(chosen)), rows)
-        if not chosen.any() and not store.absent:
-            found = sorted(set(store.index["split"]))
-            raise ValueError(f"no image is in the splits {list(splits)}; the index has {found}; see split_by_patient()")
-        self.store, self.splits, self.transform, self.seed = store, tuple(splits), transform, seed
+        self.store, self.transform, self.seed = store, transform, seed
         self.replace_damaged = replace_damaged
-        self.rows = np.flatnonzero(chosen)
-        self.patients = _patient_numbers(store, self.rows)
-        self.labels = _labels(store, self.rows, findings) if findings else None
+        given = store_records(store, splits, findings, rows) if data is None else data
+        self.data = given if isinstance(given, StoreRecords) else StoreRecords.from_list(store, given)
+        self.rows, self.patients, self.labels = self.data.rows, self.data.patients, self.data.labels
         self.partners = None if second_view == "image" else Partners(store.index.iloc[self.rows], second_view)
         self.whole_batches = False
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the images are of."""
+        found = np.unique(self.store.rows["split"][self.rows])
+        return tuple(name for name in ("train", "val", "test", "") if np.isin(text_keys([name]), found).any())
 
     @property
     def takes_batches(self) -> bool:

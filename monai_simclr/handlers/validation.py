@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from monai_simclr.evaluation.neighbors import knn_scores
 from monai_simclr.evaluation.predictions import certain_labels
 from monai_simclr.evaluation.probe import fit_probe
 from monai_simclr.handlers.base import History
@@ -53,6 +54,8 @@ class EarlyStopping:
         metric: of the validator, higher is better.
         restore_best: whether the network ends with the weights of its best epoch, or the last.
 
+    The score goes to the trainer's ``state.metrics`` too, where TensorBoard and MLflow read it.
+
     Attributes:
         best: the best score, in epoch `best_epoch`.
     """
@@ -82,6 +85,7 @@ class EarlyStopping:
             return
         self._validated = False
         score = float(self.validator.state.metrics.get(self.metric, float("nan")))
+        trainer.state.metrics[self.metric] = score  # so that what tracks the trainer has it, at this epoch
         if score > self.best:
             self.best, self.best_epoch, self._stale = score, trainer.state.epoch, 0
             self._weights = copy.deepcopy(self.network.state_dict()) if self.restore_best else {}
@@ -103,10 +107,13 @@ class EarlyStopping:
 
 
 class LinearProbe(History):
-    """Every k epochs, a logistic regression per finding on frozen features, fitted on train and scored on val patients.
+    """Every k epochs, what frozen features tell of the findings: fitted on train and scored on val patients.
+
+    Two readings: a logistic regression per finding, and the labels of the 20 nearest train images (`knn_scores`).
 
     Val patients are held out from the probe; pretraining sees their images, without labels, unless its `splits`
-    exclude them. Test patients are never used. The mean AUROC goes to ``engine.state.metrics["probe_auroc"]``.
+    exclude them. Test patients are never used. The mean AUROCs go to ``engine.state.metrics`` as "probe_auroc" and
+    "knn_auroc".
 
     Args:
         features: maps row numbers ``(n,)`` to features ``(n, D)``.
@@ -117,7 +124,7 @@ class LinearProbe(History):
         max_rows: of each split, evenly spaced, so that a probe takes seconds.
 
     Attributes:
-        history: one dict per probe: `epoch` and `probe_auroc`.
+        history: one dict per probe: `epoch`, `probe_auroc` and `knn_auroc`.
     """
 
     def __init__(
@@ -146,15 +153,19 @@ class LinearProbe(History):
 
     def __call__(self, engine: Engine) -> None:
         train, val = (self.features(rows) for rows in self.rows)
+        near = knn_scores(train, self.labels[0], val)
         scaler = StandardScaler().fit(train)
         train, val = scaler.transform(train), scaler.transform(val)
         logits = np.stack([fit_probe(train, labels).logits(val) for labels in self.labels[0].T], axis=1)
-        auroc = mean_auroc(torch.from_numpy(logits), torch.from_numpy(self.labels[1]))
-        self.history.append({"epoch": float(engine.state.epoch), "probe_auroc": auroc})
-        engine.state.metrics["probe_auroc"] = auroc
+        known = torch.from_numpy(self.labels[1])
+        aurocs = {
+            f"{name}_auroc": mean_auroc(torch.from_numpy(s), known) for name, s in (("probe", logits), ("knn", near))
+        }
+        self.history.append({"epoch": float(engine.state.epoch), **aurocs})
+        engine.state.metrics.update(aurocs)
         logger.info(
-            f"epoch {engine.state.epoch}: linear probe, mean AUROC {auroc:.3f} on {len(val)} images of val patients "
-            "(chance 0.5)"
+            f"epoch {engine.state.epoch}: mean AUROC {aurocs['probe_auroc']:.3f} of a linear probe, "
+            f"{aurocs['knn_auroc']:.3f} of 20 neighbors, on {len(val)} images of val patients (chance 0.5)"
         )
 
 

@@ -26,6 +26,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from monai_simclr.data.formats.dicom_header import read_header
 from monai_simclr.data.formats.dicom_tags import keyword_name
 from monai_simclr.inference.config import InferenceConfig
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import open_regular
 
 _NAME = "monai-simclr"
@@ -176,13 +177,7 @@ def lookup_code(name: str) -> str:
 
 
 def _highdicom() -> Any:
-    try:
-        import highdicom
-    except ImportError as error:
-        raise ImportError(
-            "DICOM results need highdicom, which is not installed: pip install 'monai-simclr[dicom]'"
-        ) from error
-    return highdicom
+    return import_extra("highdicom", "dicom", "a DICOM result")
 
 
 class HeaderError(ValueError):

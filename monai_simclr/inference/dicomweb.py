@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import pydicom
 
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import write_atomically
 
 logger = logging.getLogger("monai_simclr")
@@ -23,6 +25,7 @@ TOKEN, USER, PASSWORD = (f"MONAI_SIMCLR_DICOMWEB_{name}" for name in ("TOKEN", "
 """Environment variables of the credentials."""
 
 _PAGE = 100
+_LOOK_AGAIN = 600.0  # seconds after which a study is looked into, changed or not
 
 
 def is_dicomweb(address: object) -> bool:
@@ -59,9 +62,14 @@ class Worklist:
         self.folder, self.modalities = Path(folder), modalities
         self.address = urlunsplit((parts.scheme.removeprefix("dicomweb+"), parts.netloc, parts.path, "", ""))
         self._client = _client(self.address)
+        self._looked_into: dict[str, tuple[str, float, list[Path]]] = {}  # number of instances, when, their files
 
     def fetch(self) -> tuple[list[Path], int]:
         """Fetch what is not there yet.
+
+        The first call asks for every series and instance. Later ones ask for the studies, and look only into those
+        whose number of instances has changed; into each at least every ten minutes, since an instance may have taken
+        the place of another.
 
         Returns:
             Paths of all files of the worklist that are there, in order, and how many could not be fetched this time.
@@ -69,31 +77,38 @@ class Worklist:
         Raises:
             ConnectionError: if the service cannot be reached, or refuses the query (says why).
         """
-        paths, failed = [], 0
-        for study, series, instance in self._instances():
-            path = self.folder / study / f"{instance}.dcm"
-            if not path.is_file():
-                try:
-                    dataset = self._client.retrieve_instance(study, series, instance, media_types=_ANY_SYNTAX)
-                except Exception as error:  # HTTP errors, and whatever pydicom raises over what came
-                    logger.warning(f"an instance of {self.address} could not be fetched: {error}")
-                    failed += 1
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with write_atomically(path) as file:
-                    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
-            paths.append(path)
+        paths, failed, now = [], 0, time.monotonic()
+        for study in self._search("search_for_studies", search_filters=self.filters):
+            uid, instances = _value(study, "0020000D"), _value(study, "00201208")
+            before, when, found = self._looked_into.get(uid, ("", now, []))
+            if not instances or instances != before or now - when > _LOOK_AGAIN or not all(map(Path.is_file, found)):
+                found, lost = self._fetch_study(uid)
+                self._looked_into[uid] = ("" if lost else instances, now, found)
+                failed += lost
+            paths += found
         return paths, failed
 
-    def _instances(self) -> Iterator[tuple[str, str, str]]:
-        """UIDs of study, series and instance."""
-        for study in self._search("search_for_studies", search_filters=self.filters):
-            uid = _value(study, "0020000D")
-            for series in self._search("search_for_series", uid):
-                if _value(series, "00080060") in self.modalities:
-                    number = _value(series, "0020000E")
-                    for instance in self._search("search_for_instances", uid, number):
-                        yield uid, number, _value(instance, "00080018")
+    def _fetch_study(self, study: str) -> tuple[list[Path], int]:
+        paths, failed = [], 0
+        for series in self._search("search_for_series", study):
+            if _value(series, "00080060") not in self.modalities:
+                continue
+            uid = _value(series, "0020000E")
+            for found in self._search("search_for_instances", study, uid):
+                instance = _value(found, "00080018")
+                path = self.folder / study / f"{instance}.dcm"
+                if not path.is_file():
+                    try:
+                        dataset = self._client.retrieve_instance(study, uid, instance, media_types=_ANY_SYNTAX)
+                    except Exception as error:  # HTTP errors, and whatever pydicom raises over what came
+                        logger.warning(f"an instance of {self.address} could not be fetched: {error}")
+                        failed += 1
+                        continue
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with write_atomically(path) as file:
+                        pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+                paths.append(path)
+        return paths, failed
 
     def _search(self, name: str, *uids: str, **options: Any) -> Iterator[dict[str, Any]]:
         """All matches, page after page (PS3.18 section 8.3.4.4)."""
@@ -137,13 +152,10 @@ _ANY_SYNTAX = (("application/dicom", "*"),)
 
 
 def _client(address: str) -> Any:
-    try:
-        from dicomweb_client.api import DICOMwebClient
-        from dicomweb_client.session_utils import create_session, create_session_from_user_pass
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "DICOMweb needs dicomweb-client: pip install 'monai-simclr[pacs]'", name=error.name
-        ) from error
+    import_extra("dicomweb_client", "pacs", "DICOMweb")
+    from dicomweb_client.api import DICOMwebClient
+    from dicomweb_client.session_utils import create_session, create_session_from_user_pass
+
     if token := os.environ.get(TOKEN):
         session = create_session()
         session.headers["Authorization"] = f"Bearer {token}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import lacks_space
 from monai_simclr.runtime.locks import locked
 
@@ -78,15 +79,11 @@ class Receiver:
         max_bytes: int = 512 << 20,
         max_associations: int = 10,
     ) -> None:
-        try:
-            from pynetdicom.ae import ApplicationEntity
-            from pynetdicom.presentation import AllStoragePresentationContexts
-            from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "receiving DICOM needs pynetdicom: pip install 'monai-simclr[pacs]'", name=error.name
-            ) from error
+        import_extra("pynetdicom", "pacs", "receiving DICOM")
         from pydicom.uid import AllTransferSyntaxes
+        from pynetdicom.ae import ApplicationEntity
+        from pynetdicom.presentation import AllStoragePresentationContexts
+        from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
         if not 1 <= len(ae_title.strip()) <= 16 or not ae_title.isascii():
             raise ValueError(f"an AE title has 1 to 16 ASCII characters, got {ae_title!r}")

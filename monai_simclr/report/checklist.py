@@ -11,8 +11,8 @@ _YOURS = "to be written by you"
 def checklist(data: ReportData) -> Table:
     """Topics of two guidelines in our words, and what is known of them.
 
-    CLAIM 2024: Tejani et al., Radiology: Artificial Intelligence 2024. TRIPOD+AI: Collins et al., BMJ 2024;385:e078378;
-    its items are numbered ("-": it has none on that topic).
+    CLAIM 2024: Tejani et al., Radiology: Artificial Intelligence 2024. TRIPOD+AI: Collins et al., BMJ 2024;385:e078378,
+    whose checklist (PMC11019967) numbers its items ("-": it has none on that topic).
     """
     metrics = data.metrics
     first = next(iter(metrics.values()), {})
@@ -21,10 +21,15 @@ def checklist(data: ReportData) -> Table:
     alignment = metrics.get("cluster", {}).get("values", {}).get("alignment", {})
     rows = [
         ("Aim, clinical setting, intended users, known inequalities", "yes", "3a-c, 4", _YOURS),
-        ("Data source, period, inclusion and exclusion", "yes", "5, 6", _YOURS + "; the store lists unreadable images"),
+        (
+            "Data source, period, inclusion and exclusion",
+            "yes",
+            "5a-b, 6a-b",
+            _YOURS + "; the store lists unreadable images",
+        ),
         ("De-identification", "yes", "-", "no names here; contact sheets show images: treat it as patient data"),
-        ("Preprocessing", "yes", "7", "one recipe for all uses; the settings are in the store's provenance.json"),
-        ("Reference standard, annotators, their agreement", "yes", "8", _YOURS),
+        ("Preprocessing", "yes", "7, 12b", "one recipe for all uses; the settings are in the store's provenance.json"),
+        ("Reference standard, annotators, their agreement", "yes", "8a-c", _YOURS),
         ("Sample size, and why", "yes", "10", "images and patients in the summary; " + _YOURS),
         ("Missing labels", "yes", "11", "left out of that finding; counted in the tables as n"),
         ("Partitions, and the level at which they are disjoint", "yes", "12a", "by patient; refused otherwise"),
@@ -50,14 +55,14 @@ def checklist(data: ReportData) -> Table:
         (
             "Comparison with baselines",
             "yes",
-            "-",
+            "12e",
             "majority, permutation null, raw pixels, random encoder, view + age + sex",
         ),
-        ("Class imbalance", "-", "13", "positives and prevalence in the tables; " + _YOURS),
+        ("Class imbalance", "-", "13", "`balance` in each run's config.json; prevalence in the tables"),
         (
             "Subgroups, fairness",
             "yes",
-            "3c, 14, 23a",
+            "14, 23a",
             "in the table above" if data.subgroups is not None else "no scores were given",
         ),
         (
@@ -74,13 +79,18 @@ def checklist(data: ReportData) -> Table:
         ),
         ("Confounders", "yes", "-", str(alignment.get("sentence", "no cluster run was given"))),
         ("Output, thresholds", "-", "15", "logits of findings; thresholds fixed on validation patients"),
-        ("Patients in each split, and their findings", "yes", "20, 21", "in the table of splits"),
-        ("External testing", "yes", "12g, 16", _YOURS),
-        ("Failure analysis", "yes", "25", "outliers.csv and label_errors.csv of the cluster run; " + _YOURS),
-        ("Limits, intended use", "yes", "26, 27", "research only, not for diagnosis; " + _YOURS),
+        ("Patients in each split, and their findings", "yes", "20a-c, 21", "in the table of splits"),
+        ("External testing", "yes", "16, 20c", _YOURS),
+        ("Failure analysis", "yes", "-", "outliers.csv and label_errors.csv of the cluster run; " + _YOURS),
+        (
+            "Interpretation, limits, intended use",
+            "yes",
+            "3b, 25, 26, 27b-c",
+            "research only, not for diagnosis; " + _YOURS,
+        ),
         ("Poor or missing input at the time of use", "-", "27a", "refused or flagged with a reason, see inference"),
-        ("Software", "yes", "18f", versions or "not recorded"),
-        ("Code and weights, data", "yes", "18e, 18f, 22", "monai-simclr, Apache-2.0; " + _YOURS),
+        ("Software", "yes", "-", versions or "not recorded"),
+        ("Code and weights, data", "yes", "12g, 18e, 18f, 22", "monai-simclr, Apache-2.0; " + _YOURS),
         ("Ethics, funding, conflicts, registration, protocol", "yes", "17, 18a-d", _YOURS),
         ("Patient and public involvement", "-", "19", _YOURS),
     ]

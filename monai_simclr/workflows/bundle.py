@@ -24,6 +24,9 @@ logger = logging.getLogger("monai_simclr")
 ENCODER_NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
 """`networks.ENCODERS`, for commands that must not import torch; a test holds them equal."""
 
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder of this package's code."""
+
 _MAX_SIZE, _MAX_WIDTH = 4096, 16
 
 
@@ -35,6 +38,7 @@ def copy_bundle(
     width: float | None = None,
     norm: str | None = None,
     own_findings: bool = False,
+    with_code: bool = False,
 ) -> Path:
     """Copy the bundle to a folder and write the differences into its metadata.json, the only place that states them.
 
@@ -50,6 +54,8 @@ def copy_bundle(
         width: factor on the encoder's channels.
         norm: of the encoder, "batch" or "group".
         own_findings: accept names that look like misspellings, without warnings.
+        with_code: put a copy of this package into the folder, for places where it cannot be installed; the bundle then
+            needs only the other packages that metadata.json lists.
 
     Returns:
         `folder`.
@@ -78,6 +84,8 @@ def copy_bundle(
         formats["inputs"]["image"]["spatial_shape"] = [size, size]
     changes = {"name": encoder, "width": width, "norm": norm}
     metadata["encoder"] |= {key: value for key, value in changes.items() if value is not None}
+    if with_code:
+        _copy_code(folder, metadata["required_packages_version"].pop("monai-simclr"))
     write_json(path, metadata)
     _copy_encoder(folder, metadata)
     return folder
@@ -94,6 +102,17 @@ def _copy_encoder(folder: Path, metadata: dict[str, Any]) -> None:
     if held == (wanted["name"], float(wanted["width"]), wanted["norm"]):
         shutil.copyfile(CHEST_XRAY_SIMCLR / place, folder / place)
         logger.info(f"{place} is the encoder that comes with monai-simclr; train starts from it, pretrain replaces it")
+
+
+def _copy_code(folder: Path, version: str) -> None:
+    """Put this package beside the configs, with the file that says its version, as an installed one has."""
+    ignored = shutil.ignore_patterns("__pycache__", CHEST_XRAY_SIMCLR.name)
+    with writing(folder):
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored)
+        shutil.copytree(CHEST_XRAY_SIMCLR.parent, folder / PACKAGE.name / "bundles", ignore=ignored, dirs_exist_ok=True)
+        about = folder / f"{PACKAGE.name}-{version}.dist-info" / "METADATA"
+        about.parent.mkdir()
+        about.write_text(f"Metadata-Version: 2.1\nName: monai-simclr\nVersion: {version}\n", encoding="utf-8")
 
 
 def _canonical(findings: Sequence[str], own: bool) -> list[str]:

@@ -22,6 +22,7 @@ from monai_simclr.data.findings import check_finding_names
 from monai_simclr.inference import InferenceConfig, InferenceDataset, list_radiographs, read_inference_config
 from monai_simclr.inference.runtimes import OnnxFeatures, describe_difference, measure_difference
 from monai_simclr.networks import FindingClassifier, encoder, load_classifier
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import write_atomically, write_bytes, write_json, writing
 from monai_simclr.workflows.bundle import read_metadata
 from monai_simclr.workflows.verify import verify_bundle
@@ -62,6 +63,7 @@ def export_onnx(bundle: str | Path, path: str | Path) -> Path:
         bundle: folder of a bundle with a trained classifier.
         path: the new file.
     """
+    import_extra("onnxscript", "export", "an ONNX file")
     network, config, size = trained_classifier(bundle)
     program = torch.onnx.export(
         _WithFeatures(network).eval(),
@@ -93,6 +95,7 @@ def export_int8(bundle: str | Path, path: str | Path, radiographs: str | Path) -
         ValueError: if fewer than 16 files of the folder can be read, or this version prepares images otherwise than
             the one that trained the classifier.
     """
+    import_extra("onnxruntime", "export", "an int8 file")
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -185,6 +188,8 @@ def export_folder(bundle: str | Path, folder: str | Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the export")
     metadata = {**read_metadata(bundle), **onnx_metadata(trained_classifier(bundle)[1])}
+    # here the bundle's postprocessing comes after the network, and Deploy asks by this word for numbers by name
+    metadata["network_data_format"]["outputs"]["pred"] |= {"type": "probabilities", "value_range": [0, 1]}
     for name in ("LICENSE", "docs/README.md", "configs/inference.json"):
         if (bundle / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import yaml
 
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.runtime.pickles import pickled_code
+from monai_simclr.workflows.bundle import PACKAGE
 
 _CODE = (
     *(".py", ".pyc", ".pyo", ".pyw", ".pyd", ".pyx", ".so", ".dll", ".dylib", ".ipynb", ".whl", ".egg"),
@@ -39,7 +40,7 @@ class Runnable:
         file: path in the bundle.
         where: id in the config, as MONAI writes it: ``train#handlers#0#_target_``; "" for a file.
         text: the callable's name, the expression, or what the file is.
-        known: whether the bundle that this package ships has it too.
+        known: whether the bundle that this package ships has it too, or it is a file of this package.
     """
 
     file: str
@@ -84,8 +85,18 @@ def verify_bundle(folder: str | Path) -> list[Runnable]:
         entries += [Runnable(name, where, text, text in ours) for where, text in _texts(path)]
         is_code = path.suffix.lower() in _CODE
         code = [f"code ({path.suffix})"] if is_code else pickled_code(path)
-        files += [Runnable(name, "", text, False) for text in code]
+        known = is_code and _is_ours(path, path.relative_to(folder).parts)
+        files += [Runnable(name, "", text, known) for text in code]
     return entries + files
+
+
+def _is_ours(path: Path, parts: tuple[str, ...]) -> bool:
+    """Whether a file of code is, byte for byte, one of the installed package, where `copy_bundle` puts it."""
+    if parts[0] != PACKAGE.name:
+        return False
+    bundles = parts[1] == "bundles"  # which is not below the package in a checkout
+    ours = CHEST_XRAY_SIMCLR.parent.joinpath(*parts[2:]) if bundles else PACKAGE.joinpath(*parts[1:])
+    return ours.is_file() and ours.read_bytes() == path.read_bytes()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from monai_simclr.audit.confounders import confounders
 from monai_simclr.audit.duplicates import near_duplicates, same_bytes
 from monai_simclr.audit.flags import FLAGS, flag_rows
-from monai_simclr.audit.scan import HEADER_FIELDS, frontal_score, header_facts, pixel_facts, scan
+from monai_simclr.audit.scan import HEADER_FIELDS, frontal_score, header_facts, perceptual_bits, pixel_facts, scan
 from monai_simclr.audit.splits import duplicate_facts, leaking_patients, prevalence
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.runtime import spread
@@ -46,6 +46,17 @@ def test_near_duplicates_are_those_of_comparing_every_pair(radius):
     for i in range(60):
         for j in range(i):
             assert (found[i] == found[j] and found[i] >= 0) == (slow[i] == slow[j])
+
+
+def test_the_hash_is_that_of_the_package_imagehash():
+    imagehash = pytest.importorskip("imagehash", reason="the oracle is not installed")
+    generator = np.random.default_rng(0)
+    for image in (
+        generator.integers(0, 256, (128, 128), dtype=np.uint8),
+        np.tile(np.arange(128, dtype=np.uint8), (128, 1)),
+    ):
+        expected = imagehash.phash(Image.fromarray(image), hash_size=16).hash.ravel()
+        np.testing.assert_array_equal(perceptual_bits(image), expected)
 
 
 def test_a_radius_without_an_exact_search_is_refused():

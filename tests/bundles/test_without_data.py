@@ -33,7 +33,11 @@ def _workflow(bundle: Path, kind: str, name: str, **overrides: object) -> Config
 def test_every_property_exists_without_data_encoder_and_classifier(bundle: Path, kind: str, name: str) -> None:
     assert not (bundle / "data").exists()
     assert [path.name for path in (bundle / "models").iterdir()] == [".gitkeep"]
-    assert _workflow(bundle, kind, name).check_properties() == []
+    workflow = _workflow(bundle, kind, name)
+    assert workflow.check_properties() == []
+    names = {"inference": ["dataset_data"], "pretrain": ["train_dataset_data"]}
+    for data in names.get(name, ["train_dataset_data", "val_dataset_data"]):
+        assert isinstance(getattr(workflow, data), list), f"the zoo asks for {data}"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import copy
 import json
 import os
@@ -17,6 +18,7 @@ from monai.bundle import verify_metadata
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from zoo_rules import LARGE, METADATA, large_file_problems, metadata_problems
 
+from monai_simclr import __version__
 from monai_simclr.workflows.bundle import copy_bundle, read_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +99,17 @@ def _pins() -> dict[str, str]:
 
 def test_the_pins_are_those_that_we_test_with() -> None:
     tested = {line.split(" ;")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    tested.add(f"monai-simclr=={__version__}")
     assert [f"{name}=={pin}" for name, pin in _pins().items() if f"{name}=={pin}" not in tested] == []
+
+
+def test_what_the_configs_import_is_listed() -> None:
+    """Of what the package requires, all but what only the command line and the report need."""
+    required = configparser.ConfigParser()
+    required.read(ROOT / "setup.cfg")
+    lines = [line for line in required["options"]["install_requires"].splitlines() if line and line[0] != "#"]
+    names = {re.split("[<>=]", line)[0] for line in lines}
+    assert names - set(_pins()) - {"typer", "jinja2", "matplotlib"} == {"torch"} - set(_pins())
 
 
 def test_no_large_file_lacks_an_address_and_a_checksum() -> None:

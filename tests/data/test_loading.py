@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from monai_simclr.data import build_store, loader, open_index, ordered_batches
+from monai_simclr.data import build_store, finding_columns, loader, open_index, ordered_batches, store_records
 from monai_simclr.data.loading import KeyedSampler, StoreDataset
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import PrepareTwoViews
@@ -46,6 +46,22 @@ def test_an_unknown_split_names_those_that_are_there(archive, tmp_path):
     store = build_store(open_index(archive), tmp_path / "s", 32, workers=0, max_rejected=0.5)
     with pytest.raises(ValueError, match=r"no image is in the splits \['holdout'\]; the index has \['test', 'train'"):
         StoreDataset(store, ["holdout"])
+
+
+def test_records_in_the_place_of_splits_give_the_same_items(store):
+    findings = list(finding_columns(store.index))[:2]
+    rows = np.flatnonzero(store.index["split"] == "train")[::3]
+    named = StoreDataset(store, ["train"], findings, rows=rows)
+    listed = StoreDataset(store, data=store_records(store, ["train"], findings, rows))
+    assert list(listed.data) == list(named.data)
+    assert list(StoreDataset(store, data=list(named.data)).data) == list(named.data)
+    assert named.splits == listed.splits == ("train",)
+    assert len(listed) == len(rows)
+    for one, other in zip(named, listed, strict=True):
+        assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in one)
+    two = store_records(store, ["train"], findings)[:2]
+    assert StoreDataset(store, data=two).labels.shape == (2, 2)
+    assert StoreDataset(store, data=store_records(store)[:2]).labels is None
 
 
 @pytest.fixture(scope="module")

@@ -97,10 +97,20 @@ def test_the_probe_scores_informative_features_and_uses_no_test_patient(caplog):
     probe = LinearProbe(lambda rows: looked.extend(rows) or features[rows], index, ["Mass"], every=2)
     trainer = _run([probe], epochs=4)
     assert [record["epoch"] for record in probe.history] == [2, 4]
-    assert probe.history[0]["probe_auroc"] > 0.95
-    assert trainer.state.metrics["probe_auroc"] == probe.history[1]["probe_auroc"]
+    for name in ("probe_auroc", "knn_auroc"):
+        assert probe.history[0][name] > 0.95
+        assert trainer.state.metrics[name] == probe.history[1][name]
     assert set(looked) == set(range(50))
-    assert "linear probe, mean AUROC " in caplog.text
+    assert "of a linear probe, " in caplog.text
+    assert "of 20 neighbors, on 20 images of val patients" in caplog.text
+
+
+def test_the_probes_neighbors_are_those_of_the_features_and_not_of_chance():
+    index, features = _findings()
+    shuffled = np.random.default_rng(1).permutation(features)
+    probe = LinearProbe(lambda rows: shuffled[rows], index, ["Mass"], every=1)
+    _run([probe], epochs=1)
+    assert probe.history[0]["knn_auroc"] < 0.85
 
 
 @pytest.mark.parametrize("change", [{"Mass": np.nan}, {"split": "train"}])

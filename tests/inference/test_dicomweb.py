@@ -41,6 +41,43 @@ def test_a_worklist_is_every_radiograph_once_with_the_same_pixels(orthanc, radio
     assert {path: path.stat().st_mtime_ns for path in again} == changed
 
 
+def test_a_look_asks_only_for_what_has_changed(radiographs, tmp_path_factory, tmp_path, monkeypatch):
+    orthanc = Orthanc(tmp_path_factory.mktemp("changing") / "server")
+    list(store_results(orthanc.web, radiographs))
+    worklist, asked = Worklist(orthanc.web, tmp_path), []
+    search = worklist._search
+    monkeypatch.setattr(
+        worklist, "_search", lambda name, *uids, **options: asked.append(name) or search(name, *uids, **options)
+    )
+    first, _ = worklist.fetch()
+    assert asked.count("search_for_series") == len({path.parent for path in first})
+    for change, studies in (
+        (lambda: None, 0),
+        (first[0].unlink, 1),
+        (lambda: _add_film(orthanc, first[0], tmp_path), 1),
+    ):
+        change()
+        asked.clear()
+        paths, failed = worklist.fetch()
+        assert failed == 0
+        assert asked.count("search_for_series") == studies
+        assert all(path.is_file() for path in paths)
+    assert len(paths) == len(first) + 1
+    monkeypatch.setattr("monai_simclr.inference.dicomweb._LOOK_AGAIN", -1.0)
+    asked.clear()
+    assert worklist.fetch() == (paths, 0)
+    assert asked.count("search_for_series") == len({path.parent for path in first})
+    orthanc.stop()
+
+
+def _add_film(orthanc: Orthanc, film: Path, folder: Path) -> None:
+    """Store one more instance in a film's study."""
+    dataset = read(film)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    dataset.save_as(folder / "more.dcm")
+    assert list(store_results(orthanc.web, [folder / "more.dcm"]))
+
+
 def test_the_query_and_the_modality_choose(orthanc, radiographs, tmp_path):
     patient = read(radiographs[0]).PatientID
     of_patient = [path for path in radiographs if read(path).PatientID == patient]

@@ -66,7 +66,7 @@ def test_the_configs_evaluators_load_by_a_checkpoint_loader_of_monai(bundle, rad
     before = network.classifier.weight.clone()
     loader(None)
     assert not torch.equal(network.classifier.weight, before)
-    assert evaluated["validate#dataset#splits"] == ["@evaluation_split"]
+    assert evaluated["validate#dataset#data#splits"] == ["@evaluation_split"]
 
 
 def test_without_a_classifier_the_evaluator_raises_and_says_what_makes_one(bundle, radiographs, tmp_path):

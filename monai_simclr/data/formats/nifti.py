@@ -17,6 +17,7 @@ from monai_simclr.data.radiograph import (
     check_size,
     init_meta,
 )
+from monai_simclr.runtime.extras import MissingPackageError, import_extra
 
 _GZIP = b"\x1f\x8b"
 _UNITS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -40,9 +41,7 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings, side: int | None = None
     if it is uint8 or uint16 without a slope, and not at all if they are fractions in [0, 1]; all others by percentiles
     0.5 and 99.5. ``voi="percentile"`` always takes those, ``voi="none"`` never (but the range of the type).
     """
-    import nibabel as nib  # a tenth of what a decoding process imports, for a format that few archives have
-
-    content = _read_content(file, settings.max_bytes)
+    content, nib = _read_content(file, settings.max_bytes), _nibabel()
     try:
         kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
         image: Any = kind.from_bytes(content)
@@ -88,9 +87,7 @@ def read_nifti(file: BinaryIO, settings: ReaderSettings, side: int | None = None
 
 def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
     """Return facts of the header of a NIfTI file under the audit's names; nothing after it is read or inflated."""
-    import nibabel as nib
-
-    head = _read_content(file, DEFAULT_SETTINGS.max_bytes, header_only=True)
+    head, nib = _read_content(file, DEFAULT_SETTINGS.max_bytes, header_only=True), _nibabel()
     try:
         kind, length = (nib.Nifti2Header, 540) if head[4:8] == b"n+2\0" else (nib.Nifti1Header, 348)
         header = kind(head[:length], check=False)
@@ -107,6 +104,13 @@ def nifti_facts(file: BinaryIO) -> dict[str, str | int]:
         "frames": int(math.prod(others)),
         "samples": 1,
     }
+
+
+def _nibabel() -> Any:
+    try:
+        return import_extra("nibabel", "nifti", "a NIfTI file")
+    except MissingPackageError as error:
+        raise RadiographError(f"cannot be read: {error}") from error
 
 
 def _read_content(file: BinaryIO, max_bytes: int, header_only: bool = False) -> bytes:
