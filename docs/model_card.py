@@ -6,6 +6,7 @@ Run: python docs/model_card.py BUNDLE/output/evaluate     (after configs/evaluat
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,28 @@ def performance(metrics: dict[str, Any]) -> str:
     lines = [
         [
             name.replace("_", " "),
-            "" if row.get("positives") is None else str(row["positives"]),
-            f"{row['auroc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            "" if row.get("positives") is None else f"{row['positives']:.0f}",
+            auroc(row),
             f"{baselines[name]:.3f}" if baselines.get(name) is not None else "-",
         ]
         for name, row in rows.items()
         if row.get("auroc") is not None
     ]
+    unsure = [name.replace("_", " ") for name, row in rows.items() if name != "macro mean" and not _above_chance(row)]
+    warning = f"\n**Not shown to be above chance here: {', '.join(unsure)}.** Do not use them.\n" if unsure else ""
     head = [f"finding ({n['images']} images, {n['patients']} patients)", "positives", "AUROC [95 %]", "view, age, sex"]
-    return f"AUROC on the split `{metrics['split']}`, held-out patients:\n\n{marked.table(head, lines)}"
+    return f"AUROC on the split `{metrics['split']}`, held-out patients:\n\n{marked.table(head, lines)}{warning}"
+
+
+def auroc(row: dict[str, Any]) -> str:
+    """AUROC and its interval, where it has one."""
+    interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['auroc']:.3f}{interval}"
+
+
+def _above_chance(row: dict[str, Any]) -> bool:
+    """Whether the interval is known and all of it above 0.5."""
+    return row.get("low") is not None and row["low"] > 0.5
 
 
 def write(run: Path, bundle: Path = BUNDLE) -> None:
@@ -45,7 +59,9 @@ def write(run: Path, bundle: Path = BUNDLE) -> None:
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     path = bundle / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8")) | {"eval_metrics": eval_metrics(metrics)}
-    path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(metadata, indent=4, ensure_ascii=False)
+    text = re.sub(r"\[\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2]", text)  # pairs stand in one line
+    path.write_text(text + "\n", encoding="utf-8")
     page = bundle / "docs" / "README.md"
     filled = marked.fill(page.read_text(encoding="utf-8"), "figures", {"performance": performance(metrics)})
     page.write_text(filled, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.data.findings import NIH14, canonical_finding, check_finding_names, is_known, nearest_finding
-from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading
+from monai_simclr.runtime.artefacts import read_json, reading
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.files import write_json, writing
 
@@ -42,7 +43,8 @@ def copy_bundle(
 ) -> Path:
     """Copy the bundle to a folder and write the differences into its metadata.json, the only place that states them.
 
-    The encoder that is installed with the package comes along where the copy is of its architecture.
+    The encoder that is installed with the package comes along where the copy is of its architecture, and the classifier
+    too where the copy has its findings and size, so that ``inference.json`` predicts at once.
 
     Args:
         folder: the new bundle; must not exist, or be empty.
@@ -51,7 +53,7 @@ def copy_bundle(
             look like a misspelling.
         size: side of the network's input in pixels, a multiple of 8.
         encoder: a name of `networks.ENCODERS`, or ``timm/`` and that of a network of timm.
-        width: factor on the encoder's channels.
+        width: factor on the encoder's channels; 1 for another encoder than the installed one, unless it is given.
         norm: of the encoder, "batch" or "group".
         own_findings: accept names that look like misspellings, without warnings.
         with_code: put a copy of this package into the folder, for places where it cannot be installed; the bundle then
@@ -70,38 +72,44 @@ def copy_bundle(
         raise FileExistsError(f"{folder} is not empty; name a new folder for the bundle")
     findings = _canonical(findings, own_findings)
     _check_encoder(size, encoder, width, norm)
-    ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt", "*.safetensors")
+    ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "models")
     with writing(folder):
         shutil.copytree(CHEST_XRAY_SIMCLR, folder, dirs_exist_ok=True, ignore=ignored)
         (folder / "models").mkdir(exist_ok=True)
     path = folder / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
+    installed = copy.deepcopy(metadata)
     formats = metadata["network_data_format"]
     if findings:
         channels = {str(number): name for number, name in enumerate(findings)}
         formats["outputs"]["pred"] |= {"num_channels": len(channels), "channel_def": channels}
     if size is not None:
         formats["inputs"]["image"]["spatial_shape"] = [size, size]
+    if width is None and encoder not in (None, metadata["encoder"]["name"]):
+        width = 1.0  # the half width is that of the encoder that comes along
     changes = {"name": encoder, "width": width, "norm": norm}
     metadata["encoder"] |= {key: value for key, value in changes.items() if value is not None}
     if with_code:
         _copy_code(folder, metadata["required_packages_version"].pop("monai-simclr"))
     write_json(path, metadata)
-    _copy_encoder(folder, metadata)
+    _copy_weights(folder, metadata, installed)
     return folder
 
 
-def _copy_encoder(folder: Path, metadata: dict[str, Any]) -> None:
-    """Copy the installed encoder into a bundle of the same architecture, so that it trains without pretraining."""
-    place = metadata["files"]["encoder"]
-    if not (CHEST_XRAY_SIMCLR / place).is_file():
-        return
-    header = read_tensor_file(CHEST_XRAY_SIMCLR / place, "the installed encoder", "install monai-simclr again")[0]
-    wanted = metadata["encoder"]
-    held = (header["name"], float(header["width"]), header.get("norm", "batch"))
-    if held == (wanted["name"], float(wanted["width"]), wanted["norm"]):
-        shutil.copyfile(CHEST_XRAY_SIMCLR / place, folder / place)
-        logger.info(f"{place} is the encoder that comes with monai-simclr; train starts from it, pretrain replaces it")
+def _copy_weights(folder: Path, metadata: dict[str, Any], installed: dict[str, Any]) -> None:
+    """Copy the installed encoder into a bundle of the same architecture, and the classifier into an equal bundle."""
+    encoder, model = (Path(metadata["files"][name]) for name in ("encoder", "model"))
+    files = []
+    if metadata["encoder"] == installed["encoder"] and (CHEST_XRAY_SIMCLR / encoder).is_file():
+        files.append(encoder)
+        logger.info(
+            f"{encoder} is the encoder that comes with monai-simclr; train starts from it, pretrain replaces it"
+        )
+        if metadata["network_data_format"] == installed["network_data_format"]:
+            beside = (CHEST_XRAY_SIMCLR / model.parent).iterdir()
+            files += [model.parent / path.name for path in beside if path.name not in (encoder.name, ".gitkeep")]
+    for file in files:
+        shutil.copyfile(CHEST_XRAY_SIMCLR / file, folder / file)
 
 
 def _copy_code(folder: Path, version: str) -> None:

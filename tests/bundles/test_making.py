@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.cli.app import app
 from monai_simclr.data import read_index
 from monai_simclr.data.findings import CHEXPERT14, NIH14, NO_FINDING
@@ -82,7 +83,7 @@ def test_own_names_are_accepted_with_a_warning_and_spellings_become_ours(
     assert _findings(copy_bundle(tmp_path / "b", ["Pneumothroax"], own_findings=True)) == ["Pneumothroax"]
     assert _findings(copy_bundle(tmp_path / "c", NIH14)) == list(NIH14)
     assert len(_findings(copy_bundle(tmp_path / "d", [name for name in CHEXPERT14 if name != NO_FINDING]))) == 13
-    assert caplog.text == ""
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_the_light_list_of_encoders_is_the_networks_own() -> None:
@@ -97,6 +98,19 @@ def test_a_copy_brings_the_installed_encoder_where_it_fits_and_says_so(tmp_path:
     assert (made / "models/encoder.safetensors").read_bytes() == PRETRAINED["chest_xray_resnet18"].read_bytes()
     assert "train starts from it, pretrain replaces it" in caplog.text
     assert not (copy_bundle(tmp_path / "b", **{**fitting, "width": 0.125}) / "models/encoder.safetensors").exists()
+
+
+def test_a_copy_that_differs_in_nothing_predicts_at_once_and_any_other_must_train_first(tmp_path: Path) -> None:
+    shipped = {path.name: path.read_bytes() for path in (CHEST_XRAY_SIMCLR / "models").iterdir() if path.suffix}
+    made = copy_bundle(tmp_path / "a", size=128, width=0.5)
+    assert {path.name: path.read_bytes() for path in (made / "models").iterdir()} == shipped
+    assert {"encoder.safetensors", "model.pt", "classifier.json", "novelty.safetensors"} <= set(shipped)
+    for name, differs in (("b", {"findings": ["Mass"]}), ("c", {"size": 96})):
+        other = copy_bundle(tmp_path / name, **differs)
+        assert [path.name for path in (other / "models").iterdir()] == ["encoder.safetensors"]
+    other = copy_bundle(tmp_path / "d", encoder="resnet50")
+    assert not list((other / "models").iterdir())
+    assert read_metadata(other)["encoder"]["width"] == 1.0
 
 
 def test_networks_of_timm_are_encoders_of_a_bundle(tmp_path: Path) -> None:
