@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from typer.testing import CliRunner
 
-from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.cli.app import app
 from monai_simclr.data import read_index
 from monai_simclr.data.findings import CHEXPERT14, NIH14, NO_FINDING
