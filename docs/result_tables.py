@@ -142,7 +142,80 @@ def _tested(row: Row) -> str:
     return f"{_gap_of(row)}, {p}"
 
 
-MAKERS = {"tries_default": lambda: tries("default"), "tries_mild": lambda: tries("mild"), "study": study, "gain": gain}
+NIH_ARMS = {
+    "scratch": "scratch",
+    "finetuned": "fine-tuned",
+    "frozen": "probe",
+    "random_frozen": "random network, probe",
+    "imagenet": "ImageNet, probe",
+    "pixels": "pixels",
+    "picture": "picture statistics",
+    "demographics": "view, age, sex",
+}
+"""Arms of the study on NIH radiographs, and their words."""
+
+
+def _efficiency(finding: str, reference: str) -> dict[tuple[str, str], Row]:
+    """Rows of the study on NIH radiographs by fraction and arm."""
+    rows = read(Path("label_efficiency.csv"))
+    return {
+        (row["fraction"], row["arm"]): row for row in rows if (row["finding"], row["reference"]) == (finding, reference)
+    }
+
+
+def efficiency() -> str:
+    """Macro AUROC of the six findings at every fraction; probes over their own draws, trained networks over theirs."""
+    trained, probes = _efficiency("macro mean", "scratch"), _efficiency("macro mean", "random_frozen")
+    head = ["patients", *NIH_ARMS.values(), "fine-tuned minus scratch", "draws resampled too", "probe minus scratch"]
+    lines = []
+    for fraction in sorted({key[0] for key in probes}, key=float):
+        areas, tested = [], ["", "", ""]
+        for arm in NIH_ARMS:
+            row = probes.get((fraction, arm)) or trained.get((fraction, arm))
+            row = trained.get((fraction, arm)) if arm in ("scratch", "finetuned") else row
+            areas.append(f"{float(row['mean']):.3f} ({row['draws']})" if row else "")
+        if (fraction, "finetuned") in trained:
+            against, probe = trained[fraction, "finetuned"], trained[fraction, "frozen"]
+            tested = [_tested(against), _gap_of(against, "_draws"), _tested(probe)]
+        lines.append([f"{100 * float(fraction):g} %", *areas, *tested])
+    return table(head, lines)
+
+
+def efficiency_findings() -> str:
+    """Every finding with all labels: the probe, and what it is compared with."""
+    head = ["finding", "probe", "pixels", "random network", "ImageNet", "probe minus ImageNet", "probe minus random"]
+    names = dict.fromkeys(row["finding"] for row in read(Path("label_efficiency.csv")))
+    lines = []
+    for finding in names:
+        rows = _efficiency(finding, "imagenet")
+        own, random = rows["1.0", "frozen"], _efficiency(finding, "random_frozen")["1.0", "frozen"]
+        area = f"{float(own['mean']):.3f} [{float(own['mean_low']):.3f}, {float(own['mean_high']):.3f}]"
+        others = [f"{float(rows['1.0', arm]['mean']):.3f}" for arm in ("pixels", "random_frozen", "imagenet")]
+        lines.append([finding, area, *others, _gap_of(own), _gap_of(random)])
+    return table(head, lines)
+
+
+def efficiency_gain() -> str:
+    """The mean over the fractions up to 10 %, one row a comparison."""
+    head = ["compared", "patients, %", "draws", "over test patients", "p", "draws resampled too"]
+    lines = []
+    for row in read(Path("label_efficiency_gain.csv")):
+        words = f"{NIH_ARMS[row['arm']]} minus {NIH_ARMS[row['reference']]}"
+        if row["arm"] in ("finetuned", "frozen"):
+            tested = [_gap_of(row), f"{float(row['p']):.3f}", _gap_of(row, "_draws")]
+            lines.append([words, row["fractions"], row["draws"], *tested])
+    return table(head, lines)
+
+
+MAKERS = {
+    "tries_default": lambda: tries("default"),
+    "tries_mild": lambda: tries("mild"),
+    "study": study,
+    "gain": gain,
+    "efficiency": efficiency,
+    "efficiency_gain": efficiency_gain,
+    "efficiency_findings": efficiency_findings,
+}
 """Name of a table in the page -> what makes it."""
 
 

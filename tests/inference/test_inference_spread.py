@@ -112,7 +112,7 @@ def test_a_classifier_that_is_replaced_meanwhile_is_not_used(bundle, tmp_path, t
 
 def test_workers_of_other_versions_are_refused(bundle, tmp_path):
     work = inference._PredictFiles(
-        pack((None, {})), "", str(tmp_path), "", "", OutputOptions(), False, "", (("torch", "1"),)
+        pack((None, {})), "", str(tmp_path), "", "torch", "", OutputOptions(), False, "", (("torch", "1"),)
     )
     with pytest.raises(OSError, match=r"torch is .* on .*, and 1 where the command runs"):
         work([])

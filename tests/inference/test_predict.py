@@ -217,7 +217,10 @@ def test_int8_is_near_float32_and_smaller_and_keeps_the_metadata(bundle, exporte
     assert all(np.corrcoef(expected[:, k], found[:, k])[0, 1] > 0.95 for k in range(2))
     assert path.stat().st_size < (exported / "model.onnx").stat().st_size / 2
     said = small.get_modelmeta().custom_metadata_map
+    difference = json.loads(said.pop("difference"))
     assert said == {**plain.get_modelmeta().custom_metadata_map, "precision": "int8"}
+    assert (difference["images"], difference["held_out"]) == (len(files), False)
+    assert 0 < difference["mean_logit"] < difference["largest_logit"] < 0.05
 
 
 def test_int8_from_too_few_radiographs_is_refused(bundle, tmp_path):
