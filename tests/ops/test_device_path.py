@@ -28,7 +28,7 @@ class Record(TorchDispatchMode):
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
     coarse = torch.rand(24, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    smooth = torch.nn.functional.interpolate(coarse, size=(128, 128), mode="bicubic").clamp(0, 1)
+    smooth = torch.nn.functional.interpolate(coarse, size=(128, 128), mode="bicubic").clamp(-0.1, 1.1) * 0.8 + 0.1
     return (smooth * 255).round().to(torch.uint8)
 
 
