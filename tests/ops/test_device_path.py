@@ -37,11 +37,12 @@ def images() -> torch.Tensor:
 def test_one_draw_gives_one_picture_on_both_backends(strength, seed, images):
     drawn = recipes.views(strength, 112).set_random_state(seed).draw(len(images))
     apart = (ops.make_views(images, drawn, 112, backend="torch").int() - ops.make_views(images, drawn, 112).int()).abs()
-    assert (apart > 0).float().mean() < 0.001
+    equalized = torch.from_numpy(drawn["clip"] > 0)  # one gray level that rounds otherwise changes a tile's table
+    assert (apart[~equalized] > 0).float().mean() < 0.001
+    assert not equalized.any() or (apart[equalized] > 0).float().mean() < 0.01
     assert apart.max() <= 8
     floats = images / 255
     apart = (ops.make_views(floats, drawn, 112, backend="torch") - ops.make_views(floats, drawn, 112)).abs()
-    equalized = torch.from_numpy(drawn["clip"] > 0)
     assert apart[~equalized].max() <= 1e-4
     if equalized.any():
         assert (apart[equalized] > 0.002).float().mean() < 0.01
