@@ -14,11 +14,20 @@ from monai_simclr.networks import encoder_header, load_encoder
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPT = """
-import os, pathlib, sys, time, gpu
+import os, pathlib, signal, sys, time, gpu
+
 assert gpu.boxed(lambda: time.sleep(60) or True, 0.2) == "cut"
 assert gpu.boxed(os.abort, 30) == gpu.boxed(lambda: 1 / 0, 30) == "failed"
 assert gpu.boxed(lambda: True, 30) == "done"
-sys.exit(gpu.main(pathlib.Path(sys.argv[1]), None, list(gpu.PARTS), minutes=30, tiny=True))
+
+out, pretrain = pathlib.Path(sys.argv[1]), gpu.pretrain
+stop = gpu.At(gpu.Events.ITERATION_COMPLETED(once=4), lambda _: os.kill(os.getpid(), signal.SIGTERM))
+gpu.pretrain = lambda *given: pretrain(*given[:-1], [*given[-1], stop] if given[2] == out else given[-1])
+assert gpu.main(out, None, ["pretraining"], minutes=30, tiny=True) == 1
+assert list((out / "checkpoints").iterdir()) and not (out / "encoder.safetensors").exists()
+
+gpu.pretrain = pretrain
+sys.exit(gpu.main(out, None, list(gpu.PARTS), minutes=30, tiny=True))
 """
 
 
@@ -29,6 +38,7 @@ def test_the_gpu_benchmark_runs_whole_on_a_cpu(tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "run the same command to resume" in done.stderr
     rows = {}
     for part in ("views", "clahe", "nt_xent", "training", "checks", "pretraining"):
         result = json.loads((tmp_path / f"gpu_{part}.json").read_text())
