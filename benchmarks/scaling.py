@@ -174,7 +174,7 @@ def pretrain(
 ) -> tuple[torch.nn.Module, dict[str, float]]:
     """The encoder that the settings make of the store's images but test, and what the last epoch logged.
 
-    With workers, which draw them, views are made on the device.
+    With workers, which draw them, views are made on the device. A run that is asked to stop saves before it does.
     """
     torch.manual_seed(settings.seed)
     backbone = encoder("resnet18", settings.width)
@@ -199,6 +199,7 @@ def pretrain(
         "identity": {"settings": dataclasses.asdict(settings), "data": data.fingerprint},
         "handlers": [monitor, *handlers],
         "device": device,
+        "every_epochs": 10 if workers else 1,  # on a GPU an epoch takes a second or two
         "prepare_batch": PrepareTwoViews(transform=settings.views if workers else None),
         "precision": settings.precision,
     }
