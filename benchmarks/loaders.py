@@ -55,15 +55,15 @@ Side = Callable[[], int]
 """Makes the views of some images, and says of how many."""
 
 
-def make_store(folder: Path, size: int) -> Store:
+def make_store(folder: Path, size: int, images: int = IMAGES) -> Store:
     """A memory-mapped store of smooth pictures, each another, for views of `size` pixels."""
     side, random = stored_size(size), np.random.default_rng(0)
     picture = cv2.GaussianBlur(random.random((side, side), dtype=np.float32), (0, 0), 2)
     pixels = np.rint((picture - picture.min()) / np.ptp(picture) * 255).astype(np.uint8)
     path = folder / f"images_{size}.npy"
-    np.save(path, np.stack([np.roll(pixels, tuple(random.integers(0, side, 2)), (0, 1)) for _ in range(IMAGES)]))
+    np.save(path, np.stack([np.roll(pixels, tuple(random.integers(0, side, 2)), (0, 1)) for _ in range(images)]))
     rows = [
-        {"image": f"{row}.png", "patient_id": str(row), "study_id": str(row), "split": "train"} for row in range(IMAGES)
+        {"image": f"{row}.png", "patient_id": str(row), "study_id": str(row), "split": "train"} for row in range(images)
     ]
     index = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).fillna({"view_position": "PA", "sex": "", "age": 50.0})
     index["Effusion"] = 0.0
@@ -131,7 +131,7 @@ class PilImages(Dataset):
         return self.transform(peer("PIL.Image").fromarray(self.images[row]))
 
 
-def lightly_side(store: Store, size: int) -> Side:
+def lightly_batches(images: np.ndarray, size: int, batch_size: int, workers: int = 0) -> DataLoader:
     """lightly's `SimCLRTransform` without color, in PyTorch's loader, as its tutorials have it."""
     transform = peer("lightly.transforms").SimCLRTransform(
         input_size=size,
@@ -150,7 +150,13 @@ def lightly_side(store: Store, size: int) -> Side:
         rr_degrees=10,
         normalize=None,
     )
-    batches = DataLoader(PilImages(np.array(store.images[: 2 * BATCH]), transform), BATCH, shuffle=True)
+    data = PilImages(np.array(images), transform)
+    return DataLoader(data, batch_size, shuffle=True, drop_last=True, num_workers=workers)
+
+
+def lightly_side(store: Store, size: int) -> Side:
+    """lightly's loader."""
+    batches = lightly_batches(store.images[: 2 * BATCH], size, BATCH)
     return lambda: run_through(batches, torch.cat)
 
 

@@ -41,13 +41,14 @@ TARGETS = {
 def plain(z: Tensor) -> Tensor:
     """The usual six lines: normalize, multiply, hide the diagonal, cross-entropy."""
     z = functional.normalize(z, dim=1)
-    logits = (z @ z.T / TEMPERATURE).masked_fill(torch.eye(len(z), dtype=torch.bool), float("-inf"))
-    return functional.cross_entropy(logits, torch.arange(len(z)).roll(len(z) // 2))
+    diagonal = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    logits = (z @ z.T / TEMPERATURE).masked_fill(diagonal, float("-inf"))
+    return functional.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z) // 2))
 
 
 def ours(z: Tensor) -> Tensor:
     """Ours, every image of another patient."""
-    return nt_xent(z, torch.arange(len(z) // 2).repeat(2), TEMPERATURE)
+    return nt_xent(z, torch.arange(len(z) // 2, device=z.device).repeat(2), TEMPERATURE)
 
 
 def ours_same_patient(z: Tensor) -> Tensor:

@@ -68,7 +68,10 @@ def _hardware() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    except FileNotFoundError:  # a machine that only computes has a copy of the files, and no git
+        return ""
 
 
 def _version(package: str) -> str:

@@ -22,8 +22,10 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +38,7 @@ from monai_simclr import recipes
 from monai_simclr.data import KeyedSampler, Store, StoreDataset, get_store, loader, open_index
 from monai_simclr.data.index import COLUMNS
 from monai_simclr.data.partners import SecondView
-from monai_simclr.engines import embed
+from monai_simclr.engines import PrepareTwoViews, embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import ContrastiveMonitor
 from monai_simclr.losses import NTXentLoss, SameGroup
@@ -44,7 +46,7 @@ from monai_simclr.networks import SimCLR, encoder, load_pretrained, save_encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
 from monai_simclr.recipes import Strength
 from monai_simclr.runtime.files import write_json
-from monai_simclr.transforms import MultiViewd, RandRadiographView, SizeSchedule
+from monai_simclr.transforms import DrawViewsd, MultiViewd, RandRadiographView, SizeSchedule
 from monai_simclr.workflows import contrastive_trainer
 from monai_simclr.workflows.seen import patients_header
 
@@ -162,21 +164,31 @@ def schedule_of(settings: Try, optimizer: torch.optim.Optimizer, steps: int) -> 
     return LambdaLR(optimizer, cut)
 
 
-def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module, dict[str, float]]:
-    """The encoder that the settings make of the store's images but test, and what the last epoch logged."""
+def pretrain(
+    settings: Try,
+    store: Store,
+    folder: Path,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    handlers: Sequence[Any] = (),
+) -> tuple[torch.nn.Module, dict[str, float]]:
+    """The encoder that the settings make of the store's images but test, and what the last epoch logged.
+
+    With workers, which draw them, views are made on the device. A run that is asked to stop saves before it does.
+    """
     torch.manual_seed(settings.seed)
     backbone = encoder("resnet18", settings.width)
     if settings.start is not None:
         load_pretrained(backbone, Path(__file__).parent / "encoders" / settings.start)
-    network = SimCLR(backbone).to(memory_format=torch.channels_last)
-    views = MultiViewd("image", settings.views)
+    network = SimCLR(backbone).to(device).to(memory_format=torch.channels_last)
+    views = (DrawViewsd if workers else MultiViewd)("image", settings.views)
     rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
     rows = rows[np.random.default_rng(settings.seed).permutation(len(rows)) < round(settings.images * len(rows))]
     data = StoreDataset(
         store, ["train", "val"], transform=views, seed=settings.seed, rows=rows, second_view=settings.second_view
     )
     sampler = KeyedSampler(data, settings.seed, strata=settings.strata, batch_size=settings.batch_size)
-    batches = loader(data, sampler, settings.batch_size, 0, settings.seed)
+    batches = loader(data, sampler, settings.batch_size, workers, settings.seed)
     optimizer = make_optimizer("adamw", network, settings.learning_rate, 1e-4)
     schedule = schedule_of(settings, optimizer, len(batches))
     monitor = ContrastiveMonitor(network.encoder)
@@ -185,12 +197,22 @@ def pretrain(settings: Try, store: Store, folder: Path) -> tuple[torch.nn.Module
         "seed": settings.seed,
         "checkpoints": folder / "checkpoints",
         "identity": {"settings": dataclasses.asdict(settings), "data": data.fingerprint},
-        "handlers": [monitor],
+        "handlers": [monitor, *handlers],
+        "device": device,
+        "every_epochs": 10 if workers else 1,  # on a GPU an epoch takes a second or two
+        "prepare_batch": PrepareTwoViews(transform=settings.views if workers else None),
         "precision": settings.precision,
     }
     contrastive_trainer(network, batches, loss, optimizer, schedule, settings.epochs, **how).run()
     names = ("top1", "alignment", "uniformity", "effective_rank")
     return network.encoder, {name: round(float(monitor.history[-1][name]), 4) for name in names}
+
+
+def header_of(network: torch.nn.Module, settings: Try, store: Store, command: str) -> dict[str, str]:
+    """What the file of an encoder that `pretrain` made says about it."""
+    seen = set(store.index.loc[store.index["split"] != "test", "patient_id"].astype(str))
+    about = {"name": "resnet18", "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
+    return {**about, "data": DATA, "command": command, **patients_header(network, seen)}
 
 
 def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path) -> None:
@@ -201,9 +223,7 @@ def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path)
     started, busy = time.perf_counter(), time.process_time()
     network, logged = pretrain(settings, store, out / settings.key)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    seen = set(store.index.loc[store.index["split"] != "test", "patient_id"].astype(str))
-    about = {"name": "resnet18", "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
-    header = {**about, "data": DATA, "command": f"benchmarks/scaling.py {name!r}", **patients_header(network, seen)}
+    header = header_of(network, settings, store, f"benchmarks/scaling.py {name!r}")
     save_encoder(out / f"{settings.key}.safetensors", network, header)
     features = embed(network, store.images[labelled], functools.partial(recipes.to_network_input, size=settings.size))
     np.save(out / f"{settings.key} features.npy", features)

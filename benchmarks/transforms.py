@@ -1,5 +1,7 @@
 """CPU time of one thread: two views, CLAHE, and the device path, against the peers, with the same operations.
 
+The device path on a GPU is measured by `gpu.py`.
+
 Run: python benchmarks/transforms.py [RESULT.json]   (makes .venv-bench for the peers at the first run)
 
 What training gets of it, against lightly and MONAI, is measured from loader to loader: `loaders.py`.
@@ -26,7 +28,6 @@ import numpy as np
 import torch
 from monai.data import set_track_meta
 from record import RESULTS, save
-from skimage.exposure import equalize_adapthist
 
 from monai_simclr import ops
 from monai_simclr.transforms import MultiView, RandRadiographView, ViewDetector, ViewExposure, ViewPositioning
@@ -89,7 +90,12 @@ def albumentations(full: bool) -> Side:
     return lambda: [transform(image=image)["image"] for _ in range(2)]
 
 
-def kornia_views() -> Side:
+def float_images(count: int = BATCH, device: torch.device | str = "cpu") -> torch.Tensor:
+    """A batch of the picture, in [0, 1]."""
+    return (torch.from_numpy(picture())[None, None].repeat(count, 1, 1, 1) / 255).to(device)
+
+
+def kornia_views(images: torch.Tensor) -> Side:
     """kornia's augmentations on a batch of float32 images, twice."""
     import kornia.augmentation as k
 
@@ -103,20 +109,19 @@ def kornia_views() -> Side:
         k.RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5),
         k.RandomGaussianNoise(std=0.03, p=0.5),
     )
-    images = torch.from_numpy(picture())[None, None].repeat(BATCH, 1, 1, 1) / 255
     return lambda: [transform(images) for _ in range(2)]
 
 
-def device_views() -> Side:
+def device_views(images: torch.Tensor) -> Side:
     """Our torch path on the same batch, drawing included."""
-    images = torch.from_numpy(picture())[None, None].repeat(BATCH, 1, 1, 1) / 255
     view = our_view(full=True).set_random_state(0)
-    return lambda: [ops.make_views(images, view.draw(BATCH), SIZE, backend="torch") for _ in range(2)]
+    return lambda: [ops.make_views(images, view.draw(len(images)), SIZE, backend="torch") for _ in range(2)]
 
 
 def clahe_sides() -> dict[str, tuple[Side, int]]:
     """CLAHE with a clip limit of 2 and 8 x 8 tiles at 256 pixels; sides and images a call."""
     from kornia.enhance import equalize_clahe
+    from skimage.exposure import equalize_adapthist
 
     pixels = picture()
     one = torch.from_numpy(pixels)[None, None]
@@ -158,8 +163,8 @@ def cpu_table() -> list[dict[str, Any]]:
         "albumentations, same": (albumentations(False), 1),
         "ours, all operations, uint8": (ours(True), 1),
         "albumentations, all": (albumentations(True), 1),
-        "ours in torch, float32 batch": (device_views(), BATCH),
-        "kornia": (kornia_views(), BATCH),
+        "ours in torch, float32 batch": (device_views(float_images()), BATCH),
+        "kornia": (kornia_views(float_images()), BATCH),
     }
     pairs = [
         ("two views", "ours, all operations, uint8", "albumentations, all", 1.8),
@@ -192,44 +197,6 @@ def _rows(spent: dict[str, float], pairs: list[tuple]) -> list[dict[str, Any]]:
     ]
 
 
-def device_table(device: torch.device, count: int = 1024, repeats: int = 10) -> dict[str, float]:
-    """Images per second of the device path, one view each, and its share of a ResNet-50 step in bfloat16."""
-    from monai.networks.nets import resnet50
-
-    def seconds(work: Side) -> float:
-        for _ in range(2):
-            work()
-        _wait(device)
-        start = time.perf_counter()
-        for _ in range(repeats):
-            work()
-        _wait(device)
-        return (time.perf_counter() - start) / repeats
-
-    images = torch.from_numpy(picture())[None, None].repeat(count, 1, 1, 1).to(device)
-    view = our_view(full=True).set_random_state(0)
-    network = resnet50(spatial_dims=2, n_input_channels=1, num_classes=128, conv1_t_stride=2).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    batch = torch.rand(min(count, 256), 1, SIZE, SIZE, device=device).to(memory_format=torch.channels_last)
-
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
-            network(batch).float().square().mean().backward()
-
-    for_views = seconds(lambda: ops.make_views(images, view.draw(count), SIZE, backend="torch")) / count
-    for_step = seconds(step) / len(batch)
-    return {
-        "views_per_second": 1 / for_views,
-        "resnet50_images_per_second": 1 / for_step,
-        "share": for_views / for_step,
-    }
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def main(path: Path) -> None:
     """Compare, print, and store with what it ran on."""
     torch.set_num_threads(1)
@@ -243,8 +210,6 @@ def main(path: Path) -> None:
         "settings": {"images": "256 -> 224, gray", "batch": BATCH, "rounds": ROUNDS, "unit": "CPU ms an image, median"},
         "results": rows,
     }
-    if torch.cuda.is_available():
-        content["device"] = device_table(torch.device("cuda"))
     for row in rows:
         goal = "" if row["target"] is None else f"(target {row['target']:g})"
         print(

@@ -45,6 +45,7 @@ def contrastive_trainer(
     identity: Mapping[str, Any] | None = None,
     handlers: Sequence[Any] = (),
     device: str | torch.device = "cpu",
+    every_epochs: int = 1,
     **settings: Any,
 ) -> ContrastiveTrainer:
     """The trainer of ``configs/pretrain.json``, for pretraining without the bundle; ``trainer.run()`` trains.
@@ -63,13 +64,14 @@ def contrastive_trainer(
         identity: what defines the run, see `Checkpoint`.
         handlers: others; those with a `state_dict` are saved with the checkpoints.
         device: of the network.
+        every_epochs: epochs between two checkpoints.
         **settings: of `ContrastiveTrainer`.
     """
     guard: list[Any] = [TerminateOnNonFinite()]
     if checkpoints is not None:
         stateful = {type(item).__name__: item for item in handlers if hasattr(item, "state_dict")}
         objects = {"network": network, "optimizer": optimizer, "scheduler": scheduler, **stateful}
-        checkpoint = Checkpoint(checkpoints, objects, {"seed": seed, **(identity or {})})
+        checkpoint = Checkpoint(checkpoints, objects, {"seed": seed, **(identity or {})}, every_epochs)
         guard = [TerminateOnNonFinite(save=checkpoint.save_before_step), checkpoint]
     rate: Any = scheduler  # MONAI's annotation is of torch's former class
     steps = [SeedEachStep(seed), LrScheduleHandler(rate, print_lr=False, epoch_level=False)]
