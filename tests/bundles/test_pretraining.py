@@ -119,7 +119,10 @@ def test_a_run_of_two_ranks_resumes_without_torchrun_and_a_run_of_one_under_it(b
     for output, before, after in (("output/fewer", ranks, {}), ("output/more", {}, ranks)):
         with _running(bundle, output, *some, **before) as running:
             running.send_signal(signal.SIGTERM)
-            running.communicate(timeout=100)
+            _, errors = running.communicate(timeout=100)
+        stops = [line for line in errors.splitlines() if "stopped by SIGTERM, saved in " in line]
+        assert sorted(line.partition("stopped")[0] for line in stops) == (["rank 0: ", "rank 1: "] if before else [""])
+        assert all(line.endswith("; run the same command to resume") for line in stops)
         done = _run(bundle, output, *some, **after)
         assert done.returncode == 0, done.stdout + done.stderr
         counts = (1, 2) if after else (2, 1)
