@@ -128,7 +128,14 @@ def stop_at_once(kept: str = "") -> dict[int, _Handler]:
     return _install(stop)
 
 
-def _install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, _Handler]:
+def ignore_stops() -> None:
+    """From now on, let no signal change how this process ends; for the last line before `os._exit`."""
+    _install(signal.SIG_IGN)
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _install(handler: _Handler) -> dict[int, _Handler]:
     """Set the handler of all signals that ask for a stop; the previous ones, none outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}

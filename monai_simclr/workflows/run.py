@@ -24,7 +24,7 @@ from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.locks import lock_folder, unlock_folder
 from monai_simclr.runtime.names import register_escapes
-from monai_simclr.runtime.signals import stop_at_once
+from monai_simclr.runtime.signals import ignore_stops, stop_at_once
 from monai_simclr.workflows.calling import calling_workflow
 from monai_simclr.workflows.identity import config_identity
 from monai_simclr.workflows.settings import check_settings
@@ -149,12 +149,17 @@ class RecordConfig:
 
 def _exit_with_message(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """End with one line on stderr and the error's exit code; a traceback comes first for a bug, or when asked for."""
+    ranks, line = world_size(), format_error(error)
+    if ranks > 1:
+        ignore_stops()  # several machines are not asked to stop in the same moment
+        line = f"rank {rank()}: {line}"
+    # torch holds back what comes to sys.stderr in a hook of ranks, and would write it after the end
+    stream = sys.__stderr__ if ranks > 1 else sys.stderr
     if exit_code(error) == 1 or os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(kind, error, trace)
+        traceback.print_exception(kind, error, trace, file=stream)
     record_failure(error)
-    prefix = f"rank {rank()}: " if world_size() > 1 else ""
-    print(prefix + format_error(error), file=sys.stderr, flush=True)
-    if world_size() > 1:
+    print(f"{line}\n", end="", file=stream, flush=True)  # at once, for other ranks write too
+    if ranks > 1:
         sys.stdout.flush()
         os._exit(exit_code(error))  # the other ranks may be gone, and a regular exit would wait for them
     raise SystemExit(exit_code(error))
