@@ -101,7 +101,7 @@ def probe_layer(
     Example:
         >>> weights, biases = probe_layer(np.array([[-1.0], [1.0]]), np.array([[0, 1], [1, 1]]))
         >>> weights.round(2).tolist(), biases.round(2).tolist()
-        ([[0.02], [0.0]], [0.0, 0.0])
+        ([[0.01], [0.0]], [0.0, 0.0])
     """
     features, findings = features.astype(np.float64), labels.shape[1]  # the solver is exact in double precision only
     scaler = StandardScaler().fit(features)

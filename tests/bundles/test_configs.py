@@ -16,7 +16,7 @@ from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 from monai_simclr.recipes import Strength, augmentation, views
 
 CONFIGS = CHEST_XRAY_SIMCLR / "configs"
-OVERLAYS = {"evaluate": "scoring", "multi_gpu_train": "network"}
+OVERLAYS = {"evaluate": "scoring", "multi_gpu_train": "initialize"}
 """Overlays, and the first key of each that is no override."""
 
 SHARED = (

@@ -149,7 +149,7 @@ def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_name
     ours = path.read_text()
     path.write_text(ours.replace('"epoch_level": false', '"epoch_level": true'))
     try:
-        with pytest.raises(ValueError, match=r"train#handlers#3#epoch_level was False, is True; give this study"):
+        with pytest.raises(ValueError, match=r"train#handlers#4#epoch_level was False, is True; give this study"):
             run_study(_study(workspace))
     finally:
         path.write_text(ours)
