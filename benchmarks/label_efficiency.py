@@ -120,7 +120,7 @@ def main(folder: Path, study: Path, manifest: Path, imagenet: Path | None = None
         for reference in sorted({run["arm"] for run in runs} & {*REFERENCES})
     ]
     write_table(pd.concat(gains, ignore_index=True).round(4), RESULTS / "label_efficiency_gain.csv")
-    curves = arm_curves(paired(runs, "scratch"), N_BOOTSTRAP)
+    curves = arm_curves(runs, N_BOOTSTRAP)
     save(
         RESULTS / "label_efficiency.json",
         ("monai", "torch", "scikit-learn"),
