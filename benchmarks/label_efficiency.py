@@ -13,25 +13,22 @@ up to 10 %) and `results/label_efficiency.json` (label savings, every finding wi
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from real_floor import pixels, study_runs
+from real_floor import pixels, probe_runs, study_runs
 from real_pack import MAIN_FINDINGS
 from record import RESULTS, save
 
-from monai_simclr.data import label_fraction, open_index, read_radiograph
+from monai_simclr.data import open_index, read_radiograph
 from monai_simclr.evaluation import (
     MACRO,
-    Embeddings,
     arm_curves,
     compare_arms,
     few_label_gain,
     label_saving,
-    probe_scores,
     unstated_saving,
 )
 from monai_simclr.ops.resize import pad_resize
@@ -62,21 +59,6 @@ def baselines(index: pd.DataFrame, manifest: Path, imagenet: Path | None) -> dic
     return features if imagenet is None else {**features, "imagenet": np.load(imagenet)}
 
 
-def baseline_runs(
-    index: pd.DataFrame, features: Mapping[str, np.ndarray], keys: set[tuple[float, int]]
-) -> list[dict[str, Any]]:
-    """The baselines as runs of a study, for every fraction and draw."""
-    findings, runs = list(MAIN_FINDINGS), []
-    for fraction, draw in sorted(keys):
-        rows = label_fraction(index, fraction, draw, findings)
-        for arm, values in features.items():
-            scores, test, _ = probe_scores(Embeddings(values, index), findings, rows)
-            run = {"arm": arm, "fraction": fraction, "draw": draw, "scores": scores}
-            labels = index[findings].to_numpy(dtype=float)[test]
-            runs.append({**run, "labels": labels, "patients": index["patient_id"].to_numpy(dtype=str)[test]})
-    return runs
-
-
 def of_finding(runs: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
     """The same runs with one finding."""
     column = slice(k, k + 1)
@@ -104,15 +86,9 @@ def arm_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
 def main(folder: Path, study: Path, manifest: Path, imagenet: Path | None = None) -> None:
     """Write the tables."""
     index = open_index(folder)
-    runs = study_runs(study)
-    test = (index["split"] == "test").to_numpy()
-    patients = index["patient_id"].to_numpy(dtype=str)[test]
-    for run in runs:  # a study's files have hashes of the patients: the same images when they repeat alike
-        if not np.array_equal(pd.factorize(run["patients"])[0], pd.factorize(patients)[0]):
-            raise ValueError(f"{study} was scored on other test images than {folder} has; use the study's own index")
-        run["patients"] = patients
-    features = baselines(index, manifest, imagenet)
-    runs += baseline_runs(index, features, {(run["fraction"], run["draw"]) for run in runs})
+    runs = study_runs(study, index)
+    keys = {(run["fraction"], run["draw"]) for run in runs}
+    runs += probe_runs(index, baselines(index, manifest, imagenet), list(MAIN_FINDINGS), keys)
     table = arm_table(runs).round(4)
     write_table(table, RESULTS / "label_efficiency.csv")
     gains = [
@@ -124,7 +100,7 @@ def main(folder: Path, study: Path, manifest: Path, imagenet: Path | None = None
     save(
         RESULTS / "label_efficiency.json",
         ("monai", "torch", "scikit-learn"),
-        n={"test_images": int(test.sum()), "test_patients": len(set(patients))},
+        n={"test_images": len(runs[0]["labels"]), "test_patients": len(set(runs[0]["patients"]))},
         unstated=unstated_saving(curves["scratch"]),
         label_saving={arm: label_saving(curve, curves["scratch"]).as_dict() for arm, curve in curves.items()},
     )

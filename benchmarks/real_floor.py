@@ -47,40 +47,37 @@ def tone(images: np.ndarray) -> np.ndarray:
     return np.array(rows, dtype=np.float32)
 
 
-def study_runs(study: Path) -> list[dict]:
-    """Every run of a study folder: arm, fraction, draw, scores, labels, patients."""
-    runs = []
+def study_runs(study: Path, index: pd.DataFrame) -> list[dict]:
+    """Every run of a study folder: arm, fraction, draw, scores, labels, and the patients by their names in the index.
+
+    Raises:
+        ValueError: if a run was scored on other test images than those of the index.
+    """
+    patients, runs = index.loc[index["split"] == "test", "patient_id"].to_numpy(dtype=str), []
     for path in sorted(study.glob("runs/*/*percent/draw*/scores.npz")):
         arm, fraction, draw = path.parts[-4:-1]
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("scores", "labels", "patients")}
+        # a study's files have hashes of the patients: the same images when they repeat alike
+        if not np.array_equal(pd.factorize(arrays["patients"])[0], pd.factorize(patients)[0]):
+            raise ValueError(f"{study} was scored on other test images than the index has; use the study's own index")
         share = round(float(fraction.removesuffix("percent")) / 100, 9)
-        runs.append({"arm": arm, "fraction": share, "draw": int(draw[4:]), **arrays})
+        runs.append({"arm": arm, "fraction": share, "draw": int(draw[4:]), **arrays, "patients": patients})
     return runs
 
 
-def floor_runs(index: pd.DataFrame, keys: set[tuple[float, int]]) -> list[dict]:
-    """The two floors as runs, for every fraction and draw of the study."""
-    images = np.stack([pad_resize(read_radiograph(path)[0], 96) for path in index["image"]])
-    findings = list(finding_columns(index))
-    features = {"pixels": pixels(images, (index["split"] == "train").to_numpy()), "tone": tone(images)}
+def probe_runs(
+    index: pd.DataFrame, features: Mapping[str, np.ndarray], findings: list[str], keys: set[tuple[float, int]]
+) -> list[dict]:
+    """Linear probes on features of the index's rows as runs of a study, one arm a name, for every fraction and draw."""
     runs = []
-    for arm, values in features.items():
-        for fraction, draw in sorted(keys):
-            rows = label_fraction(index, fraction, draw, findings)
+    for fraction, draw in sorted(keys):
+        rows = label_fraction(index, fraction, draw, findings)
+        for arm, values in features.items():
             scores, test, _ = probe_scores(Embeddings(values, index), findings, rows)
+            run = {"arm": arm, "fraction": fraction, "draw": draw, "scores": scores}
             labels = index[findings].to_numpy(dtype=float)[test]
-            patients = index["patient_id"].to_numpy(dtype=str)[test]
-            runs.append(
-                {
-                    "arm": arm,
-                    "fraction": fraction,
-                    "draw": draw,
-                    "scores": scores,
-                    "labels": labels,
-                    "patients": patients,
-                }
-            )
+            runs.append({**run, "labels": labels, "patients": index["patient_id"].to_numpy(dtype=str)[test]})
     return runs
 
 
@@ -109,14 +106,12 @@ def narrowed(run: Mapping, rows: np.ndarray, k: int) -> dict:
 def main(folder: Path, study: Path, out: Path) -> None:
     """Write and print the table."""
     index = open_index(folder)
-    runs = study_runs(study)
-    runs += floor_runs(index, {(run["fraction"], run["draw"]) for run in runs})
+    runs = study_runs(study, index)
+    images = np.stack([pad_resize(read_radiograph(path)[0], 96) for path in index["image"]])
+    floors = {"pixels": pixels(images, (index["split"] == "train").to_numpy()), "tone": tone(images)}
+    keys = {(run["fraction"], run["draw"]) for run in runs}
+    runs += probe_runs(index, floors, list(finding_columns(index)), keys)
     test = (index["split"] == "test").to_numpy()
-    patients = index["patient_id"].to_numpy(dtype=str)[test]
-    for run in runs:  # a study's files have hashes of the patients: the same images when they repeat alike
-        if not np.array_equal(pd.factorize(run["patients"])[0], pd.factorize(patients)[0]):
-            raise ValueError(f"{study} was scored on other test images than {folder} has; use the study's own index")
-        run["patients"] = patients
     parts = []
     for k, finding in enumerate(finding_columns(index)):
         for group, rows in demographic_groups(index["source"].to_numpy(dtype=str)[test], runs[0]["labels"]).items():

@@ -127,7 +127,7 @@ TRIES: dict[str, Try] = {
     "long, width 0.5, 64 to 128 px": Try(
         width=0.5, size=128, sizes=((64, 24), (96, 10), (128, 6)), epochs=40, strength="default"
     ),
-    "long, continued at 96 and 128 px": Try(
+    "long, continued at 96 and 128 px, cut": Try(
         width=0.5,
         size=128,
         sizes=((96, 8), (128, 20)),

@@ -140,9 +140,8 @@ def finish_pretraining(
 ) -> None:
     """Write the encoder, with its settings and hashes of the patients it has seen, and metrics; on the first rank.
 
-    What the encoder that it started from (`start_from`) had seen counts as seen, too.
-
-    The hashes have a key of their own in each file, so those of two files cannot be compared.
+    What the encoder that it started from (`start_from`) had seen counts as seen, too. The hashes have a key of their
+    own in each file, so those of two files cannot be compared.
     """
     if not is_main_process():
         return
