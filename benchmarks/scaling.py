@@ -138,6 +138,16 @@ TRIES: dict[str, Try] = {
         start="resnet18_half_width_nih16k.safetensors",
         seed=1,
     ),
+    "continued, another film of the patient, one stratum a batch": Try(
+        width=0.5,
+        size=96,
+        epochs=14,
+        strength="default",
+        second_view="patient",
+        strata=("source", "view_position"),
+        start="chest_xray_resnet18",
+        seed=2,
+    ),
     **{f"128 px, 10 epochs, seed {seed}": Try(size=128, epochs=10, seed=seed) for seed in range(3)},
     **{
         f"64, 96, 128 px, 10 epochs, seed {seed}": Try(
@@ -147,8 +157,8 @@ TRIES: dict[str, Try] = {
     },
 }
 """The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file of
-`benchmarks/encoders`. The last one goes on from the one before it; it was planned for 34 epochs and cut at epoch 22,
-from where the rate falls to 0 in a line, because its machine was needed."""
+`benchmarks/encoders` or an encoder that ships. The one that was cut goes on from the one before it; it was planned for
+34 epochs and cut at epoch 22, from where the rate falls to 0 in a line, because its machine was needed."""
 
 
 def schedule_of(settings: Try, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
@@ -179,7 +189,8 @@ def pretrain(
     torch.manual_seed(settings.seed)
     backbone = encoder("resnet18", settings.width)
     if settings.start is not None:
-        load_pretrained(backbone, Path(__file__).parent / "encoders" / settings.start)
+        ours = Path(__file__).parent / "encoders" / settings.start
+        load_pretrained(backbone, ours if ours.is_file() else settings.start)
     network = SimCLR(backbone).to(device).to(memory_format=torch.channels_last)
     views = (DrawViewsd if workers else MultiViewd)("image", settings.views)
     rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
