@@ -47,10 +47,10 @@ from monai_simclr.ops.keyed import KeyedRandom
 from monai_simclr.optimizers import layerwise_optimizer, warmup_cosine
 from monai_simclr.runtime.tables import write_table
 
-ENCODER = Path(__file__).parent / "encoders" / "resnet18_half_width_nih16k.safetensors"
+ENCODER = "chest_xray_resnet18"
 WIDTH, STORED, BATCH, C = 0.5, 96, 32, 0.01
 MOST_VIEWS = 20_000
-RUNS = ((0.1, 0), (0.02, 0), (0.1, 1), (0.02, 1), (1.0, 0))
+RUNS = ((0.1, 0), (0.02, 0), (0.1, 1), (0.02, 1), (0.1, 2), (0.02, 2), (1.0, 0))
 """Fractions of the train patients, and draws."""
 KINDS = ("raw", "ema", "interpolated", "averaged")
 POINTS = (0.0, 0.2, 0.4, 0.7, 1.0)
