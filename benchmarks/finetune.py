@@ -73,7 +73,7 @@ class Try:
     strength: str = "mild"
     ema: float = 0.98
     weight_decay: float = 1e-4
-    size: int = 64
+    size: int = 96
 
     @property
     def key(self) -> str:
@@ -84,15 +84,14 @@ class Try:
 
 TRIES: dict[str, Try] = {
     "probe on views first, 1e-4, batch norm frozen": Try(head_views=8),
-    "probe first, 1e-4, batch norm frozen": Try(),
+    "probe on views first, 3e-4, batch norm frozen": Try(head_views=8, learning_rate=3e-4),
     "random head, 5e-4, batch norm trained (train.json before)": Try(
         probe_head=False, learning_rate=5e-4, freeze_batch_norm=False
     ),
-    "probe on views first, 3e-4, batch norm frozen": Try(head_views=8, learning_rate=3e-4),
-    "probe on views first, 1e-4, batch norm trained": Try(head_views=8, freeze_batch_norm=False),
-    "probe on views first, 1e-4, batch norm frozen, half the steps": Try(head_views=8, steps=100),
-    "probe on views first, 3e-4, batch norm frozen, half the steps": Try(head_views=8, steps=100, learning_rate=3e-4),
+    "probe on views first, 1e-3, batch norm frozen": Try(head_views=8, learning_rate=1e-3),
     "scratch, 1e-3": Try(pretrained=False, probe_head=False, learning_rate=1e-3, freeze_batch_norm=False),
+    "probe on views first, 3e-4, batch norm trained": Try(head_views=8, learning_rate=3e-4, freeze_batch_norm=False),
+    "probe first, 1e-4, batch norm frozen": Try(),
 }
 """The tries, the most telling first."""
 
