@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from marked import fill as fill_marked
 from marked import table
@@ -207,7 +210,84 @@ def efficiency_gain() -> str:
     return table(head, lines)
 
 
+def compute(settings: Mapping[str, Any], before: float = 0.0) -> float:
+    """Training compute of a try of `benchmarks/scaling.py` in TFLOP, with what it started from.
+
+    Estimated: forward and backward are three forward passes, of two views an image; a ResNet-18 with one input channel
+    has 1.74 GMAC at 224 px, which go with the area, and with the square of the width but for its stem.
+    """
+    sizes = settings["sizes"] or [[settings["size"], settings["epochs"]]]
+    area = sum(epochs * (size / 224) ** 2 for size, epochs in sizes)
+    images = 16_260 * settings["images"]
+    macs = 0.04e9 * settings["width"] + 1.7e9 * settings["width"] ** 2
+    return before + 2 * 3 * 2 * images * area * macs / 1e12
+
+
+STARTS = {
+    "resnet18_half_width_nih16k.safetensors": "long, width 0.5, 64 to 128 px",
+    "chest_xray_resnet18": "long, continued at 96 and 128 px, cut",
+}
+"""What `start` of a try names, and the try that made it."""
+
+
+def scaling_rows() -> list[dict[str, Any]]:
+    """Tries of `benchmarks/scaling.py` and their floors, the best first, with `areas` by fraction and `tflop`."""
+    rows: list[dict[str, Any]] = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))["tries"]
+    by_name = {row["name"]: row for row in rows}
+
+    def total(row: Mapping[str, Any]) -> float:
+        start = row["settings"]["start"]
+        return compute(row["settings"], total(by_name[STARTS[start]]) if start else 0.0)
+
+    for row in rows:
+        row["areas"] = [
+            mean(value for key, value in row.items() if key.endswith(f", {share}%") and key[0] != "m")
+            for share in (2, 10, 100)
+        ]
+        row["tflop"] = total(row) if row["settings"] else 0.0
+    return sorted(rows, key=lambda row: -float(row["mean"]))
+
+
+def scaling() -> str:
+    """Every try of pretraining on sixteen thousand films, on validation patients, beside the floors."""
+    head = [
+        "try",
+        "width",
+        "px",
+        "epochs",
+        "images",
+        "TFLOP",
+        "CPU min",
+        "2 %",
+        "10 %",
+        "100 %",
+        "mean",
+        "partner found",
+    ]
+    lines = []
+    for row in scaling_rows():
+        given, areas = row["settings"], [f"{area:.3f}" for area in (*row["areas"], row["mean"])]
+        about = [""] * 6
+        if given:
+            size = " to ".join(
+                str(size) for size in dict.fromkeys([*(size for size, _ in given["sizes"]), given["size"]])
+            )
+            cpu = f"{row['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in row else ""
+            about = [
+                f"{given['width']:g}",
+                size,
+                str(given["epochs"]),
+                f"{16_260 * given['images']:,.0f}",
+                f"{row['tflop']:.0f}",
+                cpu,
+            ]
+        found = f"{row['top1']:.0%}".replace("%", " %") if "top1" in row else ""
+        lines.append([row["name"] if given else f"*{row['name'].removeprefix('floor: ')}*", *about, *areas, found])
+    return table(head, lines)
+
+
 MAKERS = {
+    "scaling": scaling,
     "tries_default": lambda: tries("default"),
     "tries_mild": lambda: tries("mild"),
     "study": study,
