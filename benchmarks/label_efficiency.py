@@ -1,13 +1,14 @@
 """The study of `protocol.md` with its baselines: tables of every arm, their differences, and the label saving.
 
-    python benchmarks/label_efficiency.py IDX/nih128 STUDY ../shared/nih128/manifest.csv [IMAGENET.npy]
+    python benchmarks/label_efficiency.py IDX/nih128 STUDY ../shared/nih128/manifest.csv IMAGENET.npy SIZE
 
 STUDY is the folder of `monai-simclr study` on the same index. The baselines are linear probes as the study's frozen
 arms are, on the same labelled patients: 32 x 32 pixels (50 principal components), six picture statistics of the
 manifest (mean, deviation, sharpness, shares of white and black, bytes of the file), and view, age and sex.
-IMAGENET.npy has features of frozen ImageNet weights for the index's rows (`benchmarks/imagenet.py`). Writes
-`results/label_efficiency.csv` (every fraction and arm), `results/label_efficiency_gain.csv` (mean over the fractions
-up to 10 %) and `results/label_efficiency.json` (label savings, every finding with all labels).
+IMAGENET.npy has features of frozen ImageNet weights for the index's rows (`benchmarks/imagenet.py`), and SIZE is the
+pixels of the study's networks, 96 or 128. Writes `results/label_efficiency_SIZE.csv` (every fraction and arm),
+`results/label_efficiency_SIZE_gain.csv` (mean over the fractions up to 10 %) and `results/label_efficiency_SIZE.json`
+(label savings).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ REFERENCES = ("scratch", "random_frozen", "imagenet")
 N_BOOTSTRAP = 2000
 
 
-def baselines(index: pd.DataFrame, manifest: Path, imagenet: Path | None) -> dict[str, np.ndarray]:
+def baselines(index: pd.DataFrame, manifest: Path, imagenet: Path) -> dict[str, np.ndarray]:
     """Features ``(N, D)`` of the arms that are not networks of ours, by name."""
     images = np.stack([pad_resize(read_radiograph(path)[0], 96) for path in index["image"]])
     rows = pd.read_csv(manifest).set_index("file")
@@ -51,12 +52,12 @@ def baselines(index: pd.DataFrame, manifest: Path, imagenet: Path | None) -> dic
     view = pd.get_dummies(index["view_position"].astype(str)).to_numpy(dtype=np.float32)
     age = index["age"].to_numpy(dtype=np.float32)
     person = np.column_stack([np.nan_to_num(age, nan=np.nanmedian(age)), np.isnan(age), index["sex"] == "F"])
-    features = {
+    return {
         "pixels": pixels(images, (index["split"] == "train").to_numpy()),
         "picture": rows.loc[files, list(PICTURE)].to_numpy(dtype=np.float32),
         "demographics": np.column_stack([view, person]).astype(np.float32),
+        "imagenet": np.load(imagenet),
     }
-    return features if imagenet is None else {**features, "imagenet": np.load(imagenet)}
 
 
 def of_finding(runs: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
@@ -83,22 +84,23 @@ def arm_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def main(folder: Path, study: Path, manifest: Path, imagenet: Path | None = None) -> None:
+def main(folder: Path, study: Path, manifest: Path, imagenet: Path, size: str) -> None:
     """Write the tables."""
+    name = f"label_efficiency_{size}"
     index = open_index(folder)
     runs = study_runs(study, index)
     keys = {(run["fraction"], run["draw"]) for run in runs}
     runs += probe_runs(index, baselines(index, manifest, imagenet), list(MAIN_FINDINGS), keys)
     table = arm_table(runs).round(4)
-    write_table(table, RESULTS / "label_efficiency.csv")
+    write_table(table, RESULTS / f"{name}.csv")
     gains = [
         few_label_gain(paired(runs, reference), reference, 0.1, N_BOOTSTRAP).assign(reference=reference)
         for reference in sorted({run["arm"] for run in runs} & {*REFERENCES})
     ]
-    write_table(pd.concat(gains, ignore_index=True).round(4), RESULTS / "label_efficiency_gain.csv")
+    write_table(pd.concat(gains, ignore_index=True).round(4), RESULTS / f"{name}_gain.csv")
     curves = arm_curves(runs, N_BOOTSTRAP)
     save(
-        RESULTS / "label_efficiency.json",
+        RESULTS / f"{name}.json",
         ("monai", "torch", "scikit-learn"),
         n={"test_images": len(runs[0]["labels"]), "test_patients": len(set(runs[0]["patients"]))},
         unstated=unstated_saving(curves["scratch"]),
@@ -109,4 +111,5 @@ def main(folder: Path, study: Path, manifest: Path, imagenet: Path | None = None
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:]))
+    given = sys.argv[1:]
+    main(Path(given[0]), Path(given[1]), Path(given[2]), Path(given[3]), size=given[4])

@@ -158,17 +158,17 @@ NIH_ARMS = {
 """Arms of the study on NIH radiographs, and their words."""
 
 
-def _efficiency(finding: str, reference: str) -> dict[tuple[str, str], Row]:
-    """Rows of the study on NIH radiographs by fraction and arm."""
-    rows = read(Path("label_efficiency.csv"))
+def _efficiency(size: int, finding: str, reference: str) -> dict[tuple[str, str], Row]:
+    """Rows of the study on NIH radiographs, with networks of a size in pixels, by fraction and arm."""
+    rows = read(Path(f"label_efficiency_{size}.csv"))
     return {
         (row["fraction"], row["arm"]): row for row in rows if (row["finding"], row["reference"]) == (finding, reference)
     }
 
 
-def efficiency() -> str:
+def efficiency(size: int) -> str:
     """Macro AUROC of the six findings at every fraction; probes over their own draws, trained networks over theirs."""
-    trained, probes = _efficiency("macro mean", "scratch"), _efficiency("macro mean", "random_frozen")
+    trained, probes = _efficiency(size, "macro mean", "scratch"), _efficiency(size, "macro mean", "random_frozen")
     head = ["patients", *NIH_ARMS.values(), "fine-tuned minus scratch", "draws resampled too", "probe minus scratch"]
     lines = []
     for fraction in sorted({key[0] for key in probes}, key=float):
@@ -184,25 +184,25 @@ def efficiency() -> str:
     return table(head, lines)
 
 
-def efficiency_findings() -> str:
+def efficiency_findings(size: int) -> str:
     """Every finding with all labels: the probe, and what it is compared with."""
     head = ["finding", "probe", "pixels", "random network", "ImageNet", "probe minus ImageNet", "probe minus random"]
-    names = dict.fromkeys(row["finding"] for row in read(Path("label_efficiency.csv")))
+    names = dict.fromkeys(row["finding"] for row in read(Path(f"label_efficiency_{size}.csv")))
     lines = []
     for finding in names:
-        rows = _efficiency(finding, "imagenet")
-        own, random = rows["1.0", "frozen"], _efficiency(finding, "random_frozen")["1.0", "frozen"]
+        rows = _efficiency(size, finding, "imagenet")
+        own, random = rows["1.0", "frozen"], _efficiency(size, finding, "random_frozen")["1.0", "frozen"]
         area = f"{float(own['mean']):.3f} [{float(own['mean_low']):.3f}, {float(own['mean_high']):.3f}]"
         others = [f"{float(rows['1.0', arm]['mean']):.3f}" for arm in ("pixels", "random_frozen", "imagenet")]
         lines.append([finding, area, *others, _gap_of(own), _gap_of(random)])
     return table(head, lines)
 
 
-def efficiency_gain() -> str:
+def efficiency_gain(size: int) -> str:
     """The mean over the fractions up to 10 %, one row a comparison."""
     head = ["compared", "patients, %", "draws", "over test patients", "p", "draws resampled too"]
     lines = []
-    for row in read(Path("label_efficiency_gain.csv")):
+    for row in read(Path(f"label_efficiency_{size}_gain.csv")):
         words = f"{NIH_ARMS[row['arm']]} minus {NIH_ARMS[row['reference']]}"
         if row["arm"] in ("finetuned", "frozen"):
             tested = [_gap_of(row), f"{float(row['p']):.3f}", _gap_of(row, "_draws")]
@@ -292,9 +292,11 @@ MAKERS = {
     "tries_mild": lambda: tries("mild"),
     "study": study,
     "gain": gain,
-    "efficiency": efficiency,
-    "efficiency_gain": efficiency_gain,
-    "efficiency_findings": efficiency_findings,
+    "efficiency": lambda: efficiency(128),
+    "efficiency_gain": lambda: efficiency_gain(128),
+    "efficiency_findings": lambda: efficiency_findings(128),
+    "efficiency_96": lambda: efficiency(96),
+    "efficiency_gain_96": lambda: efficiency_gain(96),
 }
 """Name of a table in the page -> what makes it."""
 
