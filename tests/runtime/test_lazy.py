@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-LAZY = [f"monai_simclr.{name}" for name in ("data", "evaluation", "ops", "report", "workflows")]
+LAZY = [f"monai_simclr.{name}" for name in ("data", "engines", "evaluation", "ops", "report", "workflows")]
 
 
 def _listed(package: str) -> dict[str, str]:
@@ -49,6 +49,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error_with_the_package_s_name(
         ("monai_simclr.workflows.verify", ("torch", "monai", "pandas")),
         ("monai_simclr.report.html", ("torch", "monai", "matplotlib")),
         ("monai_simclr.evaluation.embeddings", ("torch", "monai", "sklearn")),
+        ("monai_simclr.engines.embedding", ("monai", "ignite", "pandas")),
     ],
 )
 def test_a_light_module_stays_light_although_its_package_has_heavy_ones(module, without):
