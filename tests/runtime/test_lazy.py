@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-LAZY = [f"monai_simclr.{name}" for name in ("data", "engines", "evaluation", "ops", "report", "workflows")]
+LAZY = [f"monai_simclr.{name}" for name in ("audit", "data", "engines", "evaluation", "ops", "report", "workflows")]
 
 
 def _listed(package: str) -> dict[str, str]:
@@ -44,6 +44,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error_with_the_package_s_name(
     ("module", "without"),
     [
         ("monai_simclr.data.decoding", ("torch", "monai", "pandas", "scipy", "nibabel")),
+        ("monai_simclr.audit.scan", ("torch", "monai", "pandas", "sklearn")),
         ("monai_simclr.ops.resize", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.bundle", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.verify", ("torch", "monai", "pandas")),
