@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from bundle_command import Forked
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -156,14 +156,10 @@ REPOSITORY = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "s
 def _build(builder: str, folder: Path) -> None:
     pytest.importorskip("sphinx", reason="pip install 'monai-simclr[docs]' to build the site")
     command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-b", builder]
-    done = subprocess.run(
-        [*command, "-d", str(folder / "doctrees"), str(DOCS), str(folder / "site")],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **REPOSITORY},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    folders = ["-d", str(folder / "doctrees"), str(DOCS), str(folder / "site")]
+    build = Forked(ROOT, folder, [*command, *folders], **REPOSITORY)
+    said = build.communicate()
+    assert build.returncode == 0, "".join(said)
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

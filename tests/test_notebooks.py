@@ -1,9 +1,10 @@
-"""The notebooks of docs/notebooks run from top to bottom in a kernel, and are kept without outputs."""
+"""The notebooks of docs/notebooks run from top to bottom, and are kept without outputs."""
 
 from __future__ import annotations
 
+import ast
 import json
-import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,18 +28,22 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
     assert cells[0]["source"][0].startswith("# ")
 
 
-@pytest.mark.timeout(600)
+def _run(cell: str, name: str, names: dict[str, object]) -> object:
+    """Run a cell; the value that is shown below it."""
+    tree = ast.parse(cell)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, name, "exec"), names)
+    return eval(compile(ast.Expression(last.value), name, "eval"), names) if last else None
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: its newest version wants Python 3.11")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-    nbformat = pytest.importorskip("nbformat")
-    for name, value in {"OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path), "TMPDIR": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: pip install 'monai-simclr[dev]'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    client = nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute(env=dict(os.environ))
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert not [output for output in shown if output.output_type == "error"]
-    assert len([output for output in shown if output.output_type == "execute_result"]) > 3
+    names: dict[str, object] = {"__name__": "__main__"}
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [_run(cell, f"{path.name}, cell {number}", names) for number, cell in enumerate(cells, 1)]
+    assert sum(value is not None for value in shown) > 3

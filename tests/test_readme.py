@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import monai.bundle
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,10 +129,15 @@ def test_the_make_targets_that_the_pages_use_are_there() -> None:
 def test_the_setting_of_the_readme_silences_the_notice_that_monai_repeats(tmp_path: Path) -> None:
     setting = re.search(r'export PYTHONWARNINGS="([^"]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))
     assert setting
-    (tmp_path / "c.json").write_text('{"run": "$print(1)"}', encoding="utf-8")
-    command = [sys.executable, "-m", "monai.bundle", "run", "run", "--config_file", str(tmp_path / "c.json")]
+    (tmp_path / "c.json").write_text('{"run": "$1"}', encoding="utf-8")
+    with pytest.warns(UserWarning, match="GHSA-873f") as notices:
+        monai.bundle.run("run", config_file=str(tmp_path / "c.json"))
+    notice = next(each for each in notices if "GHSA-873f" in str(each.message))
+    assert notice.category is UserWarning
+    again = "import sys, warnings; warnings.warn_explicit(sys.argv[1], UserWarning, 'scripts.py', 1, 'monai.bundle')"
+    command = [sys.executable, "-c", again, str(notice.message)]
     for value, shown in (("", True), (setting[1], False)):
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONWARNINGS": value}
+            command, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONWARNINGS": value}
         )
         assert ("GHSA-873f" in done.stderr) == shown, done.stderr

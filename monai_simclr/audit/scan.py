@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
-import pandas as pd
 from PIL import Image
 from pydicom.uid import UID
 from scipy.fft import dct
@@ -26,6 +25,9 @@ from monai_simclr.data.reading import detect_format, read_radiograph
 from monai_simclr.runtime.cluster import open_executor
 from monai_simclr.runtime.files import open_regular
 from monai_simclr.runtime.spread import map_chunks, reason_of_loss
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEADER_FIELDS = {
     "problem": "problem with the header",
@@ -109,6 +111,8 @@ def scan(
     Raises:
         ChildProcessError: if a process was killed twice (memory).
     """
+    import pandas as pd  # not in the processes that read
+
     tasks = list(enumerate(paths))
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
     rows: list[dict[str, Any]] = [{}] * len(paths)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,7 +61,7 @@ def embed_spread(
     file: str | Path,
     finish: _Finish,
     folder: str | Path,
-    engine: str,
+    engine: str | Executor,
     workers: int = 2,
     device: str | torch.device = "cpu",
     batch_size: int = 256,
@@ -74,7 +76,7 @@ def embed_spread(
         file: ``images.npy`` of a store, uint8 ``(N, S, S)``, which the workers see below the same path.
         finish: as for `embed`; it can be pickled.
         folder: which workers see too; weights and outputs are in it meanwhile.
-        engine: see `monai_simclr.runtime.cluster.open_executor`.
+        engine: see `monai_simclr.runtime.cluster.open_executor`; or what it opened, whose processes are used again.
         workers: processes of this machine, without a cluster.
         device: of each worker; start one worker a GPU.
         batch_size: B.
@@ -92,7 +94,8 @@ def embed_spread(
         without_weights = pack((None, copy.deepcopy(network).eval().to("meta")))
         work = _EmbedRows(without_weights, str(weights), str(Path(file).absolute()), str(target), finish, str(device))
         chunks = [[(start, min(start + batch_size, count))] for start in range(0, count, batch_size)]
-        with open_executor(engine, min(workers, len(chunks))) as executor:
+        opened = open_executor(engine, min(workers, len(chunks))) if isinstance(engine, str) else nullcontext(engine)
+        with opened as executor:
             for _ in map_chunks(work, chunks, executor, _blame):
                 pass
         found = np.array(outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed, embed_spread
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.evaluation.clusterers import AUTO, COMPARED
-from monai_simclr.runtime.cluster import check_engine
+from monai_simclr.runtime.cluster import check_engine, open_executor
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, table_rows, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.run import Run
@@ -177,12 +178,15 @@ def embed_with_references(
     mirror = functools.partial(_mirrored_input, size=run.size)
 
     def embed_all(network: nn.Module, finish: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-        if not options.engine or store.folder is None:
+        if executor is None or store.folder is None:
             return embed(network, store.images, finish, run.device)
-        file, workers = store.folder / "images.npy", max(1, options.workers)
-        return embed_spread(network, file, finish, run.output_dir, options.engine, workers, run.device)
+        return embed_spread(network, store.folder / "images.npy", finish, run.output_dir, executor, device=run.device)
 
-    features, random = embed_all(encoder, finish), embed_all(random_encoder, finish)
+    mirrored = {}
+    with open_executor(options.engine, max(1, options.workers)) if options.engine else nullcontext() as executor:
+        features, random = embed_all(encoder, finish), embed_all(random_encoder, finish)
+        if options.join_sides:
+            mirrored = {"encoder": embed_all(encoder, mirror), "random encoder": embed_all(random_encoder, mirror)}
     small, levels = [], []
     for image in map(np.array, store.images):  # one at a time: the store may be larger than memory
         small.append(recipes.to_network_input(torch.from_numpy(image)[None, None], 32).numpy()[0, 0])
@@ -193,9 +197,7 @@ def embed_with_references(
         "grey histogram": np.stack(levels).astype(np.float32),
         "random encoder": random,
     }
-    mirrored = {}
     if options.join_sides:
-        mirrored = {"encoder": embed_all(encoder, mirror), "random encoder": embed_all(random_encoder, mirror)}
         mirrored["raw pixels"] = pixels[:, :, ::-1].reshape(len(pixels), -1)
     return Embeddings(features, store.index, {"size": str(run.size)}), references, mirrored
 

@@ -12,7 +12,6 @@ import torch
 from monai_simclr.data.findings import check_finding_names
 from monai_simclr.data.partners import SecondView
 from monai_simclr.engines.precision import Precision
-from monai_simclr.evaluation.clusterers import AUTO, METHODS
 from monai_simclr.inference import OutputOptions, Runtime
 from monai_simclr.networks import ENCODERS
 from monai_simclr.recipes import Strength
@@ -146,6 +145,12 @@ def _engine(value: Any) -> str:
     return ""
 
 
+def _method(value: Any) -> str:
+    from monai_simclr.evaluation.clusterers import AUTO, METHODS  # seconds of imports, for one command
+
+    return choice(AUTO, *METHODS)(value)
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("bundle_root", "output_dir", "encoder_path", "ckpt_path", "store_dir"), _path),
     **dict.fromkeys(
@@ -188,7 +193,7 @@ RULES: dict[str, Rule] = {
     "precision": choice(*get_args(Precision)),
     "head_start": choice("probe", "random"),
     "balance": choice("none", "class_weights", "balanced_sampling"),
-    "method": choice(AUTO, *METHODS),
+    "method": _method,
     "evaluation_split": choice("train", "val", "test"),
     "_meta_::encoder::name": _encoder,
     **dict.fromkeys(("norm", "_meta_::encoder::norm"), choice("batch", "group")),

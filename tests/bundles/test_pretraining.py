@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_command import bundle_command
+from bundle_command import Forked, bundle_command
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
@@ -48,6 +48,14 @@ def _weights(bundle: Path, output: str) -> dict[str, torch.Tensor]:
     return torch.load(newest, weights_only=True)["objects"]["network"]
 
 
+def _await_checkpoint(bundle: Path, output: str, running: subprocess.Popen[str] | Forked) -> None:
+    limit = time.monotonic() + 120
+    while not list((bundle / output).glob("checkpoints/*.pt")):
+        assert time.monotonic() < limit, "no checkpoint within two minutes"
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.05)
+
+
 @contextmanager
 def _running(bundle: Path, output: str, *more: str, **how: object) -> Iterator[subprocess.Popen[str]]:
     """A run that has saved its first checkpoint; ended at the end, whatever happens."""
@@ -57,11 +65,7 @@ def _running(bundle: Path, output: str, *more: str, **how: object) -> Iterator[s
         command, cwd=bundle, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, start_new_session=True
     )
     try:
-        limit = time.monotonic() + 120
-        while not list((bundle / output).glob("checkpoints/*.pt")):
-            assert time.monotonic() < limit, "no checkpoint within two minutes"
-            assert running.poll() is None, running.communicate()[1]
-            time.sleep(0.05)
+        _await_checkpoint(bundle, output, running)
         yield running
     finally:
         if running.poll() is None:
@@ -69,12 +73,18 @@ def _running(bundle: Path, output: str, *more: str, **how: object) -> Iterator[s
 
 
 @pytest.mark.parametrize(("number", "code", "how"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
-def test_a_signal_ends_a_run_with_its_code_after_saving(bundle: Path, number: int, code: int, how: str) -> None:
+def test_a_signal_ends_a_run_with_its_code_after_saving(
+    bundle: Path, tmp_path: Path, number: int, code: int, how: str
+) -> None:
     output = f"output/{how}"
-    with _running(bundle, output, "--max_epochs", "500", "--num_workers", "2") as running:
+    running = Forked(bundle, tmp_path, _command(bundle, output, "--max_epochs", "500", "--num_workers", "2"))
+    try:
+        _await_checkpoint(bundle, output, running)
         started = time.monotonic()
         os.killpg(running.pid, number)  # as a terminal and a cluster do: the loader's processes get it too
-        _, errors = running.communicate(timeout=30)
+        _, errors = running.communicate()
+    finally:
+        running.kill()
     assert time.monotonic() - started < 20
     assert running.returncode == code
     assert errors.splitlines()[-1].startswith(f"stopped by {how}, saved in {output}/checkpoints at iteration ")

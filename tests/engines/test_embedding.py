@@ -7,16 +7,16 @@ import functools
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from monai_simclr import recipes
 from monai_simclr.data import build_store, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import embed, embed_spread
-from monai_simclr.networks import encoder
+from monai_simclr.ops.geometry import to_network_input
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.workflows import Clustering
 
-FINISH = functools.partial(recipes.to_network_input, size=32)
+FINISH = functools.partial(to_network_input, size=32)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,9 @@ def store(tmp_path_factory):
 
 
 def _network():
+    """Of torch only, so that workers need not import MONAI."""
     torch.manual_seed(1)
-    return encoder("resnet10", width=0.25)
+    return nn.Sequential(nn.Conv2d(1, 8, 5, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
 @pytest.mark.parametrize("engine", ["processes", "dask://local"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -158,18 +158,19 @@ def test_a_title_is_checked(tmp_path):
         Receiver(tmp_path, ae_title="A title that is too long")
 
 
-_SERVE = """
-import sys, time
-from monai_simclr.inference.receiver import Receiver
-with Receiver(sys.argv[1], port=0, quiet_seconds=float(sys.argv[2]), min_free_bytes=0) as receiver:
-    print(receiver.port, flush=True)
-    time.sleep(600)
-"""
+def _serve(folder: Path, quiet: float, port: Any) -> None:
+    with Receiver(folder, port=0, quiet_seconds=quiet, min_free_bytes=0) as receiver:
+        port.send(receiver.port)
+        time.sleep(600)
 
 
-def serve(folder: Path, quiet: float) -> tuple[subprocess.Popen, int]:
-    process = subprocess.Popen([sys.executable, "-c", _SERVE, folder, str(quiet)], stdout=subprocess.PIPE, text=True)
-    return process, int(process.stdout.readline())
+def serve(folder: Path, quiet: float) -> tuple[multiprocessing.process.BaseProcess, int]:
+    context = multiprocessing.get_context("fork")
+    port, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(folder, quiet, theirs), daemon=True)
+    process.start()
+    assert port.poll(60)
+    return process, port.recv()
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path, radiographs):
@@ -177,7 +178,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path, radiographs):
     acknowledged = [path for path, code in zip(radiographs[:5], send(port, radiographs[:5]), strict=True) if code == 0]
     assert len(acknowledged) == 5
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
     process, port = serve(tmp_path, quiet=0.5)
     try:
         assert send(port, radiographs[5:]) == [0] * len(radiographs[5:])
@@ -185,4 +186,4 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path, radiographs):
         assert uids((tmp_path / "incoming").glob("*/*.dcm")) == uids(radiographs)
     finally:
         process.kill()
-        process.wait()
+        process.join()

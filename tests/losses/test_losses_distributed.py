@@ -79,7 +79,7 @@ def refuse_on_a_rank(rank: int, folder: str) -> None:
 
 
 def test_two_processes_are_one_process_with_the_whole_batch(tmp_path: Path) -> None:
-    multiprocessing.spawn(train_on_a_rank, (str(tmp_path),), nprocs=RANKS)
+    multiprocessing.start_processes(train_on_a_rank, (str(tmp_path),), RANKS, start_method="fork")
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
     for number, settings in enumerate(SETTINGS):
         model = network()
@@ -92,7 +92,7 @@ def test_two_processes_are_one_process_with_the_whole_batch(tmp_path: Path) -> N
 
 
 def test_every_process_refuses_what_is_wrong_on_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(refuse_on_a_rank, (str(tmp_path),), nprocs=RANKS)
+    multiprocessing.start_processes(refuse_on_a_rank, (str(tmp_path),), RANKS, start_method="fork")
     for rank in range(RANKS):
         sizes, broken = (tmp_path / f"{rank}.txt").read_text().splitlines()
         assert "different numbers of images (rank 0: 3, rank 1: 2)" in sizes

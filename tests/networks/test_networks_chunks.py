@@ -12,6 +12,7 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from monai_simclr.engines import ContrastiveTrainer
 from monai_simclr.losses import NTXentLoss, nt_xent
 from monai_simclr.networks import SimCLR, encoder
 from monai_simclr.runtime.distributed import destroy_distributed
@@ -112,8 +113,6 @@ def test_the_first_pass_keeps_no_activations() -> None:
 
 
 def test_the_trainer_takes_it_as_it_is() -> None:
-    from monai_simclr.engines import ContrastiveTrainer  # here, so that the spawned processes need not import it
-
     class Views:
         def __len__(self) -> int:
             return 2
@@ -172,7 +171,7 @@ def _train_on_a_rank(rank: int, folder: str) -> None:
 
 
 def test_two_processes_cache_as_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(_train_on_a_rank, (str(tmp_path),), nprocs=2)
+    multiprocessing.start_processes(_train_on_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for whole, cached, other in zip(ranks[0][0], ranks[0][1], ranks[1][1], strict=True):
         torch.testing.assert_close(cached, whole, rtol=1e-4, atol=1e-6)

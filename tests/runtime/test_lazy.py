@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-LAZY = ["monai_simclr.data", "monai_simclr.ops", "monai_simclr.report", "monai_simclr.workflows"]
+LAZY = [f"monai_simclr.{name}" for name in ("audit", "data", "engines", "evaluation", "ops", "report", "workflows")]
 
 
 def _listed(package: str) -> dict[str, str]:
@@ -44,10 +44,13 @@ def test_a_name_that_is_not_there_is_an_attribute_error_with_the_package_s_name(
     ("module", "without"),
     [
         ("monai_simclr.data.decoding", ("torch", "monai", "pandas", "scipy", "nibabel")),
+        ("monai_simclr.audit.scan", ("torch", "monai", "pandas", "sklearn")),
         ("monai_simclr.ops.resize", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.bundle", ("torch", "monai", "pandas")),
         ("monai_simclr.workflows.verify", ("torch", "monai", "pandas")),
         ("monai_simclr.report.html", ("torch", "monai", "matplotlib")),
+        ("monai_simclr.evaluation.embeddings", ("torch", "monai", "sklearn")),
+        ("monai_simclr.engines.embedding", ("monai", "ignite", "pandas")),
     ],
 )
 def test_a_light_module_stays_light_although_its_package_has_heavy_ones(module, without):

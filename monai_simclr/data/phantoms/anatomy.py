@@ -6,7 +6,7 @@ at x = 0. A `Canvas` maps them to pixels, so that rotation, position and size co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -50,26 +50,28 @@ class Canvas:
 
     def fill(self, *outlines: Points, value: float = 1.0) -> Layer:
         """The inside of closed outlines."""
-        layer = np.zeros((self.size, self.size), np.uint8)
-        for points in outlines:
-            cv2.fillPoly(layer, [self._to_pixels(points)], 255 * value, cv2.LINE_AA, _SHIFT)
-        return _to_float(layer)
+        return self._filled([self._to_pixels(points) for points in outlines], value)
 
-    def bands(self, lines: Iterable[Points], width: float) -> Layer:
-        """Lines with a width in units; one thinner than a pixel is drawn paler."""
-        drawn, ribbons = max(width, 1.0 / self.unit), []
-        for line in lines:
-            along = np.gradient(line, axis=0)
-            along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
-            across = np.stack([-along[:, 1], along[:, 0]], 1) * (drawn / 2)
-            ribbons.append(np.concatenate([line + across, (line - across)[::-1]]))
-        return self.fill(*ribbons, value=width / drawn)
+    def bands(self, lines: Sequence[Points], width: float) -> Layer:
+        """Lines of equally many points, with a width in units; one thinner than a pixel is drawn paler."""
+        drawn, paths = max(width, 1.0 / self.unit), np.stack(lines)
+        along = np.gradient(paths, axis=1)
+        along /= np.linalg.norm(along, axis=2, keepdims=True) + 1e-9
+        across = np.stack([-along[..., 1], along[..., 0]], 2) * (drawn / 2)
+        ribbons = np.concatenate([paths + across, (paths - across)[:, ::-1]], axis=1)
+        return self._filled(self._to_pixels(ribbons), width / drawn)
 
     def tapered(self, quads: Points, strength: npt.NDArray[np.float64]) -> Layer:
         """Convex quadrilaterals `(N, 4, 2)` with a brightness each."""
         layer = np.zeros((self.size, self.size), np.uint8)
         for corners, value in zip(self._to_pixels(quads), (255 * strength).tolist(), strict=True):
             cv2.fillConvexPoly(layer, corners, value, cv2.LINE_AA, _SHIFT)
+        return _to_float(layer)
+
+    def _filled(self, outlines: Iterable[npt.NDArray[np.int32]], value: float) -> Layer:
+        layer = np.zeros((self.size, self.size), np.uint8)
+        for corners in outlines:
+            cv2.fillPoly(layer, [corners], 255 * value, cv2.LINE_AA, _SHIFT)
         return _to_float(layer)
 
     def _to_pixels(self, points: Points) -> npt.NDArray[np.int32]:
