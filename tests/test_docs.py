@@ -178,7 +178,7 @@ def test_the_landing_page_has_the_version_the_installation_the_five_commands_and
     page = (site / "index.html").read_text(encoding="utf-8")
     text = re.sub(r"<[^>]+>", "", page)
     assert f"monai-simclr {importlib.import_module('monai_simclr').__version__}" in text
-    assert "pip install -c constraints.txt" in text
+    assert text.index('EncoderTransformer("chest_xray_resnet18")') < text.index("pip install -c constraints.txt")
     for name in (
         "bundle my_bundle",
         *(f"configs/{name}.json" for name in ("pretrain", "cluster", "train", "inference")),
@@ -195,6 +195,7 @@ def test_the_landing_page_has_the_version_the_installation_the_five_commands_and
         ("audit", "how-to/"),
         ("resume", "how-to/resume.html"),
         ("inference", "how-to/inference.html"),
+        ("encoder", "how-to/pretrained.html"),
         ("NTXentLoss", "reference/"),
         ("split_by_patient", "reference/"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 FLAGS = {
-    "unreadable": ("the file is missing or its header cannot be read", "see the table of problems"),
+    "unreadable": ("the file is missing or its header cannot be read", "see their reasons under Files"),
     "damaged": ("the reader refuses the image", "the store lists such files in rejected.csv and excludes them"),
     "not_a_chest": ("not a chest by (0018,0015) Body Part Examined or a description", "exclude these rows"),
     "polarity": (

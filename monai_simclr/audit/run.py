@@ -91,10 +91,10 @@ def run_audit(
         group["same_look"] = near_duplicates(hashes, thumbs)
     patients = leaking_patients(index)
     duplicates = {kind: duplicate_facts(index, groups) for kind, groups in group.items()}
-    messages = [f"{len(patients)} patients are in more than one split"] if patients else []
-    for kind, name in (("same_bytes", "file"), ("same_look", "picture")):
+    messages = [f"patients in more than one split: {len(patients)}"] if patients else []
+    for kind, name in (("same_bytes", "files"), ("same_look", "pictures")):
         times = duplicates[kind]["across_splits"] if kind in duplicates else 0
-        messages += [f"the same {name} is in more than one split, {times} times"] if times else []
+        messages += [f"{name} in more than one split: {times}"] if times else []
     content = {
         "recognised": index.attrs.get("recognised", ""),
         "excluded": index.attrs.get("excluded", {}),

@@ -12,6 +12,12 @@ from monai_simclr.data.index import finding_columns, patients_in_several_splits
 _MAX_GROUPS = 200
 
 
+def _parts(index: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of every split: train, val, test, then others."""
+    parts = dict(list(index.groupby("split", sort=True)))
+    return [(name, parts[name]) for name in dict.fromkeys(["train", "val", "test", *parts]) if name in parts]
+
+
 def split_sizes(index: pd.DataFrame) -> list[dict[str, Any]]:
     """Images and patients of every split, and the most images of one patient."""
     return [
@@ -21,7 +27,7 @@ def split_sizes(index: pd.DataFrame) -> list[dict[str, Any]]:
             "patients": part["patient_id"].nunique(),
             "most images of a patient": int(part["patient_id"].value_counts().iloc[0]),
         }
-        for split, part in index.groupby("split", sort=True)
+        for split, part in _parts(index)
     ]
 
 
@@ -29,7 +35,7 @@ def prevalence(index: pd.DataFrame) -> list[dict[str, Any]]:
     """Positive images and patients of every finding and split, images with a known label, and the share."""
     rows = []
     for finding in finding_columns(index):
-        for split, part in index.groupby("split", sort=True):
+        for split, part in _parts(index):
             known = part[part[finding].isin([0, 1])]  # a smoothed label is not known
             positive = part[part[finding] == 1]
             rows.append(

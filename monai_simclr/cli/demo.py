@@ -121,18 +121,9 @@ def _report(folder: Path, bundle: Path, arms: list[dict[str, Any]]) -> Demo:
     write_json(output / "few_label" / "comparison.json", few_label)
     last = output / "few_label" / f"pretrained_{max(arm['draw'] for arm in arms)}"
     data = collect_runs([output / "pretrain", output / "cluster", last, output / "inference"])
-    commands = [
-        f"python -m monai.bundle run --config_file configs/{name}.json --dataset_dir {folder.resolve() / archive}"
-        for name, archive in {
-            "pretrain": "phantoms",
-            "cluster": "phantoms",
-            "train": "phantoms",
-            "inference": "dicom",
-        }.items()
-    ]
     rows = _five_rows(data.metrics["cluster"]["values"], few_label)
     metrics = {**data.metrics, "few_label": {"values": {"few_label": few_label}}}
-    data = dataclasses.replace(data, metrics=metrics, study=few_label, commands=commands)
+    data = dataclasses.replace(data, metrics=metrics, study=few_label)
     page = folder / "report.html"
     return Demo(rows, write_report(page, title="monai-simclr: demo on chest phantoms", notice=NOTICE, data=data))
 

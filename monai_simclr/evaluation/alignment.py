@@ -19,7 +19,7 @@ from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_nul
 from monai_simclr.evaluation.predictions import certain_labels, train_and_test
 from monai_simclr.evaluation.scores import score_findings
 
-_ACQUISITION = ("view_position", "sex", "age_decile", "source", "manufacturer")
+_ACQUISITION = ("view_position", "sex", "age_decade", "source", "manufacturer")
 _MEAN = "mean of the findings"
 _NEGLIGIBLE = 0.01
 """A lower AMI counts as none: chance is 0, and the adjustment leaves about this much scatter."""
@@ -72,7 +72,7 @@ def _facts(index: pd.DataFrame, names: Sequence[str], findings: Sequence[str]) -
         columns[name] = certain_labels(columns[name].to_numpy(dtype=float))
     if "age" in columns:
         decade = np.floor(columns["age"].astype(float) / 10)
-        columns["age_decile"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
+        columns["age_decade"] = [f"{int(value) * 10}" if np.isfinite(value) else "" for value in decade]
     text = {name: columns[name].astype(object).fillna("").astype(str).to_numpy() for name in names if name in columns}
     return {name: values for name, values in text.items() if len(np.unique(values[values != ""])) > 1}
 

@@ -19,7 +19,7 @@ from monai_simclr.evaluation.intervals import (
 from monai_simclr.evaluation.predictions import Predictions, certain_labels, train_and_test
 from monai_simclr.evaluation.scores import MACRO, mean_of_known
 
-_AGES = ((0, 40, "under 40"), (40, 60, "40 to 59"), (60, np.inf, "60 and over"))
+_AGES = ((0, 40, "0 to 39"), (40, 60, "40 to 59"), (60, np.inf, "60 and over"))
 _MIN_PATIENTS = 2
 """Patients with a finding, and without it, that a baseline needs: with one, a patient is ranked and not a finding."""
 _MIN_GROUP = 10

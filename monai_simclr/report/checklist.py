@@ -31,7 +31,7 @@ def checklist(data: ReportData) -> Table:
         ("Preprocessing", "yes", "7, 12b", "one recipe for all uses; the settings are in the store's provenance.json"),
         ("Reference standard, annotators, their agreement", "yes", "8a-c", _YOURS),
         ("Sample size, and why", "yes", "10", "images and patients in the summary; " + _YOURS),
-        ("Missing labels", "yes", "11", "left out of that finding; counted in the tables as n"),
+        ("Missing labels", "yes", "11", "left out of that finding; the tables count the images that are left"),
         ("Partitions, and the level at which they are disjoint", "yes", "12a", "by patient; refused otherwise"),
         (
             "Test patients seen in pretraining",
@@ -58,7 +58,7 @@ def checklist(data: ReportData) -> Table:
             "12e",
             "majority, permutation null, raw pixels, random encoder, view + age + sex",
         ),
-        ("Class imbalance", "-", "13", "`balance` in each run's config.json; prevalence in the tables"),
+        ("Class imbalance", "-", "13", "the setting balance in each run's config.json; prevalence in the tables"),
         (
             "Subgroups, fairness",
             "yes",
@@ -77,7 +77,7 @@ def checklist(data: ReportData) -> Table:
             "12e, 23a",
             "in the table above" if data.scores is not None else "no scores were given",
         ),
-        ("Confounders", "yes", "-", str(alignment.get("sentence", "no cluster run was given"))),
+        ("Confounders", "yes", "-", "in the section of that name" if alignment else "no cluster run was given"),
         ("Output, thresholds", "-", "15", "logits of findings; thresholds fixed on validation patients"),
         ("Patients in each split, and their findings", "yes", "20a-c, 21", "in the table of splits"),
         ("External testing", "yes", "16, 20c", _YOURS),

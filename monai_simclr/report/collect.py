@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,8 +78,7 @@ def collect_runs(runs: Sequence[str | Path], store: str | Path | None = None) ->
             raise FileNotFoundError(f"{run} has no {METRICS_FILE}, nor has a folder in it; name the folder of a run")
         folders += inside
     fields: dict[str, Any] = {"metrics": {}, "commands": []}
-    for folder in folders:
-        metrics = read_metrics(folder)
+    for metrics, folder in sorted(((read_metrics(it), it) for it in folders), key=lambda run: str(run[0]["created"])):
         command = metrics["command"]
         name = f"{command} ({folder.name})" if command in fields["metrics"] else command
         fields["metrics"][name] = metrics
@@ -150,12 +150,13 @@ def _bundle_command(folder: Path, command: str) -> list[str]:
     if not path.is_file():
         return []
     settings = " ".join(
-        f"--{key} {value}"
+        f"--{key} {shlex.quote(str(value))}"
         for key, value in read_json(path, "the executed config of a run", _AGAIN).items()
         if isinstance(value, str | int | float | bool)
+        and value != ""
         and not str(value).startswith(("$", "@"))
         and not key.startswith("_")
         and key != "bundle_root"
     )
     config = "['configs/train.json','configs/evaluate.json']" if command == "evaluate" else f"configs/{command}.json"
-    return [f'python -m monai.bundle run --config_file "{config}" {settings}'.rstrip()]
+    return [f"python -m monai.bundle run --config_file {shlex.quote(config)} {settings}".rstrip()]

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from monai_simclr.report.html import png_source
+from monai_simclr.report.html import Picture, png_source
 from monai_simclr.runtime.files import write_atomically
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#44aa99")
@@ -55,17 +54,17 @@ def embedding_map(places: np.ndarray, groups: np.ndarray, title: str) -> str:
     return figure_source(figure)
 
 
-def reliability_diagrams(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> str:
-    """One panel per finding: its `reliability` before and, where there is a second, after temperature scaling."""
-    figure, panels = _panels(len(curves), 4, (2.6, 2.6))
-    for axes, (name, pair) in zip(panels, curves.items(), strict=True):
-        axes.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=0.8, linestyle=":", label=" calibrated")
-        lines = zip(pair, (" as it is", " after temperature scaling"), COLORS, _MARKERS, strict=False)
-        for (probability, share, _), label, color, marker in lines:
-            axes.plot(probability, share, marker=marker, markersize=4, color=color, label=label)
-        axes.set(title=_literal(name), xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of positives")
-        axes.legend(fontsize=6)
-    return figure_source(figure)
+def reliability_diagram(name: str, pair: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Picture:
+    """The `reliability` of a finding before and, where there is a second, after temperature scaling."""
+    figure = Figure(figsize=(3.4, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=0.8, linestyle=":", label=" calibrated")
+    lines = zip(pair, (" as it is", " after temperature scaling"), COLORS, _MARKERS, strict=False)
+    for (probability, share, _), label, color, marker in lines:
+        axes.plot(probability, share, marker=marker, markersize=4, color=color, label=label)
+    axes.set(title=_literal(name), xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of positives")
+    figure.legend(fontsize=7, loc="outside lower center", ncols=3, columnspacing=1, frameon=False)
+    return Picture(figure_source(figure), f"reliability diagram of {name}: share of positives over mean probability")
 
 
 _CURVES = {
@@ -79,22 +78,25 @@ _CURVES = {
     "data_share": ("share of the time waiting for data", ""),
 }
 """Numbers of pretraining's history: in words, and the number beside it that is what chance gives."""
-_ARM_NAMES = {
+ARM_NAMES = {
     "scratch": "from random weights",
     "random_frozen": "linear probe on a random encoder",
     "frozen": "linear probe on the pretrained encoder",
     "finetuned": "pretrained, fine-tuned",
     "pretrained": "pretrained, fine-tuned",
 }
+"""Arms of a study in words."""
 
 
-def training_curve(history: Sequence[Mapping[str, Any]]) -> str:
-    """One panel per number of the history in words, over epochs (or entries, when there is no `epoch`), with chance."""
+def training_curves(history: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    """One per number of the history in words, over epochs (or entries, when there is no `epoch`), with chance."""
     epochs = [float(entry.get("epoch", i + 1)) for i, entry in enumerate(history)]
     hidden = {"epoch", "seconds", *(chance for _, chance in _CURVES.values())}
     names = [name for name in history[0] if name not in hidden and isinstance(history[0][name], int | float)][:8]
-    figure, panels = _panels(len(names), 3, (3.5, 2.4))
-    for axes, name in zip(panels, names, strict=True):
+    pictures = []
+    for name in names:
+        figure = Figure(figsize=(3.6, 2.4), layout="constrained")
+        axes = figure.add_subplot()
         words, chance = _CURVES.get(name, (name.replace("_", " "), ""))
         axes.plot(epochs, [entry.get(name, np.nan) for entry in history], color=COLORS[0], label=" measured")
         if chance in history[0]:
@@ -104,7 +106,8 @@ def training_curve(history: Sequence[Mapping[str, Any]]) -> str:
         axes.set_title(_literal(words), fontsize=8)
         axes.set(xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure_source(figure)
+        pictures.append(Picture(figure_source(figure), f"{words}, over epochs"))
+    return pictures
 
 
 def interval_plot(
@@ -133,7 +136,7 @@ def interval_plot(
         axes.plot(other, places, "D", color=COLORS[1], markerfacecolor="white", label=_literal(baseline))
     if chance is not None:
         axes.axvline(chance, color="#7f7f7f", linestyle=":", label=_literal(chance_name))
-    axes.set_yticks(places, [_literal(_ARM_NAMES.get(name, name)) for name in rows])
+    axes.set_yticks(places, [_literal(ARM_NAMES.get(name, name)) for name in rows])
     axes.set(xlabel=_literal(label), ylim=(-0.6, len(rows) - 0.4))
     figure.legend(fontsize=8, loc="outside upper center", ncols=3)
     return figure
@@ -160,7 +163,7 @@ def label_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
         color, marker = COLORS[i % len(COLORS)], _MARKERS[i % len(_MARKERS)]
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
         axes.errorbar(
-            x, mean, np.nan_to_num(sd), marker=marker, capsize=3, color=color, label=_literal(_ARM_NAMES.get(arm, arm))
+            x, mean, np.nan_to_num(sd), marker=marker, capsize=3, color=color, label=_literal(ARM_NAMES.get(arm, arm))
         )
     axes.axhline(0.5, color="#7f7f7f", linewidth=0.8, linestyle=":", label=" chance")
     axes.set(xscale="log", xlabel="train patients with labels (%)", ylabel="macro AUROC on test patients")
@@ -222,15 +225,8 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 def figure_source(figure: Figure) -> str:
     """A figure as the ``src`` of an ``<img>``."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+    figure.savefig(buffer, format="png", dpi=160, facecolor="white")
     return png_source(buffer.getvalue())
-
-
-def _panels(n: int, max_columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    columns = max(1, min(n, max_columns))
-    rows = max(1, -(-n // columns))
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(n)]
 
 
 def _literal(text: object) -> str:

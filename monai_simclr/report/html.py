@@ -79,6 +79,17 @@ def cell(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def counted(n: Mapping[str, int]) -> str:
+    """The counts of a run in words.
+
+    Example:
+        >>> counted({"test_images": 1200, "seen_patients": 0})
+        '1,200 test images, 0 test patients seen in pretraining'
+    """
+    names = {"seen_patients": "test patients seen in pretraining"}
+    return ", ".join(f"{number:,} {names.get(key, key.replace('_', ' '))}" for key, number in n.items())
+
+
 def page_template(package: str) -> jinja2.Template:
     """The ``page.html`` of a package, which extends ``base.html``; text is escaped, an undefined name is an error."""
     loaders = [jinja2.PackageLoader(name, package_path=".") for name in (package, "monai_simclr.report")]

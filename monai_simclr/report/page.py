@@ -7,7 +7,7 @@ from pathlib import Path
 from monai_simclr.report import sections, summary
 from monai_simclr.report.checklist import checklist
 from monai_simclr.report.collect import ReportData
-from monai_simclr.report.figures import training_curve
+from monai_simclr.report.figures import ARM_NAMES, training_curves
 from monai_simclr.report.html import page_template
 from monai_simclr.runtime.files import write_text
 
@@ -36,18 +36,19 @@ def write_report(path: str | Path, *, title: str, notice: str, data: ReportData)
         statements=summary.statements(data),
         figures=summary.figures(data),
         runs=[sections.runs_table(data), *sections.splits_table(data)] if data.metrics else [],
-        sentence=data.metrics.get("cluster", {}).get("values", {}).get("alignment", {}).get("sentence", ""),
+        sentence=sections.alignment_sentence(data),
         confounders=sections.confounder_tables(data),
         scores=sections.score_tables(data.scores),
-        reliability=sections.reliability_picture(data),
+        reliability=sections.reliability_pictures(data),
         subgroups=sections.subgroup_table(data.subgroups),
         maps=sections.embedding_maps(data),
         crosses=sections.cross_table(data),
         sheets=sections.cluster_sheets(data),
         few=sections.few_label_table(data.study),
         gains=[row["sentence"] for row in study.get("few_label_gain", []) if row["finding"] == "macro mean"],
+        arms={arm: ARM_NAMES[arm] for arm in dict.fromkeys(str(row["arm"]) for row in data.study) if arm in ARM_NAMES},
         savings=study.get("label_saving", {}),
-        curve=training_curve(data.history) if data.history else "",
+        curves=training_curves(data.history) if data.history else [],
         results=sections.results_tables(data.metrics),
         checklist=checklist(data),
         versions=sections.version_table(data.metrics),

@@ -11,11 +11,12 @@ import pandas as pd
 from monai_simclr.data.index import finding_columns, image_classes
 from monai_simclr.evaluation import Embeddings
 from monai_simclr.evaluation.calibration import fit_temperature, reliability
+from monai_simclr.evaluation.classes import ENCODER
 from monai_simclr.evaluation.predictions import sigmoid
 from monai_simclr.evaluation.subgroups import demographic_groups
 from monai_simclr.report.collect import ReportData
-from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, png_bytes, reliability_diagrams
-from monai_simclr.report.html import Picture, Table, cell, png_source
+from monai_simclr.report.figures import contact_sheet, embedding_map, place_on_map, png_bytes, reliability_diagram
+from monai_simclr.report.html import Picture, Table, cell, counted, png_source
 from monai_simclr.runtime.metrics import table_rows
 
 _SHEET = 6
@@ -33,12 +34,12 @@ _LEVELS = {
 
 def runs_table(data: ReportData) -> Table:
     """What was run, on which patients."""
-    rows = []
-    for name, metrics in data.metrics.items():
-        if "command" in metrics:  # a comparison of runs has a section of its own
-            counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in metrics.get("n", {}).items())
-            rows.append([name, counts, *(str(metrics.get(key, "")) for key in ("split", "seed", "created"))])
-    return Table("what was run", ["run", "counts", "scored on", "seed", "when"], rows)
+    rows = [
+        [name, counted(metrics.get("n", {})), cell(metrics.get("split") or None)]
+        for name, metrics in data.metrics.items()
+        if "command" in metrics  # a comparison of runs has a section of its own
+    ]
+    return Table("what was run", ["run", "counts", "split"], rows)
 
 
 def splits_table(data: ReportData) -> list[Table]:
@@ -64,19 +65,29 @@ def splits_table(data: ReportData) -> list[Table]:
         columns[split or "(none)"] = cells
     names = ["images", "patients", "median age", "female", "AP", *findings]
     rows = [[name, *cells] for name, *cells in zip(names, *columns.values(), strict=True)]
-    title = "patients of each split; findings that someone has: positive images (patients)"
+    title = "patients of each split; findings: positive images (patients)"
     return [Table(title, ["", *columns], rows)]
+
+
+def alignment_sentence(data: ReportData) -> str:
+    """What the clusters follow, in one sentence; "" without a cluster run."""
+    sentence = data.metrics.get("cluster", {}).get("values", {}).get("alignment", {}).get("sentence", "")
+    return str(sentence[:1].upper() + sentence[1:]).replace("_", " ")
 
 
 def confounder_tables(data: ReportData) -> list[Table]:
     """What the clusters follow, and the model compared with view, age and sex alone."""
     tables = []
-    alignment = data.metrics.get("cluster", {}).get("values", {}).get("alignment", {})
-    rows = [
-        [name, row["kind"], cell(row["ami"]), str(row["n"])] for name, row in alignment.items() if name != "sentence"
-    ]
+    values = data.metrics.get("cluster", {}).get("values", {})
+    scored = values.get("follows", {}).get("nothing", {}).get(ENCODER, {})
+    rows = []
+    for name, row in values.get("alignment", {}).items():
+        if name != "sentence":
+            known = scored.get(name, {})
+            ami = _interval(known) if known else cell(row["ami"])
+            rows.append([name.replace("_", " "), row["kind"], ami, cell(known.get("null_high")), str(row["n"])])
     if rows:
-        tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "images"], rows))
+        tables.append(Table("what the clusters follow", ["what", "kind", "AMI", "chance", "images"], rows))
     for name, metrics in data.metrics.items():
         baseline = metrics.get("baselines", {}).get("confounder_baseline", [])
         if baseline and "baseline" in baseline[0]:
@@ -117,21 +128,21 @@ def score_tables(scores: pd.DataFrame | None) -> list[Table]:
     return tables
 
 
-def reliability_picture(data: ReportData) -> Picture | None:
+def reliability_pictures(data: ReportData) -> list[Picture]:
     """Reliability diagrams of the findings with both labels, before and after temperature scaling."""
     test, val = data.test, data.val
-    curves: dict[str, list[Any]] = {}
+    pictures = []
     for k, name in enumerate(test.findings if test else ()):
         if test is None or not test.both(k):
             continue
         labels, logits = test.labels[test.known(k), k], test.scores[test.known(k), k]
         bins = int(np.clip(len(labels) // 25, 2, 10))  # a point of fewer images is noise
-        curves[name] = [reliability(labels, sigmoid(logits), bins)]
+        curves = [reliability(labels, sigmoid(logits), bins)]
         if val is not None and val.both(k):
             temperature = fit_temperature(val.labels[val.known(k), k], val.scores[val.known(k), k])
-            curves[name].append(reliability(labels, sigmoid(logits / temperature), bins))
-    alt = f"reliability diagrams of {', '.join(curves)}: share of positives over mean probability"
-    return Picture(reliability_diagrams(curves), alt) if curves else None
+            curves.append(reliability(labels, sigmoid(logits / temperature), bins))
+        pictures.append(reliability_diagram(name, curves))
+    return pictures
 
 
 def subgroup_table(groups: pd.DataFrame | None, max_rows: int = 200) -> list[Table]:
@@ -206,7 +217,7 @@ def cluster_sheets(data: ReportData) -> list[Picture]:
         alt = f"cluster {cluster}, {len(members)} images: the {len(near)} nearest to its mean"
         alt += f", then the {len(far)} farthest from it" if len(far) else ""
         images = [[data.thumbnails[row] for row in part] for part in (near, far)]
-        pictures.append(Picture(png_source(png_bytes(contact_sheet(images, height=120))), alt))
+        pictures.append(Picture(png_source(png_bytes(contact_sheet(images, height=120, ground=255))), alt))
     return pictures
 
 
@@ -247,15 +258,18 @@ def results_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 
 def version_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Seed, time and versions of every command that recorded them."""
-    facts = ("split", "seed", "n", "seconds", "created", "versions", "python", "platform")
+    """Seed, time and versions of every run."""
     rows = [
-        [command, fact, cell(content[fact])]
-        for command, content in metrics.items()
-        for fact in facts
-        if content.get(fact) not in (None, "", {})
+        [
+            run,
+            cell(content.get("seed")),
+            str(content.get("created", "-")).replace("T", "\u00a0").removesuffix("+00:00"),
+            f"{cell(content.get('versions'))}, Python {content.get('python')}, {content.get('platform')}",
+        ]
+        for run, content in metrics.items()
+        if "command" in content
     ]
-    return [Table("how the results were produced", ["command", "fact", "value"], rows)] if metrics else []
+    return [Table("how the results were produced", ["run", "seed", "when (UTC)", "software"], rows)] if rows else []
 
 
 def _record_table(

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from monai_simclr.evaluation.scores import MACRO
 from monai_simclr.report.collect import ReportData
-from monai_simclr.report.figures import figure_source, interval_plot, label_curve
-from monai_simclr.report.html import Picture, cell
+from monai_simclr.report.figures import ARM_NAMES, figure_source, interval_plot, label_curve
+from monai_simclr.report.html import Picture, cell, counted
 from monai_simclr.runtime.metrics import table_rows
 
 _ARMS = ("finetuned", "pretrained", "frozen")
@@ -35,8 +35,8 @@ def what_ran(data: ReportData) -> list[str]:
     for name, metrics in data.metrics.items():
         if "command" in metrics:  # a comparison of runs is no run
             n = metrics.get("n", {})
-            counts = ", ".join(f"{n[key]:,} {key.replace('_', ' ')}" for key in _COUNTS if key in n)
             split = str(metrics.get("split") or "").strip("+")
+            counts = counted({key: n[key] for key in _COUNTS if key in n})
             lines.append(f"{name}{f' ({split})' if split else ''}: {counts}")
     return lines
 
@@ -97,8 +97,9 @@ def _few_labels(data: ReportData) -> Iterator[Statement]:
         yield Statement(
             f"Pretraining helps with {100 * row['fraction']:g} % of the labels",
             row["low"] > 0,
-            f"macro AUROC {cell(row['mean'])} ({arm}) and {cell(row['mean'] - row['difference'])} ({reference}); "
-            f"difference {row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}], {row['draws']} draws",
+            f"macro AUROC {cell(row['mean'])} {ARM_NAMES.get(arm, arm)}, {cell(row['mean'] - row['difference'])} "
+            f"{ARM_NAMES.get(reference, reference)}; difference {row['difference']:+.3f} [{row['low']:.3f}, "
+            f"{row['high']:.3f}], mean over {row['draws']} draws of the labelled patients",
             "an interval of the difference that reaches 0, here or on patients from elsewhere",
         )
 
@@ -106,12 +107,17 @@ def _few_labels(data: ReportData) -> Iterator[Statement]:
 def _ranking(data: ReportData) -> Iterator[Statement]:
     if data.scores is not None:
         scored = data.scores[(data.scores["score"] == "AUROC") & data.scores["low"].notna()]
-        row = _macro_or_last(table_rows(scored))
+        rows = table_rows(scored)
+        row = _macro_or_last(rows)
+        labelled = next(
+            (m["n"]["labelled_patients"] for m in data.metrics.values() if "labelled_patients" in m["n"]), 0
+        )
         if row:
             yield Statement(
                 "The classifier ranks test images better than chance",
                 row["low"] > 0.5,
-                f"AUROC {_with_interval(row)}, {row['finding']}; chance 0.500",
+                f"AUROC {_with_interval(row)}, {row['finding']}{_except(rows, 0.5)}; chance 0.500"
+                + (f"; one run, with the labels of {labelled:,} patients" if labelled else ""),
                 "an interval that reaches 0.5",
             )
 
@@ -124,7 +130,7 @@ def _confounders(data: ReportData) -> Iterator[Statement]:
             "The classifier knows more than view, age and sex tell",
             row["low"] > 0,
             f"AUROC {cell(row['model'])}, of view + age + sex {cell(row['baseline'])}, {row['finding']}; difference "
-            f"{_with_interval({**row, 'value': row['difference']})}",
+            f"{_with_interval({**row, 'value': row['difference']})}{_except(rows, 0)}",
             "an interval of the difference that reaches 0, or other facts of the acquisition that do as well",
         )
 
@@ -182,6 +188,12 @@ def _macro_or_last(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row of the macro mean, or the last one (of a single finding); empty without rows."""
     macro = [row for row in rows if row["finding"] == MACRO]
     return (macro or rows or [{}])[-1]
+
+
+def _except(rows: Sequence[Mapping[str, Any]], bound: float) -> str:
+    """The single findings of which it is not shown, in words."""
+    names = [str(row["finding"]) for row in rows if row["finding"] != MACRO and row["low"] <= bound]
+    return f" (not shown for {', '.join(names)})" if names else ""
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:

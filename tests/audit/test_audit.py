@@ -56,7 +56,7 @@ def test_a_patient_in_two_splits_is_a_leak_with_exit_code_3(tmp_path):
     folder = _archive(tmp_path, patients=("p-anna", "p-bert", "p-anna", "p-dora"))
     done = CliRunner().invoke(app, ["audit", str(folder / "index.csv"), "-o", str(tmp_path / "out")])
     assert done.exit_code == 3
-    assert "LEAK: 1 patients are in more than one split" in done.output
+    assert "LEAK: patients in more than one split: 1" in done.output
     content = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert content["leaks"]["first"] == [{"rows": [0, 2], "splits": ["test", "train"]}]
 
@@ -65,7 +65,7 @@ def test_the_same_file_in_two_splits_is_a_leak(tmp_path):
     folder = _archive(tmp_path)
     (folder / "anna3.png").write_bytes((folder / "anna0.png").read_bytes())
     found = run_audit(folder, tmp_path / "out", workers=0)
-    assert found.leaks == ["the same file is in more than one split, 1 times"]
+    assert found.leaks == ["files in more than one split: 1"]
 
 
 def test_the_same_picture_in_two_splits_is_a_leak_when_pixels_are_read(tmp_path):
@@ -74,7 +74,27 @@ def test_the_same_picture_in_two_splits_is_a_leak_when_pixels_are_read(tmp_path)
     big.save(folder / "anna3.png")
     assert run_audit(folder, tmp_path / "out", workers=0).leaks == []
     found = run_audit(folder, tmp_path / "out", pixels=True, workers=0)
-    assert found.leaks == ["the same picture is in more than one split, 1 times"]
+    assert found.leaks == ["pictures in more than one split: 1"]
+
+
+def test_the_page_lists_a_pair_once_findings_by_split_and_those_that_nobody_has_in_a_line(tmp_path):
+    folder = _archive(tmp_path)
+    (folder / "anna3.png").write_bytes((folder / "anna0.png").read_bytes())
+    table = pd.read_csv(folder / "index.csv").assign(Edema=0.0)
+    table.to_csv(folder / "index.csv", index=False)
+    page = run_audit(folder, tmp_path / "out", pixels=True, workers=0).page.read_text(encoding="utf-8")
+    assert page.count("across patients, across splits") == 1
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("finding", "train", "test"))
+    assert f"<tr>{head}</tr>" in page
+    assert "<td>Mass</td><td>1 of 2 (50.0%), 1 patient</td><td>1 of 2 (50.0%), 1 patient</td>" in page
+    assert "No image has: Edema." in page
+
+
+def test_facts_of_a_header_that_need_nothing_done_are_folded(tmp_path):
+    write_dicom_phantoms(tmp_path / "dicom", n_patients=4, size=64)
+    found = _Verdict(run_audit(tmp_path / "dicom", tmp_path / "out", workers=0).page)
+    assert "MONOCHROME1: stored with dense tissue dark (nothing to do: our reader inverts them, once)" in found.folded
+    assert not any("MONOCHROME1" in check for check in found.checks)
 
 
 def test_nothing_that_is_written_names_a_patient_or_a_path(tmp_path):
@@ -106,11 +126,11 @@ def test_pictures_are_on_the_page_only_on_request_and_with_a_notice(tmp_path):
 
 
 class _Verdict(HTMLParser):
-    """The classes of the verdict, its text, and the text of folded parts."""
+    """The classes of the verdict, its text, and the texts of checks and of folded parts."""
 
     def __init__(self, page):
         super().__init__()
-        self.classes, self.text, self.folded, self.rows, self.within = [], "", "", [], []
+        self.classes, self.text, self.folded, self.checks, self.within = [], "", "", [], []
         self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -118,9 +138,9 @@ class _Verdict(HTMLParser):
         if "verdict" in name.split():
             self.classes = name.split()
             tag = "verdict"
-        if tag in ("verdict", "details", "tr"):
+        if tag in ("verdict", "details", "article"):
             self.within.append(tag)
-            self.rows += [""] if tag == "tr" else []
+            self.checks += [""] if tag == "article" else []
 
     def handle_endtag(self, tag):
         if self.within and (tag == self.within[-1] or (tag == "p" and self.within[-1] == "verdict")):
@@ -129,8 +149,8 @@ class _Verdict(HTMLParser):
     def handle_data(self, data):
         self.text += data * ("verdict" in self.within)
         self.folded += data * ("details" in self.within)
-        if "tr" in self.within:
-            self.rows[-1] += data + " "
+        if "article" in self.within:
+            self.checks[-1] += data + " "
 
 
 def test_without_splits_no_verdict_is_given_on_leaks_between_them(tmp_path):
@@ -146,10 +166,10 @@ def test_checks_that_found_nothing_are_folded_and_the_others_are_not(tmp_path):
     folder = _archive(tmp_path)
     (folder / "anna2.png").unlink()
     found = _Verdict(run_audit(folder, tmp_path / "out", workers=0).page)
-    assert any("missing" in row and "row 2 " in row for row in found.rows)
+    assert any("missing" in check and "row 2 " in check for check in found.checks)
     assert "checks found nothing" in found.folded
     assert "FOR PROCESSING" in found.folded
-    assert not any("FOR PROCESSING" in row for row in found.rows)
+    assert not any("FOR PROCESSING" in check for check in found.checks)
 
 
 def test_files_are_named_on_the_page_only_on_request_and_never_in_the_tables(tmp_path):
@@ -184,7 +204,7 @@ def test_options_of_the_source_reach_the_audit(tmp_path):
     command = ["audit", str(tmp_path / "a"), "-o", str(tmp_path / "out"), "-O", r"patient_pattern=(person\d+)_"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 3
-    assert "1 patients are in more than one split; the same file is in more than one split" in done.output
+    assert "patients in more than one split: 1; files in more than one split" in done.output
 
 
 def test_a_missing_archive_ends_with_a_message_and_exit_code_3(tmp_path):
@@ -293,7 +313,7 @@ def test_monochrome1_files_and_the_file_without_a_header_are_found(real):
 
 @pytest.mark.slow
 def test_kermanys_own_split_leaks_patients(real):
-    assert "patients are in more than one split" in real[1]["leaks"]["messages"][0]
+    assert "patients in more than one split" in real[1]["leaks"]["messages"][0]
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ def test_a_leaking_patient_is_listed_by_rows_and_never_by_id():
 
 def test_prevalence_is_by_split_and_by_patients():
     index = _index(4, patient_id=["a", "a", "b", "c"], split=["train"] * 3 + ["test"], Mass=[1, 1, np.nan, 0])
-    test, train = prevalence(index)
+    train, test = prevalence(index)
     assert (train["positive images"], train["positive patients"], train["known"], train["prevalence"]) == (2, 1, 2, 1.0)
     assert (test["known"], test["prevalence"]) == (1, 0.0)
 

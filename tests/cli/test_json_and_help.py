@@ -61,7 +61,7 @@ def test_a_leak_is_in_the_object_and_in_the_exit_code(folder):
     table = pd.read_csv(folder / "k.csv", dtype=str).head(2)
     table.assign(patient_id="a", split=["train", "test"]).to_csv(folder / "leak.csv", index=False)
     found = _result(["audit", str(folder / "leak.csv"), "-o", str(folder / "a2"), "--workers", "0"], exit_code=3)
-    assert found["leaks"] == ["1 patients are in more than one split"]
+    assert found["leaks"] == ["patients in more than one split: 1"]
 
 
 def test_select_similar_and_verify_answer_with_one_object(folder):

@@ -175,7 +175,7 @@ def test_subgroups_equal_scores_of_the_group_and_show_the_gap():
     assert table.loc[("sex", "F"), "sensitivity"] == pytest.approx((z[~men & (y == 1)] >= 1).mean())
     gap = table.loc[("sex", "gap: M - F")]
     assert gap["low"] > 0.2
-    assert ("age", "gap: under 40 - 60 and over") in table.index
+    assert ("age", "gap: 0 to 39 - 60 and over") in table.index
 
 
 def test_a_model_that_only_knows_the_view_does_not_beat_the_baseline():

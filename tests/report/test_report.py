@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import urllib.parse
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ import pytest
 
 from monai_simclr.data.index import COLUMNS, OPTIONAL_COLUMNS
 from monai_simclr.evaluation import Embeddings, Predictions, score_subgroups, score_table
-from monai_simclr.report import ReportData, collect_runs, figures, write_report
+from monai_simclr.report import ReportData, collect_runs, figures, summary, write_report
 from monai_simclr.runtime.metrics import write_metrics
 
 EVIL = "<script>alert('x')</script>"
@@ -130,7 +132,7 @@ def test_a_full_report_has_every_section_escapes_names_and_needs_no_other_file(p
     assert found.sections == SECTIONS
     assert "script" not in found.tags
     assert "phantom: says nothing about patients" in text
-    assert "these clusters follow" in text
+    assert "These clusters follow" in text
     assert all(source.startswith("data:") for source in found.sources)
     assert "secret" not in text
 
@@ -183,12 +185,30 @@ def test_the_summary_comes_first_with_statements_their_intervals_and_what_would_
     claims = [line for line in summary.splitlines() if line.startswith("<li><span")]
     assert len(claims) == 3
     assert all("Would falsify it:" in claim for claim in claims)
-    assert "difference +0.200 [0.100, 0.300], 5 draws" in claims[0]
+    assert "macro AUROC 0.900 pretrained, fine-tuned, 0.700 from random weights" in claims[0]
+    assert "difference +0.200 [0.100, 0.300], mean over 5 draws" in claims[0]
     assert ">Shown<" in claims[0]
     assert ">Not shown<" in claims[1], "raw pixels, 0.55, are inside the interval of the encoder"
     assert "raw pixels 0.550" in claims[1]
     assert ">Shown<" in claims[2]
     assert _Page(text).sections[0] == "summary"
+
+
+def test_a_claim_for_the_mean_names_the_findings_for_which_it_is_not_shown(tmp_path):
+    rows = [("Mass", 0.8, 0.7, 0.9), ("Edema", 0.55, 0.4, 0.7), ("macro mean", 0.7, 0.6, 0.8)]
+    scores = pd.DataFrame(rows, columns=["finding", "value", "low", "high"]).assign(score="AUROC")
+    metrics = {"train": {"command": "train", "values": {}, "n": {"labelled_patients": 39}}}
+    found = summary.statements(ReportData(metrics=metrics, scores=scores))
+    assert [statement.shown for statement in found] == [True]
+    assert "macro mean (not shown for Edema); chance 0.500; one run, with the labels of 39 patients" in found[0].numbers
+
+
+def test_runs_are_listed_in_the_order_in_which_they_were_made(tmp_path, monkeypatch):
+    for name, minute in (("a", 2), ("b", 1)):
+        now = SimpleNamespace(now=lambda zone, minute=minute: datetime(2026, 1, 1, 0, minute, tzinfo=zone))
+        monkeypatch.setattr("monai_simclr.runtime.metrics.datetime", now)
+        write_metrics(tmp_path / name, {}, command=name, split="test", seed=0, n={})
+    assert list(collect_runs([tmp_path]).metrics) == ["b", "a"]
 
 
 def test_a_difference_whose_interval_has_0_is_not_claimed(tmp_path):
@@ -216,8 +236,8 @@ def test_curves_are_labelled_in_words_with_chance_in_the_same_plot(monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "figure_source", lambda figure: drawn.append(figure) or "data:")
     history = [{"epoch": e, "loss": 2.0, "chance_loss": 5.5, "top1": 0.1, "chance": 0.01} for e in (1, 2)]
-    figures.training_curve(history)
-    panels = drawn[0].axes
+    figures.training_curves(history)
+    panels = [figure.axes[0] for figure in drawn]
     assert [axes.get_title().strip() for axes in panels] == [
         "contrastive loss",
         "share of views whose partner is nearest",
@@ -248,11 +268,13 @@ def test_clusters_of_other_images_are_refused():
 def test_runs_are_collected_from_a_folder_of_runs(tmp_path):
     write_metrics(tmp_path / "pretrain", {"loss": 1.0}, command="pretrain", split="train", seed=0, n={"images": 4})
     (tmp_path / "pretrain" / "history.json").write_text('[{"epoch": 1, "loss": 2.0}]')
-    (tmp_path / "pretrain" / "config.json").write_text(json.dumps({"max_epochs": 3, "device": "$torch.device('cpu')"}))
+    (tmp_path / "pretrain" / "config.json").write_text(
+        json.dumps({"max_epochs": 3, "x": "a b", "engine": "", "device": "$torch.device('cpu')"})
+    )
     found = collect_runs([tmp_path])
     assert list(found.metrics) == ["pretrain"]
     assert found.history == [{"epoch": 1, "loss": 2.0}]
-    assert found.commands == ['python -m monai.bundle run --config_file "configs/pretrain.json" --max_epochs 3']
+    assert found.commands == ["python -m monai.bundle run --config_file configs/pretrain.json --max_epochs 3 --x 'a b'"]
     with pytest.raises(FileNotFoundError, match=r"has no metrics.json, nor has a folder in it"):
         collect_runs([tmp_path / "nothing"])
 
