@@ -149,7 +149,8 @@ def infer(
         writer.attach(evaluator)
         try:
             for _ in _looks(watch, signals):
-                service.fetch()
+                with signals.at_once(_KEPT):
+                    service.fetch()
                 files = arrivals.look()
                 if files and executor is not None:
                     _predict_spread(work, files, template.batch_size or 1, executor, writer, signals)
