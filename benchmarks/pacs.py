@@ -35,7 +35,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -118,7 +117,7 @@ def follow(process: subprocess.Popen, folder: Path, goes_on: Callable[[int, int]
     """Count files and rows, and measure memory, while a process works."""
     samples, began, journal = [(0.0, 0, 0, [0.0])], time.monotonic(), folder / "predictions.jsonl"
     while process.poll() is None and goes_on(*samples[-1][1:3]):
-        time.sleep(0.5)
+        time.sleep(1)
         files = sum(name.endswith(".dcm") for *_, names in os.walk(folder) for name in names)
         rows = max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
         if memory := megabytes(process.pid):
@@ -132,7 +131,7 @@ def follow(process: subprocess.Popen, folder: Path, goes_on: Callable[[int, int]
             result |= {f"{name}_per_second": rate, f"seconds_to_last_of_{name}": last[0]}
     for name, total in (("process", lambda memory: memory[0]), ("process_and_workers", sum)):
         values = [total(memory) for *_, memory in samples[1:]]
-        quarters = [mean(part) for part in np.array_split(values, 4)]
+        quarters = [float(np.mean(part)) for part in np.array_split(values, 4)]
         result[f"megabytes_of_{name}"] = {"quarters": quarters, "highest": max(values)}
     return result
 
