@@ -9,7 +9,7 @@ fetch      `inference.json` with the address of Orthanc's DICOMweb service fetch
            `Worklist.fetch` looks once more, with nothing new.
 
 Each has its seconds until the last instance was on the disk and until the last row was written, instances a second of
-both from the first to the last, rows and instances that have one, and memory in MB (PSS: pages that processes share
+both from the first to the last (and in each quarter of that time), rows and instances that have one, and memory in MB (PSS: pages that processes share
 count once), of the process alone and with its workers: the means of the four quarters of the time, and the highest;
 and seconds of CPU time, without Orthanc's.
 
@@ -87,7 +87,7 @@ def megabytes(process: int) -> list[float]:
 
 @contextmanager
 def started(command: list[Any], folder: Path, ready: str = "") -> Iterator[subprocess.Popen]:
-    """A process that has said that it is ready; ended by Ctrl-C."""
+    """A process that has said that it is ready; ended by SIGTERM."""
     log = folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, "-W", "ignore", *map(str, command)], stdout=file, stderr=file)
@@ -97,7 +97,7 @@ def started(command: list[Any], folder: Path, ready: str = "") -> Iterator[subpr
             time.sleep(0.2)
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.wait(timeout=120)
 
 
@@ -127,8 +127,12 @@ def follow(process: subprocess.Popen, folder: Path, goes_on: Callable[[int, int]
         steps = [now for before, now in pairwise(samples) if now[column] != before[column]]
         if steps:
             first, last = steps[0], steps[-1]
-            rate = (last[column] - first[column]) / (last[0] - first[0]) if last is not first else None
-            result |= {f"{name}_per_second": rate, f"seconds_to_last_of_{name}": last[0]}
+            whole = (last[column] - first[column]) / max(last[0] - first[0], 1)
+            moments, counts = [sample[0] for sample in samples], [sample[column] for sample in samples]
+            quarters = np.diff(np.interp(np.linspace(first[0], last[0], 5), moments, counts))
+            rates = [float(count) / max(last[0] - first[0], 1) * 4 for count in quarters]
+            result |= {f"{name}_per_second": whole, f"{name}_per_second_by_quarter": rates}
+            result[f"seconds_to_last_of_{name}"] = last[0]
     for name, total in (("process", lambda memory: memory[0]), ("process_and_workers", sum)):
         values = [total(memory) for *_, memory in samples[1:]]
         quarters = [float(np.mean(part)) for part in np.array_split(values, 4)]
