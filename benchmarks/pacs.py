@@ -9,9 +9,9 @@ fetch      `inference.json` with the address of Orthanc's DICOMweb service fetch
            `Worklist.fetch` looks once more, with nothing new.
 
 Each has its seconds until the last instance was on the disk and until the last row was written, instances a second of
-both from the first to the last (and in each quarter of that time), rows and instances that have one, and memory in MB (PSS: pages that processes share
-count once), of the process alone and with its workers: the means of the four quarters of the time, and the highest;
-and seconds of CPU time, without Orthanc's.
+both from the first to the last (and in each quarter of that time), rows and instances that have one, and memory in MB
+(PSS: pages that processes share count once), of the process alone and with its workers: the means of the four quarters
+of the time, and the highest; and seconds of CPU time, without Orthanc's.
 
 The instances are 40 chest phantoms of 512 x 512 pixels (12 bits, uncompressed, 0.5 MB) under new UIDs, two to a study;
 the network is a ResNet-18 at 224 x 224 pixels with random weights, two workers read files; sender, server and receiver
