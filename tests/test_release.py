@@ -87,6 +87,8 @@ from monai_simclr.data.reading import read_radiograph
 from monai_simclr.inference.dicom_results import check_installed
 from monai_simclr.inference.dicomweb import store_results
 from monai_simclr.inference.receiver import Receiver
+from monai_simclr.inference.runtimes import OnnxFeatures
+from monai_simclr.networks import encoder, from_pretrained
 from monai_simclr.runtime.cluster import check_engine
 from monai_simclr.runtime.exit_codes import exit_code
 from monai_simclr.workflows.export import export_int8, export_onnx
@@ -100,6 +102,9 @@ asked = {
     "cluster": lambda: check_engine("dask://local"),
     "export": lambda: export_onnx("b", "b.onnx"),
     "export ": lambda: export_int8("b", "b.onnx", "b"),
+    "export  ": lambda: OnnxFeatures("b.onnx"),
+    "timm": lambda: encoder("timm/resnet18"),
+    "hub": lambda: from_pretrained("somebody/encoder"),
 }
 said = {}
 for extra, call in asked.items():
@@ -124,8 +129,8 @@ def test_without_extras_every_module_is_there_and_a_sentence_names_the_extra(bar
     assert done.returncode == 0, done.stderr[-3000:]
     n_modules, said = json.loads(done.stdout.splitlines()[-1])
     assert n_modules > 150
-    for extra in ("nifti", "dicom", "pacs", "pacs ", "cluster", "export", "export "):
-        message, code = said[extra]
+    assert len(said) == 10
+    for extra, (message, code) in said.items():
         assert f"pip install 'monai-simclr[{extra.strip()}]'" in message
         assert code in (2, 3)
 

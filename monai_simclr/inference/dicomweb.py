@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -17,6 +18,7 @@ import pydicom
 
 from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import write_atomically
+from monai_simclr.runtime.progress import Progress
 
 logger = logging.getLogger("monai_simclr")
 
@@ -25,6 +27,7 @@ TOKEN, USER, PASSWORD = (f"MONAI_SIMCLR_DICOMWEB_{name}" for name in ("TOKEN", "
 """Environment variables of the credentials."""
 
 _PAGE = 100
+_AT_A_TIME = 4  # studies: most of the time is waiting for the service
 _LOOK_AGAIN = 600.0  # seconds after which a study is looked into, changed or not
 
 
@@ -64,12 +67,15 @@ class Worklist:
         self._client = _client(self.address)
         self._looked_into: dict[str, tuple[str, float, list[Path]]] = {}  # number of instances, when, their files
 
-    def fetch(self) -> tuple[list[Path], int]:
-        """Fetch what is not there yet.
+    def fetch(self, progress: Progress = lambda done, total, failed: None) -> tuple[list[Path], int]:
+        """Fetch what is not there yet, from four studies at a time.
 
         The first call asks for every series and instance. Later ones ask for the studies, and look only into those
         whose number of instances has changed; into each at least every ten minutes, since an instance may have taken
         the place of another.
+
+        Args:
+            progress: called after each study that is looked into, with the instances that could not be fetched.
 
         Returns:
             Paths of all files of the worklist that are there, in order, and how many could not be fetched this time.
@@ -77,16 +83,27 @@ class Worklist:
         Raises:
             ConnectionError: if the service cannot be reached, or refuses the query (says why).
         """
-        paths, failed, now = [], 0, time.monotonic()
-        for study in self._search("search_for_studies", search_filters=self.filters):
-            uid, instances = _value(study, "0020000D"), _value(study, "00201208")
-            before, when, found = self._looked_into.get(uid, ("", now, []))
-            if not instances or instances != before or now - when > _LOOK_AGAIN or not all(map(Path.is_file, found)):
-                found, lost = self._fetch_study(uid)
-                self._looked_into[uid] = ("" if lost else instances, now, found)
+        failed, now = 0, time.monotonic()
+        studies = {
+            _value(study, "0020000D"): _value(study, "00201208")
+            for study in self._search("search_for_studies", search_filters=self.filters)
+        }
+        due = [uid for uid, instances in studies.items() if self._is_due(uid, instances, now)]
+        pool = ThreadPoolExecutor(_AT_A_TIME)
+        try:
+            for done, (uid, (found, lost)) in enumerate(
+                zip(due, pool.map(self._fetch_study, due), strict=True), start=1
+            ):
+                self._looked_into[uid] = ("" if lost else studies[uid], now, found)
                 failed += lost
-            paths += found
-        return paths, failed
+                progress(done, len(due), failed)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return [path for uid in studies for path in self._looked_into[uid][2]], failed
+
+    def _is_due(self, study: str, instances: str, now: float) -> bool:
+        before, when, found = self._looked_into.get(study, ("", now, []))
+        return not instances or instances != before or now - when > _LOOK_AGAIN or not all(map(Path.is_file, found))
 
     def _fetch_study(self, study: str) -> tuple[list[Path], int]:
         paths, failed = [], 0

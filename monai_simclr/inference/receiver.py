@@ -30,6 +30,9 @@ logger = logging.getLogger("monai_simclr")
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 """Status codes of C-STORE (PS3.4 Annex B.2.3)."""
 
+_PDU = 1 << 17
+"""Largest part of an instance that a sender may send at once: DCMTK's maximum; pynetdicom's 16 KiB take longer."""
+
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _STUDY = 0x0020000D
 
@@ -96,6 +99,7 @@ class Receiver:
         self._entity.require_calling_aet = list(allowed)
         self._entity.maximum_associations = max_associations
         self._entity.network_timeout = 60
+        self._entity.maximum_pdu_size = _PDU
         for context in AllStoragePresentationContexts:
             self._entity.add_supported_context(str(context.abstract_syntax), list(AllTransferSyntaxes))
         self._entity.add_supported_context(Verification)

@@ -19,6 +19,7 @@ from torch import Tensor
 from monai_simclr.inference.config import InferenceConfig
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.runtime.artefacts import DamagedFileError
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import file_sha256
 
 Runtime = Literal["torch", "onnx", "int8"]
@@ -34,15 +35,12 @@ class OnnxFeatures:
         path: a file that `monai-simclr export` wrote.
 
     Raises:
-        ImportError: if onnxruntime is not installed.
+        ModuleNotFoundError: if onnxruntime is not installed.
         DamagedFileError: if the file cannot be loaded, or does not give features (an earlier version wrote it).
     """
 
     def __init__(self, path: str | Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError("onnxruntime is not installed; pip install 'monai-simclr[export]'") from error
+        onnxruntime = import_extra("onnxruntime", "export", "a runtime other than torch")
         self.path, options = Path(path), onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
         options.log_severity_level = 3  # it warns of what it optimizes

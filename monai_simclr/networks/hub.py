@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from monai_simclr.networks.weights import PRETRAINED, encoder_file, encoder_header, load_encoder
+from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import write_text, writing
 from monai_simclr.runtime.names import shown
 
@@ -154,11 +155,6 @@ features = EncoderTransformer("OWNER/NAME").fit_transform(["a.dcm", "b.png"])
 
 
 def _hub() -> Any:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the Hugging Face Hub needs huggingface_hub: pip install 'monai-simclr[hub]'", name=error.name
-        ) from error
-    return huggingface_hub
+    hub = import_extra("huggingface_hub", "hub", "the Hugging Face Hub")
+    import_extra("huggingface_hub.errors", "hub", "the Hugging Face Hub")
+    return hub

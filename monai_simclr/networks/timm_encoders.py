@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_simclr.runtime.extras import import_extra
+
 PREFIX = "timm/"
 """What the names of these encoders begin with: ``timm/convnext_atto``."""
 
@@ -120,12 +122,9 @@ def efficientnet_names(tensors: dict[str, Tensor], wanted: set[str]) -> dict[str
 
 
 def _timm() -> ModuleType:
+    purpose = "an encoder whose name begins with timm/"
     try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "encoders whose names begin with timm/ need timm: pip install 'monai-simclr[timm]'", name=error.name
-        ) from error
+        timm: ModuleType = import_extra("timm", "timm", purpose)
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
@@ -134,5 +133,5 @@ def _timm() -> ModuleType:
         for operator in ("nms", "qnms"):
             arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{operator}", arguments)
-        import timm
+        timm = import_extra("timm", "timm", purpose)
     return timm

@@ -21,12 +21,13 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Wording:
-    """The words for a piece of work: "decoding", "decoded", "rejected" ("" if no image can be), and the logger."""
+    """The words for a piece of work: "decoding", "decoded", "rejected" ("" if nothing can be), the logger, the unit."""
 
     name: str
     done: str
     refused: str = ""
     logger: str = "monai_simclr"
+    unit: str = "images"
 
 
 DECODING = Wording("decoding", "decoded", "rejected", "monai_simclr.data")
@@ -46,11 +47,11 @@ class LoggedProgress:
         if now - self.logged < _SECONDS:
             return
         self.logged = now
-        speed = (done - self.first) / (now - self.started)
+        speed, unit = (done - self.first) / (now - self.started), self.wording.unit
         left = f"about {(total - done) / max(speed, 1e-9) / 60:.0f} min left"
         others = f" {refused} {self.wording.refused}," if self.wording.refused else ""
         logging.getLogger(self.wording.logger).info(
-            f"{self.wording.done} {done:,} of {total:,} images,{others} {speed:.0f} images/s, {left}"
+            f"{self.wording.done} {done:,} of {total:,} {unit},{others} {speed:.0f} {unit}/s, {left}"
         )
 
 

@@ -31,6 +31,9 @@ class Arrivals:
         done: returns the stamps of the files that have a row, by their hashes, as `Journal.done` does.
         key: of the hashes of paths.
         watch: seconds between two looks; 0 looks once.
+
+    Attributes:
+        seconds: how long the last look took.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Arrivals:
         watch: float = 0.0,
     ) -> None:
         self.dataset_dir, self.done, self.key, self.watch = dataset_dir, done, key, watch
+        self.seconds = 0.0
         self._since: dict[str, tuple[tuple[int, int], float]] = {}
         self._looked = self._lost = False
 
@@ -50,12 +54,14 @@ class Arrivals:
         Raises:
             FileNotFoundError: if there is no folder at the first look, or no file at a single look.
         """
+        began = time.monotonic()
         records = {keyed_hash(self.key, str(Path(one["image"]).absolute())): one for one in self._listed()}
         done, identities = self.done(), {name: file_identity(one["image"]) for name, one in records.items()}
         stamps = {name: file_stamp(identity) for name, identity in identities.items()}
         new = [name for name in records if not stamps[name] or stamps[name] != done.get(name)]
         if self.watch:
             new = self._unchanged({name: identities[name] for name in new if stamps[name]})
+        self.seconds = time.monotonic() - began
         return [records[name] for name in new]
 
     def _listed(self) -> list[dict[str, str]]:

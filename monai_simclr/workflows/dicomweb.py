@@ -12,8 +12,11 @@ from monai_simclr.inference import OutputOptions
 from monai_simclr.inference.dicomweb import Worklist, is_dicomweb, store_results
 from monai_simclr.runtime.exit_codes import SettingError
 from monai_simclr.runtime.journal import AppendOnlyFile, read_lines
+from monai_simclr.runtime.progress import LoggedProgress, Wording
 
 logger = logging.getLogger("monai_simclr")
+
+_WORDING = Wording("fetching", "fetched", "instances could not be fetched", unit="studies")
 
 
 class DicomWeb:
@@ -54,7 +57,7 @@ class DicomWeb:
         if self._worklist is None:
             return
         try:
-            paths, failed = self._worklist.fetch()
+            paths, failed = self._worklist.fetch(LoggedProgress(_WORDING))
         except ConnectionError as error:
             if not self._watch:
                 raise

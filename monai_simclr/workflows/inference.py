@@ -70,6 +70,10 @@ _WORDING = Wording("predicting", "predicted", "could not be read")
 _TIME_LIMIT = 300.0
 """Seconds that a batch may take in a worker; one that takes longer is tried again file by file."""
 
+_TIMES_REST = 10
+"""While watching, listing the folder and writing the tables, which both take time by the number of all files, are each
+followed by so many times as long without."""
+
 _KEPT = "every row that was predicted is kept; run the same command to resume"
 
 
@@ -145,19 +149,23 @@ def infer(
         signals = StopSignals()
         paths = str(Path(path).absolute()), str(Path(run.output_dir).absolute())
         work = _PredictFiles(for_workers, *paths, config.model_sha256, runtime, key, outputs, watch > 0, os.getcwd())
+        stale, due = not watch, 0.0  # the tables, which are written whole each time
         signals.catch()
         writer.attach(evaluator)
         try:
-            for _ in _looks(watch, signals):
-                service.fetch()
+            for _ in _looks(arrivals, signals):
+                with signals.at_once(_KEPT):
+                    service.fetch()
                 files = arrivals.look()
                 if files and executor is not None:
                     _predict_spread(work, files, template.batch_size or 1, executor, writer, signals)
                 elif files:
                     _predict(evaluator, _with_files(template, files, key), journal, signals)
                 service.store()
-                if not watch or files:
+                stale, began = stale or bool(files), time.monotonic()
+                if stale and began >= due:
                     _finish(run, config, journal)
+                    stale, due = False, time.monotonic() + _TIMES_REST * (time.monotonic() - began)
         except (KeyboardInterrupt, Preempted):
             _finish(run, config, journal)
             raise
@@ -173,12 +181,12 @@ def _with_files(batches: DataLoader, files: Sequence[Mapping[str, str]], key: st
     return DataLoader(dataset, **{name: getattr(batches, name) for name in _LOADER_OPTIONS})
 
 
-def _looks(watch: float, signals: StopSignals) -> Iterator[None]:
+def _looks(arrivals: Arrivals, signals: StopSignals) -> Iterator[None]:
     """Once, or again and again with a pause between two looks."""
     yield
-    while watch > 0:
+    while arrivals.watch > 0:
         with signals.at_once(_KEPT):
-            time.sleep(watch)
+            time.sleep(max(arrivals.watch, _TIMES_REST * arrivals.seconds))
         yield
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from small_bundle import run_inference, small_bundle
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.data.pseudonyms import KEY_VARIABLE
 from monai_simclr.inference import InferenceDataset, list_radiographs
-from monai_simclr.inference.writer import unpack_features
+from monai_simclr.inference.writer import unpack_features, write_tables
 from monai_simclr.workflows.arrivals import Arrivals
 
 
@@ -103,6 +105,44 @@ def test_several_looks_give_what_one_look_gives(model, files, tmp_path, monkeypa
     assert len({row["novelty"] for row in journals[0]}) == looks[-1]
     for name, text in features[0].items():
         np.testing.assert_allclose(unpack_features(text), unpack_features(features[1][name]), rtol=1e-2, atol=1e-3)
+
+
+def test_a_folder_that_takes_long_to_list_is_looked_at_less_often(model, files, tmp_path, monkeypatch):
+    _arrive(files[0], tmp_path / "in" / "0.dcm")
+    listed, pauses, seconds = list_radiographs, [], iter([0.0, 0.3])
+
+    def slow(*arguments, **options):
+        time.sleep(next(seconds))
+        return listed(*arguments, **options)
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            raise KeyboardInterrupt
+
+    clock = SimpleNamespace(sleep=pause, monotonic=time.monotonic)
+    monkeypatch.setattr("monai_simclr.workflows.inference.time", clock)
+    monkeypatch.setattr("monai_simclr.workflows.arrivals.list_radiographs", slow)
+    with pytest.raises(KeyboardInterrupt):
+        run_inference(model, tmp_path / "in", tmp_path / "out", watch=1.0)
+    assert pauses[0] == 1.0
+    assert pauses[1] >= 3.0
+
+
+def test_tables_that_take_long_are_written_less_often_and_are_whole_at_the_end(model, files, tmp_path, monkeypatch):
+    written = []
+
+    def slow(rows, *rest):
+        written.append(len(rows))
+        threading.Event().wait(1.0)  # time.sleep is what `_watch` replaces
+        return write_tables(rows, *rest)
+
+    monkeypatch.setattr("monai_simclr.workflows.inference.write_tables", slow)
+    _arrive(files[0], tmp_path / "in" / "0.dcm")
+    more = [lambda n=n: _arrive(files[n], tmp_path / "in" / f"{n}.dcm") for n in (1, 2, 3)]
+    _watch(model, tmp_path / "in", tmp_path / "out", monkeypatch, *more)
+    assert written == [1, 4]
+    assert len(_rows(tmp_path / "out")) == 4
 
 
 def test_a_run_with_overlays_leaves_no_hook_and_no_gradient_on_the_network(model, files, tmp_path, monkeypatch):
