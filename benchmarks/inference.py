@@ -60,7 +60,7 @@ FINDINGS = ["Cardiomegaly", "Effusion", "Mass", "Pneumothorax", "Atelectasis"]
 
 def trained_bundle(folder: Path) -> Path:
     """The bundle at its own size with random weights and a card: speed does not depend on the weights."""
-    bundle = copy_bundle(folder / "bundle", FINDINGS)
+    bundle = copy_bundle(folder / "bundle", FINDINGS, size=224, width=1.0)
     size = 224
     store = get_store(write_nih_phantoms(folder / "nih", 60, size=128), folder / "store", recipes.stored_size(size), 0)
     torch.manual_seed(0)
