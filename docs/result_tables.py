@@ -1,12 +1,13 @@
 """Write the tables of docs/results.md that come from benchmarks/results, so that no number is copied by hand.
 
-Run: python docs/result_tables.py     (after a run of benchmarks/tries.py, or a study and benchmarks/real_floor.py)
+Run: python docs/result_tables.py     (after a run of benchmarks/tries.py, inference.py, or a study and real_floor.py)
 """
 
 from __future__ import annotations
 
 import ast
 import csv
+import json
 from pathlib import Path
 from statistics import mean
 
@@ -207,6 +208,47 @@ def efficiency_gain() -> str:
     return table(head, lines)
 
 
+def _inference() -> dict:
+    return dict(json.loads((RESULTS / "inference.json").read_text(encoding="utf-8")))
+
+
+def runtimes() -> str:
+    """Milliseconds a call of the network by runtime."""
+    found, names = _inference()["runtimes"], ("PyTorch", "TorchScript", "ONNX Runtime")
+    lines = []
+    for threads, batch in ((1, 1), (1, 16), (2, 1), (2, 16)):
+        row = found[f"{threads} threads, batch {batch}"]
+        cells = [row[name] for name in names]
+        form = "{median_ms:.0f} ({p95_ms:.0f}); {images_per_second:.1f}"
+        lines.append([f"{threads}, {batch}", *(form.format(**cell) for cell in cells)])
+    return table(["threads, batch", *names], lines)
+
+
+def stages() -> str:
+    """The whole way by stage, and building a store."""
+    found, names = _inference(), ("decode", "network", "writing", "rest")
+    head = ["files", "images/s", *names, "store building, images/s"]
+    lines = []
+    for kind, row in found["workflow"].items():
+        each = [f"{1000 * row['seconds'][name] / row['files']:.1f}" for name in names]
+        lines.append(
+            [kind, f"{row['images_per_second']:.1f}", *each, f"{found['store'][kind]['images_per_cpu_second']:.0f}"]
+        )
+    return table(head, lines)
+
+
+def end_to_end() -> str:
+    """PNG to rows by runtime, of both networks."""
+    head = ["network", "`--runtime`", "decoding, ms", "network, ms", "images/s", "of torch's"]
+    lines = []
+    for network, runs in _inference()["end to end"].items():
+        for runtime, run in runs.items():
+            spent = [f"{run['milliseconds'][stage]:.1f}" for stage in ("decode", "network")]
+            rates = [f"{run['images_per_cpu_second']:.1f}", f"{run['times_torch']:.2f}"]
+            lines.append([network, runtime, *spent, *rates])
+    return table(head, lines)
+
+
 MAKERS = {
     "tries_default": lambda: tries("default"),
     "tries_mild": lambda: tries("mild"),
@@ -215,6 +257,9 @@ MAKERS = {
     "efficiency": efficiency,
     "efficiency_gain": efficiency_gain,
     "efficiency_findings": efficiency_findings,
+    "runtimes": runtimes,
+    "stages": stages,
+    "end_to_end": end_to_end,
 }
 """Name of a table in the page -> what makes it."""
 
