@@ -2,17 +2,21 @@
 
     python benchmarks/inference.py [RESULT.json]
 
-runtimes   the bundle's network as it ships (ResNet-18, 224 x 224 pixels, float32), random weights: PyTorch, its
-           TorchScript file, its ONNX file in ONNX Runtime; one image and 16 at a time, one thread and two; wall-clock
-           time, interleaved; median and 95th percentile of the calls.
+runtimes   ResNet-18 of full width, 224 x 224 pixels, float32, random weights: PyTorch, its TorchScript file, its ONNX
+           file in ONNX Runtime; one image and 16 at a time, one thread and two; wall-clock time, interleaved; median
+           and 95th percentile of the calls. Beside it what the core can do: multiply-adds of the network, and of a
+           product of matrices a second.
 workflow   `workflows.infer` with the bundle's config: files of one kind to rows of predictions.csv, one process, one
-           thread, no workers, batches of 16. Seconds by stage: "decode" is file to network input with the header,
-           "network", "writing" is the journal with its fsync and the tables; "rest" is what is left. Overlays
-           (Grad-CAM and its PNG) are measured apart: they are made of positive images only, and on request.
-end to end the same by `--runtime torch`, `onnx` and `int8` over PNG, interleaved: images per second of CPU time, one
-           thread, starting and tables left out; the median of the rounds, and how far int8 is from float32 (random
-           weights: the size of the logits means nothing, see int8.json for trained ones).
+           thread, no workers, batches of 16. CPU seconds by stage: "decode" is file to network input with the header
+           and the check for a chest, "network", "writing" is the journal with its fsync and the tables; "rest" is what
+           is left. Overlays (Grad-CAM and its PNG) are measured apart: they are made of positive images only, and on
+           request.
+end to end the same by `--runtime torch`, `onnx` and `int8` over PNG, interleaved, of that network and of the one that
+           ships (half the width, 128 x 128 pixels): images per second of CPU time, one thread, starting and tables
+           left out; medians of the rounds, and milliseconds an image of decoding and of the network in the same rounds.
 store      `build_store` of the same files, one process in the caller (CPU time) to 256 x 256 pixels.
+
+It takes four to five minutes of a quiet core.
 
 The images are chest phantoms as DICOM (12 bits, uncompressed) and PNG of 1024 x 1024 pixels, and a real JPEG 2000
 radiograph of 1955 x 1841 where the pack of radiographs is there; all in the page cache.
@@ -41,11 +45,12 @@ import onnxruntime
 import pandas as pd
 import torch
 from record import RESULTS, save
+from torch.utils.flop_counter import FlopCounterMode
 
 from monai_simclr import recipes
 from monai_simclr.data import build_store, get_store
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
-from monai_simclr.inference import InferenceDataset, Journal, predict, use_runtime, write_inference_config
+from monai_simclr.inference import InferenceDataset, Journal, predict, write_inference_config
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
@@ -53,18 +58,21 @@ from monai_simclr.workflows.bundle import copy_bundle
 from monai_simclr.workflows.export import export_int8, export_onnx, export_torchscript, trained_classifier
 from monai_simclr.workflows.inference_config import make_inference_config
 
-SIDE, FILES, LARGE, SHOWN = 1024, 64, 16, 16
+SIDE, FILES, LARGE, SHOWN = 1024, 48, 12, 8
 CXR = Path(os.environ.get("MONAI_SIMCLR_CXR", Path(__file__).resolve().parents[2] / "shared" / "cxr"))
 FINDINGS = ["Cardiomegaly", "Effusion", "Mass", "Pneumothorax", "Atelectasis"]
 
 
-def trained_bundle(folder: Path) -> Path:
-    """The bundle at its own size with random weights and a card: speed does not depend on the weights."""
-    bundle = copy_bundle(folder / "bundle", FINDINGS, size=224, width=1.0)
-    size = 224
+NETWORKS = {"ResNet-18, 224 px": (224, 1.0), "ResNet-18 x 0.5, 128 px, as it ships": (128, 0.5)}
+"""Size and width of the networks that are run end to end."""
+
+
+def trained_bundle(folder: Path, size: int = 224, width: float = 1.0) -> Path:
+    """The bundle with random weights and a card: speed does not depend on the weights."""
+    bundle = copy_bundle(folder / "bundle", FINDINGS, size=size, width=width)
     store = get_store(write_nih_phantoms(folder / "nih", 60, size=128), folder / "store", recipes.stored_size(size), 0)
     torch.manual_seed(0)
-    network = FindingClassifier(encoder("resnet18"), FINDINGS).eval()
+    network = FindingClassifier(encoder("resnet18", width), FINDINGS).eval()
     path = save_classifier(bundle / "models" / "model.pt", network)
     card = make_inference_config(Run(str(folder), size, 0, torch.device("cpu")), network, store)
     # everything is positive and nothing is novel: novelty would run the network twice, and flags leave no overlay
@@ -83,10 +91,13 @@ def runtimes(bundle: Path, folder: Path) -> dict[str, Any]:
     """Milliseconds a call, and how far the runtimes are apart."""
     network, _, size = trained_classifier(bundle)
     network.eval()
-    onnx, script = folder / "model.onnx", folder / "model.ts"
-    export_onnx(bundle, onnx), export_torchscript(bundle, script)
+    onnx, script = bundle / "models" / "model.onnx", folder / "model.ts"
+    export_torchscript(bundle, script)
     scripted = torch.jit.load(str(script)).eval()
-    result: dict[str, Any] = {"largest_difference_of_logits": differences(network, scripted, session(onnx, 1), size)}
+    result: dict[str, Any] = {
+        "largest_difference_of_logits": differences(network, scripted, session(onnx, 1), size),
+        "core": what_the_core_can(network, size),
+    }
     for threads in (1, 2):
         torch.set_num_threads(threads)
         running = session(onnx, threads)
@@ -98,9 +109,23 @@ def runtimes(bundle: Path, folder: Path) -> dict[str, Any]:
                 "TorchScript": lambda images=images: scripted(images),
                 "ONNX Runtime": lambda array=array, running=running: running.run(None, {"image": array}),
             }
-            result[f"{threads} threads, batch {batch}"] = interleaved(calls, batch, rounds=40 if batch == 1 else 8)
+            result[f"{threads} threads, batch {batch}"] = interleaved(calls, batch, rounds=20 if batch == 1 else 5)
     torch.set_num_threads(1)
     return result
+
+
+def what_the_core_can(network: Any, size: int, side: int = 1024) -> dict[str, float]:
+    """Multiply-adds of an image, and of a second's products of large matrices: no convolution that multiplies each
+    weight by each pixel is faster than their ratio."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, size, size))
+    one, other, times = torch.rand(side, side), torch.rand(side, side), []
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.mm(one, other)
+        times.append(time.perf_counter() - start)
+    work, rate = counter.get_total_flops() / 2e9, side**3 / min(times) / 1e9
+    return {"billion_multiply_adds": work, "billion_a_second": rate, "milliseconds": 1000 * work / rate}
 
 
 def differences(network: Any, scripted: Any, running: Any, size: int) -> dict[str, float]:
@@ -160,7 +185,7 @@ def timed(clock: Callable[[], float] = time.perf_counter, **places: tuple[Any, s
 
 
 def workflow(bundle: Path, files: list[Path], folder: Path) -> dict[str, Any]:
-    """Seconds of a whole run by stage, after a small run to warm up."""
+    """CPU seconds of a whole run by stage, after a small run to warm up."""
     predict(files[:8], bundle, folder / "warm")
     whole, seconds = run(bundle, files, folder / "rows", overlays=False)
     shares = {stage: seconds[stage] for stage in ("decode", "network", "writing")}
@@ -173,7 +198,7 @@ def workflow(bundle: Path, files: list[Path], folder: Path) -> dict[str, Any]:
 
 
 def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[float, dict[str, float]]:
-    """Seconds of a whole run, without what it takes to start it, and of its stages."""
+    """CPU seconds of a whole run, without what it takes to start it, and of its stages."""
     stages = {
         "decode": (InferenceDataset, "__getitem__"),
         "network": (FindingClassifier, "forward"),
@@ -181,27 +206,37 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         "writing": (Journal, "append"),
         "writing_tables": (inference, "write_tables"),
     }
-    with timed(whole=(inference, "_predict"), last=(inference, "_finish"), **stages) as seconds:
+    with timed(time.process_time, whole=(inference, "_predict"), last=(inference, "_finish"), **stages) as seconds:
         rows = predict(files, bundle, out, outputs={"overlays": overlays})
     assert (rows["reason"] == "").all()
     return seconds["whole"] + seconds["last"], seconds
 
 
-def end_to_end(bundle: Path, files: list[Path], folder: Path, rounds: int = 3) -> dict[str, Any]:
-    """Images per second of CPU time by runtime."""
-    models, spent = bundle / "models", {name: [] for name in ("torch", "onnx", "int8")}
-    export_onnx(bundle, models / "model.onnx")
-    export_int8(bundle, models / "model_int8.onnx", folder / "nih")
+def end_to_end(bundle: Path, files: list[Path], folder: Path, rounds: int = 5) -> dict[str, Any]:
+    """Images per second of CPU time by runtime, how many times PyTorch's, and milliseconds by stage."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ("torch", "onnx", "int8")}
+    stages = {"decode": (InferenceDataset, "__getitem__"), "network": (FindingClassifier, "forward")}
     for number in range(rounds + 1):
-        for runtime, times in spent.items():
-            with timed(time.process_time, whole=(inference, "_predict")) as seconds:
-                predict(files, bundle, folder / f"{runtime}{number}", runtime=runtime)
+        for runtime, rows in found.items():
+            some = files if number else files[:16]
+            with timed(time.process_time, whole=(inference, "_predict"), **stages) as seconds:
+                predict(some, bundle, folder / f"{runtime}{number}", runtime=runtime)
             if number:
-                times.append(len(files) / seconds["whole"])
-    rates = {name: float(np.median(times)) for name, times in spent.items()}
-    about = use_runtime(trained_classifier(bundle)[0], models / "model.pt", "int8")
-    times_torch = {name: rate / rates["torch"] for name, rate in rates.items()}
-    return {"images_per_cpu_second": rates, "times_torch": times_torch, "int8": dict(about["difference"])}
+                rows.append({stage: 1000 * spent / len(some) for stage, spent in seconds.items()})
+    medians = {
+        name: {stage: float(np.median([row[stage] for row in rows])) for stage in ("decode", "network", "whole")}
+        for name, rows in found.items()
+    }
+    return {
+        name: {
+            "milliseconds": stages,
+            "images_per_cpu_second": 1000 / stages["whole"],
+            "times_torch": float(
+                np.median([one["whole"] / row["whole"] for one, row in zip(found["torch"], found[name], strict=True)])
+            ),
+        }
+        for name, stages in medians.items()
+    }
 
 
 def showing(bundle: Path, files: list[Path], folder: Path) -> dict[str, float]:
@@ -227,7 +262,7 @@ def storing(files: list[Path], folder: Path) -> dict[str, float]:
 
 def archives(folder: Path) -> dict[str, list[Path]]:
     """Files of each kind: a few different ones, copied until there are enough."""
-    (folder / "png").mkdir()
+    (folder / "png").mkdir(parents=True)
     for n in range(10):
         pixels = np.rint(draw_phantom(n + 1, 0, SIDE).pixels * 255).astype(np.uint8)
         cv2.imwrite(str(folder / "png" / f"{n}.png"), pixels)
@@ -254,16 +289,23 @@ def main(path: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    result: dict[str, Any] = {"workflow": {}, "store": {}}
+    result: dict[str, Any] = {"workflow": {}, "store": {}, "end to end": {}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = trained_bundle(folder)
-        result["runtimes"] = runtimes(bundle, folder)
         kinds = archives(folder)
+        for number, (network, (size, width)) in enumerate(NETWORKS.items()):
+            place = folder / f"network{number}"
+            bundle = trained_bundle(place, size, width)
+            export_onnx(bundle, bundle / "models" / "model.onnx")
+            export_int8(bundle, bundle / "models" / "model_int8.onnx", place / "nih")
+            png = kinds[f"PNG, {SIDE} x {SIDE}"]
+            result["end to end"][network] = end_to_end(bundle, png, place)
+            print(network, result["end to end"][network], flush=True)
+        bundle = folder / "network0" / "bundle"
+        result["runtimes"] = runtimes(bundle, folder)
         for number, (kind, files) in enumerate(kinds.items()):
             result["workflow"][kind] = workflow(bundle, files, folder / f"out{number}")
             result["store"][kind] = storing(files, folder / f"out{number}")
-        result["end to end"] = end_to_end(bundle, kinds[f"PNG, {SIDE} x {SIDE}"], folder)
         shown = next(files for kind, files in kinds.items() if kind.startswith("DICOM"))[:SHOWN]
         result["overlays"] = showing(bundle, shown, folder)
     packages = ("torch", "monai", "monai-simclr", "onnxruntime", "onnx", "numpy", "opencv-python-headless", "pydicom")

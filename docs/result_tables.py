@@ -1,6 +1,6 @@
 """Write the tables of docs/results.md that come from benchmarks/results, so that no number is copied by hand.
 
-Run: python docs/result_tables.py     (after a run of benchmarks/tries.py, or a study and benchmarks/real_floor.py)
+Run: python docs/result_tables.py     (after a run of benchmarks/tries.py, inference.py, or a study and real_floor.py)
 """
 
 from __future__ import annotations
@@ -250,20 +250,8 @@ def scaling_rows() -> list[dict[str, Any]]:
 
 def scaling() -> str:
     """Every try of pretraining on sixteen thousand films, on validation patients, beside the floors."""
-    head = [
-        "try",
-        "width",
-        "px",
-        "epochs",
-        "images",
-        "TFLOP",
-        "CPU min",
-        "2 %",
-        "10 %",
-        "100 %",
-        "mean",
-        "partner found",
-    ]
+    shares = ("2 %", "10 %", "100 %")
+    head = ["try", "width", "px", "epochs", "images", "TFLOP", "CPU min", *shares, "mean", "partner found"]
     lines = []
     for row in scaling_rows():
         given, areas = row["settings"], [f"{area:.3f}" for area in (*row["areas"], row["mean"])]
@@ -286,6 +274,47 @@ def scaling() -> str:
     return table(head, lines)
 
 
+def _inference() -> dict:
+    return dict(json.loads((RESULTS / "inference.json").read_text(encoding="utf-8")))
+
+
+def runtimes() -> str:
+    """Milliseconds a call of the network by runtime."""
+    found, names = _inference()["runtimes"], ("PyTorch", "TorchScript", "ONNX Runtime")
+    lines = []
+    for threads, batch in ((1, 1), (1, 16), (2, 1), (2, 16)):
+        row = found[f"{threads} threads, batch {batch}"]
+        cells = [row[name] for name in names]
+        form = "{median_ms:.0f} ({p95_ms:.0f}); {images_per_second:.1f}"
+        lines.append([f"{threads}, {batch}", *(form.format(**cell) for cell in cells)])
+    return table(["threads, batch", *names], lines)
+
+
+def stages() -> str:
+    """The whole way by stage, and building a store."""
+    found, names = _inference(), ("decode", "network", "writing", "rest")
+    head = ["files", "images/s", *names, "store building, images/s"]
+    lines = []
+    for kind, row in found["workflow"].items():
+        each = [f"{1000 * row['seconds'][name] / row['files']:.1f}" for name in names]
+        lines.append(
+            [kind, f"{row['images_per_second']:.1f}", *each, f"{found['store'][kind]['images_per_cpu_second']:.0f}"]
+        )
+    return table(head, lines)
+
+
+def end_to_end() -> str:
+    """PNG to rows by runtime, of both networks."""
+    head = ["network", "`--runtime`", "decoding, ms", "network, ms", "images/s", "of torch's"]
+    lines = []
+    for network, runs in _inference()["end to end"].items():
+        for runtime, run in runs.items():
+            spent = [f"{run['milliseconds'][stage]:.1f}" for stage in ("decode", "network")]
+            rates = [f"{run['images_per_cpu_second']:.1f}", f"{run['times_torch']:.2f}"]
+            lines.append([network, runtime, *spent, *rates])
+    return table(head, lines)
+
+
 MAKERS = {
     "scaling": scaling,
     "tries_default": lambda: tries("default"),
@@ -297,6 +326,9 @@ MAKERS = {
     "efficiency_findings": lambda: efficiency_findings(128),
     "efficiency_96": lambda: efficiency(96),
     "efficiency_gain_96": lambda: efficiency_gain(96),
+    "runtimes": runtimes,
+    "stages": stages,
+    "end_to_end": end_to_end,
 }
 """Name of a table in the page -> what makes it."""
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares
 
 from monai_simclr.evaluation.intervals import Interval, bootstrap_interval, holm, patient_counts
 from monai_simclr.evaluation.scores import auroc_resamples, mean_of_known
@@ -234,24 +233,53 @@ def fit_power_law(patients: np.ndarray, aurocs: np.ndarray) -> PowerLaw | None:
         >>> [round(value, 2) for value in law], round(law.needed(0.7))
         ([0.9, 0.4, 0.5], 4)
     """
-    known = np.isfinite(aurocs)
-    n, y = np.asarray(patients, dtype=float)[known], np.asarray(aurocs, dtype=float)[known]
-    if len(n) < 4:
-        return None
-
-    def residuals(law: np.ndarray) -> np.ndarray:
-        return law[0] - law[1] * n ** -law[2] - y
-
-    plateau = float(np.clip(y.max() + 0.02, 0.51, 0.99))
-    bounds = ([0.5, 0, 0.05], [1, 1, 2])
-    fits = [least_squares(residuals, (plateau, 0.3, gamma), bounds=bounds) for gamma in (0.3, 1.0)]
-    return PowerLaw(*(float(value) for value in min(fits, key=lambda fit: fit.cost).x))
+    return _fit_power_laws(patients, np.asarray(aurocs, dtype=float)[None])[0]
 
 
 def curve_laws(curve: Curve, train_patients: int, refits: int = 100) -> list[PowerLaw]:
     """The power law of a curve, then of its first resamples, for the interval; empty for fewer than four fractions."""
-    laws = [fit_power_law(curve.fractions * train_patients, aurocs) for aurocs in curve.aurocs[: 1 + refits]]
+    laws = _fit_power_laws(curve.fractions * train_patients, curve.aurocs[: 1 + refits])
     return [law for law in laws if law is not None]
+
+
+def _fit_power_laws(patients: np.ndarray, aurocs: np.ndarray) -> list[PowerLaw | None]:
+    """The law of each row of AUROCs ``(R, F)``, all at once.
+
+    For a given gamma the best alpha and beta are known (`_fit_lines`), so only gamma is searched: 40 intervals over its
+    range, then over the two around the best, seven times: to 1e-9 of the range.
+    """
+    known = np.isfinite(aurocs)
+    y, w, n = np.where(known, aurocs, 0)[:, None], known[:, None].astype(float), np.asarray(patients, dtype=float)
+    low, high = np.full((len(y), 1), 0.05), np.full((len(y), 1), 2.0)
+    rows = np.arange(len(y))
+    for _ in range(7):
+        gammas = low + (high - low) * np.linspace(0, 1, 41)
+        alpha, beta, cost = _fit_lines(n ** -gammas[:, :, None], y, w)
+        best = cost.argmin(axis=1)
+        low, high = (gammas[rows, np.clip(best + side, 0, 40)][:, None] for side in (-1, 1))
+    laws = np.stack([part[rows, best] for part in (alpha, beta, gammas)], axis=1)
+    enough = known.sum(axis=1) >= 4
+    return [PowerLaw(*law) if fits else None for law, fits in zip(laws.tolist(), enough, strict=True)]
+
+
+def _fit_lines(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted least squares of ``y = alpha - beta * x`` along the last axis, alpha in [0.5, 1] and beta in [0, 1].
+
+    The cost is convex, so the best of the box is the free optimum, if that lies inside, or lies on an edge.
+    """
+    size, sx, sy, sxx, sxy, syy = ((w * part).sum(axis=-1) for part in (np.ones_like(x), x, y, x * x, x * y, y * y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        free = (sx * sy - size * sxy) / (size * sxx - sx * sx)
+        pairs = [((sy + free * sx) / size, free)]
+        pairs += [(np.full_like(sx, alpha), (alpha * sx - sxy) / sxx) for alpha in (0.5, 1.0)]
+        pairs += [((sy + beta * sx) / size, np.full_like(sx, beta)) for beta in (0.0, 1.0)]
+    alphas, betas = (np.stack(parts) for parts in zip(*pairs, strict=True))
+    inside = (alphas[0] >= 0.5) & (alphas[0] <= 1) & (betas[0] >= 0) & (betas[0] <= 1)
+    alpha, beta = alphas.clip(0.5, 1), betas.clip(0, 1)
+    cost = syy - 2 * alpha * sy + 2 * beta * sxy + size * alpha**2 - 2 * alpha * beta * sx + beta**2 * sxx
+    cost[0] = np.where(inside, cost[0], np.inf)
+    best = cost.argmin(axis=0)[None]
+    return tuple(np.take_along_axis(part, best, axis=0)[0] for part in (alpha, beta, cost))  # type: ignore[return-value]
 
 
 def labels_needed(laws: Sequence[PowerLaw], auroc: float) -> Interval:

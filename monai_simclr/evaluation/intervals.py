@@ -194,10 +194,10 @@ class Ranking:
 
 
 def resample_aurocs(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The AUROC of `Ranking.resample` alone, three times as fast for a few thousand images.
+    """The AUROC of `Ranking.resample` alone, several times as fast for a few thousand images.
 
-    Pairs of images are compared once and summed by their patients; a resample is then a product of matrices. All sums
-    are of whole and half numbers, so the result has the same bits.
+    Pairs of images are compared once and summed by their patients; a resample is then a product of matrices, in float32
+    where that holds every sum. All sums are of whole numbers, so the result has the same bits.
 
     Example:
         >>> args = np.array([0, 1, 1]), np.array([0.1, 0.1, 0.9]), np.array([0, 1, 2])
@@ -212,14 +212,16 @@ def resample_aurocs(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, c
     (high, p, p_start, p_films), (low, q, q_start, q_films) = sides
     if not 0 < len(high) * len(low) <= _PAIRS:
         return Ranking(labels, scores, codes).resample(counts)[0]
-    wins = (high[:, None] > low).view(np.int8) + (high[:, None] >= low)  # twice the wins, a tie is half of one
+    wins = (high[:, None] > low).view(np.int8) + (high[:, None] >= low)  # twice the wins, a tie is one
     wins = np.add.reduceat(np.add.reduceat(wins, q_start, axis=1, dtype=np.int32), p_start, axis=0)
-    table, step = np.zeros((len(p) + 2, counts.shape[1])), max(1, _CHUNK // counts.shape[1])
-    table[:-2, q], table[-2, p], table[-1, q] = wins / 2, p_films, q_films
-    aurocs = np.empty(len(counts))
+    table, films = np.zeros((len(p), counts.shape[1]), dtype=np.float32), np.zeros((counts.shape[1], 2), np.float32)
+    table[:, q], films[p, 0], films[q, 1] = wins, p_films, q_films
+    aurocs, step = np.full(len(counts), np.nan), max(1, _CHUNK // counts.shape[1])
     for at in range(0, len(counts), step):
-        part = counts[at : at + step].astype(np.float64, copy=False)
-        won = np.einsum("ij,ij->i", part[:, p] @ table[:-2], part)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            aurocs[at : at + step] = won / (part @ table[-2] * (part @ table[-1]))
+        part = counts[at : at + step].astype(np.float32)
+        pairs = 2 * np.prod(part @ films, axis=1, dtype=np.float64)
+        kind = np.float32 if pairs.max() < 2**24 else np.float64  # which holds every sum
+        part = part.astype(kind, copy=False)
+        won = np.einsum("ij,ij->i", np.take(part, p, axis=1) @ table.astype(kind, copy=False), part)
+        np.divide(won, pairs, out=aurocs[at : at + step], where=pairs > 0)
     return aurocs

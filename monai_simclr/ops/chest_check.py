@@ -19,10 +19,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from monai_simclr.ops.lung_cascade import LungCascade, features, look, reduced
+from monai_simclr.ops.lung_cascade import WHOLE, LungCascade, features, look, reduced
 from monai_simclr.ops.lungs import MIN_FIT, to_planes
-
-_WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,11 @@ def seen(plane: np.ndarray) -> Seen | None:
     """Features of a plane, float32 ``(H, W)``, bright is dense, any size and unit; None for one gray or NaN."""
     if not np.isfinite(plane).all() or plane.min() == plane.max():
         return None
-    box, fit = LungCascade.shipped().locate(plane)
-    small = reduced(plane)
-    return Seen(
-        np.concatenate([features(look(small, _WHOLE, margin=0.0)), features(look(small, box, margin=0.2))]), fit
-    )
+    small, cascade = reduced(plane), LungCascade.shipped()
+    box, fit, whole = cascade.follow(small)
+    if cascade.margins[0] != 0:  # ours sees the whole image without a margin first, too
+        whole = features(look(small, WHOLE, margin=0.0))
+    return Seen(np.concatenate([whole, features(look(small, box, margin=0.2))]), fit)
 
 
 def chest_scores(images: Tensor) -> np.ndarray:

@@ -19,6 +19,8 @@ import numpy as np
 
 _REDUCED = 128
 _SIDE, _CELLS, _ORIENTATIONS, _GRAYS = 64, 8, 8, 16
+WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
+"""The box of the whole image."""
 N_FEATURES = _CELLS * _CELLS * _ORIENTATIONS + _GRAYS * _GRAYS
 """How many `features` there are: 8 orientations in 8 x 8 cells, and 16 x 16 ranks of gray."""
 
@@ -51,16 +53,20 @@ class LungCascade:
             The box, float64 ``(4,)``: left, top, right, bottom in shares of the image, in [0, 1]; and its probable
             overlap (IoU) with the lungs before the last correction, in [0, 1].
         """
-        plane = reduced(plane)
-        box, seen = np.array([0.0, 0.0, 1.0, 1.0]), np.zeros(N_FEATURES, dtype=np.float32)
-        for margin, weights, bias in zip(self.margins, self.weights, self.biases, strict=True):
+        return self.follow(reduced(plane))[:2]
+
+    def follow(self, plane: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+        """`locate` in a plane that is `reduced`; and the features of its first stage, which sees the whole image."""
+        box, first = WHOLE, features(look(plane, WHOLE, float(self.margins[0])))
+        seen = first
+        for stage, (margin, weights, bias) in enumerate(zip(self.margins, self.weights, self.biases, strict=True)):
             if not _is_plausible(box):
-                return box.clip(0, 1), 0.0
-            seen = features(look(plane, box, float(margin)))
+                return box.clip(0, 1), 0.0, first
+            seen = features(look(plane, box, float(margin))) if stage else first
             width, height = box[2:] - box[:2]
             box = box + (seen @ weights + bias).astype(np.float64) * [width, height, width, height]
         fit = float(np.clip(seen @ self.fit_weights + self.fit_bias, 0, 1))
-        return box.clip(0, 1), fit if _is_plausible(box) else 0.0
+        return box.clip(0, 1), fit if _is_plausible(box) else 0.0, first
 
     def save(self, file: BinaryIO) -> None:
         """Write all numbers to an ``.npz`` file."""
@@ -115,8 +121,8 @@ def features(patch: np.ndarray) -> np.ndarray:
     size, angle = cv2.cartToPolar(across, down)
     place = angle * (_ORIENTATIONS / (2 * np.pi))
     lower = np.floor(place)
-    share, lower = place - lower, lower.astype(np.int64) % _ORIENTATIONS
-    bins = np.concatenate([_FIRST_BIN + lower, _FIRST_BIN + (lower + 1) % _ORIENTATIONS]).ravel()
+    share, lower = place - lower, lower.astype(np.int64) & (_ORIENTATIONS - 1)
+    bins = np.concatenate([_FIRST_BIN + lower, _FIRST_BIN + ((lower + 1) & (_ORIENTATIONS - 1))]).ravel()
     amounts = np.concatenate([(1 - share) * size, share * size]).ravel()
     histogram = np.bincount(bins, amounts, _CELLS * _CELLS * _ORIENTATIONS)
     mean = histogram.mean()

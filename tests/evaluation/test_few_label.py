@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import least_squares
 
 from monai_simclr.evaluation import (
     Curve,
@@ -106,6 +107,31 @@ def test_a_power_law_is_found_again_from_its_own_points():
     np.testing.assert_allclose(fitted, law, atol=1e-3)
     assert fitted.needed(0.8) == pytest.approx(law.needed(0.8), rel=0.01)
     assert fit_power_law(n[:3], np.array([0.6, 0.7, 0.8])) is None
+
+
+def test_no_other_power_law_within_the_bounds_fits_better():
+    rng = np.random.default_rng(0)
+    bounds = np.array([[0.5, 0, 0.05], [1, 1, 2]])
+    for points in (4, 6, 11) * 5:
+        n = np.sort(rng.integers(2, 3000, points)).astype(float)
+        alpha, beta, gamma = rng.uniform(*bounds)
+        y = (alpha - beta * n**-gamma + rng.normal(0, 0.01, points)).clip(0.3, 1)
+        fitted = fit_power_law(n, y)
+        assert (fitted >= bounds[0]).all()
+        assert (fitted <= bounds[1]).all()
+
+        def gaps(law, n=n, y=y):
+            return law[0] - law[1] * n ** -law[2] - y
+
+        others = [least_squares(gaps, rng.uniform(*bounds), bounds=bounds).cost for _ in range(3)]
+        assert (gaps(fitted) ** 2).sum() / 2 <= min(others) + 1e-9
+
+
+def test_resamples_without_an_auroc_keep_their_other_fractions():
+    curve = Curve(np.array([0.01, 0.05, 0.1, 0.5, 1.0]), np.array([[np.nan, 0.6, 0.7, 0.74, 0.75]] * 3))
+    known = Curve(curve.fractions[1:], curve.aurocs[:, 1:])
+    np.testing.assert_allclose(curve_laws(curve, 1000), curve_laws(known, 1000))
+    assert curve_laws(Curve(curve.fractions[:4], curve.aurocs[:, :4]), 1000) == []
 
 
 def test_labels_beyond_the_plateau_are_never_enough():

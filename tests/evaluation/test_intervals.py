@@ -129,3 +129,6 @@ def test_aurocs_by_pairs_of_images_have_the_bits_of_those_by_ranking():
         np.testing.assert_array_equal(resample_aurocs(labels, scores, codes, counts), by_ranking)
     for one_class in (np.zeros(200), np.ones(200)):
         assert np.isnan(resample_aurocs(one_class, scores, codes, counts)).all()
+    many = counts.astype(np.uint16) * 101  # more pairs than float32 counts
+    by_ranking = Ranking(labels, scores, codes).resample(many)[0]
+    np.testing.assert_array_equal(resample_aurocs(labels, scores, codes, many), by_ranking)
