@@ -31,8 +31,8 @@ from monai_simclr.networks import encoder, load_encoder
 from monai_simclr.runtime.tables import write_table
 
 SECONDARY = ("Consolidation", "Edema")
-SIZE = 96
-"""Pixels, as in the study of label efficiency."""
+SIZE = 128
+"""Pixels, as the encoder ships."""
 
 KEYS = {(1.0, 0), *((fraction, draw) for fraction in (0.02, 0.1) for draw in range(10))}
 """Fractions of the train patients, and draws."""

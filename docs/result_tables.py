@@ -274,6 +274,35 @@ def scaling() -> str:
     return table(head, lines)
 
 
+FOLLOWED = {
+    "view_position": "view position",
+    "sex": "sex",
+    "age_decile": "age, by decade",
+    "Effusion": "Effusion",
+    "Atelectasis": "Atelectasis",
+    "mean of the findings": "mean of 14 findings",
+}
+"""What clusters are compared with on the page, and its words."""
+
+
+def clusters() -> str:
+    """AMI of clusters with facts and findings, before and after the linear part of view and source is taken out."""
+    follows = json.loads((RESULTS / "clusters_test.json").read_text(encoding="utf-8"))["follows"]
+    head = ["clusters", "taken out", "AMI with", "encoder", "null to", "raw pixels", "gray histogram", "random encoder"]
+    lines = []
+    for how, by_removed in follows.items():
+        for removed, by_features in by_removed.items():
+            words = removed.replace("view_position", "view")
+            for what, name in FOLLOWED.items():
+                own = by_features["encoder"][what]
+                cells = [f"{own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]", f"{own['null_high']:.3f}"]
+                for features in ("raw pixels", "grey histogram", "random encoder"):
+                    floor = by_features[features][what]
+                    cells.append(f"{floor['value']:.3f}" + (r" \*" if floor["lead_low"] > 0 else ""))
+                lines.append([how.replace("kmeans", "k-means"), words, name, *cells])
+    return table(head, lines)
+
+
 def _inference() -> dict:
     return dict(json.loads((RESULTS / "inference.json").read_text(encoding="utf-8")))
 
@@ -317,6 +346,7 @@ def end_to_end() -> str:
 
 MAKERS = {
     "scaling": scaling,
+    "clusters": clusters,
     "tries_default": lambda: tries("default"),
     "tries_mild": lambda: tries("mild"),
     "study": study,
