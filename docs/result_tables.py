@@ -210,6 +210,22 @@ def efficiency_gain(size: int) -> str:
     return table(head, lines)
 
 
+def normal() -> str:
+    """Findings against films without any finding: the probe at three fractions, and floors with all labels."""
+    head = ["finding", "2 %", "10 %", "100 %", "pixels", "random network", "ImageNet", "probe minus ImageNet, 100 %"]
+    by: dict[str, dict[tuple[str, str], Row]] = {}
+    for row in read(Path("against_normal.csv")):
+        by.setdefault(row["finding"], {})[row["fraction"], row["arm"]] = row
+    lines = []
+    for finding, rows in by.items():
+        own = rows["1.0", "frozen"]
+        areas = [f"{float(rows[fraction, 'frozen']['mean']):.3f}" for fraction in ("0.02", "0.1")]
+        areas.append(f"{float(own['mean']):.3f} [{float(own['mean_low']):.3f}, {float(own['mean_high']):.3f}]")
+        areas += [f"{float(rows['1.0', arm]['mean']):.3f}" for arm in ("pixels", "random_frozen", "imagenet")]
+        lines.append([finding, *areas, _gap_of(own)])
+    return table(head, lines)
+
+
 def compute(settings: Mapping[str, Any], before: float = 0.0) -> float:
     """Training compute of a try of `benchmarks/scaling.py` in TFLOP, with what it started from.
 
@@ -347,6 +363,7 @@ def end_to_end() -> str:
 MAKERS = {
     "scaling": scaling,
     "clusters": clusters,
+    "normal": normal,
     "tries_default": lambda: tries("default"),
     "tries_mild": lambda: tries("mild"),
     "study": study,
