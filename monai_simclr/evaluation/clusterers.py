@@ -298,7 +298,9 @@ def choose_clusters(
 
 def _recovered(clusters: np.ndarray, others: np.ndarray, n_clusters: int) -> np.ndarray:
     """For every cluster, the Jaccard coefficient of the other cluster most like it; NaN if it is empty here."""
-    both = pd.crosstab(clusters, others).reindex(range(n_clusters), fill_value=0).to_numpy()
+    width = int(others.max()) + 1
+    both = np.bincount(clusters * width + others, minlength=n_clusters * width).reshape(n_clusters, width)
+    both = both[:, both.any(axis=0)]
     sizes = both.sum(axis=1, keepdims=True)
     best = (both / (sizes + both.sum(axis=0) - both)).max(axis=1)
     return np.where(sizes[:, 0] > 0, best, np.nan)

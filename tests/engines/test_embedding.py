@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.engines import embed, embed_spread
 from monai_simclr.ops.geometry import to_network_input
 from monai_simclr.runtime.exit_codes import SettingError
-from monai_simclr.workflows import Clustering
+from monai_simclr.workflows import Clustering, Run, clustering
 
 FINISH = functools.partial(to_network_input, size=32)
 
@@ -57,3 +58,27 @@ def test_outputs_that_are_not_finite_are_refused(store, tmp_path):
 def test_an_engine_that_is_not_there_is_refused_before_any_work():
     with pytest.raises(SettingError, match="no engine 'spark'"):
         Clustering(["Mass"], engine="spark")
+
+
+def test_all_embeddings_of_a_command_are_made_by_workers_that_are_started_once(store, tmp_path, monkeypatch):
+    opened = []
+
+    def open_threads(*asked):
+        opened.append(asked)
+        return ThreadPoolExecutor(1)
+
+    monkeypatch.setattr(clustering, "open_executor", open_threads)
+    run = Run(str(tmp_path), 32, 0, torch.device("cpu"))
+    alone, spread = (
+        clustering.embed_with_references(run, store, _network(), _network(), options)
+        for options in (
+            Clustering(["Mass"], join_sides=True),
+            Clustering(["Mass"], join_sides=True, engine="processes"),
+        )
+    )
+    assert opened == [("processes", 2)]
+    assert set(spread[2]) == {"encoder", "random encoder", "raw pixels"}
+    np.testing.assert_allclose(spread[0].features, alone[0].features, rtol=0, atol=1e-5)
+    for mine, theirs in ((spread[1], alone[1]), (spread[2], alone[2])):
+        assert mine.keys() == theirs.keys()
+        assert all(np.allclose(mine[name], theirs[name], rtol=0, atol=1e-5) for name in mine)
