@@ -14,7 +14,7 @@ _MAX_GROUPS = 200
 
 def _parts(index: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of every split: train, val, test, then others."""
-    parts = dict(list(index.groupby("split", sort=True)))
+    parts = {str(name): part for name, part in index.groupby("split", sort=True)}
     return [(name, parts[name]) for name in dict.fromkeys(["train", "val", "test", *parts]) if name in parts]
 
 

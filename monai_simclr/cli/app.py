@@ -70,7 +70,7 @@ def demo(
 
     result = run_demo(output_dir, patients=patients, epochs=epochs, draws=draws)
     if not as_json:
-        print_table(result.rows, title="What the encoder learned, on held-out phantom patients")
+        print_table(result.rows, title="What the encoder learned, on held-out phantom patients, with 95 % intervals")
     _answer(as_json, f"{NOTICE}\nReport: {result.report}", notice=NOTICE, rows=result.rows, report=result.report)
 
 
