@@ -5,8 +5,7 @@
 receive    Orthanc stores every instance at a `Receiver` by C-STORE, 20 to an association, one association after
            another; nothing is predicted.
 listen     the same into `monai-simclr listen`, which predicts meanwhile.
-fetch      `inference.json` with the address of Orthanc's DICOMweb service fetches everything and predicts it; then
-           `Worklist.fetch` looks once more, with nothing new.
+fetch      `Worklist.fetch` of everything from Orthanc's DICOMweb service; then once more, with nothing new.
 
 Each has its seconds until the last instance was on the disk and until the last row was written, instances a second of
 both from the first to the last (and in each quarter of that time), rows and instances that have one, and memory in MB
@@ -46,10 +45,18 @@ from pydicom.uid import generate_uid
 from record import RESULTS, save
 
 from monai_simclr.data.phantoms import draw_phantom, phantom_to_dicom
-from monai_simclr.inference.dicomweb import Worklist
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, DRAWN, ASSOCIATION = 512, 40, 20
+FETCH = """
+import json, sys, time
+from monai_simclr.inference.dicomweb import Worklist
+worklist = Worklist(*sys.argv[1:])
+for _ in range(2):
+    began = time.monotonic()
+    paths, failed = worklist.fetch()
+    print(json.dumps({"files": len(paths), "failed": failed, "seconds": time.monotonic() - began}), flush=True)
+"""
 RECEIVE = """
 import sys, time
 from monai_simclr.inference.receiver import Receiver
@@ -166,20 +173,13 @@ def listen(server: Any, folder: Path, names: list[str], port: int, bundle: Path)
     return {**rows_of_instances(folder), **result}
 
 
-def fetch(server: Any, folder: Path, bundle: Path) -> dict[str, Any]:
-    """Fetch a worklist and predict it, and look again."""
-    command = ["-m", "monai.bundle", "run", "--config_file", bundle / "configs/inference.json"]
-    command += ["--bundle_root", bundle, "--output_dir", folder, "--dataset_dir", server.web]
-    with started(command, folder) as process:
-        result = follow(process, folder, lambda files, rows: process.poll() is None)
-        assert process.returncode == 0, (folder / "log").read_text(encoding="utf-8")
-    worklist = Worklist(server.web, folder / "incoming")
-    looks = []
-    for _ in range(2):
-        began = time.monotonic()
-        paths, failed = worklist.fetch()
-        looks.append({"files": len(paths), "failed": failed, "seconds": time.monotonic() - began})
-    return {**rows_of_instances(folder), **result, "look_of_a_new_process": looks[0], "next_look": looks[1]}
+def fetch(server: Any, folder: Path) -> dict[str, Any]:
+    """Fetch a worklist, and look again."""
+    with started(["-c", FETCH, server.web, folder / "incoming"], folder) as process:
+        result = follow(process, folder, lambda files, rows: True)
+    looks = [json.loads(line) for line in (folder / "log").read_text(encoding="utf-8").splitlines()]
+    files = [path.stem for path in folder.glob("*/*/*.dcm")]
+    return {"files": len(files), "instances": len(set(files)), **result, "looks": looks}
 
 
 if __name__ == "__main__":
@@ -198,7 +198,7 @@ if __name__ == "__main__":
             for part, arguments in (
                 (receive, (everything, listening)),
                 (listen, (everything, listening, trained)),
-                (fetch, (trained,)),
+                (fetch, ()),
             ):
                 folder, before = place / part.__name__, resource.getrusage(resource.RUSAGE_CHILDREN)
                 folder.mkdir()
