@@ -13,8 +13,8 @@ both from the first to the last (and in each quarter of that time), rows and ins
 of the time, and the highest; and seconds of CPU time, without Orthanc's.
 
 The instances are 40 chest phantoms of 512 x 512 pixels (12 bits, uncompressed, 0.5 MB) under new UIDs, two to a study;
-the network is a ResNet-18 at 224 x 224 pixels with random weights, two workers read files; sender, server and receiver
-share one machine.
+the bundle is the one that ships, with its classifier; two workers read files; sender, server and receiver share one
+machine.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pydicom
-from inference import trained_bundle
 from pydicom.uid import generate_uid
 from record import RESULTS, save
 
 from monai_simclr.data.phantoms import draw_phantom, phantom_to_dicom
+from monai_simclr.workflows.bundle import copy_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, DRAWN, ASSOCIATION = 512, 40, 20
@@ -188,7 +188,7 @@ if __name__ == "__main__":
     tests = runpy.run_path(str(ROOT / "tests/inference/orthanc.py"))  # what starts a real Orthanc
     with tempfile.TemporaryDirectory() as name:
         place, listening = Path(name), tests["free_port"]()
-        trained = trained_bundle(place)
+        shipped = copy_bundle(place / "bundle")
         pacs = tests["Orthanc"](place / "server", peers={"simclr": ["SIMCLR", "127.0.0.1", listening]})
         try:
             everything = fill(pacs, count)
@@ -197,7 +197,7 @@ if __name__ == "__main__":
             results = {}
             for part, arguments in (
                 (receive, (everything, listening)),
-                (listen, (everything, listening, trained)),
+                (listen, (everything, listening, shipped)),
                 (fetch, ()),
             ):
                 folder, before = place / part.__name__, resource.getrusage(resource.RUSAGE_CHILDREN)

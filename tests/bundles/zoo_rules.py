@@ -2,7 +2,8 @@
 
 `METADATA` is a JSON Schema of our own with the rules of meta_schema_20240725, and stricter: the published one names
 types and eleven required keys, and cannot be fetched in a test. It was run once by hand over our metadata.json, which
-it accepts; MONAI_SIMCLR_META_SCHEMA=FILE does it again in test_zoo_rules.py. `large_file_problems` is the rule for files over 25 MB.
+it accepts; MONAI_SIMCLR_META_SCHEMA=FILE does it again in test_zoo_rules.py. `large_file_problems` is the rule for
+files over 25 MB.
 """
 
 from __future__ import annotations
