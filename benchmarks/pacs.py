@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -109,11 +110,17 @@ def started(command: list[Any], folder: Path, ready: str = "") -> Iterator[subpr
 
 
 def send(server: Any, names: list[str]) -> threading.Thread:
-    """Let Orthanc send everything, in a thread."""
+    """Let Orthanc send everything, in a thread; what is not answered within its ten seconds is sent again."""
 
     def work() -> None:
         for first in range(0, len(names), ASSOCIATION):
-            server.post("/modalities/simclr/store", json.dumps(names[first : first + ASSOCIATION]).encode())
+            body = json.dumps(names[first : first + ASSOCIATION]).encode()
+            while True:
+                try:
+                    server.post("/modalities/simclr/store", body)
+                    break
+                except urllib.error.HTTPError:
+                    time.sleep(1)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
