@@ -46,7 +46,7 @@ test-all: lint  ## the slow tests too
 	$(BIN)/python -m pytest -m ""
 
 dist: .venv/.done  ## wheel and sdist in dist/, checked
-	$(BIN)/pip install -q --disable-pip-version-check build twine
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt build twine setuptools
 	rm -rf dist build
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*

@@ -5,8 +5,7 @@
 receive    Orthanc stores every instance at a `Receiver` by C-STORE, 20 to an association, one association after
            another; nothing is predicted.
 listen     the same into `monai-simclr listen`, which predicts meanwhile.
-fetch      `inference.json` with the address of Orthanc's DICOMweb service fetches everything and predicts it; then
-           `Worklist.fetch` looks once more, with nothing new.
+fetch      `Worklist.fetch` of everything from Orthanc's DICOMweb service; then once more, with nothing new.
 
 Each has its seconds until the last instance was on the disk and until the last row was written, instances a second of
 both from the first to the last (and in each quarter of that time), rows and instances that have one, and memory in MB
@@ -14,8 +13,8 @@ both from the first to the last (and in each quarter of that time), rows and ins
 of the time, and the highest; and seconds of CPU time, without Orthanc's.
 
 The instances are 40 chest phantoms of 512 x 512 pixels (12 bits, uncompressed, 0.5 MB) under new UIDs, two to a study;
-the network is a ResNet-18 at 224 x 224 pixels with random weights, two workers read files; sender, server and receiver
-share one machine.
+the bundle is the one that ships, with its classifier; two workers read files; sender, server and receiver share one
+machine.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -41,15 +41,23 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pydicom
-from inference import trained_bundle
 from pydicom.uid import generate_uid
 from record import RESULTS, save
 
 from monai_simclr.data.phantoms import draw_phantom, phantom_to_dicom
-from monai_simclr.inference.dicomweb import Worklist
+from monai_simclr.workflows.bundle import copy_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, DRAWN, ASSOCIATION = 512, 40, 20
+FETCH = """
+import json, sys, time
+from monai_simclr.inference.dicomweb import Worklist
+worklist = Worklist(*sys.argv[1:])
+for _ in range(2):
+    began = time.monotonic()
+    paths, failed = worklist.fetch()
+    print(json.dumps({"files": len(paths), "failed": failed, "seconds": time.monotonic() - began}), flush=True)
+"""
 RECEIVE = """
 import sys, time
 from monai_simclr.inference.receiver import Receiver
@@ -102,11 +110,17 @@ def started(command: list[Any], folder: Path, ready: str = "") -> Iterator[subpr
 
 
 def send(server: Any, names: list[str]) -> threading.Thread:
-    """Let Orthanc send everything, in a thread."""
+    """Let Orthanc send everything, in a thread; what is not answered within its ten seconds is sent again."""
 
     def work() -> None:
         for first in range(0, len(names), ASSOCIATION):
-            server.post("/modalities/simclr/store", json.dumps(names[first : first + ASSOCIATION]).encode())
+            body = json.dumps(names[first : first + ASSOCIATION]).encode()
+            while True:
+                try:
+                    server.post("/modalities/simclr/store", body)
+                    break
+                except urllib.error.HTTPError:
+                    time.sleep(1)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -166,20 +180,13 @@ def listen(server: Any, folder: Path, names: list[str], port: int, bundle: Path)
     return {**rows_of_instances(folder), **result}
 
 
-def fetch(server: Any, folder: Path, bundle: Path) -> dict[str, Any]:
-    """Fetch a worklist and predict it, and look again."""
-    command = ["-m", "monai.bundle", "run", "--config_file", bundle / "configs/inference.json"]
-    command += ["--bundle_root", bundle, "--output_dir", folder, "--dataset_dir", server.web]
-    with started(command, folder) as process:
-        result = follow(process, folder, lambda files, rows: process.poll() is None)
-        assert process.returncode == 0, (folder / "log").read_text(encoding="utf-8")
-    worklist = Worklist(server.web, folder / "incoming")
-    looks = []
-    for _ in range(2):
-        began = time.monotonic()
-        paths, failed = worklist.fetch()
-        looks.append({"files": len(paths), "failed": failed, "seconds": time.monotonic() - began})
-    return {**rows_of_instances(folder), **result, "look_of_a_new_process": looks[0], "next_look": looks[1]}
+def fetch(server: Any, folder: Path) -> dict[str, Any]:
+    """Fetch a worklist, and look again."""
+    with started(["-c", FETCH, server.web, folder / "incoming"], folder) as process:
+        result = follow(process, folder, lambda files, rows: True)
+    looks = [json.loads(line) for line in (folder / "log").read_text(encoding="utf-8").splitlines()]
+    files = [path.stem for path in folder.glob("*/*/*.dcm")]
+    return {"files": len(files), "instances": len(set(files)), **result, "looks": looks}
 
 
 if __name__ == "__main__":
@@ -188,7 +195,7 @@ if __name__ == "__main__":
     tests = runpy.run_path(str(ROOT / "tests/inference/orthanc.py"))  # what starts a real Orthanc
     with tempfile.TemporaryDirectory() as name:
         place, listening = Path(name), tests["free_port"]()
-        trained = trained_bundle(place)
+        shipped = copy_bundle(place / "bundle")
         pacs = tests["Orthanc"](place / "server", peers={"simclr": ["SIMCLR", "127.0.0.1", listening]})
         try:
             everything = fill(pacs, count)
@@ -197,8 +204,8 @@ if __name__ == "__main__":
             results = {}
             for part, arguments in (
                 (receive, (everything, listening)),
-                (listen, (everything, listening, trained)),
-                (fetch, (trained,)),
+                (listen, (everything, listening, shipped)),
+                (fetch, ()),
             ):
                 folder, before = place / part.__name__, resource.getrusage(resource.RUSAGE_CHILDREN)
                 folder.mkdir()

@@ -39,7 +39,7 @@ def _run(*words: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory) -> Path:
     """Built from a copy, so that nothing of an earlier build in the checkout gets in."""
     source = tmp_path_factory.mktemp("source")
-    ignored = shutil.ignore_patterns("__pycache__", "output", "cache", "*.pt")
+    ignored = shutil.ignore_patterns("__pycache__", "output", "cache")
     for name in ("monai_simclr", "bundles"):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
@@ -99,8 +99,10 @@ def test_the_wheel_holds_the_package_the_bundle_and_nothing_else(wheel):
     }
     assert configs
     assert configs <= set(names)
-    weights = [name for name in names if name.endswith((".pt", ".safetensors"))]
-    assert weights == ["monai_simclr/bundles/chest_xray_simclr/models/encoder.safetensors"]
+    weights = sorted(name for name in names if name.endswith((".pt", ".safetensors")))
+    models = "monai_simclr/bundles/chest_xray_simclr/models"
+    assert weights == [f"{models}/{name}" for name in ("encoder.safetensors", "model.pt", "novelty.safetensors")]
+    assert wheel.stat().st_size < 20e6
     assert not [name for name in names if "/output/" in name]
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from monai_simclr.runtime.extras import import_extra
-from monai_simclr.runtime.files import lacks_space
+from monai_simclr.runtime.files import lacks_space, sync
 from monai_simclr.runtime.locks import locked
 
 if TYPE_CHECKING:
@@ -196,13 +196,15 @@ class Receiver:
             with self._lock:
                 part.parent.mkdir(exist_ok=True)
                 self._last[study] = time.monotonic()
+            sync(self.receiving)  # the study's folder, if it is new
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             with self._lock:
-                os.replace(part, self.receiving / study / f"{instance}.dcm")
+                os.replace(part, part.with_name(f"{instance}.dcm"))
                 self._last[study] = time.monotonic()
+                sync(part.parent)
         except OSError:
             part.unlink(missing_ok=True)
             raise

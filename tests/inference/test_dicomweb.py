@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import threading
 from pathlib import Path
 
 import pydicom
@@ -39,6 +41,23 @@ def test_a_worklist_is_every_radiograph_once_with_the_same_pixels(orthanc, radio
     changed = {path: path.stat().st_mtime_ns for path in paths}
     again, _ = Worklist(orthanc.web, tmp_path).fetch()
     assert {path: path.stat().st_mtime_ns for path in again} == changed
+
+
+def test_four_studies_are_fetched_at_a_time(orthanc, tmp_path, monkeypatch):
+    worklist, together, seen = Worklist(orthanc.web, tmp_path), threading.Barrier(4, timeout=20), []
+    search = worklist._search
+
+    def meet(name, *uids, **options):
+        if name == "search_for_series":
+            together.wait()
+        found = search(name, *uids, **options)
+        return itertools.islice(found, 4) if name == "search_for_studies" else found
+
+    monkeypatch.setattr(worklist, "_search", meet)
+    paths, failed = worklist.fetch(lambda *counts: seen.append(counts))
+    assert len({path.parent for path in paths}) == 4
+    assert failed == 0
+    assert seen == [(number, 4, 0) for number in (1, 2, 3, 4)]
 
 
 def test_a_look_asks_only_for_what_has_changed(radiographs, tmp_path_factory, tmp_path, monkeypatch):

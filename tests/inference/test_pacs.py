@@ -18,7 +18,8 @@ from inference.orthanc import Orthanc, free_port, write_radiographs
 from inference.small_bundle import csv_rows, small_bundle
 
 from monai_simclr.inference.dicomweb import Worklist, store_results
-from monai_simclr.runtime.exit_codes import SettingError
+from monai_simclr.runtime.exit_codes import SettingError, root_cause
+from monai_simclr.runtime.signals import Preempted
 from monai_simclr.workflows.bundle import run_bundle
 
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install 'monai-simclr[pacs]'")
@@ -76,6 +77,21 @@ def test_a_worklist_is_predicted_and_the_results_are_read_back_from_the_service(
         assert {report.StudyInstanceUID for report in reports} == sources
     finally:
         server.stop()
+
+
+def test_a_stop_while_a_worklist_is_fetched_does_not_wait_for_the_rest(bundle, tmp_path, monkeypatch):
+    went_on = []
+
+    def fetch(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on.append(time.sleep(1))
+
+    monkeypatch.setattr(Worklist, "fetch", fetch)
+    settings = {"dataset_dir": "dicomweb+http://127.0.0.1:9/dicom-web", "output_dir": str(tmp_path), "num_workers": 0}
+    with pytest.raises((Preempted, RuntimeError)) as caught:
+        run_bundle(bundle, "inference", **settings)
+    assert isinstance(root_cause(caught.value), Preempted)
+    assert not went_on
 
 
 def test_results_without_a_service_are_refused_before_any_work(bundle, tmp_path):

@@ -61,6 +61,7 @@ def uids(paths) -> list[str]:
 
 def test_a_study_arrives_whole_when_it_has_been_quiet(receiver, radiographs):
     association = connect(receiver.port)
+    assert association.acceptor.maximum_length == 1 << 17
     assert association.send_c_echo().Status == 0
     association.release()
     receiver.quiet_seconds = 600
@@ -118,6 +119,18 @@ def test_a_disk_that_fills_while_writing_leaves_no_part(receiver, radiographs, m
     monkeypatch.undo()
     assert not list(receiver.receiving.rglob("*.part"))
     assert not list(receiver.receiving.rglob("*.dcm"))
+
+
+def test_names_are_flushed_to_the_disk_before_the_sender_is_told(receiver, radiographs, monkeypatch):
+    flushed = []
+
+    def sync(folder):
+        flushed.append((folder.name, sorted(path.name for path in folder.glob("*.dcm"))))
+
+    monkeypatch.setattr("monai_simclr.inference.receiver.sync", sync)
+    assert send(receiver.port, radiographs[:1]) == [0]
+    header = pydicom.dcmread(radiographs[0], stop_before_pixels=True)
+    assert flushed == [("receiving", []), (header.StudyInstanceUID, [f"{header.SOPInstanceUID}.dcm"])]
 
 
 def test_uids_that_could_leave_the_folder_are_refused(receiver, radiographs):
