@@ -52,6 +52,7 @@ from monai_simclr.data import build_store, get_store
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.inference import InferenceDataset, Journal, predict, write_inference_config
 from monai_simclr.inference.pictures import RowPictures
+from monai_simclr.inference.writer import LoadClassifier
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
 from monai_simclr.workflows.bundle import copy_bundle
@@ -205,22 +206,28 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         "overlay": (RowPictures, "__call__"),
         "writing": (Journal, "append"),
         "writing_tables": (inference, "write_tables"),
+        "loading": (LoadClassifier, "__call__"),
     }
     with timed(time.process_time, whole=(inference, "_predict"), last=(inference, "_finish"), **stages) as seconds:
         rows = predict(files, bundle, out, outputs={"overlays": overlays})
     assert (rows["reason"] == "").all()
-    return seconds["whole"] + seconds["last"], seconds
+    return seconds["whole"] + seconds["last"] - seconds["loading"], seconds
 
 
 def end_to_end(bundle: Path, files: list[Path], folder: Path, rounds: int = 5) -> dict[str, Any]:
     """Images per second of CPU time by runtime, how many times PyTorch's, and milliseconds by stage."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("torch", "onnx", "int8")}
-    stages = {"decode": (InferenceDataset, "__getitem__"), "network": (FindingClassifier, "forward")}
+    stages = {
+        "decode": (InferenceDataset, "__getitem__"),
+        "network": (FindingClassifier, "forward"),
+        "loading": (LoadClassifier, "__call__"),
+    }
     for number in range(rounds + 1):
         for runtime, rows in found.items():
             some = files if number else files[:16]
             with timed(time.process_time, whole=(inference, "_predict"), **stages) as seconds:
                 predict(some, bundle, folder / f"{runtime}{number}", runtime=runtime)
+            seconds["whole"] -= seconds["loading"]
             if number:
                 rows.append({stage: 1000 * spent / len(some) for stage, spent in seconds.items()})
     medians = {
