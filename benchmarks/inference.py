@@ -3,9 +3,9 @@
     python benchmarks/inference.py [RESULT.json]
 
 runtimes   ResNet-18 of full width, 224 x 224 pixels, float32, random weights: PyTorch, its TorchScript file, its ONNX
-           file in ONNX Runtime; one image and 16 at a time, one thread and two; wall-clock time, interleaved; median
-           and 95th percentile of the calls. Beside it what the core can do: multiply-adds of the network, and of a
-           product of matrices a second.
+           file in ONNX Runtime; one image and 16 at a time, interleaved; one thread (CPU time) and two (wall-clock
+           time); median and 95th percentile of the calls. Beside it what the core can do: multiply-adds of the network,
+           and of a product of matrices a second.
 workflow   `workflows.infer` with the bundle's config: files of one kind to rows of predictions.csv, one process, one
            thread, no workers, batches of 16. CPU seconds by stage: "decode" is file to network input with the header
            and the check for a chest, "network", "writing" is the journal with its fsync and the tables; "rest" is what
@@ -52,6 +52,7 @@ from monai_simclr.data import build_store, get_store
 from monai_simclr.data.phantoms import draw_phantom, write_dicom_phantoms, write_nih_phantoms
 from monai_simclr.inference import InferenceDataset, Journal, predict, write_inference_config
 from monai_simclr.inference.pictures import RowPictures
+from monai_simclr.inference.writer import LoadClassifier
 from monai_simclr.networks import FindingClassifier, encoder, save_classifier
 from monai_simclr.workflows import Run, inference
 from monai_simclr.workflows.bundle import copy_bundle
@@ -109,7 +110,9 @@ def runtimes(bundle: Path, folder: Path) -> dict[str, Any]:
                 "TorchScript": lambda images=images: scripted(images),
                 "ONNX Runtime": lambda array=array, running=running: running.run(None, {"image": array}),
             }
-            result[f"{threads} threads, batch {batch}"] = interleaved(calls, batch, rounds=20 if batch == 1 else 5)
+            result[f"{threads} threads, batch {batch}"] = interleaved(
+                calls, batch, 20 if batch == 1 else 5, time.process_time if threads == 1 else time.perf_counter
+            )
     torch.set_num_threads(1)
     return result
 
@@ -121,9 +124,9 @@ def what_the_core_can(network: Any, size: int, side: int = 1024) -> dict[str, fl
         network(torch.zeros(1, 1, size, size))
     one, other, times = torch.rand(side, side), torch.rand(side, side), []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()
         torch.mm(one, other)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     work, rate = counter.get_total_flops() / 2e9, side**3 / min(times) / 1e9
     return {"billion_multiply_adds": work, "billion_a_second": rate, "milliseconds": 1000 * work / rate}
 
@@ -140,15 +143,17 @@ def differences(network: Any, scripted: Any, running: Any, size: int) -> dict[st
     return dict(found)
 
 
-def interleaved(calls: dict[str, Callable[[], Any]], batch: int, rounds: int) -> dict[str, dict[str, float]]:
+def interleaved(
+    calls: dict[str, Callable[[], Any]], batch: int, rounds: int, clock: Callable[[], float]
+) -> dict[str, dict[str, float]]:
     spent: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
         for number in range(rounds + 2):
             for name, call in calls.items():
-                start = time.perf_counter()
+                start = clock()
                 call()
                 if number >= 2:
-                    spent[name].append(1000 * (time.perf_counter() - start))
+                    spent[name].append(1000 * (clock() - start))
     return {
         name: {
             "median_ms": float(np.median(times)),
@@ -205,22 +210,28 @@ def run(bundle: Path, files: list[Path], out: Path, overlays: bool) -> tuple[flo
         "overlay": (RowPictures, "__call__"),
         "writing": (Journal, "append"),
         "writing_tables": (inference, "write_tables"),
+        "loading": (LoadClassifier, "__call__"),
     }
     with timed(time.process_time, whole=(inference, "_predict"), last=(inference, "_finish"), **stages) as seconds:
         rows = predict(files, bundle, out, outputs={"overlays": overlays})
     assert (rows["reason"] == "").all()
-    return seconds["whole"] + seconds["last"], seconds
+    return seconds["whole"] + seconds["last"] - seconds["loading"], seconds
 
 
 def end_to_end(bundle: Path, files: list[Path], folder: Path, rounds: int = 5) -> dict[str, Any]:
     """Images per second of CPU time by runtime, how many times PyTorch's, and milliseconds by stage."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("torch", "onnx", "int8")}
-    stages = {"decode": (InferenceDataset, "__getitem__"), "network": (FindingClassifier, "forward")}
+    stages = {
+        "decode": (InferenceDataset, "__getitem__"),
+        "network": (FindingClassifier, "forward"),
+        "loading": (LoadClassifier, "__call__"),
+    }
     for number in range(rounds + 1):
         for runtime, rows in found.items():
             some = files if number else files[:16]
             with timed(time.process_time, whole=(inference, "_predict"), **stages) as seconds:
                 predict(some, bundle, folder / f"{runtime}{number}", runtime=runtime)
+            seconds["whole"] -= seconds["loading"]
             if number:
                 rows.append({stage: 1000 * spent / len(some) for stage, spent in seconds.items()})
     medians = {
@@ -308,6 +319,7 @@ def main(path: Path) -> None:
             result["store"][kind] = storing(files, folder / f"out{number}")
         shown = next(files for kind, files in kinds.items() if kind.startswith("DICOM"))[:SHOWN]
         result["overlays"] = showing(bundle, shown, folder)
+    result["load"] = {"load_average": os.getloadavg()[1], "cores": os.cpu_count()}
     packages = ("torch", "monai", "monai-simclr", "onnxruntime", "onnx", "numpy", "opencv-python-headless", "pydicom")
     save(path, packages, **result)
 

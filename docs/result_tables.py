@@ -352,7 +352,7 @@ def end_to_end() -> str:
     """PNG to rows by runtime, of both networks."""
     head = ["network", "`--runtime`", "decoding, ms", "network, ms", "images/s", "of torch's"]
     lines = []
-    for network, runs in _inference()["end to end"].items():
+    for network, runs in _inference().get("end to end", {}).items():
         for runtime, run in runs.items():
             spent = [f"{run['milliseconds'][stage]:.1f}" for stage in ("decode", "network")]
             rates = [f"{run['images_per_cpu_second']:.1f}", f"{run['times_torch']:.2f}"]
