@@ -26,6 +26,7 @@ from monai_simclr.runtime.names import unescape
 from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
+from monai_simclr.workflows.arrivals import Arrivals
 from monai_simclr.workflows.inference import _looks
 
 
@@ -262,8 +263,8 @@ def test_a_signal_keeps_the_rows_of_the_batch_and_the_tables_and_the_same_call_g
 
 
 def test_a_signal_ends_the_pause_between_two_looks_at_once():
-    asked = StopSignals()
-    looks = _looks(60.0, asked)
+    asked, arrivals = StopSignals(), Arrivals([], dict, "key", 60.0)
+    looks = _looks(arrivals, asked)
     next(looks)
     asked.catch()
     started = time.monotonic()
@@ -272,7 +273,7 @@ def test_a_signal_ends_the_pause_between_two_looks_at_once():
         next(looks)
     assert time.monotonic() - started < 10
     asked.release()
-    looks = _looks(60.0, asked)
+    looks = _looks(arrivals, asked)
     next(looks)
     with pytest.raises(Preempted, match="stopped by SIGUSR1"):  # one that came while the look was going on
         next(looks)
