@@ -137,7 +137,8 @@ def gain() -> str:
 
 
 def _gap_of(row: Row, which: str = "") -> str:
-    return gap(*(float(row[key]) for key in ("difference", f"low{which}", f"high{which}")))
+    difference, low, high = (row[key] for key in ("difference", f"low{which}", f"high{which}"))
+    return gap(float(difference), float(low), float(high)) if low else ""  # one draw has none between draws
 
 
 def _tested(row: Row) -> str:
@@ -175,7 +176,6 @@ def efficiency(size: int) -> str:
         areas, tested = [], ["", "", ""]
         for arm in NIH_ARMS:
             row = probes.get((fraction, arm)) or trained.get((fraction, arm))
-            row = trained.get((fraction, arm)) if arm in ("scratch", "finetuned") else row
             areas.append(f"{float(row['mean']):.3f} ({row['draws']})" if row else "")
         if (fraction, "finetuned") in trained:
             against, probe = trained[fraction, "finetuned"], trained[fraction, "frozen"]
@@ -369,7 +369,6 @@ MAKERS = {
     "study": study,
     "gain": gain,
     "efficiency": lambda: efficiency(128),
-    "efficiency_gain": lambda: efficiency_gain(128),
     "efficiency_findings": lambda: efficiency_findings(128),
     "efficiency_96": lambda: efficiency(96),
     "efficiency_gain_96": lambda: efficiency_gain(96),
