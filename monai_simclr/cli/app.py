@@ -24,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: nothing cut, read by pipes and screen readers, and a third less to import
+    context_settings={"max_content_width": 100},
 )
 
 _Engine = Annotated[
@@ -64,7 +66,7 @@ def demo(
     draws: Annotated[int, Option(help="Draws of labelled patients.", min=2)] = 5,
     as_json: _Json = False,
 ) -> None:
-    """Run the whole workflow on drawn phantoms, in a few minutes on two cores, and print five rows of results."""
+    """Run the whole workflow on drawn phantoms, in a few minutes. Prints five rows of results."""
     from monai_simclr.cli.demo import NOTICE, run_demo
     from monai_simclr.runtime.metrics import print_table
 
@@ -92,7 +94,7 @@ def bundle(
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Write the MONAI Bundle to a folder, ready for `python -m monai.bundle run`."""
+    """Write the MONAI Bundle to a folder. Ready for `python -m monai.bundle run`."""
     from monai_simclr.workflows.bundle import copy_bundle
 
     _show_log()
@@ -113,7 +115,7 @@ def export(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Export a trained classifier for another runtime, with findings, preprocessing and thresholds inside."""
+    """Export a trained classifier for another runtime. Findings, preprocessing and thresholds are inside."""
     from monai_simclr.workflows.export import export_folder, export_int8, export_onnx, export_torchscript
 
     kinds = {".onnx": export_onnx, ".ts": export_torchscript, "": export_folder}
@@ -134,7 +136,7 @@ def verify(
     everything: Annotated[bool, Option("--all", help="Also list what our own bundle runs.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Read a bundle without running it, and list what it would run that ours does not; if anything, exit code 3."""
+    """Read a bundle without running it. Lists what it would run that ours does not; if anything, exit code 3."""
     from monai_simclr.workflows.verify import verify_bundle
 
     calls = verify_bundle(folder)
@@ -156,7 +158,7 @@ def phantoms(
     seed: Annotated[int, Option(help="The same seed draws the same patients.")] = 0,
     as_json: _Json = False,
 ) -> None:
-    """Draw chest phantoms: an archive to try things on; its numbers say nothing about patients."""
+    """Draw chest phantoms: an archive to try things on. Its numbers say nothing about patients."""
     from monai_simclr.data.phantoms import write_dicom_phantoms, write_nih_phantoms
 
     write = write_dicom_phantoms if dicom else write_nih_phantoms
@@ -174,7 +176,7 @@ def preview(
     seed: Annotated[int, Option(help="Another seed shows other radiographs.", min=0)] = 0,
     as_json: _Json = False,
 ) -> None:
-    """Draw what training sees on one sheet: radiographs with the box of the lungs, lung crops and views."""
+    """Draw what training sees on one sheet. Radiographs with the box of the lungs, lung crops and views."""
     from monai_simclr.cli.preview import STRENGTHS, write_preview
 
     if strength not in STRENGTHS:
@@ -197,7 +199,7 @@ def store(
     as_json: _Json = False,
     engine: _Engine = "",
 ) -> None:
-    """Decode every radiograph of an archive once into a store; after a stop, the same command resumes."""
+    """Decode every radiograph of an archive once into a store. After a stop, the same command resumes."""
     import logging
 
     from monai_simclr.cli.store import parse_reader, run_store_command
@@ -228,7 +230,7 @@ def study(
     as_json: _Json = False,
     engine: _Engine = "",
 ) -> None:
-    """Measure how many labels pretraining saves: fractions x draws x arms; the same command resumes it."""
+    """Measure how many labels pretraining saves. Fractions x draws x arms; the same command resumes it."""
     from monai_simclr.runtime.cluster import check_engine
     from monai_simclr.study.plan import Study, parse_fractions
 
@@ -255,7 +257,7 @@ def select(
     seed: Annotated[int, Option(help="The same seed selects the same images.")] = 0,
     as_json: _Json = False,
 ) -> None:
-    """Select the images to label next: typical ones that cover the archive, one per patient; needs no labels."""
+    """Select the images to label next. Typical ones that cover the archive, one per patient; needs no labels."""
     from monai_simclr.cli.worklists import write_worklist
     from monai_simclr.runtime.tables import read_table
 
@@ -271,7 +273,7 @@ def similar(
     n: Annotated[int, Option("-n", help="How many studies.", min=1)] = 10,
     as_json: _Json = False,
 ) -> None:
-    """List the studies most similar to an image, at most one per patient, without those of its own patient."""
+    """List the studies most similar to an image. At most one per patient, none of the image's own patient."""
     from monai_simclr.cli.worklists import list_similar
     from monai_simclr.runtime.metrics import print_table
     from monai_simclr.runtime.names import shown
@@ -292,7 +294,7 @@ def report(
     store: Annotated[Path | None, Option(help="Image store, if it is not in the bundle's cache.")] = None,
     as_json: _Json = False,
 ) -> None:
-    """Write one page: what was run, on which patients, with which scores, and what may have been learned instead."""
+    """Write one page: what was run, on which patients, the scores. And what may have been learned instead."""
     from monai_simclr.report import collect_runs, write_report
 
     page = write_report(output, title=title, notice=notice, data=collect_runs(runs, store))
@@ -331,7 +333,7 @@ def index(
     seed: Annotated[int, Option(help="Seed of the split.")] = 0,
     as_json: _Json = False,
 ) -> None:
-    """Write the image index of an archive: one row per image; all other commands accept it."""
+    """Write the image index of an archive, one row per image. All other commands accept it."""
     from monai_simclr.data import open_index, split_by_patient, write_index
     from monai_simclr.data.open import options_from_text
 
@@ -355,7 +357,7 @@ def audit(
     as_json: _Json = False,
     engine: _Engine = "",
 ) -> None:
-    """Check an archive before training: headers, splits, leaks, duplicates, confounders. Exit code 3 on a leak."""
+    """Check an archive before training. Headers, splits, leaks, duplicates, confounders; exit code 3 on a leak."""
     from monai_simclr.audit import run_audit
     from monai_simclr.data.open import options_from_text
 
@@ -390,7 +392,7 @@ def listen(
     min_free: Annotated[float, Option(help="GB that stay free; senders are told to wait below it.", min=0)] = 1.0,
     dicom: Annotated[bool, Option("--dicom", help="Write Structured Reports and Secondary Captures.")] = False,
 ) -> None:
-    """Receive radiographs from a PACS or a modality (C-STORE) and predict every study. Stops on Ctrl-C or SIGTERM."""
+    """Receive radiographs by C-STORE and predict every study. Stops on Ctrl-C or SIGTERM."""
     from monai_simclr.workflows.listener import run_listener
 
     _show_log()

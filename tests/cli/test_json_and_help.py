@@ -43,6 +43,12 @@ def test_every_command_with_a_result_takes_json():
     assert without == ["listen"], "it runs until it is stopped"
 
 
+def test_help_lists_every_command_with_a_whole_sentence():
+    listed = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout.split("Commands:")[1].strip().splitlines()
+    assert [line.split()[0] for line in listed] == list(COMMANDS)
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
 def _options(command):
     return [word for parameter in command.params for word in parameter.opts]
 
