@@ -96,7 +96,7 @@ class Try:
 
     @property
     def key(self) -> str:
-        """A name for these settings on disk, made of what is not at its default and changes the encoder: a new one renames none."""
+        """A name on disk, made of what changes the encoder and is not at its default: a new setting renames no try."""
         changed = {
             field.name: value
             for field in dataclasses.fields(self)
