@@ -44,7 +44,7 @@ from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import PrepareTwoViews, embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import ContrastiveMonitor
-from monai_simclr.handlers.base import batch_output
+from monai_simclr.handlers.base import History, batch_output
 from monai_simclr.losses import NTXentLoss, SameGroup
 from monai_simclr.networks import SimCLR, encoder, load_pretrained, save_encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
@@ -209,7 +209,7 @@ def schedule_of(settings: Try, optimizer: torch.optim.Optimizer, steps: int) -> 
     return LambdaLR(optimizer, cut)
 
 
-class Curve:
+class Curve(History):
     """Mean loss of every epoch, and at some of them what `scaling.py` scores: linear probes on validation patients.
 
     Args:
@@ -220,7 +220,7 @@ class Curve:
 
     def __init__(self, network: SimCLR, settings: Try, probe: Probe) -> None:
         self.network, self.settings, self.probe = network, settings, probe
-        self.points: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []  # a point an epoch
         self.seconds = 0.0
         self._losses: list[float] = []
 
@@ -241,7 +241,7 @@ class Curve:
             point["areas"] = self.probe(self.network.encoder, size)
             self.network.train()
             self.seconds += time.process_time() - busy
-        self.points.append(point)
+        self.history.append(point)
 
 
 def start_of(name: str) -> Path | str:
@@ -301,8 +301,8 @@ def pretrain(
     names = ("top1", "alignment", "uniformity", "effective_rank")
     logged: dict[str, Any] = {name: round(float(monitor.history[-1][name]), 4) for name in names}
     if curve:
-        found = [round(epoch["top1"], 4) for epoch in monitor.history]
-        logged["curve"] = [{**point, "top1": top1} for point, top1 in zip(curve.points, found, strict=True)]
+        found = {int(epoch["epoch"]): round(epoch["top1"], 4) for epoch in monitor.history}
+        logged["curve"] = [{**point, "top1": found[point["epoch"]]} for point in curve.history]
         logged["probe_seconds"] = round(curve.seconds)
     return network.encoder, logged
 
