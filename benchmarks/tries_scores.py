@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from record import save
 from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from monai_simclr import recipes
@@ -63,6 +64,17 @@ def score(features: np.ndarray, index: pd.DataFrame, questions: Mapping[str, pd.
         "runs": np.array(runs),
         "findings": np.array(columns),
     }
+
+
+def areas_of(scored: Mapping[str, np.ndarray]) -> list[float]:
+    """Macro AUROC with each fraction of the labels, the mean over its draws, of what `score` returned."""
+    known = [np.flatnonzero(~np.isnan(column)) for column in scored["labels"].T]
+    by_run = [
+        np.mean([roc_auc_score(scored["labels"][rows, k], scores[rows, k]) for k, rows in enumerate(known)])
+        for scores in scored["scores"]
+    ]
+    fractions = scored["runs"][:, 0]
+    return [round(float(np.mean(np.array(by_run)[fractions == fraction])), 4) for fraction in FRACTIONS]
 
 
 def floors(
