@@ -31,7 +31,7 @@ def write_report(path: str | Path, *, title: str, notice: str, data: ReportData)
     page = page_template("monai_simclr.report").render(
         title=title,
         notice=notice,
-        data_there=bool(data.metrics or data.study or data.scores is not None),
+        data_there=bool(data.metrics or data.study or data.tables or data.scores is not None),
         ran=summary.what_ran(data),
         statements=summary.statements(data),
         tables=data.tables,
