@@ -13,6 +13,7 @@ import pandas as pd
 
 from monai_simclr.data import open_store
 from monai_simclr.evaluation import Embeddings, Predictions
+from monai_simclr.report.html import Table
 from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
 from monai_simclr.runtime.metrics import METRICS_FILE, read_metrics
 from monai_simclr.runtime.tables import read_table, unescaped_text
@@ -35,6 +36,7 @@ class ReportData:
         subgroups: the table of `score_subgroups`.
         test: predictions on test patients, and `val` on validation patients.
         commands: that produced the results.
+        tables: further ones for the summary.
 
     Raises:
         ValueError: if clusters or thumbnails are of other images than the embeddings.
@@ -51,6 +53,7 @@ class ReportData:
     test: Predictions | None = None
     val: Predictions | None = None
     commands: Sequence[str] = ()
+    tables: Sequence[Table] = ()
 
     def __post_init__(self) -> None:
         images = 0 if self.embeddings is None else len(self.embeddings)

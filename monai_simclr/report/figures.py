@@ -84,6 +84,8 @@ ARM_NAMES = {
     "frozen": "linear probe on the pretrained encoder",
     "finetuned": "pretrained, fine-tuned",
     "pretrained": "pretrained, fine-tuned",
+    "shipped": "shipped encoder, fine-tuned",
+    "random_start": "pretrained from random weights, fine-tuned",
 }
 """Arms of a study in words."""
 

@@ -31,9 +31,10 @@ def write_report(path: str | Path, *, title: str, notice: str, data: ReportData)
     page = page_template("monai_simclr.report").render(
         title=title,
         notice=notice,
-        data_there=bool(data.metrics or data.study or data.scores is not None),
+        data_there=bool(data.metrics or data.study or data.tables or data.scores is not None),
         ran=summary.what_ran(data),
         statements=summary.statements(data),
+        tables=data.tables,
         figures=summary.figures(data),
         runs=[sections.runs_table(data), *sections.splits_table(data)] if data.metrics else [],
         sentence=sections.alignment_sentence(data),

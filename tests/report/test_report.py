@@ -19,6 +19,7 @@ import pytest
 from monai_simclr.data.index import COLUMNS, OPTIONAL_COLUMNS
 from monai_simclr.evaluation import Embeddings, Predictions, score_subgroups, score_table
 from monai_simclr.report import ReportData, collect_runs, figures, summary, write_report
+from monai_simclr.report.html import Table
 from monai_simclr.runtime.metrics import write_metrics
 
 EVIL = "<script>alert('x')</script>"
@@ -328,6 +329,16 @@ def test_no_column_of_the_index_that_is_not_a_label_is_shown_as_a_finding(tmp_pa
         assert f'<th scope="col">{name}</th>' not in text
     assert '<th scope="col">cluster</th><th scope="col">Mass</th></tr>' in text
     assert "<td>AP</td><td>0%</td></tr><tr><td>Mass</td><td>8 (8)</td></tr>" in text
+
+
+def test_further_tables_stand_in_the_summary_as_text(tmp_path):
+    table = Table("what a start changes", ["encoder", "accuracy"], [[EVIL, "0.9 [0.8, 1.0]"]])
+    page = write_report(tmp_path / "page.html", title="t", notice="", data=ReportData(tables=[table]))
+    text = page.read_text(encoding="utf-8")
+    section = text[text.index('<section id="summary">') : text.index("</section>")]
+    assert "what a start changes" in section
+    assert "0.9 [0.8, 1.0]" in section
+    assert EVIL not in text
 
 
 def _browser() -> str:
