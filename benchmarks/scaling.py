@@ -190,6 +190,10 @@ TRIES: dict[str, Try] = {
         learning_rate=0.0003,
     ),
     **{f"48, 64, 96 px, seed {seed}": Try(sizes=((48, 2), (64, 2), (96, 2)), seed=seed) for seed in range(3)},
+    **{
+        f"48, 64, 96 px for 3, 1, 2 epochs, seed {seed}": Try(sizes=((48, 3), (64, 1), (96, 2)), seed=seed)
+        for seed in range(3)
+    },
 }
 """The tries, the most telling first; `base` takes a quarter of an hour on one core, `start` names a file of
 `benchmarks/encoders` or an encoder that ships. The one that was cut goes on from the one before it; it was planned for
