@@ -214,24 +214,27 @@ def schedule_of(settings: Try, optimizer: torch.optim.Optimizer, steps: int) -> 
 
 
 class Curve(History):
-    """Mean loss of every epoch, and at some of them what `scaling.py` scores: linear probes on validation patients.
+    """Mean loss and CPU seconds of every epoch, also of a run that was resumed; at some epochs linear probes.
 
     Args:
         network: SimCLR.
-        settings: of the try; `curve` is how many epochs lie between two probes.
-        probe: macro AUROC with each fraction of the labels, of an encoder at a size.
+        settings: of the try; `curve` is how many epochs lie between two probes, 0 for none.
+        probe: macro AUROC with each fraction of the labels, of an encoder at a size; its time is not counted.
     """
 
-    def __init__(self, network: SimCLR, settings: Try, probe: Probe) -> None:
+    def __init__(self, network: SimCLR, settings: Try, probe: Probe | None) -> None:
         self.network, self.settings, self.probe = network, settings, probe
         self.history: list[dict[str, Any]] = []  # a point an epoch
-        self.seconds = 0.0
         self._losses: list[float] = []
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        self._started = time.process_time()
 
     def _keep(self, engine: Engine) -> None:
         self._losses.append(float(batch_output(engine)["loss"]))
@@ -239,12 +242,11 @@ class Curve(History):
     def _close(self, engine: Engine) -> None:
         epoch, size = engine.state.epoch, self.settings.size_at(engine.state.epoch)
         point: dict[str, Any] = {"epoch": epoch, "size": size, "loss": round(float(np.mean(self._losses)), 4)}
+        point["cpu_seconds"] = round(time.process_time() - self._started, 1)
         self._losses = []
-        if epoch % self.settings.curve == 0:
-            busy = time.process_time()
+        if self.probe and self.settings.curve and epoch % self.settings.curve == 0:
             point["areas"] = self.probe(self.network.encoder, size)
             self.network.train()
-            self.seconds += time.process_time() - busy
         self.history.append(point)
 
 
@@ -269,7 +271,7 @@ def pretrain(
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The encoder that the settings make of the store's images but test, and what the last epoch logged.
 
-    With a probe and `Try.curve` the log has the curve too, and the seconds that the probes took.
+    The log has the CPU seconds of all epochs too, and with `Try.curve` the curve.
 
     With workers, which draw them, views are made on the device. A run that is asked to stop saves before it does.
     """
@@ -290,12 +292,12 @@ def pretrain(
     schedule = schedule_of(settings, optimizer, len(batches))
     monitor = ContrastiveMonitor(network.encoder)
     loss = NTXentLoss(settings.temperature, same_group=settings.same_patient, decoupled=settings.decoupled)
-    curve = Curve(network, settings, probe) if probe and settings.curve else None
-    how = {
+    curve = Curve(network, settings, probe)
+    how: dict[str, Any] = {
         "seed": settings.seed,
         "checkpoints": folder / "checkpoints",
         "identity": {"settings": dataclasses.asdict(settings), "data": data.fingerprint},
-        "handlers": [monitor, *([curve] if curve else []), *handlers],
+        "handlers": [monitor, curve, *handlers],
         "device": device,
         "every_epochs": 10 if workers else 1,  # on a GPU an epoch takes a second or two
         "prepare_batch": PrepareTwoViews(transform=settings.views if workers else None),
@@ -304,10 +306,10 @@ def pretrain(
     contrastive_trainer(network, batches, loss, optimizer, schedule, settings.epochs, **how).run()
     names = ("top1", "alignment", "uniformity", "effective_rank")
     logged: dict[str, Any] = {name: round(float(monitor.history[-1][name]), 4) for name in names}
-    if curve:
+    logged["cpu_seconds"] = round(sum(point["cpu_seconds"] for point in curve.history))
+    if settings.curve:
         found = {int(epoch["epoch"]): round(epoch["top1"], 4) for epoch in monitor.history}
         logged["curve"] = [{**point, "top1": found[point["epoch"]]} for point in curve.history]
-        logged["probe_seconds"] = round(curve.seconds)
     return network.encoder, logged
 
 
@@ -328,19 +330,17 @@ def run(name: str, settings: Try, store: Store, part: Store, questions: Mapping[
     record = out / f"{settings.key}.json"
     if record.is_file():
         return
-    started, busy = time.perf_counter(), time.process_time()
 
     def probe(network: torch.nn.Module, size: int) -> list[float]:
         return areas_of(score(embed_part(part, network, size), part.index, questions))
 
     network, logged = pretrain(settings, store, out / settings.key, probe=probe)
-    seconds, busy = time.perf_counter() - started, time.process_time() - busy - logged.get("probe_seconds", 0)
     header = header_of(network, settings, store, f"benchmarks/scaling.py {name!r}")
     save_encoder(out / f"{settings.key}.safetensors", network, header)
     features = embed_part(part, network, settings.size)
     np.save(out / f"{settings.key} features.npy", features)
-    write_json(record, {"name": name, "seconds": round(seconds), "cpu_seconds": round(busy), **logged})
-    print(f"{name}: {seconds:.0f} s, {logged}", flush=True)
+    write_json(record, {"name": name, **logged})
+    print(f"{name}: {logged['cpu_seconds']} CPU s, {logged['top1']:.0%} of the partners found", flush=True)
 
 
 def main(folder: Path, out: Path, names: list[str]) -> None:
