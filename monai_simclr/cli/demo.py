@@ -170,7 +170,10 @@ def _report(folder: Path, bundle: Path, runs: list[dict[str, Any]], notice: str)
     data = collect_runs([output / "pretrain", output / "cluster", last, output / "inference"])
     rows = _five_rows(data.metrics["cluster"]["values"], few_label)
     others = [path for command in ("pretrain", "cluster") for path in sorted(output.glob(f"{command}_*"))]
-    metrics = {**data.metrics, **{path.name.replace("_", ", ", 1): read_metrics(path) for path in others}}
+    metrics = {
+        **data.metrics,
+        **{path.name.replace("_", ", ", 1).replace("_", " "): read_metrics(path) for path in others},
+    }
     encoders: list[dict[str, str]] = []
     if others:
         encoders = _by_encoder(metrics, few_label)
@@ -178,8 +181,8 @@ def _report(folder: Path, bundle: Path, runs: list[dict[str, Any]], notice: str)
         own = plain(compare_arms(started, reference="random_start"))[1] | {"reference": "random_start"}
         few_label.append(own)
         notice += (
-            f" Pretrained on phantoms from there instead of from random weights, the AUROC with {_FRACTION:.0%} of the "
-            f"labels changes by {own['difference']:+.3f} [{own['low']:.3f}, {own['high']:.3f}]."
+            f" After pretraining on phantoms, this start instead of random weights changes the AUROC with "
+            f"{_FRACTION:.0%} of the labels by {own['difference']:+.3f} [{own['low']:.3f}, {own['high']:.3f}]."
         )
         cells = [list(row.values()) for row in encoders]
         data = dataclasses.replace(data, tables=[Table(ENCODERS_TITLE, list(encoders[0]), cells)])
@@ -194,7 +197,7 @@ def _by_encoder(metrics: Mapping[str, Any], few_label: list[dict[str, Any]]) -> 
     """A row for what fine-tuning of each arm starts from: clusters and neighbors before it, AUROC after it."""
     rows, arms = [], {row["arm"]: row for row in few_label}
     for arm, encoder in _ENCODERS.items():
-        clustered = metrics.get(f"cluster, {arm}", metrics["cluster"])["values"]
+        clustered = metrics.get(f"cluster, {arm.replace('_', ' ')}", metrics["cluster"])["values"]
         features = "random encoder" if arm == "scratch" else "encoder"
         number, clusters = next(iter(clustered["clusters"][features].items()))  # as many clusters as classes
         auroc = {name: arms[arm][key] for name, key in (("value", "mean"), ("low", "mean_low"), ("high", "mean_high"))}
