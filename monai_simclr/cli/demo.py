@@ -98,9 +98,10 @@ def run_demo(
     write_text(folder / _MARK, "made by monai-simclr demo, which replaces this folder when it runs again\n")
     torch.set_num_threads(2)
     arms = list(_ENCODERS) if pretrained else ["scratch", "pretrained"]
-    # what the steps cost, in views that pass through training; from the seconds they took with 600 and 120 patients
+    # what the steps cost, in views that pass through training; from the CPU seconds that they took with 600 patients
     wide = 2 if pretrained else 1  # twice the channels
-    cost = {"phantoms": 2 * patients, "pretrain": wide * 4 * patients * epochs, "cluster": 1200, "train": wide * 300}
+    cost = {"phantoms": 25 * patients, "pretrain": wide * 4 * patients * epochs}
+    cost |= {"cluster": 20_000 + 45 * patients, "train": wide * 5000}
     n = {"phantoms": 1, "pretrain": len(arms) // 2, "cluster": len(arms) - 1, "train": len(arms) * draws}
     with _steps(folder / "log.txt", sum(n[name] * cost[name] for name in n)) as step:
         with step("drawing phantoms", cost["phantoms"]):
