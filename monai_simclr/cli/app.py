@@ -66,7 +66,7 @@ def demo(
     draws: Annotated[int, Option(help="Draws of labelled patients.", min=2)] = 5,
     pretrained: Annotated[
         bool,
-        Option("--pretrained", help="Start from chest_xray_resnet18, and show what that changes: four times as long."),
+        Option("--pretrained", help="Start from chest_xray_resnet18, and show what that changes: 3.5 times as long."),
     ] = False,
     as_json: _Json = False,
 ) -> None:

@@ -98,9 +98,10 @@ def run_demo(
     write_text(folder / _MARK, "made by monai-simclr demo, which replaces this folder when it runs again\n")
     torch.set_num_threads(2)
     arms = list(_ENCODERS) if pretrained else ["scratch", "pretrained"]
-    # what the steps cost, in views that pass through training; from the seconds they took with 600 and 120 patients
+    # what the steps cost, in views that pass through training; from the CPU seconds that they took with 600 patients
     wide = 2 if pretrained else 1  # twice the channels
-    cost = {"phantoms": 2 * patients, "pretrain": wide * 4 * patients * epochs, "cluster": 1200, "train": wide * 300}
+    cost = {"phantoms": 25 * patients, "pretrain": wide * 4 * patients * epochs}
+    cost |= {"cluster": 20_000 + 45 * patients, "train": wide * 5000}
     n = {"phantoms": 1, "pretrain": len(arms) // 2, "cluster": len(arms) - 1, "train": len(arms) * draws}
     with _steps(folder / "log.txt", sum(n[name] * cost[name] for name in n)) as step:
         with step("drawing phantoms", cost["phantoms"]):
@@ -170,7 +171,10 @@ def _report(folder: Path, bundle: Path, runs: list[dict[str, Any]], notice: str)
     data = collect_runs([output / "pretrain", output / "cluster", last, output / "inference"])
     rows = _five_rows(data.metrics["cluster"]["values"], few_label)
     others = [path for command in ("pretrain", "cluster") for path in sorted(output.glob(f"{command}_*"))]
-    metrics = {**data.metrics, **{path.name.replace("_", ", ", 1): read_metrics(path) for path in others}}
+    metrics = {
+        **data.metrics,
+        **{path.name.replace("_", ", ", 1).replace("_", " "): read_metrics(path) for path in others},
+    }
     encoders: list[dict[str, str]] = []
     if others:
         encoders = _by_encoder(metrics, few_label)
@@ -178,8 +182,8 @@ def _report(folder: Path, bundle: Path, runs: list[dict[str, Any]], notice: str)
         own = plain(compare_arms(started, reference="random_start"))[1] | {"reference": "random_start"}
         few_label.append(own)
         notice += (
-            f" Pretrained on phantoms from there instead of from random weights, the AUROC with {_FRACTION:.0%} of the "
-            f"labels changes by {own['difference']:+.3f} [{own['low']:.3f}, {own['high']:.3f}]."
+            f" After pretraining on phantoms, this start instead of random weights changes the AUROC with "
+            f"{_FRACTION:.0%} of the labels by {own['difference']:+.3f} [{own['low']:.3f}, {own['high']:.3f}]."
         )
         cells = [list(row.values()) for row in encoders]
         data = dataclasses.replace(data, tables=[Table(ENCODERS_TITLE, list(encoders[0]), cells)])
@@ -194,7 +198,7 @@ def _by_encoder(metrics: Mapping[str, Any], few_label: list[dict[str, Any]]) -> 
     """A row for what fine-tuning of each arm starts from: clusters and neighbors before it, AUROC after it."""
     rows, arms = [], {row["arm"]: row for row in few_label}
     for arm, encoder in _ENCODERS.items():
-        clustered = metrics.get(f"cluster, {arm}", metrics["cluster"])["values"]
+        clustered = metrics.get(f"cluster, {arm.replace('_', ' ')}", metrics["cluster"])["values"]
         features = "random encoder" if arm == "scratch" else "encoder"
         number, clusters = next(iter(clustered["clusters"][features].items()))  # as many clusters as classes
         auroc = {name: arms[arm][key] for name, key in (("value", "mean"), ("low", "mean_low"), ("high", "mean_high"))}

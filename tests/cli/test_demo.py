@@ -63,7 +63,7 @@ def test_a_small_demo_from_the_shipped_encoder_says_where_it_comes_from_and_what
     for said in (answer["notice"], page):
         assert "real radiographs of 10,356 patients" in said
         assert header["data"] in said
-        assert "instead of from random weights" in said
+        assert "this start instead of random weights changes the AUROC" in said
     assert "What the start from real radiographs changes" in page
     assert all(row["encoder"] in page for row in answer["encoders"])
     made = encoder_header(tmp_path / "demo" / "bundle" / "models" / "encoder.safetensors")
