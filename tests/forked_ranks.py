@@ -21,7 +21,7 @@ def _rank(*words: str) -> None:
             raise
 
 
-class _Launch(torchrun.elastic_launch):  # type: ignore[misc]
+class _Launch(torchrun.elastic_launch):
     def __init__(self, config: Any, entrypoint: object) -> None:
         config.start_method = "fork"
         super().__init__(config, _rank)
