@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 _SERVER = """
-import json, os, pkgutil, runpy, sys
+import gc, json, os, pkgutil, runpy, sys
 import monai.bundle, monai_simclr
+sys.path.append(sys.argv[1])
 for module in pkgutil.walk_packages(monai_simclr.__path__, "monai_simclr."):
     if not module.name.startswith(("monai_simclr.__main__", "monai_simclr.cli", "monai_simclr.bundles")):
         __import__(module.name)
+gc.freeze()  # else the last collection of each fork, of all that is imported, is 2 s of its time
 print("ready", flush=True)
 for line in sys.stdin:
     if child := os.fork():
@@ -40,15 +42,16 @@ for line in sys.stdin:
 """
 
 
-def bundle_command(config: str, *more: str, ranks: int = 1) -> list[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+def bundle_command(config: str, *more: str, ranks: int = 1, launcher: str = "torch.distributed.run") -> list[str]:
+    launch = ["-m", launcher, "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     return [sys.executable, "-W", "ignore", *launch, "-m", "monai.bundle", "run", "--config_file", config, *more]
 
 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", _SERVER], stdin=pipe, stdout=pipe, text=True)
+    command = [sys.executable, "-W", "ignore", "-c", _SERVER, str(Path(__file__).parent)]
+    server = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
     return server

@@ -1,7 +1,8 @@
-"""What every room's tests share: where the real radiographs are, and few threads."""
+"""What every room's tests share: where the real radiographs are, few threads, and collections of new garbage only."""
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection goes through it again, in forks and at the end neither."""
+    gc.collect()
+    gc.freeze()
 
 
 def _shared(variable: str, folder: str) -> Path:

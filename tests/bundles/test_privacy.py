@@ -99,7 +99,7 @@ def _run_everything(folder: Path) -> Path:
     small = {"max_epochs": 1, "batch_size": 32}
     few = {"label_fraction": 1.0, "n_bootstrap": 10}
     run_bundle(bundle, "pretrain", **shared, **small)
-    run_bundle(bundle, "cluster", n_bootstrap=10, **shared)
+    run_bundle(bundle, "cluster", n_bootstrap=10, method="kmeans", **shared)
     run_bundle(bundle, "train", **shared, **small, **few)
     files = [str(bundle / "configs" / f"{name}.json") for name in ("train", "evaluate")]
     run(config_file=files, bundle_root=str(bundle), n_bootstrap=10, **shared)

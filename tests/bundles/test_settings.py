@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bundle_command import Forked
 from monai.bundle import ConfigWorkflow, create_workflow
 
 from monai_simclr.runtime.exit_codes import SettingError, exit_code, format_error, root_cause
@@ -226,17 +225,19 @@ def test_multi_gpu_train_without_torchrun_is_refused(bundle: Path, monkeypatch: 
     assert "torchrun --nproc_per_node=N" in _refusal(bundle, ["pretrain", "multi_gpu_train"])
 
 
-def _run(bundle: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=environment, timeout=120)
+def _run(bundle: Path, output: Path, *arguments: str) -> tuple[int | None, str]:
+    """A command's exit code, and what it wrote to stderr."""
+    command = Forked(bundle, output, [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", *arguments])
+    _, errors = command.communicate()
+    return command.returncode, errors
 
 
-def test_the_command_ends_with_2_and_one_line_and_leaves_nothing(bundle: Path) -> None:
-    done = _run(bundle, "--config_file", "configs/pretrain.json", "--stength", "phantom", "--lerning_rate", "5")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "the nearest is 'strength'" in done.stderr.splitlines()[-1]
+def test_the_command_ends_with_2_and_one_line_and_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
+    slips = ["--stength", "phantom", "--lerning_rate", "5"]
+    code, errors = _run(bundle, tmp_path, "--config_file", "configs/pretrain.json", *slips)
+    assert code == 2
+    assert "Traceback" not in errors
+    assert "the nearest is 'strength'" in errors.splitlines()[-1]
     assert not (bundle / "output").exists()
     assert not (bundle / "cache").exists()
 
@@ -250,17 +251,18 @@ def test_a_typo_in_an_args_file_or_in_an_overlay_is_refused_too(bundle: Path, tm
         ["--args_file", str(tmp_path / "args.json")],
         ["--config_file", f"['configs/pretrain.json','{tmp_path / 'mine.json'}']"],
     ):
-        done = _run(bundle, *arguments)
-        assert done.returncode == 2
-        assert "the nearest is 'strength'" in done.stderr.splitlines()[-1]
+        code, errors = _run(bundle, tmp_path, *arguments)
+        assert code == 2
+        assert "the nearest is 'strength'" in errors.splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_a_key_below_a_missing_part_does_no_work(bundle: Path) -> None:
+def test_a_key_below_a_missing_part_does_no_work(bundle: Path, tmp_path: Path) -> None:
     """MONAI itself refuses it, before it runs a step of ours: with its own traceback, which names the nearest."""
-    done = _run(bundle, "--config_file", "configs/pretrain.json", "--train#lossx#temperature", "0.1")
-    assert done.returncode == 1
-    assert "By 'lossx', did you mean 'loss'?" in done.stderr
+    key = ["--train#lossx#temperature", "0.1"]
+    code, errors = _run(bundle, tmp_path, "--config_file", "configs/pretrain.json", *key)
+    assert code == 1
+    assert "By 'lossx', did you mean 'loss'?" in errors
     assert not (bundle / "output").exists()
 
 
