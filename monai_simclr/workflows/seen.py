@@ -103,6 +103,9 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
 def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: bool = False) -> int:
     """Refuse to score patients whose hash under `key` is in `seen` ("": none is), unless allowed; returns how many.
 
+    The encoder that is installed records patients of NIH ChestX-ray14 as ``NIH-00013``; where an index has the number
+    alone, as NIH's own tables do, it may be another archive's, so that a match is logged and not refused.
+
     Raises:
         ValueError: if one was seen and that is not allowed.
 
@@ -117,5 +120,12 @@ def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: 
             f"pretraining saw {len(found)} of the {len(names)} patients to be scored, the first is {found[0]!r}, so "
             "their scores would be too good; score other patients, pretrain without them, or pass "
             "--allow_seen_patients True"
+        )
+    numbers = [f"NIH-{int(name):05d}" for name in names if name.isascii() and name.isdigit()]
+    alike = sum(key != "" and keyed_hash(key, name) in seen for name in numbers)
+    if alike:
+        logger.warning(
+            f"{alike} of the {len(names)} patients to be scored have the number of a patient of NIH ChestX-ray14 that "
+            "pretraining saw: if they are these, their scores are too good; others can be scored"
         )
     return len(found)
