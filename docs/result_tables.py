@@ -375,6 +375,7 @@ MAKERS = {
     "gain": gain,
     "efficiency": lambda: efficiency(128),
     "efficiency_findings": lambda: efficiency_findings(128),
+    "efficiency_gain": lambda: efficiency_gain(128),
     "efficiency_96": lambda: efficiency(96),
     "efficiency_gain_96": lambda: efficiency_gain(96),
     "runtimes": runtimes,
