@@ -43,7 +43,9 @@ def figure_of() -> Figure:
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("macro AUROC of six findings,\nvalidation patients", fontsize=7)
-    figure.axes[0].legend(fontsize=6, loc="upper left", frameon=False)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False
+    )
     return figure
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -74,6 +76,7 @@ def initialize() -> None:
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors=register_escapes())
         logging.getLogger("ignite.engine").setLevel(logging.CRITICAL)  # it would report each error twice before us
+        atexit.register(gc.freeze)  # nothing is searched for garbage at the end: two seconds with MONAI imported
     workflow = calling_workflow()
     if workflow is not None:
         check_settings(workflow)
