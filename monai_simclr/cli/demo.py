@@ -96,14 +96,13 @@ def run_demo(
             raise FileExistsError(f"{folder} is not empty and not a demo of ours; pass -o with another folder")
         shutil.rmtree(folder)
     write_text(folder / _MARK, "made by monai-simclr demo, which replaces this folder when it runs again\n")
-    torch.set_num_threads(2)
     arms = list(_ENCODERS) if pretrained else ["scratch", "pretrained"]
     # what the steps cost, in views that pass through training; from the CPU seconds that they took with 600 patients
     wide = 2 if pretrained else 1  # twice the channels
     cost = {"phantoms": 25 * patients, "pretrain": wide * 4 * patients * epochs}
     cost |= {"cluster": 20_000 + 45 * patients, "train": wide * 5000}
     n = {"phantoms": 1, "pretrain": len(arms) // 2, "cluster": len(arms) - 1, "train": len(arms) * draws}
-    with _steps(folder / "log.txt", sum(n[name] * cost[name] for name in n)) as step:
+    with _two_threads(), _steps(folder / "log.txt", sum(n[name] * cost[name] for name in n)) as step:
         with step("drawing phantoms", cost["phantoms"]):
             write_nih_phantoms(folder / "phantoms", n_patients=patients, size=128, bad_files=3)
             write_dicom_phantoms(folder / "dicom", n_patients=6, size=256)
@@ -127,6 +126,16 @@ def run_demo(
         with step("predictions on DICOM, and the report", 0):
             run_bundle(bundle, "inference", dataset_dir=str(folder / "dicom"), num_workers=0)
             return _report(folder, bundle, runs, notice)
+
+
+@contextmanager
+def _two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _about_shipped() -> str:

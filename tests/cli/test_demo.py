@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from monai_simclr.cli import demo
@@ -101,7 +102,9 @@ def test_the_two_pretrainings_differ_in_nothing_but_their_start(tmp_path, calls)
 def test_without_pretrained_the_demo_is_what_it_was_and_nothing_of_an_earlier_one_is_left(tmp_path, calls):
     run_demo(tmp_path / "demo", patients=6, epochs=1, draws=2, pretrained=True)
     calls.clear()
+    threads = torch.get_num_threads()
     bundle, runs, notice = run_demo(tmp_path / "demo", patients=6, epochs=1, draws=2)
+    assert torch.get_num_threads() == threads, "a session's own"
     assert [name for name, _ in calls] == ["pretrain", "cluster", *["train"] * 4, "inference"]
     assert "start_from" not in calls[0][1]
     assert {run["arm"] for run in runs} == {"scratch", "pretrained"}
