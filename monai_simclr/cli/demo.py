@@ -207,7 +207,8 @@ def _by_encoder(metrics: Mapping[str, Any], few_label: list[dict[str, Any]]) -> 
     """A row for what fine-tuning of each arm starts from: clusters and neighbors before it, AUROC after it."""
     rows, arms = [], {row["arm"]: row for row in few_label}
     for arm, encoder in _ENCODERS.items():
-        clustered = metrics.get(f"cluster, {arm.replace('_', ' ')}", metrics["cluster"])["values"]
+        own = arm not in ("scratch", "pretrained")  # these two are in the bundle's own clustering
+        clustered = metrics[f"cluster, {arm.replace('_', ' ')}" if own else "cluster"]["values"]
         features = "random encoder" if arm == "scratch" else "encoder"
         number, clusters = next(iter(clustered["clusters"][features].items()))  # as many clusters as classes
         auroc = {name: arms[arm][key] for name, key in (("value", "mean"), ("low", "mean_low"), ("high", "mean_high"))}

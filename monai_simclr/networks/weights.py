@@ -79,12 +79,12 @@ def encoder_header(path: str | Path) -> dict[str, str]:
 def _read_encoder(path: str | Path) -> tuple[dict[str, str], bytes]:
     """The header of an encoder's file, checked, and the file's bytes."""
     name, path = str(path), encoder_file(path)
-    if not path.is_file() and name in PRETRAINED:
-        raise FileNotFoundError(
-            f"the weights of {name} are not installed, there is no {path}; install monai-simclr again, from a wheel or "
-            "a checkout with them"
-        )
     if not path.is_file():
+        if name in PRETRAINED:
+            raise FileNotFoundError(
+                f"the weights of {name} are not installed, there is no {path}; install monai-simclr again, from a "
+                "wheel or a checkout with them"
+            )
         raise FileNotFoundError(
             f"no encoder at {path}; run configs/pretrain.json first, it leaves one there, or name one that is "
             f"installed: {', '.join(PRETRAINED)}"
