@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
+# packages are compiled at their first import, and kept: some machines forbid that, and each process compiles anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo docs ruff types lint test test-images test-commands test-all dist audit clean
 help:  ## say what there is
