@@ -91,7 +91,7 @@ def score_accuracy(
     codes, counts = patient_counts(patients, n_bootstrap, seed)
     weights = counts[:, codes].astype(float)
     generator = np.random.default_rng(seed)
-    permuted = [permute_over_patients(classes, patients, generator) for _ in range(n_permutations)]
+    permuted = [permute_over_patients(classes, codes, generator) for _ in range(n_permutations)]
     table = []
     for name, features in {ENCODER: embeddings.features, **references}.items():
         predicted = predict(np.asarray(features, dtype=np.float32).reshape(len(embeddings), -1))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import AgglomerativeClustering, KMeans
+from scipy.cluster import hierarchy
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from monai_simclr.evaluation.embeddings import sample_rows
@@ -28,15 +32,31 @@ _CHOICE_ROWS = 1000
 
 
 class Clusterer(Protocol):
-    """Clusters as scikit-learn's estimators make them: fitted on rows ``(N, D)``, then given to any rows."""
+    """Rows ``(N, D)`` that can be divided into any number of clusters; what any number needs is computed once."""
 
-    def fit(self, rows: np.ndarray) -> Clusterer:
-        """Find the clusters of rows."""
+    def locate(self, rows: np.ndarray) -> Any:
+        """Where any rows lie among those: what `fit` needs to know of them."""
         ...
 
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """The cluster of every row, ``0 .. n_clusters - 1``."""
+    def fit(self, n_clusters: int) -> Callable[[Any], np.ndarray]:
+        """Divide the rows; what it returns gives located rows their clusters, ``0 .. n_clusters - 1``."""
         ...
+
+
+class _ByCenters:
+    """A method of scikit-learn, or one like it, that predicts by what it has found: rows are where they are."""
+
+    def __init__(self, make: Callable[[int, int, int], Any], rows: np.ndarray, seed: int, n_init: int) -> None:
+        self.make, self.rows, self.seed, self.n_init = make, rows, seed, n_init
+
+    def locate(self, rows: np.ndarray) -> np.ndarray:
+        return rows
+
+    def fit(self, n_clusters: int) -> Callable[[np.ndarray], np.ndarray]:
+        predict: Callable[[np.ndarray], np.ndarray] = (
+            self.make(n_clusters, self.seed, self.n_init).fit(self.rows).predict
+        )
+        return predict
 
 
 class _Spherical:
@@ -73,36 +93,66 @@ class _ByNeighbors:
     drawn by the seed are cut.
     """
 
-    def __init__(self, cut: Callable[[np.ndarray, int], np.ndarray], limit: int, n_clusters: int, seed: int) -> None:
-        self.cut, self.limit, self.n_clusters, self.seed = cut, limit, n_clusters, seed
+    def __init__(
+        self, grow: Callable[[np.ndarray], Callable[[int], np.ndarray]], limit: int, rows: np.ndarray, seed: int
+    ) -> None:
+        landmarks = rows[sample_rows(np.arange(len(rows)), limit, seed)]
+        self.cut = grow(landmarks)
+        self._near = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(landmarks))).fit(landmarks)
 
-    def fit(self, rows: np.ndarray) -> _ByNeighbors:
-        landmarks = rows[sample_rows(np.arange(len(rows)), self.limit, self.seed)]
-        vote = KNeighborsClassifier(min(NEIGHBORS, len(landmarks)), weights="distance")
-        self._vote = vote.fit(landmarks, self.cut(landmarks, self.n_clusters))
-        return self
+    def locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest landmarks of every row, and how much each of them counts."""
+        distances, places = self._near.kneighbors(rows)
+        same = distances == 0
+        with np.errstate(divide="ignore"):
+            return places, np.where(same.any(axis=1, keepdims=True), same, 1 / distances)
 
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        clusters: np.ndarray = self._vote.predict(rows)
-        return clusters
+    def fit(self, n_clusters: int) -> Callable[[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+        clusters = self.cut(n_clusters)
+
+        def vote(located: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+            places, weights = located
+            rows = np.arange(len(places))[:, None] * n_clusters
+            votes = np.bincount((rows + clusters[places]).ravel(), weights.ravel(), len(places) * n_clusters)
+            winners: np.ndarray = votes.reshape(-1, n_clusters).argmax(axis=1)
+            return winners
+
+        return vote
 
 
-def _ward(rows: np.ndarray, n_clusters: int) -> np.ndarray:
-    clusters: np.ndarray = AgglomerativeClustering(n_clusters).fit_predict(rows)
-    return clusters
+def _ward(rows: np.ndarray) -> Callable[[int], np.ndarray]:
+    """Ward's tree (1963), and the clusters that its first merges leave; one row is a tree of itself."""
+    n = len(rows)
+    children = hierarchy.ward(rows)[:, :2].astype(int) if n > 1 else np.zeros((0, 2), int)
+
+    def cut(n_clusters: int) -> np.ndarray:
+        merged = children[: n - n_clusters]
+        parents = np.repeat(np.arange(n, n + len(merged)), 2)
+        edges = (np.ones(parents.size), (merged.ravel(), parents))
+        clusters: np.ndarray = connected_components(coo_array(edges, (2 * n, 2 * n)), directed=False)[1][:n]
+        return np.unique(clusters, return_inverse=True)[1]
+
+    return cut
 
 
-METHODS: dict[str, Callable[[int, int, int], Clusterer]] = {
-    "kmeans": lambda n_clusters, seed, n_init: KMeans(n_clusters, n_init=n_init, random_state=seed),
-    "spherical": _Spherical,
-    # diagonal covariances: full ones need more rows than a cluster has
-    "mixture": lambda n_clusters, seed, n_init: GaussianMixture(
-        n_clusters, covariance_type="diag", n_init=min(n_init, 3), reg_covar=1e-4, random_state=seed
-    ),
-    "agglomerative": lambda n_clusters, seed, _: _ByNeighbors(_ward, 2000, n_clusters, seed),
-    "spectral": lambda n_clusters, seed, _: _ByNeighbors(spectral, 20_000, n_clusters, seed),
+def _mixture(n_clusters: int, seed: int, n_init: int) -> GaussianMixture:
+    """Diagonal covariances: full ones need more rows than a cluster has."""
+    settings = {"covariance_type": "diag", "n_init": min(n_init, 3), "reg_covar": 1e-4}
+    return GaussianMixture(n_clusters, random_state=seed, **settings)
+
+
+def _kmeans(n_clusters: int, seed: int, n_init: int) -> KMeans:
+    return KMeans(n_clusters, n_init=n_init, random_state=seed)
+
+
+METHODS: dict[str, Callable[[np.ndarray, int, int], Clusterer]] = {
+    "kmeans": functools.partial(_ByCenters, _kmeans),
+    "spherical": functools.partial(_ByCenters, _Spherical),
+    "mixture": functools.partial(_ByCenters, _mixture),
+    "agglomerative": lambda rows, seed, _: _ByNeighbors(_ward, 2000, rows, seed),
+    "spectral": lambda rows, seed, _: _ByNeighbors(spectral, 20_000, rows, seed),
 }
-"""Names of clusterings; each takes a number of clusters, a seed and a number of starts."""
+"""Names of clusterings; each takes rows, a seed and a number of starts."""
 
 
 def reduce_features(features: np.ndarray, train: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -128,29 +178,38 @@ def reduce_both(
     return images, copies + (images[train] - copies[train]).mean(axis=0)
 
 
-def fit_rows(
-    method: str,
-    n_clusters: int,
-    rows: np.ndarray,
-    mirrored: np.ndarray | None = None,
-    seed: int = 0,
-    n_init: int = 10,
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit reduced rows ``(N, d)``; what it returns gives any such rows their clusters.
+def cuts(
+    method: str, rows: np.ndarray, mirrored: np.ndarray | None = None, seed: int = 0, n_init: int = 10
+) -> Callable[[int], tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]]:
+    """Divide reduced rows ``(N, d)`` into any numbers of clusters, one after the other.
 
     With mirrored copies ``(N, d)`` of the rows, clusters that are each other's mirror image become one (`join_sides`),
-    and `n_clusters` is the largest number after that: of up to twice as many clusters, before they are joined.
+    and the number of clusters is the largest one after that: of up to twice as many, before they are joined.
+
+    Returns:
+        What makes, of a number, the clusters of these rows, shape ``(N,)``, and what gives any such rows theirs.
+
+    Example:
+        >>> rows = np.array([[0.0], [0.1], [5.0], [5.1], [9.0]])
+        >>> divide = cuts("agglomerative", rows)
+        >>> [len(set(divide(n)[0].tolist())) for n in (2, 3)], divide(2)[1](np.array([[0.2], [8.0]])).tolist()
+        ([2, 3], [0, 1])
     """
-    count = n_clusters if mirrored is None else min(2 * n_clusters, len(rows))
-    while True:
-        model = METHODS[method](count, seed, n_init).fit(rows)
-        if mirrored is None:
-            return model.predict
-        joined = join_sides(model.predict(rows), model.predict(mirrored), count)
-        excess = int(joined.max()) + 1 - n_clusters
-        if excess <= 0:
-            return lambda others: joined[model.predict(others)]
-        count = max(n_clusters, count - excess)
+    clusterer = METHODS[method](rows, seed, n_init)
+    located = clusterer.locate(rows)
+    copies = None if mirrored is None else clusterer.locate(mirrored)
+    fit = functools.cache(clusterer.fit)
+
+    def cut(n_clusters: int) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        count = n_clusters if mirrored is None else min(2 * n_clusters, len(rows))
+        joined = np.arange(count)
+        if copies is not None:
+            while (joined := join_sides(fit(count)(located), fit(count)(copies), count)).max() >= n_clusters:
+                count = max(n_clusters, count - int(joined.max()) - 1 + n_clusters)
+        predict = fit(count)
+        return joined[predict(located)], lambda others: joined[predict(clusterer.locate(others))]
+
+    return cut
 
 
 def join_sides(clusters: np.ndarray, mirrored: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -211,7 +270,8 @@ def fit_clusters(
     """
     check_method(method, n_clusters, int(train.sum()))
     rows, copies = reduce_both(features, mirrored, train, seed)
-    return fit_rows(method, n_clusters, rows[train], None if copies is None else copies[train], seed, n_init)(rows)
+    divide = cuts(method, rows[train], None if copies is None else copies[train], seed, n_init)
+    return divide(n_clusters)[1](rows)
 
 
 def check_method(method: str, n_clusters: int, n_rows: int) -> None:
@@ -272,16 +332,18 @@ def choose_clusters(
     kept = [generator.permutation(len(names))[codes] >= len(names) / 5 for _ in range(n_resamples)]
     rows, flipped = reduced[sample], None if copies is None else copies[sample]
 
-    def cluster(method: str, count: int, keep: np.ndarray, start: int) -> np.ndarray:
-        part = rows[keep]
-        return fit_rows(method, count, part, None if flipped is None else flipped[keep], start, 3)(part)
+    def divide(method: str, keep: np.ndarray, start: int) -> Callable[[int], np.ndarray]:
+        cut = cuts(method, rows[keep], None if flipped is None else flipped[keep], start, 3)
+        return lambda count: cut(count)[0]
 
     table = []
     largest = min(int(keep.sum()) for keep in kept) - 1
     for method in methods:
+        all_rows = divide(method, np.ones(len(rows), dtype=bool), seed)
+        parts = [divide(method, keep, seed + 1 + i) for i, keep in enumerate(kept)]
         for count in sorted({count for count in candidates if 2 <= count <= largest}):
-            whole = cluster(method, count, np.ones(len(rows), dtype=bool), seed)
-            halves = [(whole[keep], cluster(method, count, keep, seed + 1 + i)) for i, keep in enumerate(kept)]
+            whole = all_rows(count)
+            halves = [(whole[keep], part(count)) for keep, part in zip(kept, parts, strict=True)]
             again = [_recovered(first, second, int(whole.max()) + 1) for first, second in halves]
             each = np.nanmean(again, axis=0)
             found = {"found": len(np.unique(whole)), "stability": np.nanmin(each), "mean_stability": np.nanmean(each)}

@@ -13,7 +13,7 @@ from sklearn.metrics import silhouette_samples
 from sklearn.metrics.cluster import expected_mutual_information
 
 from monai_simclr.evaluation.classes import ENCODER, ClassRows, class_rows, format_score
-from monai_simclr.evaluation.clusterers import check_method, fit_rows, reduce_both
+from monai_simclr.evaluation.clusterers import check_method, cuts, reduce_both
 from monai_simclr.evaluation.embeddings import Embeddings, sample_rows
 from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
 from monai_simclr.evaluation.predictions import refuse_shared_patients
@@ -137,9 +137,11 @@ def evaluate_clusters(
     for name, features in {ENCODER: embeddings.features, **references}.items():
         reduced, copies = reduce_both(features, (mirrored or {}).get(name), fit, seed)
         flipped = None if copies is None else copies[fit]
-        for count in dict.fromkeys(n_clusters):
+        for count in n_clusters:
             check_method(method, count, int(fit.sum()))
-            fits = [fit_rows(method, count, reduced[fit], flipped, seed + i)(reduced) for i in range(n_seeds)]
+        divided = [cuts(method, reduced[fit], flipped, seed + i) for i in range(n_seeds)]
+        for count in dict.fromkeys(n_clusters):
+            fits = [cut(count)[1](reduced) for cut in divided]
             if name == ENCODER:
                 clusters[count] = fits[0]
             spread: dict[str, float] = {}
@@ -250,10 +252,11 @@ def _score_agreement(
     codes, counts = patient_counts(rows.patients[rows.test], n_bootstrap, seed)
     drawn = np.array([agreement(contingency(own, classes, table.shape, row[codes]), single, many) for row in counts])
     generator, null = np.random.default_rng(seed), []
+    numbers = np.unique(rows.patients, return_inverse=True)[1]  # names would be sorted again at each permutation
     for _ in range(n_permutations):
         permuted = labels.copy()
         for part in (rows.train, rows.test):
-            permuted[part] = permute_over_patients(permuted[part], rows.patients[part], generator)
+            permuted[part] = permute_over_patients(permuted[part], numbers[part], generator)
         null.append(agreement(*_table_and_maps(rows, clusters, permuted, n_clusters)))
     # a constant answer: the most frequent training class, and for an oracle's map the most frequent test class
     share = float((classes == np.bincount(labels[rows.train]).argmax()).mean())

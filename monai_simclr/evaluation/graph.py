@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.linalg import qr, svd
 from scipy.sparse import csr_matrix
@@ -41,7 +43,7 @@ def neighbor_graph(features: np.ndarray, n_neighbors: int = NEIGHBORS) -> csr_ma
     return graph
 
 
-def spectral(rows: np.ndarray, n_clusters: int) -> np.ndarray:
+def spectral(rows: np.ndarray) -> Callable[[int], np.ndarray]:
     """Normalised cut of the graph of nearest neighbours (Shi and Malik 2000; von Luxburg 2007), without chance.
 
     The rows' places in the first eigenvectors are turned towards the axes by a pivoted QR decomposition (Damle, Minden
@@ -49,18 +51,24 @@ def spectral(rows: np.ndarray, n_clusters: int) -> np.ndarray:
 
     Args:
         rows: shape ``(N, D)``.
-        n_clusters: at most N.
 
     Returns:
-        The cluster of every row, shape ``(N,)``.
+        What gives, for a number of clusters of at most N, the cluster of every row, shape ``(N,)``.
     """
-    if n_clusters == 1 or n_clusters >= len(rows) - 1:  # nothing to cut, or too few rows for so many eigenvectors
-        return np.arange(len(rows)) % n_clusters
+    if len(rows) < 4:  # too few for a graph and its eigenvectors
+        return lambda n_clusters: np.arange(len(rows)) % n_clusters
     graph = neighbor_graph(rows)
     scale = 1 / np.sqrt(np.asarray(graph.sum(axis=1)))
-    start = np.random.default_rng(0).normal(size=len(rows))
-    vectors = eigsh(graph.multiply(scale).multiply(scale.T).tocsr(), n_clusters, which="LA", v0=start)[1] * scale
-    pivots = qr(vectors.T, pivoting=True)[2][:n_clusters]
-    left, _, right = svd(vectors[pivots].T)
-    clusters: np.ndarray = np.abs(vectors @ (left @ right)).argmax(axis=1)
-    return clusters
+    scaled = graph.multiply(scale).multiply(scale.T).tocsr()
+
+    def cut(n_clusters: int) -> np.ndarray:
+        if n_clusters == 1 or n_clusters >= len(rows) - 1:  # nothing to cut, or too few rows for so many eigenvectors
+            return np.arange(len(rows)) % n_clusters
+        start = np.random.default_rng(0).normal(size=len(rows))
+        vectors = eigsh(scaled, n_clusters, which="LA", v0=start)[1] * scale
+        pivots = qr(vectors.T, pivoting=True)[2][:n_clusters]
+        left, _, right = svd(vectors[pivots].T)
+        clusters: np.ndarray = np.abs(vectors @ (left @ right)).argmax(axis=1)
+        return clusters
+
+    return cut

@@ -126,7 +126,7 @@ def permute_over_patients(values: np.ndarray, patients: np.ndarray, generator: n
         >>> permute_over_patients(np.array([1, 1, 2]), np.array(list("aab")), np.random.default_rng(3)).tolist()
         [2, 2, 1]
     """
-    codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    codes = np.unique(patients, return_inverse=True)[1]
     rows = np.argsort(codes, kind="stable")
     size = np.bincount(codes)
     start = np.r_[0, np.cumsum(size)[:-1]]

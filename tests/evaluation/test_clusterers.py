@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, fisher_exact
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from monai_simclr.evaluation import (
     Embeddings,
@@ -19,7 +21,8 @@ from monai_simclr.evaluation import (
     remove_directions,
     score_alignment,
 )
-from monai_simclr.evaluation.clusterers import METHODS, join_sides
+from monai_simclr.evaluation.clusterers import METHODS, cuts, join_sides
+from monai_simclr.evaluation.graph import spectral
 
 KIND = np.tile(np.arange(3), 60)
 
@@ -55,11 +58,29 @@ def test_the_same_seed_gives_the_same_clusters(method, features):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_fitted_row_keeps_its_cluster_whatever_it_is_predicted_with(method, features):
-    model = METHODS[method](5, 0, 3).fit(features[TRAIN])
-    together, alone = model.predict(features)[TRAIN], model.predict(features[TRAIN])
+    model = METHODS[method](features[TRAIN], 0, 3)
+    predict = model.fit(5)
+    together, alone = predict(model.locate(features))[TRAIN], predict(model.locate(features[TRAIN]))
     np.testing.assert_array_equal(together, alone)
     if method in ("agglomerative", "spectral"):
-        np.testing.assert_array_equal(alone, model.cut(features[TRAIN], 5))
+        np.testing.assert_array_equal(alone, model.cut(5))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_number_gets_the_same_clusters_whatever_was_asked_before(method, features):
+    divide, other = cuts(method, features, features[::-1], n_init=3), cuts(method, features, features[::-1], n_init=3)
+    earlier = [divide(count)[0] for count in (9, 2, 5)]
+    clusters, predict = other(5)
+    np.testing.assert_array_equal(clusters, earlier[-1])
+    np.testing.assert_array_equal(clusters, predict(features))
+
+
+def test_wards_clusters_and_the_votes_of_neighbors_are_scikit_learns(features):
+    rows, count = features + np.random.default_rng(3).normal(size=features.shape) / 4, 7
+    model = METHODS["agglomerative"](rows[TRAIN], 0, 1)
+    assert adjusted_rand_score(AgglomerativeClustering(count).fit_predict(rows[TRAIN]), model.cut(count)) == 1
+    vote = KNeighborsClassifier(10, weights="distance").fit(rows[TRAIN], model.cut(count))
+    np.testing.assert_array_equal(model.fit(count)(model.locate(rows)), vote.predict(rows))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -91,8 +112,10 @@ def test_sides_that_do_not_fall_into_each_other_stay_apart():
 @pytest.mark.parametrize("method", ["agglomerative", "spectral"])
 def test_rows_beyond_the_landmarks_join_their_neighbours(method, features):
     kind, rows = np.tile(KIND, 5), np.tile(features, (5, 1)) + np.random.default_rng(1).normal(size=(900, 6)) / 20
-    model = clusterers._ByNeighbors(METHODS[method](3, 0, 1).cut, 120, 3, 0).fit(rows)
-    assert adjusted_rand_score(kind, model.predict(rows)) == 1
+    grow = {"agglomerative": clusterers._ward, "spectral": spectral}[method]
+    model = clusterers._ByNeighbors(grow, 120, rows, 0)
+    assert len(model.cut(3)) == 120
+    assert adjusted_rand_score(kind, model.fit(3)(model.locate(rows))) == 1
 
 
 def test_spherical_clusters_see_directions_and_not_lengths():
