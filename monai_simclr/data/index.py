@@ -21,6 +21,7 @@ from monai_simclr.data.columns import (
     warn_of_unknown,
 )
 from monai_simclr.data.findings import NO_FINDING, check_no_code
+from monai_simclr.data.nih_names import is_nih_patient
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import hold_odd_names, read_cells, unescaped_text, write_table
 
@@ -210,8 +211,9 @@ def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) ->
 
     Args:
         indexes: by the archive's name, which becomes `source` of an index without that column.
-        prefix: write the name before every patient_id, since two hospitals number their patients alike; False for
-            archives of the same patients (RSNA with NIH), so that leaks between them are found.
+        prefix: write the archive's name before every patient_id, since two hospitals number their patients alike; not
+            before those of NIH ChestX-ray14, which have names of their own (`nih_patient`). False for other archives of
+            the same patients, so that leaks between them are found.
 
     Returns:
         The checked index, in the order of the mapping.
@@ -222,7 +224,10 @@ def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) ->
     parts = []
     for name, index in indexes.items():
         part = index if "source" in index else index.assign(source=name)
-        parts.append(part.assign(patient_id=name + ":" + part["patient_id"]) if prefix else part)
+        if prefix:
+            own = part["patient_id"].map(is_nih_patient)
+            part = part.assign(patient_id=part["patient_id"].where(own, name + ":" + part["patient_id"]))
+        parts.append(part)
     whole = pd.concat(parts, ignore_index=True)
     names = [*COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in whole)]
     return check_index(whole[[*names, *(name for name in whole if name not in names)]])

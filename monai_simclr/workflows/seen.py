@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.torch
 from torch import nn
 
+from monai_simclr.data.nih_names import other_form
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import encoder_file, encoder_header, patients_records
 from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading, write_sealed_json
@@ -103,8 +104,9 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
 def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: bool = False) -> int:
     """Refuse to score patients whose hash under `key` is in `seen` ("": none is), unless allowed; returns how many.
 
-    The encoder that is installed records patients of NIH ChestX-ray14 as ``NIH-00013``; where an index has the number
-    alone, as NIH's own tables do, it may be another archive's, so that a match is logged and not refused.
+    Patients of NIH ChestX-ray14 are called ``NIH-00013`` by our readers and in the record of the encoder that is
+    installed. Where an index or a record has the number alone, it may be another archive's, so that such a match is
+    logged and not refused.
 
     Raises:
         ValueError: if one was seen and that is not allowed.
@@ -121,8 +123,8 @@ def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: 
             "their scores would be too good; score other patients, pretrain without them, or pass "
             "--allow_seen_patients True"
         )
-    numbers = [f"NIH-{int(name):05d}" for name in names if name.isascii() and name.isdigit()]
-    alike = sum(key != "" and keyed_hash(key, name) in seen for name in numbers)
+    others = [other for name in names if (other := other_form(name))]
+    alike = sum(key != "" and keyed_hash(key, name) in seen for name in others)
     if alike:
         logger.warning(
             f"{alike} of the {len(names)} patients to be scored have the number of a patient of NIH ChestX-ray14 that "

@@ -177,25 +177,25 @@ def test_the_nih_table_has_the_publishers_columns_and_describes_every_image(nih:
 
 def test_the_nih_lists_share_no_patient_and_hold_a_quarter_of_every_class_for_the_test(nih: Path) -> None:
     names = {part: (nih / f"{part}_list.txt").read_text().split() for part in ("train_val", "test")}
-    patients = {part: {name[:8] for name in listed} for part, listed in names.items()}
+    patients = {part: {name[:16] for name in listed} for part, listed in names.items()}
     assert not patients["train_val"] & patients["test"]
     assert {*names["train_val"], *names["test"]} == {path.name for path in (nih / "images").iterdir()}
-    tested = Counter(draw_phantom(int(patient), 0, 64).finding for patient in patients["test"])
+    tested = Counter(draw_phantom(int(patient[8:]), 0, 64).finding for patient in patients["test"])
     assert tested == Counter(dict.fromkeys(CLASSES, 1))
 
 
 def test_nih_images_and_masks_read_back_as_drawn_in_8_and_16_bits(nih: Path) -> None:
     for patient, dtype, top in ((1, np.uint8, 255), (7, np.uint16, 65535)):
         phantom = draw_phantom(patient, 0, 64)
-        stored = cv2.imread(str(nih / "images" / f"{patient:08d}_000.png"), cv2.IMREAD_UNCHANGED)
+        stored = cv2.imread(str(nih / "images" / f"PHANTOM-{patient:08d}_000.png"), cv2.IMREAD_UNCHANGED)
         assert stored.dtype == dtype
         np.testing.assert_allclose(stored / top, phantom.pixels, atol=0.51 / top)
-        mask = cv2.imread(str(nih / "lung_masks" / f"{patient:08d}_000.png"), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imread(str(nih / "lung_masks" / f"PHANTOM-{patient:08d}_000.png"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(mask == 255, phantom.lung_mask)
 
 
 def test_three_bad_files_are_bad_in_three_ways_and_are_listed(nih: Path) -> None:
-    cut, text, black = (nih / "images" / f"{number:08d}_000.png" for number in (25, 26, 27))
+    cut, text, black = (nih / "images" / f"PHANTOM-{number:08d}_000.png" for number in (25, 26, 27))
     listed = (nih / "train_val_list.txt").read_text()
     assert all(path.name in listed for path in (cut, text, black))
     assert cut.read_bytes().startswith(b"\x89PNG")

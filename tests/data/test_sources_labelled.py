@@ -313,13 +313,13 @@ def test_rsna_is_one_row_per_image_and_warns_that_it_is_nih(tmp_path, caplog):
     assert "NO PATIENT IDS: RSNA pneumonia" in caplog.text
 
 
-def test_rsnas_mapping_gives_patients_their_nih_numbers(tmp_path, caplog):
+def test_rsnas_mapping_gives_patients_their_names_of_nih(tmp_path, caplog):
     rows = [
         {"subset_img_id": "0004cfab", "img_id": "00016606_000.png"},
         {"subset_img_id": "00436515", "img_id": "00000001_002"},
     ]
     (_rsna(tmp_path) / "pneumonia-challenge-dataset-mappings_2018.json").write_text(json.dumps(rows))
-    assert read_rsna(tmp_path)["patient_id"].tolist() == ["16606", "1"]
+    assert read_rsna(tmp_path)["patient_id"].tolist() == ["NIH-16606", "NIH-00001"]
     assert "NO PATIENT IDS" not in caplog.text
     (tmp_path / "pneumonia-challenge-dataset-mappings_2018.json").write_text(json.dumps(rows[:1]))
     with pytest.raises(ValueError, match="does not have 1 of the images, the first is 00436515"):

@@ -33,7 +33,7 @@ def test_the_2017_table_with_its_trailing_comma_and_odd_ages_is_read(tmp_path):
     assert index["age"].iloc[0] == 60
     assert np.isnan(index["age"].iloc[1])
     assert index[["Cardiomegaly", "Pleural_Thickening", "Mass"]].to_numpy().tolist() == [[1, 1, 0], [0, 0, 0]]
-    assert index["patient_id"].tolist() == ["1", "2"]
+    assert index["patient_id"].tolist() == ["NIH-00001", "NIH-00002"]
 
 
 def test_a_table_without_a_column_is_named(tmp_path):

@@ -84,7 +84,7 @@ def test_a_cluster_makes_the_same_bytes(cluster, archive, whole, tmp_path):
     assert "3 Dask workers of 3 threads" in said
     assert out.startswith("made ")
     assert _files(tmp_path / "s") == whole
-    assert "00000002_000.png" not in cluster.log(), "names of files are not for the logs of a cluster"
+    assert "PHANTOM-00000002_000.png" not in cluster.log(), "names of files are not for the logs of a cluster"
 
 
 def test_the_variable_of_dask_names_the_cluster_too(cluster, archive, whole, tmp_path, monkeypatch, caplog):
@@ -108,7 +108,7 @@ def test_a_cluster_in_this_process_makes_the_same_bytes(archive, whole, tmp_path
 def test_a_worker_that_is_killed_costs_nothing(cluster, archive, whole, tmp_path):
     mark = tmp_path / "once"
     once = f"os.path.exists({str(mark)!r}) or (open({str(mark)!r}, 'w').close(), os.kill(os.getppid(), 9))"
-    cluster.do("00000040_000.png", once)
+    cluster.do("PHANTOM-00000040_000.png", once)
     build_store(open_index(archive), tmp_path / "s", 32, options=StoreOptions(engine=cluster.engine))
     assert mark.exists()
     ended = [process.wait() for process in cluster.processes if process.poll() is not None]
@@ -119,22 +119,22 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, archive, whole, tmp_path
 
 def test_files_that_crash_or_hang_the_decoder_are_rejected_with_a_reason(cluster, archive, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "TIME_LIMIT", 2.0)
-    cluster.do("00000002_000.png", "os.kill(os.getpid(), signal.SIGSEGV)")
-    cluster.do("00000003_000.png", "time.sleep(600)")
-    cluster.do("00000004_000.png", "os.abort()")
+    cluster.do("PHANTOM-00000002_000.png", "os.kill(os.getpid(), signal.SIGSEGV)")
+    cluster.do("PHANTOM-00000003_000.png", "time.sleep(600)")
+    cluster.do("PHANTOM-00000004_000.png", "os.abort()")
     before = [process.poll() for process in cluster.processes]
     store = build_store(open_index(archive), tmp_path / "s", 32, options=StoreOptions(engine=cluster.engine))
     reasons = {os.path.basename(path): why for path, why in store.rejected.itertuples(index=False)}
-    assert reasons["00000002_000.png"] == "ended the decoder by SIGSEGV"
-    assert reasons["00000003_000.png"] == "took longer than 2 s"
-    assert reasons["00000004_000.png"] == "ended the decoder by SIGABRT"
+    assert reasons["PHANTOM-00000002_000.png"] == "ended the decoder by SIGSEGV"
+    assert reasons["PHANTOM-00000003_000.png"] == "took longer than 2 s"
+    assert reasons["PHANTOM-00000004_000.png"] == "ended the decoder by SIGABRT"
     assert len(reasons) == 5
     assert len(store.images) == len(open_index(archive)) - 5
     assert [process.poll() for process in cluster.processes] == before, "no worker of Dask is lost by a file"
 
 
 def test_what_kills_worker_after_worker_is_a_lack_of_memory(cluster, archive, tmp_path):
-    cluster.do("00000005_000.png", "os.kill(os.getppid(), 9)")
+    cluster.do("PHANTOM-00000005_000.png", "os.kill(os.getppid(), 9)")
     with pytest.raises(
         ChildProcessError, match=r"at .*png \(its Dask workers were lost, by it or beside it\).*enough memory\?"
     ):
@@ -144,7 +144,7 @@ def test_what_kills_worker_after_worker_is_a_lack_of_memory(cluster, archive, tm
 
 
 def test_an_error_of_a_worker_comes_to_the_user(cluster, archive, tmp_path):
-    cluster.do("00000006_000.png", "raise KeyError('a bug')")
+    cluster.do("PHANTOM-00000006_000.png", "raise KeyError('a bug')")
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*KeyError: 'a bug'"):
         build_store(open_index(archive), tmp_path / "s", 32, options=StoreOptions(engine=cluster.engine))
 

@@ -128,7 +128,7 @@ def test_a_source_that_changes_between_two_runs_is_named_and_read_again(tmp_path
     with open(other, "rb") as source, open(first, "wb") as target:
         target.write(source.read())
     store = build_store(open_index(archive), tmp_path / "s", 32, 0)
-    assert "1 files have changed since they were decoded, the first is 00000001_000.png" in caplog.text
+    assert "1 files have changed since they were decoded, the first is PHANTOM-00000001_000.png" in caplog.text
     np.testing.assert_array_equal(store.images[0], store.images[9])
 
 

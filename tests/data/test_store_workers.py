@@ -65,14 +65,14 @@ def test_a_silent_rank_0_is_named_and_nothing_hangs(archive, tmp_path, monkeypat
 
 
 def _serve(monkeypatch, deed):
-    """Let decoding processes do something bad at the image 00000002_000.png."""
+    """Let decoding processes do something bad at the image PHANTOM-00000002_000.png."""
     code = f"""
 import os, signal, sys
 from monai_simclr.data import decoding
 from monai_simclr.runtime import spread
 real = decoding.decode
 def decode(path, *settings):
-    if path.endswith('00000002_000.png'):
+    if path.endswith('PHANTOM-00000002_000.png'):
         {deed}
     return real(path, *settings)
 decoding.decode = decode
@@ -86,7 +86,7 @@ def test_a_file_that_crashes_the_decoder_is_rejected_and_the_others_are_stored(a
     _serve(monkeypatch, f"os.kill(os.getpid(), signal.{name})")
     store = build_store(open_index(archive), tmp_path / "s", 32, 2, 0.2)
     reasons = dict(zip(store.rejected["image"].map(os.path.basename), store.rejected["reason"], strict=True))
-    assert reasons["00000002_000.png"] == f"ended the decoder by {name}"
+    assert reasons["PHANTOM-00000002_000.png"] == f"ended the decoder by {name}"
     assert len(reasons) == 3
     assert len(store.images) == len(open_index(archive)) - 3
 
@@ -102,7 +102,9 @@ def test_a_process_that_is_killed_twice_at_one_image_is_a_lack_of_memory_that_na
     archive, tmp_path, monkeypatch
 ):
     _serve(monkeypatch, "os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(ChildProcessError, match=r"ended twice at .*00000002_000\.png \(SIGKILL\); is there enough mem"):
+    with pytest.raises(
+        ChildProcessError, match=r"ended twice at .*PHANTOM-00000002_000\.png \(SIGKILL\); is there enough mem"
+    ):
         build_store(open_index(archive), tmp_path / "s", 32, 2, 0.2)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from monai_simclr.data import combine_indexes, open_index
+from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import encoder_file
 from monai_simclr.workflows.seen import check_encoder, check_unseen
@@ -26,16 +28,36 @@ def test_seen_patients_are_counted_where_allowed_and_nobody_is_seen_under_anothe
 
 
 def test_a_number_of_an_nih_patient_seen_is_logged_as_it_may_be_of_another_archive(caplog):
+    """Nor is it refused where the record has the number and the index NIH's name."""
     seen = frozenset(keyed_hash("key", name) for name in ("NIH-00013", "NIH-30805"))
     assert check_unseen(np.array(["13", "00013", "30805", "14", "p13", "²"]), "key", seen) == 0
     assert "3 of the 6 patients to be scored have the number of a patient of NIH ChestX-ray14" in caplog.text
     caplog.clear()
     assert check_unseen(np.array(["14", "NIH-13"]), "key", seen) == 0
     assert caplog.text == ""
+    assert check_unseen(np.array(["NIH-00007", "NIH-00008"]), "key", frozenset({keyed_hash("key", "7")})) == 0
+    assert "1 of the 2 patients to be scored have the number" in caplog.text
 
 
-def test_the_installed_encoder_knows_the_numbers_of_its_nih_patients(caplog, nih_metadata):
-    table = pd.read_csv(nih_metadata / "Data_Entry_2017_v2020.csv.gz", dtype=str)
-    everyone = table["Patient ID"].unique()
-    assert check_encoder(encoder_file("chest_xray_resnet18"), everyone) == 0
+def test_the_installed_encoder_is_refused_the_nih_patients_that_it_has_seen(caplog, nih_metadata):
+    everyone = open_index(nih_metadata, check=False)["patient_id"]
+    with pytest.raises(ValueError, match="pretraining saw 2133 of the 30805 patients to be scored"):
+        check_encoder(encoder_file("chest_xray_resnet18"), everyone)
+    assert check_encoder(encoder_file("chest_xray_resnet18"), everyone, allowed=True) == 2133
+    numbers = everyone.str.removeprefix("NIH-").unique()
+    assert check_encoder(encoder_file("chest_xray_resnet18"), numbers) == 0
     assert "2133 of the 30805 patients to be scored have the number" in caplog.text
+
+
+def test_phantoms_are_nobodys_patients(tmp_path):
+    """Although they come in NIH's layout, with small numbers."""
+    index = open_index(write_nih_phantoms(tmp_path / "nih", n_patients=40, size=64))
+    assert check_encoder(encoder_file("chest_xray_resnet18"), index["patient_id"].to_numpy()) == 0
+
+
+def test_nihs_patients_keep_their_names_beside_another_archive():
+    one, other = (pd.DataFrame({"image": [f"{name}{k}.png" for k in range(2)]}) for name in "ab")
+    blank = {"study_id": "", "view_position": "", "sex": "", "age": np.nan, "split": ""}
+    one, other = one.assign(patient_id=["NIH-00013", "13"], **blank), other.assign(patient_id=["13", "14"], **blank)
+    both = combine_indexes({"nih": one, "hospital": other})
+    assert both["patient_id"].tolist() == ["NIH-00013", "nih:13", "hospital:13", "hospital:14"]

@@ -38,9 +38,10 @@ def write_nih_phantoms(
 ) -> Path:
     """Write phantoms in the layout of NIH ChestX-ray14, with one to four images per patient.
 
-    The folder holds `images/00000001_000.png` (8-bit; every seventh patient 16-bit), `Data_Entry_2017_v2020.csv` with
-    the publisher's columns, and `train_val_list.txt` and `test_list.txt`, which split by patient: about a quarter of
-    the patients of every class are in the test list. The tables are written last, so a folder with them is complete.
+    The folder holds `images/PHANTOM-00000001_000.png` (8-bit; every seventh patient 16-bit; not a name of NIH's, so
+    that nobody takes them for its patients), `Data_Entry_2017_v2020.csv` with the publisher's columns, and
+    `train_val_list.txt` and `test_list.txt`, which split by patient: about a quarter of the patients of every class are
+    in the test list. The tables are written last, so a folder with them is complete.
 
     Args:
         folder: where to write; created when it is missing.
@@ -73,7 +74,7 @@ def write_nih_phantoms(
     images = _list_images(n_patients, seed)
     for patient, follow_up in images:
         phantom = draw_phantom(patient, follow_up, size, seed)
-        name = f"{phantom.patient:08d}_{phantom.follow_up:03d}.png"
+        name = f"{_patient_id(phantom.patient)}_{phantom.follow_up:03d}.png"
         _write_png(folder / "images" / name, _quantize(phantom))
         if lung_masks:
             _write_png(folder / "lung_masks" / name, phantom.lung_mask.astype(np.uint8) * 255)
@@ -83,7 +84,7 @@ def write_nih_phantoms(
             progress(len(rows), len(images))
     for k in range(bad_files):
         phantom = draw_phantom(n_patients + 1 + k, 0, size, seed)
-        path = folder / "images" / f"{phantom.patient:08d}_000.png"
+        path = folder / "images" / f"{_patient_id(phantom.patient)}_000.png"
         _write_png(path, _quantize(phantom) if k % 3 < 2 else np.zeros((size, size), np.uint8))
         if k % 3 == 0:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -94,8 +95,8 @@ def write_nih_phantoms(
     order.sort(key=lambda patient: (*FINDINGS, NO_FINDING).index(classes[patient]))
     test = set(order[1::4])
     names = [row.split(",", 1)[0] for row in rows]
-    write_text(folder / "train_val_list.txt", "".join(f"{name}\n" for name in names if int(name[:8]) not in test))
-    write_text(folder / "test_list.txt", "".join(f"{name}\n" for name in names if int(name[:8]) in test))
+    write_text(folder / "train_val_list.txt", "".join(f"{name}\n" for name in names if int(name[8:16]) not in test))
+    write_text(folder / "test_list.txt", "".join(f"{name}\n" for name in names if int(name[8:16]) in test))
     write_text(folder / "Data_Entry_2017_v2020.csv", "".join(f"{row}\n" for row in [_NIH_HEADER, *rows]))
     return folder
 

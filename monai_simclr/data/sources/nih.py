@@ -9,6 +9,7 @@ import pandas as pd
 
 from monai_simclr.data.columns import check_rows, map_values
 from monai_simclr.data.findings import NIH14, canonical_finding, parse_findings
+from monai_simclr.data.nih_names import patient_of_nih_image
 from monai_simclr.data.sources import base
 from monai_simclr.runtime.names import shown
 from monai_simclr.runtime.tables import read_text
@@ -26,8 +27,10 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
             ``images_001/images/`` to ``images_012/images/``.
 
     Returns:
-        The index. The official test list is the test split; one patient in eight of the official train_val list is val,
-        by a hash of the patient's number, so that it never changes. Without lists `split` is "".
+        The index. Patients are called NIH-00013, so that they are known in any archive that has them; where images are
+        not called as NIH calls its own, they keep the numbers of the table. The official test list is the test split;
+        one patient in eight of the official train_val list is val, by a hash of the patient's number, so that it never
+        changes. Without lists `split` is "".
     """
     folder = Path(folder)
     table, file = base.read_publisher_table(
@@ -50,7 +53,7 @@ def read_nih(folder: str | Path) -> pd.DataFrame:
     return base.make_index(
         pd.DataFrame(np.array(labels.tolist()), columns=pd.Index(NIH14)),
         image=base.locate([folder / "images", *sorted(folder.glob("images_0*/images"))], table["Image Index"]),
-        patient_id=table["Patient ID"],
+        patient_id=[patient_of_nih_image(*row) for row in zip(names, table["Patient ID"], strict=True)],
         study_id=table["Patient ID"] + "_" + table["Follow-up #"],
         view_position=table["View Position"],
         sex=table["Patient Gender"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from monai_simclr.data.columns import check_rows, logger
+from monai_simclr.data.nih_names import nih_patient
 from monai_simclr.data.sources import base
 from monai_simclr.runtime.tables import read_text
 
@@ -23,7 +24,7 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
 
     Args:
         folder: with ``stage_2_train_labels.csv`` (a row per box) and ``stage_2_train_images/``. With RSNA's
-            ``pneumonia-challenge-dataset-mappings_2018.json`` next to them, patients get NIH's own numbers, so that an
+            ``pneumonia-challenge-dataset-mappings_2018.json`` next to them, patients are called as in `read_nih`: an
             index of both archives shows who is in both.
         patient_pattern: regular expression for the patient in an image's id. Without it and without the mapping every
             image counts as a patient of its own, and the log says so.
@@ -45,13 +46,13 @@ def read_rsna(folder: str | Path, patient_pattern: str = "") -> pd.DataFrame:
     if mapping.is_file() and not patient_pattern:
         try:
             rows = json.loads(read_text(mapping))
-            numbers = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
+            known = {row["subset_img_id"]: nih_patient(row["img_id"].split("_")[0]) for row in rows}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{mapping.name} does not list subset_img_id and img_id: {error}") from error
-        missing = [name for name in names if name not in numbers]
+        missing = [name for name in names if name not in known]
         if missing:
             raise ValueError(f"{mapping.name} does not have {len(missing)} of the images, the first is {missing[0]}")
-        patients = [numbers[name] for name in names]
+        patients = [known[name] for name in names]
     else:
         patients = base.patients_by_name(names, patient_pattern, "RSNA pneumonia")
     return base.make_index(
