@@ -350,7 +350,7 @@ def main(path: Path, rounds: int, sizes: tuple[int, ...]) -> None:
             content["workers"].append(with_workers(store, size, rounds))
             print(content["workers"][-1], flush=True)
             keep()
-        write_nih_phantoms(folder / "phantoms", n_patients=200, size=128)
+        write_nih_phantoms(folder / "phantoms", n_patients=600, size=128)  # as many as in the demo
         for count in (0, 1):
             content["waiting"].append(waiting(folder, count))
             print(content["waiting"][-1], flush=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from monai.data.meta_obj import set_track_meta
 from monai.transforms import Randomizable
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, default_convert
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_simclr.data.partners import Partners, SecondView
@@ -279,6 +279,11 @@ def _as_pair(key: int | tuple[int, int]) -> tuple[int, int]:
     return key if isinstance(key, tuple) else (0, key)
 
 
+def _whole(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch that is one already: PyTorch's own conversion would look at each word of it."""
+    return batch
+
+
 def _first(batch: dict[str, Any]) -> dict[str, Any]:
     """The only item of a batch of one."""
     return {
@@ -433,7 +438,7 @@ def loader(
         sampler=sampler,
         num_workers=num_workers,
         drop_last=True,
-        collate_fn=default_convert if dataset.whole_batches else None,
+        collate_fn=_whole if dataset.whole_batches else None,
         generator=torch.Generator().manual_seed(seed),
         worker_init_fn=_without_metadata,
         persistent_workers=num_workers > 0,
@@ -450,7 +455,7 @@ def ordered_batches(dataset: StoreDataset, batch_size: int) -> DataLoader:
         batch_size: images in a batch.
     """
     dataset.whole_batches = dataset.takes_batches
-    return DataLoader(dataset, batch_size, collate_fn=default_convert if dataset.whole_batches else None)
+    return DataLoader(dataset, batch_size, collate_fn=_whole if dataset.whole_batches else None)
 
 
 def leave_signals(batches: DataLoader) -> DataLoader:
