@@ -6,7 +6,7 @@ export MPLBACKEND ?= Agg
 # packages are compiled at their first import, and kept: some machines forbid that, and each process compiles anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo docs ruff types lint test test-images test-commands test-all dist audit clean
+.PHONY: help demo docs ruff types lint test test-data test-models test-training test-all dist audit clean
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
@@ -34,15 +34,19 @@ ruff: .venv/.done  ## style
 types: .venv/.done  ## mypy
 	$(BIN)/mypy
 
-test: ruff  ## lint, types and the tests, in three processes
-	@$(MAKE) --no-print-directory -j3 types test-images test-commands
+test: ruff  ## lint, types and the tests, in four processes: on two cores the tests that wait cost no time
+	@$(MAKE) --no-print-directory -j4 types test-data test-models test-training
 
-IMAGES := data inference losses networks ops transforms
-test-images: .venv/.done  ## tests of everything that computes on images
-	$(BIN)/python -m pytest -p no:cacheprovider $(IMAGES:%=tests/%)
+MODELS := audit inference losses networks report runtime transforms
+TRAINING := bundles cli engines handlers study training workflows
+test-models: .venv/.done  ## tests of networks, losses, transforms and inference
+	$(BIN)/python -m pytest -p no:cacheprovider $(MODELS:%=tests/%)
 
-test-commands: .venv/.done  ## all other tests
-	$(BIN)/python -m pytest $(IMAGES:%=--ignore=tests/%)
+test-training: .venv/.done  ## tests of bundles, training and studies
+	$(BIN)/python -m pytest -p no:cacheprovider $(TRAINING:%=tests/%)
+
+test-data: .venv/.done  ## all other tests: data, evaluation, docs
+	$(BIN)/python -m pytest $(MODELS:%=--ignore=tests/%) $(TRAINING:%=--ignore=tests/%)
 
 test-all: lint  ## the slow tests too
 	$(BIN)/python -m pytest -m ""

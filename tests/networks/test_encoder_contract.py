@@ -22,6 +22,8 @@ from monai_simclr.networks import (
 
 TIMM = ("timm/tf_efficientnet_lite0", "timm/convnext_atto", "timm/resnet18")
 WIDTH = 0.125
+DEEP = ("resnet34", "resnet50", "densenet121", "timm/tf_efficientnet_lite0")
+"""Encoders of the same parts as others; ONNX needs up to 12 s for each."""
 
 
 @pytest.fixture(scope="module", params=[*ENCODERS, *TIMM])
@@ -103,6 +105,11 @@ def test_it_becomes_torchscript(network):
         torch.testing.assert_close(traced(images), network(images))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in (*ENCODERS, *TIMM)],
+    indirect=True,
+)
 def test_it_becomes_onnx(network, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
