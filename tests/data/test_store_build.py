@@ -213,7 +213,7 @@ def test_new_and_missing_files_are_named_and_the_others_kept(archive, tmp_path, 
     decoded.clear()
     build_store(index.iloc[:-3].reset_index(drop=True), tmp_path / "s", 32, 0, 0.2)
     assert "2 new (the first is PHANTOM-00000001_000.png), 3 gone (the first is " in caplog.text
-    assert decoded == ["00000001_000.png", os.path.basename(index["image"][1])]
+    assert decoded == ["PHANTOM-00000001_000.png", os.path.basename(index["image"][1])]
     build_store(index.iloc[:-3].reset_index(drop=True), tmp_path / "t", 32, 0, 0.2)
     assert _files(tmp_path / "s") == _files(tmp_path / "t")
 
