@@ -279,7 +279,7 @@ def _as_pair(key: int | tuple[int, int]) -> tuple[int, int]:
     return key if isinstance(key, tuple) else (0, key)
 
 
-def _whole(batch: dict[str, Any]) -> dict[str, Any]:
+def _whole(batch: Any) -> Any:
     """A batch that is one already: PyTorch's own conversion would look at each word of it."""
     return batch
 

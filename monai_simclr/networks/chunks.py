@@ -17,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-@torch.compiler.disable  # Dynamo cannot trace a checkpoint that has a context; compile the encoder itself
 def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk_size: int, network: nn.Module) -> Tensor:
     """Apply a function to images with the activations of one chunk in memory at a time, backward pass included.
 
@@ -33,6 +32,13 @@ def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk_size: 
     Returns:
         Projections ``(B, P)``.
     """
+    # Dynamo cannot trace a checkpoint that has a context; compile the encoder itself. Said here and not by a decorator,
+    # which would import Dynamo, a second of CPU time, with every command that has a network.
+    result: Tensor = torch.compiler.disable(_in_chunks)(function, images, chunk_size, network)
+    return result
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk_size: int, network: nn.Module) -> Tensor:
     chunks = images.tensor_split(-(-len(images) // chunk_size))
     if not torch.is_grad_enabled():
         return torch.cat([function(chunk) for chunk in chunks])
