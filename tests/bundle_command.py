@@ -1,7 +1,7 @@
 """The command line of a bundle's config, as a user types it; by torchrun where there are several ranks.
 
 A process that imports MONAI needs seconds before it does anything. `Forked` runs a command in a fork of a process that
-has imported everything, with its own exit code, signals and output; a few tests start new processes.
+has made its imports, with its own exit code, signals and output; a few tests start new processes.
 """
 
 from __future__ import annotations
@@ -13,25 +13,39 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-_SERVER = """
-import gc, json, os, pkgutil, runpy, sys
+_EVERYTHING = """
+import pkgutil
 import monai.bundle, monai_simclr
-sys.path.append(sys.argv[1])
 for module in pkgutil.walk_packages(monai_simclr.__path__, "monai_simclr."):
     if not module.name.startswith(("monai_simclr.__main__", "monai_simclr.cli", "monai_simclr.bundles")):
         __import__(module.name)
+"""
+STORE = "import monai_simclr.cli.app, monai_simclr.cli.store, monai_simclr.data, monai_simclr.data.store"
+"""What ``monai-simclr store`` imports, for `Forked`."""
+_SERVER = """
+import gc, json, os, runpy, signal, sys
+sys.path.append(sys.argv[1])
+exec(sys.argv[2])
 gc.freeze()  # else the last collection of each fork, of all that is imported, is 2 s of its time
 print("ready", flush=True)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
 for line in sys.stdin:
+    if os.fork():
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    call = json.loads(line)
     if child := os.fork():
         print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-        continue
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with open(call["ended"] + ".part", "w") as file:
+            file.write(str(code))
+        os.rename(call["ended"] + ".part", call["ended"])
+        os._exit(0)
     os.setsid()
-    call = json.loads(line)
     for number, path in enumerate((os.devnull, call["stdout"], call["stderr"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY), number)
     os.chdir(call["folder"])
@@ -48,9 +62,9 @@ def bundle_command(config: str, *more: str, ranks: int = 1, launcher: str = "tor
 
 
 @functools.cache
-def _server() -> subprocess.Popen[str]:
+def _server(imports: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    command = [sys.executable, "-W", "ignore", "-c", _SERVER, str(Path(__file__).parent)]
+    command = [sys.executable, "-W", "ignore", "-c", _SERVER, str(Path(__file__).parent), imports]
     server = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
@@ -58,55 +72,58 @@ def _server() -> subprocess.Popen[str]:
 
 
 class Forked:
-    """``python -W ignore -m MODULE ...`` in a fork, one at a time; like a `subprocess.Popen`.
+    """``python -W ignore -m MODULE ...`` in a fork of a process that has made its imports; like a `subprocess.Popen`.
 
     Attributes:
         pid: of the command, and of its process group.
         returncode: None until `communicate` has returned.
     """
 
-    def __init__(self, folder: Path, output: Path, command: list[str], **environment: str) -> None:
-        """Args: the folder to be in, one for what is printed, a command as of `bundle_command`, more variables."""
-        self._printed = [output / "stdout", output / "stderr"]
+    def __init__(
+        self, folder: Path, output: Path, command: list[str], *, imports: str = _EVERYTHING, **environment: str
+    ) -> None:
+        """Args: the folder to be in, a new or empty one for what is printed, a command, its imports, more variables."""
+        output.mkdir(exist_ok=True)
+        self._printed, self._ended = [output / "stdout", output / "stderr"], output / "ended"
+        self._ended.unlink(missing_ok=True)
         call: dict[str, Any] = dict(zip(("stdout", "stderr"), map(str, self._printed), strict=True))
         words = command[command.index("-m") + 1 :]
-        call |= {"folder": str(folder), "environment": environment, "words": words}
-        server = _server()
+        call |= {"folder": str(folder), "environment": environment, "words": words, "ended": str(self._ended)}
+        server = _server(imports)
         assert server.stdin is not None
+        assert server.stdout is not None
         print(json.dumps(call), file=server.stdin, flush=True)
         self.returncode: int | None = None
-        self.pid = self._answer()
-
-    def _answer(self) -> int:
-        server = _server()
-        assert server.stdout is not None
-        try:
-            return int(server.stdout.readline())
-        except BaseException:  # a time limit: the next command needs a server that has not begun with this one
-            server.kill()
-            _server.cache_clear()
-            raise
+        self.pid = int(server.stdout.readline())
 
     def poll(self) -> int | None:
         """None while it runs."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return self.returncode or 0
-        return None
+        if self.returncode is None and self._ended.exists():
+            self.returncode = int(self._ended.read_text())
+        return self.returncode
 
-    def communicate(self) -> tuple[str, str]:
+    def communicate(self, timeout: float = 600.0) -> tuple[str, str]:
         """Wait for the end; what was printed to stdout and stderr."""
+        end = time.monotonic() + timeout
         try:
-            self.returncode = self._answer()
+            while self.poll() is None:
+                if time.monotonic() > end:
+                    raise subprocess.TimeoutExpired(str(self._printed[0].parent), timeout)
+                time.sleep(0.005)
         except BaseException:
             self.kill()
             raise
         said = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in self._printed]
         return said[0], said[1]
 
+    def send_signal(self, number: int) -> None:
+        """To the command alone, not to what it started."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     def kill(self) -> None:
         """End it and what it started, if it still runs."""
-        if self.returncode is None:
+        if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked_script import run_forked
 from radiograph_corpus import (
     SYNTAXES,
     picture,
@@ -52,8 +51,7 @@ def fuzz(corpus, first, last):
     results = {}
     stderr = ""
     while first < last:
-        command = [sys.executable, "-W", "ignore", str(HERE / "fuzz_reader.py"), str(corpus), str(first), str(last)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
+        done = run_forked(HERE / "fuzz_reader.py", corpus.parent, str(corpus), str(first), str(last))
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         results |= {line["number"]: line for line in lines if "number" in line}
         stderr += done.stderr

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundle_command import STORE, Forked
 from dask_cluster import DaskCluster, await_lines
 
 from monai_simclr.data import StoreOptions, build_store, open_index, write_index
@@ -69,8 +70,8 @@ def _files(folder):
 
 def _start(cluster, archive, folder, engine):
     command = [*COMMAND, str(archive), "-o", str(folder), "--size", "32", "--workers", "2", "--engine", engine]
-    environment = {**os.environ, **cluster.environment}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    printed = folder.with_name(f"printed {len(list(folder.parent.glob('printed *')))}")
+    return Forked(folder.parent, printed, command, imports=STORE, **cluster.environment)
 
 
 def _journal(folder):
@@ -186,7 +187,7 @@ def test_a_driver_that_is_killed_is_resumed_on_either_engine(cluster, archive, w
     first, second = (cluster.engine if name == "dask" else name for name in engines)
     process = _start(cluster, archive, tmp_path / "s", first)
     await_lines(_journal(tmp_path / "s"), 24, process)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "s" / "provenance.json").exists()
     process = _start(cluster, archive, tmp_path / "s", second)
@@ -250,26 +251,29 @@ def test_twenty_thousand_phantoms_with_all_three_killed_are_the_bytes_of_an_unin
     index, cluster = phantoms / "index.csv", DaskCluster(tmp_path / "dask", workers=3)
     try:
         process = _start(cluster, index, tmp_path / "straight", "processes")
-        assert process.wait() == 0
+        process.communicate()
+        assert process.returncode == 0
         process = _start(cluster, index, tmp_path / "s", cluster.engine)
         await_lines(_journal(tmp_path / "s"), 5000, process)
         cluster.processes[1].kill()
         await_lines(_journal(tmp_path / "s"), 10_000, process)
         cluster.scheduler.kill()
-        assert process.wait() == 6
+        process.communicate(timeout=1000)
+        assert process.returncode == 6
         cluster.start_scheduler()
         for _ in range(3):
             cluster.start_worker()
         process = _start(cluster, index, tmp_path / "s", cluster.engine)
         await_lines(_journal(tmp_path / "s"), 14_000, process)
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
         process = _start(cluster, index, tmp_path / "s", "processes")
         await_lines(_journal(tmp_path / "s"), 17_000, process)
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
         process = _start(cluster, index, tmp_path / "s", cluster.engine)
-        assert process.wait() == 0
+        process.communicate(timeout=1000)
+        assert process.returncode == 0
     finally:
         cluster.close()
     assert _files(tmp_path / "s") == _files(tmp_path / "straight")

