@@ -37,8 +37,8 @@ types: .venv/.done  ## mypy
 test: ruff  ## lint, types and the tests, in four processes: on two cores the tests that wait cost no time
 	@$(MAKE) --no-print-directory -j4 types test-data test-models test-training
 
-MODELS := audit inference losses networks report runtime transforms
-TRAINING := bundles cli engines handlers study training workflows
+MODELS := engines inference losses networks report runtime transforms
+TRAINING := bundles cli handlers study training workflows
 test-models: .venv/.done  ## tests of networks, losses, transforms and inference
 	$(BIN)/python -m pytest -p no:cacheprovider $(MODELS:%=tests/%)
 

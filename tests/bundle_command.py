@@ -30,6 +30,7 @@ _SERVER = """
 import gc, json, os, runpy, signal, sys
 sys.path.append(sys.argv[1])
 exec(sys.argv[2])
+gc.set_threshold(20_000, 20, 20)
 gc.freeze()  # else the last collection of each fork, of all that is imported, is 2 s of its time
 print("ready", flush=True)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait

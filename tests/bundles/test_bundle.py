@@ -61,7 +61,7 @@ def test_the_main_job_runs_by_its_five_commands(pretrained):
     assert log.count("3 of ") >= 1
     assert "next: run configs/cluster.json" in log
     _run(bundle, "configs/cluster.json", *archive, "--n_bootstrap", "50")
-    few = ["--n_bootstrap", "50", "--method", "kmeans", "--n_clusters", "[2]", "--remove", "[]"]  # of other embeddings
+    few = ["--n_bootstrap", "50", "--n_seeds", "1", "--method", "kmeans", "--n_clusters", "[2]", "--remove", "[]"]
     spread = ["--engine", "processes", "--num_workers", "1", "--output_dir", "output/spread"]
     _run(bundle, "configs/cluster.json", *archive[:2], *few, *spread)
     alone, other = (Embeddings.load(bundle / "output" / name / "embeddings.npz") for name in ("cluster", "spread"))

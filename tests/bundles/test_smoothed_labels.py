@@ -32,7 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = {"dataset_dir": str(folder / "phantoms" / "smoothed.csv"), "num_workers": 0, "precision": "float32"}
     small = {"max_epochs": 1, "batch_size": 16}
     run_bundle(bundle, "pretrain", **given, **small, probe_interval=1)
-    quick = {"n_bootstrap": 10, "method": "kmeans", "remove": []}
+    quick = {"n_bootstrap": 10, "n_seeds": 1, "method": "kmeans", "remove": []}
     run_bundle(bundle, "cluster", **quick, **{k: v for k, v in given.items() if k != "precision"})
     few = {"label_fraction": 1.0, "n_bootstrap": 10}
     for balance in ("class_weights", "balanced_sampling"):
