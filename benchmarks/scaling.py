@@ -178,7 +178,10 @@ TRIES: dict[str, Try] = {
     ),
     **{f"48, 64, 96 px, seed {seed}": Try(sizes=((48, 2), (64, 2), (96, 2)), seed=seed) for seed in range(3)},
     **{
-        f"48, 64, 96 px for 3, 1, 2 epochs, seed {seed}": Try(sizes=((48, 3), (64, 1), (96, 2)), seed=seed)
+        f"48, 64, 96 px for {', '.join(map(str, epochs))} epochs, seed {seed}": Try(
+            sizes=tuple(zip((48, 64, 96), epochs, strict=True)), seed=seed
+        )
+        for epochs in ((3, 1, 2), (3, 2, 1))
         for seed in range(3)
     },
 }

@@ -9,25 +9,26 @@ import numpy as np
 
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 _WEYL = 0x9E3779B9, 0xBB67AE85
-_LOW, _HIGH = np.uint64(0xFFFFFFFF), np.uint64(32)
 _ROUNDS = 10
 
 
 def philox(counter: np.ndarray, seed: int) -> np.ndarray:
     """Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) over many counters.
 
-    Counters and result are uint64 of 32-bit values, shape ``(4, ...)``; the seed, Philox's key, has 64 bits.
+    Counters and result are uint32, shape ``(4, ...)``; the seed, Philox's key, has 64 bits.
 
     Example:
-        >>> [hex(int(word)) for word in philox(np.zeros(4, dtype=np.uint64), 0)]
+        >>> [hex(int(word)) for word in philox(np.zeros(4, dtype=np.uint32), 0)]
         ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     shape = (2, *[1] * (counter.ndim - 1))
     multipliers, keys = _MULTIPLIERS.reshape(shape), _round_keys(seed).reshape(_ROUNDS, *shape)
     even, odd = counter[::2], counter[1::2]  # both halves at once: the time goes into calls, not into numbers
+    product = np.empty(even.shape, dtype="<u8")
+    halves = product.view("<u4").reshape(*product.shape, 2)[::-1]  # low, high
     for key in keys:
-        product = (even * multipliers)[::-1]
-        even, odd = (product >> _HIGH) ^ odd ^ key, product & _LOW
+        np.multiply(even, multipliers, out=product)
+        even, odd = halves[..., 1] ^ odd ^ key, halves[..., 0].copy()
     return np.stack([even, odd], axis=1).reshape(counter.shape)
 
 
@@ -35,7 +36,7 @@ def philox(counter: np.ndarray, seed: int) -> np.ndarray:
 def _round_keys(seed: int) -> np.ndarray:
     """Both words of Philox's key in every round."""
     words = [(seed + n * _WEYL[0], (seed >> 32) + n * _WEYL[1]) for n in range(_ROUNDS)]
-    return np.array([[low & 0xFFFFFFFF, high & 0xFFFFFFFF] for low, high in words], dtype=np.uint64)
+    return np.array([[low & 0xFFFFFFFF, high & 0xFFFFFFFF] for low, high in words], dtype=np.uint32)
 
 
 class KeyedRandom:
@@ -76,12 +77,16 @@ class KeyedRandom:
             raise ValueError(f"the first axis of keyed numbers must be the {n} images, got the shape {shape}")
         each = math.prod(shape[1:])
         blocks = -(-each // 4)
-        counter = np.empty((4, n, blocks), dtype=np.uint64)
-        counter[0] = np.arange(self._blocks, self._blocks + blocks, dtype=np.uint64)
+        counter = np.empty((4, n, blocks), dtype=np.uint32)
+        counter[0] = np.arange(self._blocks, self._blocks + blocks)
         counter[1], counter[2], counter[3] = self.rows[:, None], self.epoch[:, None], self.number
         self._blocks += blocks
         words = np.moveaxis(philox(counter, self.seed), 0, -1).reshape(n, 4 * blocks)
         return (words[:, :each] * 2.0**-32).reshape(shape)
+
+    def skip(self) -> None:
+        """Leave out one number an image, as ``random_sample(n)`` draws it, when its value does not matter."""
+        self._blocks += 1
 
     def uniform(self, low: float = 0.0, high: float = 1.0, size: int | tuple[int, ...] = 1) -> np.ndarray:
         """Draw from [low, high); see `random_sample`."""

@@ -114,7 +114,11 @@ class RandOperation(RandomizableTransform, BatchTransform):
 
     def randomize(self, data: Any = None, n: int = 1) -> None:
         """Decide for each of `n` images whether it is transformed (`self.keep`), and draw how (`self.drawn`)."""
-        self.keep = self.R.random_sample(n) < self.prob
+        if self.prob == 1 and isinstance(self.R, KeyedRandom):
+            self.R.skip()
+            self.keep = np.ones(n, dtype=bool)
+        else:
+            self.keep = self.R.random_sample(n) < self.prob
         self.drawn = self.draw(n)
         self._do_transform = bool(self.keep.any())
 
