@@ -9,10 +9,10 @@ of the train patients. No test patient is scored. Encoders and features stay in 
 run again, only scored. The table goes to `results/scaling.json` and `.csv`.
 The try that starts from ImageNet needs what `imagenet.py` needs.
 
-What `size_schedule` is worth, at 0.57 of the pixels, is the difference between two tries of three seeds each; the CPU
-time is `cpu_seconds` in the record of each in OUT:
+What `size_schedule` is worth is the difference between tries of three seeds each; what it saves says
+`size_schedule.py`, since the CPU time of tries is of several machines:
 
-    python benchmarks/scaling.py IDX OUT base "base, seed "{1,2} "48, 64, 96 px, seed "{0,1,2}
+    python benchmarks/scaling.py IDX OUT base "base, seed "{1,2} "48, 64, 96 px for 3, 2, 1 epochs, seed "{0,1,2}
 """
 
 from __future__ import annotations
