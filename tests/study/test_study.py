@@ -270,7 +270,8 @@ def test_the_command_fine_tunes_another_encoder_along_with_that_of_the_bundle(wo
         arm: json.loads((workspace / "given" / "runs" / arm / "100percent" / "draw0" / "config.json").read_text())
         for arm in ("finetuned", "other")
     }
-    assert [config["learning_rate"] for config in rates.values()] == [0.0001, 0.002]
+    own = json.loads((workspace / "bundle" / "configs" / "train.json").read_text())["learning_rate"]
+    assert [config["learning_rate"] for config in rates.values()] == [own, 0.002]
 
 
 @pytest.mark.slow
