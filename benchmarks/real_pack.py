@@ -46,7 +46,7 @@ def read_pack(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "image": [str((folder / part).absolute()) for part in path],
-            "patient_id": rows["patient_id"].where(known, "unknown " + name),
+            "patient_id": rows["patient_id"].where(known, path.str.split("/").str[-1]),
             "study_id": "",
             "view_position": rows["view"],
             "sex": rows["sex"],

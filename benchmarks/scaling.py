@@ -299,7 +299,7 @@ def pretrain(
 
 def header_of(network: torch.nn.Module, settings: Try, store: Store, command: str) -> dict[str, str]:
     """What the file of an encoder that `pretrain` made says about it."""
-    seen = set(store.index.loc[store.index["split"] != "test", "patient_id"].astype(str))
+    seen = store.index[store.index["split"] != "test"]
     about = {"name": settings.encoder, "width": str(settings.width), "norm": "batch", "size": str(settings.size)}
     return {**about, "data": DATA, "command": command, **patients_header(network, seen)}
 

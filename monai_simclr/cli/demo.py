@@ -140,7 +140,7 @@ def _two_threads() -> Iterator[None]:
 
 def _about_shipped() -> str:
     header = encoder_header(SHIPPED)
-    patients = sum(len(seen) for _, seen in patients_records(header))
+    patients = sum(len(record.hashes) - record.unnamed for record in patients_records(header))
     return (
         f"Pretraining started from {SHIPPED}, the {header['name']} of width {header['width']} that comes with the "
         f"package, pretrained at {header['size']} px on real radiographs of {patients:,} patients: {header['data']}. "

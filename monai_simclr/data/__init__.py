@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from monai_simclr.data.index import image_classes as image_classes
     from monai_simclr.data.index import read_index as read_index
     from monai_simclr.data.index import records as records
+    from monai_simclr.data.index import unnamed_images as unnamed_images
     from monai_simclr.data.index import write_index as write_index
     from monai_simclr.data.loading import BalancedSampler as BalancedSampler
     from monai_simclr.data.loading import KeyedSampler as KeyedSampler

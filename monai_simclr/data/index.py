@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,21 @@ def patients_in_several_splits(index: pd.DataFrame) -> list[str]:
     """Ids of patients with images in more than one split, sorted."""
     splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
     return [str(patient) for patient in splits.index[splits > 1]]
+
+
+def unnamed_images(index: pd.DataFrame) -> int:
+    """How many images have a patient called like their file, with or without suffix: nobody says who is on them.
+
+    Readers give such names where an archive has none, and `combine_indexes` writes the archive's before them.
+
+    Example:
+        >>> image, patient = ["/a/b/1.png", "/a/2.dcm", "/a/3.png"], ["own:b/1.png", "2", "0003"]
+        >>> unnamed_images(pd.DataFrame({"image": image, "patient_id": patient}))
+        2
+    """
+    files = (path.replace(os.sep, "/").rpartition("/")[2] for path in index["image"])
+    names = (re.split("[/:]", name)[-1] for name in index["patient_id"])
+    return sum(name in (file, file.rpartition(".")[0]) for name, file in zip(names, files, strict=True))
 
 
 def image_classes(index: pd.DataFrame, several: str = "", unknown: str = "") -> np.ndarray:

@@ -18,6 +18,7 @@ from monai_simclr.networks.stages import fewest_images as fewest_images
 from monai_simclr.networks.stages import freeze_stages as freeze_stages
 from monai_simclr.networks.stages import stages as stages
 from monai_simclr.networks.weights import PRETRAINED as PRETRAINED
+from monai_simclr.networks.weights import SeenPatients as SeenPatients
 from monai_simclr.networks.weights import encoder_file as encoder_file
 from monai_simclr.networks.weights import encoder_header as encoder_header
 from monai_simclr.networks.weights import load_classifier as load_classifier

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from monai_simclr.networks.weights import PRETRAINED, encoder_file, encoder_header, load_encoder
+from monai_simclr.networks.weights import PRETRAINED, encoder_file, encoder_header, load_encoder, patients_records
 from monai_simclr.runtime.extras import import_extra
 from monai_simclr.runtime.files import write_text, writing
 from monai_simclr.runtime.names import shown
@@ -125,7 +124,8 @@ def model_card(header: dict[str, str]) -> str:
         # resnet18 of width 0.5, pretrained on chest radiographs
     """
     told = {key: shown(value).replace("|", "\\|") for key, value in sorted(header.items()) if key not in _NOT_TOLD}
-    count = len(json.loads(header.get("patients_seen", "[]")))
+    own = patients_records(header)[0]
+    count = len(own.hashes) - own.unnamed
     told |= {"patients seen": str(count)} if count else {}
     rows = "\n".join(f"| {key} | {value} |" for key, value in told.items())
     return f"""---

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import safetensors.torch
 import torch
@@ -186,23 +186,43 @@ def save_classifier(path: str | Path, network: FindingClassifier) -> Path:
     return Path(path)
 
 
-def patients_records(header: Mapping[str, str]) -> list[tuple[str, frozenset[str]]]:
-    """A key, and hashes under it of the patients seen: of this pretraining, and of each that it continues.
+class SeenPatients(NamedTuple):
+    """Whom a training has seen: hashes of their names under `key`; `unnamed` of them are images without a patient."""
+
+    key: str
+    hashes: frozenset[str]
+    unnamed: int = 0
+
+    @classmethod
+    def from_json(cls, record: Any) -> SeenPatients:
+        """What `as_json` gave; `ValueError` if it is something else."""
+        seen = record.get("seen") if isinstance(record, dict) else None
+        if not isinstance(seen, list) or not all(isinstance(text, str) for text in [*seen, record.get("key")]):
+            raise ValueError("patients_seen is not a list of hashes")
+        unnamed = record.get("unnamed", 0)
+        if not isinstance(unnamed, int) or not 0 <= unnamed <= len(seen):
+            raise ValueError(f"unnamed_images is {unnamed!r}, not a number of the {len(seen)} hashes")
+        return cls(record["key"], frozenset(seen), unnamed)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain types, equal for equal records."""
+        unnamed = {"unnamed": self.unnamed} if self.unnamed else {}
+        return {"key": self.key, "seen": sorted(self.hashes), **unnamed}
+
+
+def patients_records(header: Mapping[str, str]) -> list[SeenPatients]:
+    """Whom this pretraining has seen, and each that it continues.
 
     Raises:
         ValueError: if the header holds something else.
 
     Example:
         >>> patients_records({"patients_key": "k", "patients_seen": '["a9"]'})
-        [('k', frozenset({'a9'}))]
+        [SeenPatients(key='k', hashes=frozenset({'a9'}), unnamed=0)]
     """
-    own = {"key": header.get("patients_key", ""), "seen": json.loads(header.get("patients_seen", "[]"))}
-    records = [own, *json.loads(header.get("patients_before", "[]"))]
-    for record in records:
-        seen = record["seen"] if isinstance(record, dict) and set(record) == {"key", "seen"} else None
-        if not isinstance(seen, list) or not all(isinstance(patient, str) for patient in [*seen, record["key"]]):
-            raise ValueError("patients_seen is not a list of hashes")
-    return [(record["key"], frozenset(record["seen"])) for record in records]
+    seen, unnamed = (json.loads(header.get(*part)) for part in (("patients_seen", "[]"), ("unnamed_images", "0")))
+    own = {"key": header.get("patients_key", ""), "seen": seen, "unnamed": unnamed}
+    return [SeenPatients.from_json(record) for record in (own, *json.loads(header.get("patients_before", "[]")))]
 
 
 def read_weights(path: str | Path, what: str, remedy: str) -> Mapping[str, Tensor]:

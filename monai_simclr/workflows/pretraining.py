@@ -146,9 +146,9 @@ def finish_pretraining(
     if not is_main_process():
         return
     model: SimCLR = getattr(network, "module", network)  # type: ignore[arg-type]
-    patients = set(dataset.store.index["patient_id"].iloc[dataset.rows])
+    seen = dataset.store.index.iloc[dataset.rows]
     how = {"size": run.size, "seed": run.seed, "precision": resolve_precision(precision, run.device)}
-    header = {**how, **patients_header(model.encoder, patients), **encoder_name}
+    header = {**how, **patients_header(model.encoder, seen), **encoder_name}
     if start_from is not None:
         header |= {"start_from": Path(start_from).name, "patients_before": inherited_patients(start_from)}
     save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})
@@ -160,7 +160,7 @@ def finish_pretraining(
         seed=run.seed,
         n={
             "images": len(dataset),
-            "patients": len(patients),
+            "patients": seen["patient_id"].nunique(),
             "rejected": len(dataset.store.rejected),
             "epochs": len(history),
         },

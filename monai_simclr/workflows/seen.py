@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import safetensors.torch
 from torch import nn
 
+from monai_simclr.data import unnamed_images
 from monai_simclr.data.nih_names import other_form
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.networks import encoder_file, encoder_header, patients_records
+from monai_simclr.networks import SeenPatients, encoder_file, encoder_header, patients_records
 from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading, write_sealed_json
 from monai_simclr.runtime.files import file_sha256
 
@@ -32,11 +35,19 @@ def patients_key(checkpoint: bytes | str) -> str:
     return hashlib.sha256(b"monai-simclr patients_key:" + content).hexdigest()[:16]
 
 
-def patients_header(encoder: nn.Module, patients: set[str]) -> dict[str, str]:
-    """What an encoder's file records about the patients seen in pretraining: a key, and hashes under that key."""
+def patients_header(encoder: nn.Module, seen: pd.DataFrame) -> dict[str, str]:
+    """What an encoder's file records about the patients seen in pretraining: a key, and hashes under that key.
+
+    Args:
+        encoder: with the weights that are saved.
+        seen: `image` and `patient_id` of every image that it was trained on.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     key = patients_key(safetensors.torch.save(weights))
-    return {"patients_key": key, "patients_seen": json.dumps(sorted(keyed_hash(key, name) for name in patients))}
+    hashes = sorted(keyed_hash(key, name) for name in seen["patient_id"].unique())
+    unnamed = unnamed_images(seen)
+    count = {"unnamed_images": str(unnamed)} if unnamed else {}
+    return {"patients_key": key, "patients_seen": json.dumps(hashes), **count}
 
 
 def inherited_patients(path: str | Path) -> str:
@@ -46,7 +57,7 @@ def inherited_patients(path: str | Path) -> str:
     header = read_tensor_file(path, what, "copy it again")[0] if path.suffix == ".safetensors" else {}
     if "patients_seen" not in header:
         logger.warning(f"{path.name} has no record of the patients seen; make sure that no test patient was")
-    return json.dumps([{"key": key, "seen": sorted(seen)} for key, seen in patients_records(header)])
+    return json.dumps([record.as_json() for record in patients_records(header)])
 
 
 def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str | Path | None) -> Path:
@@ -61,8 +72,8 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
     seen = sorted(keyed_hash(key, str(patient)) for patient in np.unique(trained_on))
     content: dict[str, Any] = {"fine-tuning": {"key": key, "seen": seen}}
     if encoder_path is not None and encoder_file(encoder_path).suffix == ".safetensors":
-        for number, (key, hashes) in enumerate(patients_records(encoder_header(encoder_path))):
-            content[f"pretraining {number}" if number else "pretraining"] = {"key": key, "seen": sorted(hashes)}
+        for number, record in enumerate(patients_records(encoder_header(encoder_path))):
+            content[f"pretraining {number}" if number else "pretraining"] = record.as_json()
     sidecar = Path(path).with_suffix(".patients.json")
     write_sealed_json(sidecar, content)
     return sidecar
@@ -71,7 +82,7 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
 def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False) -> int:
     """Refuse to score patients seen in pretraining, unless allowed; returns their number.
 
-    A state dict (.pt) has no record of patients, which is logged.
+    A state dict (.pt) has no record of patients, which is logged, and so are images without a patient's name.
 
     Raises:
         ValueError: if one was seen and that is not allowed.
@@ -80,7 +91,8 @@ def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False)
         logger.warning(f"{Path(path).name} has no record of the patients seen; make sure that no test patient was")
         return 0
     records = patients_records(encoder_header(path))
-    count = max(check_unseen(patients, key, seen, allowed) for key, seen in records)
+    count = max(check_unseen(patients, record.key, record.hashes, allowed) for record in records)
+    _warn_of_unnamed(records)
     if count:
         logger.warning(f"pretraining saw {count} of the patients to be scored: their scores are too good, as allowed")
     return count
@@ -95,10 +107,20 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
     remedy = "restore it, or train again: without it nobody knows which patients the classifier has seen"
     stages = read_json(sidecar, "the patients of a classifier", remedy)
     with reading(sidecar, "the patients of a classifier", remedy):
-        seen = [(str(stage["key"]), frozenset(map(str, stage["seen"]))) for stage in stages.values()]
+        seen = [SeenPatients.from_json(stage) for stage in stages.values()]
         if "fine-tuning" not in stages:
             raise ValueError("it lacks the patients of fine-tuning")
-    return max(check_unseen(patients, key, hashes, allowed) for key, hashes in seen)
+    _warn_of_unnamed(seen)
+    return max(check_unseen(patients, record.key, record.hashes, allowed) for record in seen)
+
+
+def _warn_of_unnamed(records: Sequence[SeenPatients]) -> None:
+    unnamed = sum(record.unnamed for record in records)
+    if unnamed:
+        logger.warning(
+            f"training saw {unnamed} images without a patient's name: if the images to be scored are of the same "
+            "archive, some may be of the same patients, and nothing here can tell"
+        )
 
 
 def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: bool = False) -> int:

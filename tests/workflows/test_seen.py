@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
 from monai_simclr.data import combine_indexes, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.networks import encoder_file
-from monai_simclr.workflows.seen import check_encoder, check_unseen
+from monai_simclr.networks import PRETRAINED, encoder, encoder_file, encoder_header, patients_records, save_encoder
+from monai_simclr.workflows.seen import (
+    check_classifier,
+    check_encoder,
+    check_unseen,
+    inherited_patients,
+    patients_header,
+    record_patients,
+)
 
 SEEN = frozenset(keyed_hash("key", name) for name in ("p1", "p7"))
 
@@ -61,3 +69,38 @@ def test_nihs_patients_keep_their_names_beside_another_archive():
     one, other = one.assign(patient_id=["NIH-00013", "13"], **blank), other.assign(patient_id=["13", "14"], **blank)
     both = combine_indexes({"nih": one, "hospital": other})
     assert both["patient_id"].tolist() == ["NIH-00013", "nih:13", "hospital:13", "hospital:14"]
+
+
+def test_images_without_a_patients_name_are_counted_in_the_record_and_said_when_others_are_scored(tmp_path, caplog):
+    network = encoder("resnet10", 0.125)
+    image = ["/a/one/x.png", "/a/one/y.png", "/a/two/z.dcm", "/a/two/1.png"]
+    seen = pd.DataFrame({"image": image, "patient_id": ["one/x.png", "own:y.png", "file:z", "p1"]})
+    header = {"name": "resnet10", "width": "0.125", **patients_header(network, seen)}
+    first = save_encoder(tmp_path / "first.safetensors", network, header)
+    assert header["unnamed_images"] == "3"
+    later = patients_header(network, seen.iloc[3:])
+    assert "unnamed_images" not in later
+    later |= {"name": "resnet10", "width": "0.125", "patients_before": inherited_patients(first)}
+    second = save_encoder(tmp_path / "second.safetensors", network, later)
+    classifier = tmp_path / "model.pt"
+    classifier.write_bytes(b"weights")
+    record_patients(classifier, np.array(["p2"]), second)
+    for check, path in ((check_encoder, first), (check_encoder, second), (check_classifier, classifier)):
+        caplog.clear()
+        assert check(path, np.array(["p3"])) == 0
+        assert (
+            "training saw 3 images without a patient's name: if the images to be scored are of the same" in caplog.text
+        )
+
+
+def test_the_installed_encoder_says_that_half_of_its_images_have_no_patient(caplog):
+    record = patients_records(encoder_header(PRETRAINED["chest_xray_resnet18"]))[0]
+    assert (len(record.hashes) - record.unnamed, record.unnamed) == (2709, 7647)
+    check_classifier(CHEST_XRAY_SIMCLR / "models" / "model.pt", np.array(["p1"]))
+    assert "training saw 7647 images without a patient's name" in caplog.text
+
+
+@pytest.mark.parametrize("count", ["-1", "2", '"1"', "1.5"])
+def test_a_count_of_unnamed_images_that_cannot_be_is_a_damaged_record(count):
+    with pytest.raises(ValueError, match="not a number of the 1 hashes"):
+        patients_records({"patients_key": "k", "patients_seen": '["a"]', "unnamed_images": count})
