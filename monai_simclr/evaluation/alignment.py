@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
-from sklearn.metrics import adjusted_mutual_info_score
 from sklearn.preprocessing import normalize
 
 from monai_simclr.evaluation.classes import ENCODER
@@ -21,25 +20,33 @@ from monai_simclr.evaluation.scores import score_findings
 
 _ACQUISITION = ("view_position", "sex", "age_decade", "source", "manufacturer")
 _MEAN = "mean of the findings"
+_NULLS = 200
 _NEGLIGIBLE = 0.01
-"""A lower AMI counts as none: chance is 0, and the adjustment leaves about this much scatter."""
+"""A lower AMI counts as none, even where it is above chance."""
+_MOST_VALUES = 0.1
+"""Values of a column whose directions are removed, as a share of the train rows: more would remove all there is."""
+_FEW_VALUES = 10
+"""As many can be removed whatever the number of train rows."""
 
 
 class Alignment(NamedTuple):
-    """What clusters follow: `what, kind ("acquisition", "finding" or "patient"), ami, n`, and the same in English."""
+    """What clusters follow: `what, kind ("acquisition", "finding" or "patient"), ami, null_high, n`, and in English."""
 
     table: pd.DataFrame
     sentence: str
 
 
-def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence[str]) -> Alignment:
+def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence[str], seed: int = 0) -> Alignment:
     """Adjusted mutual information of clusters with findings, and with how, of whom and where an image was taken.
+
+    `null_high` is the 97.5th percentile of the values permuted over patients: clusters follow nothing that is below.
 
     Args:
         clusters: of the test images, shape ``(N,)``.
         index: the rows of the same images; `view_position, sex, age` (in decades), `source, manufacturer, patient_id`
             and the findings are used where present, and rows where one is unknown are ignored for it.
         findings: columns of the index.
+        seed: of the permutations.
 
     Raises:
         ValueError: if the lengths differ, or the index has none of these columns.
@@ -52,11 +59,14 @@ def align_clusters(clusters: np.ndarray, index: pd.DataFrame, findings: Sequence
     if len(clusters) != len(index):
         raise ValueError(f"{len(clusters)} clusters do not go with {len(index)} index rows")
     kinds = dict.fromkeys(_ACQUISITION, "acquisition") | {"patient_id": "patient"} | dict.fromkeys(findings, "finding")
-    rows = []
+    rows, own = [], np.unique(clusters, return_inverse=True)[1]
+    patients = np.unique(index["patient_id"], return_inverse=True)[1] if "patient_id" in index else np.arange(len(own))
     for what, values in _facts(index, list(kinds), findings).items():
-        known = values != ""
-        ami = float(adjusted_mutual_info_score(values[known], np.asarray(clusters)[known]))
-        rows.append({"what": what, "kind": kinds[what], "ami": ami, "n": int(known.sum())})
+        no_resample = np.empty((0, len(own)))  # a patient's own name has no null: it belongs to nobody else
+        ami, _, null = _ami_draws(own, values, patients, no_resample, seed, 0 if what == "patient_id" else _NULLS)
+        null_high = float(np.quantile(null, 0.975)) if len(null) else float("nan")
+        known = int((values != "").sum())
+        rows.append({"what": what, "kind": kinds[what], "ami": ami, "null_high": null_high, "n": known})
     if not rows:
         raise ValueError(
             f"the index has no column to align with; needed is one of {[*_ACQUISITION[:2], 'age', *findings]}"
@@ -98,7 +108,8 @@ def score_alignment(
         references: name -> features of the same rows, ``(N, D)``: raw pixels, a random encoder.
         findings: columns of the index.
         n_clusters, method, mirrored: as for `evaluate_clusters`.
-        remove: columns of the index, such as `view_position`; without any there is no second half.
+        remove: columns of the index, such as `view_position` or `age` (in decades); without any there is no second
+            half.
         seed: of everything random.
         n_bootstrap, n_permutations: resamples of test patients, and permutations of the null over patients.
 
@@ -172,11 +183,11 @@ def remove_directions(
     Args:
         index: N rows.
         train: the rows to fit on, a mask of shape ``(N,)``.
-        columns: of the index; a train row whose value is unknown is ignored.
+        columns: of the index, `age` in decades; a train row whose value is unknown is ignored.
         features: ``(N, D)`` each, of the images, and of their mirrored copies.
 
     Raises:
-        ValueError: if the index has no such column.
+        ValueError: if the index has no such column, or it has more values than a tenth of the train rows.
 
     Example:
         >>> index = pd.DataFrame({"view_position": ["PA", "AP"] * 3})
@@ -185,12 +196,18 @@ def remove_directions(
         >>> bool(np.allclose(without[0], without[1]))
         True
     """
-    if missing := [column for column in columns if column not in index]:
+    if missing := [name for name in columns if name not in index and (name != "age_decade" or "age" not in index)]:
         raise ValueError(f"the index has no column {missing[0]!r} to remove; it has {', '.join(map(str, index))}")
+    names = list(dict.fromkeys("age_decade" if name == "age" else name for name in columns))
     unit = [normalize(np.asarray(part, dtype=np.float64)) for part in features]
     differences = [np.zeros((1, unit[0].shape[1]))]
-    for values in _facts(index[train], list(columns), []).values():
+    for name, values in _facts(index[train], names, []).items():
         known = values != ""
+        if (count := len(np.unique(values[known]))) > max(_FEW_VALUES, _MOST_VALUES * known.sum()):
+            raise ValueError(
+                f"{name} has {count} values on {known.sum()} train rows: to remove the direction of each would remove "
+                "everything; remove a column with fewer, or write its values in groups"
+            )
         means = pd.DataFrame(unit[0][train][known]).groupby(values[known]).mean().to_numpy()
         differences.append(means - means[0])
     _, sizes, directions = np.linalg.svd(np.concatenate(differences), full_matrices=False)
@@ -201,9 +218,11 @@ def remove_directions(
 def _describe(table: pd.DataFrame) -> str:
     table = table[table["kind"] != "patient"]  # images of one patient are alike, whatever the clusters follow
     first = table.iloc[0]
-    if first["ami"] < _NEGLIGIBLE:
-        highest = f"AMI at most {max(first['ami'], 0):.2f} ({first['what']})"
+    beyond = table[table["ami"] > np.maximum(table["null_high"], _NEGLIGIBLE)]
+    if beyond.empty:
+        highest = f"AMI at most {max(first['ami'], 0):.2f} ({first['what']}; chance up to {first['null_high']:.2f})"
         return f"these clusters follow nothing that the index has: {highest}"
+    first = beyond.iloc[0]
     others = table[table["kind"] != first["kind"]]
     other = "finding" if first["kind"] == "acquisition" else "fact of the acquisition"
     start = f"these clusters follow {first['what']}, AMI {first['ami']:.2f}"

@@ -27,6 +27,11 @@ class ClassRows(NamedTuple):
     names: np.ndarray
 
     @property
+    def n_train_classes(self) -> int:
+        """Number of classes that train rows have; a class of test rows alone cannot be learned."""
+        return len(np.unique(self.classes[self.train]))
+
+    @property
     def codes(self) -> np.ndarray:
         """Classes as positions in `names`, a new array of shape ``(N,)``; 0 for rows in neither mask."""
         return np.searchsorted(self.names, np.where(self.train | self.test, self.classes, self.names[0]))
@@ -96,7 +101,8 @@ def score_accuracy(
     for name, features in {ENCODER: embeddings.features, **references}.items():
         predicted = predict(np.asarray(features, dtype=np.float32).reshape(len(embeddings), -1))
         hits = (predicted == classes).astype(float)
-        interval = bootstrap_interval(float(hits.mean()), weights @ hits / weights.sum(axis=1), units=counts.shape[1])
+        resamples = weights @ hits / weights.sum(axis=1)
+        interval = bootstrap_interval(float(hits.mean()), resamples, units=counts.shape[1], share=True)
         null = compare_to_null(interval.value, np.array([(predicted == chance).mean() for chance in permuted]))
         table.append({"features": name, "n": len(classes), **interval.as_dict(), "majority": majority, **null})
     return pd.DataFrame(table)

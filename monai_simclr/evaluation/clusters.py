@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import silhouette_samples
+from sklearn.metrics import pairwise_distances, silhouette_samples, silhouette_score
 from sklearn.metrics.cluster import expected_mutual_information
 
 from monai_simclr.evaluation.classes import ENCODER, ClassRows, class_rows, format_score
@@ -39,6 +39,7 @@ _PRINTED = {"acc_one_to_one": "majority", "acc_many_to_one": "majority", "oracle
 
 
 _SILHOUETTE_ROWS = 2000
+_NULL_ROWS = 500
 """Largest number of rows that a silhouette is computed on."""
 
 
@@ -95,10 +96,10 @@ def evaluate_clusters(
 
     Every set of features (the embeddings, and each reference) goes through the same steps: L2-normalisation, PCA and
     clusters fitted on all of train, labelled or not; a map from clusters to classes learned on train rows with a class
-    (Hungarian one-to-one where there are as many clusters as classes, and many-to-one); `MEASURES` at test rows with a
-    class, and the silhouette (which needs no labels) at all test rows, with an interval from resampling test patients;
-    and the 95 % band of the same steps, map included, with the classes permuted over patients. The interval is of the
-    scoring: clusters and map are fixed.
+    (Hungarian one-to-one where there are as many clusters as classes in train, and many-to-one); `MEASURES` at test
+    rows with a class, and the silhouette (which needs no labels) at all test rows, with an interval from resampling
+    test patients; and the 95 % band of the same steps, map included, with the classes permuted over patients. The
+    interval is of the scoring: clusters and map are fixed.
 
     Args:
         embeddings: index with `patient_id` and `split`.
@@ -149,7 +150,7 @@ def evaluate_clusters(
                 values = [agreement(*_table_and_maps(rows, own, codes, count)) for own in fits]
                 spread = dict(zip(MEASURES, np.std(values, axis=0, ddof=1), strict=True))
             scored = _score_agreement(rows, fits[0], count, seed, n_bootstrap, n_permutations)
-            scored.append(_score_silhouette(reduced, fits[0], held_out, patients, seed, n_bootstrap))
+            scored.append(_score_silhouette(reduced, fits[0], held_out, patients, seed, n_bootstrap, n_permutations))
             for row in scored:
                 seed_sd = float(spread.get(row["measure"], np.nan))
                 records.append({"features": name, "n_clusters": count, **row, "seed_sd": seed_sd})
@@ -240,7 +241,7 @@ def _table_and_maps(
     """The table of test rows, and the one-to-one and many-to-one map learned on train rows."""
     shape = (n_clusters, len(rows.names))
     train, test = (contingency(clusters[part], codes[part], shape) for part in (rows.train, rows.test))
-    return test, one_to_one(train) if n_clusters == len(rows.names) else None, many_to_one(train)
+    return test, one_to_one(train) if n_clusters == rows.n_train_classes else None, many_to_one(train)
 
 
 def _score_agreement(
@@ -269,14 +270,21 @@ def _score_agreement(
     scored = []
     for value, resamples, chance, measure in zip(values, drawn.T, np.array(null).T, MEASURES, strict=True):
         recenter = measure not in _NOT_CENTERED
-        interval = bootstrap_interval(value, resamples, recenter=recenter, units=counts.shape[1])
+        units = counts.shape[1]
+        interval = bootstrap_interval(value, resamples, recenter=recenter, units=units, share=not recenter)
         about = {"measure": measure, **interval.as_dict(), "majority": majority.get(measure, 0.0)}
         scored.append({**about, **compare_to_null(value, chance)})
     return scored
 
 
 def _score_silhouette(
-    reduced: np.ndarray, clusters: np.ndarray, held_out: np.ndarray, patients: np.ndarray, seed: int, n_bootstrap: int
+    reduced: np.ndarray,
+    clusters: np.ndarray,
+    held_out: np.ndarray,
+    patients: np.ndarray,
+    seed: int,
+    n_bootstrap: int,
+    n_permutations: int,
 ) -> dict:
     """Separation of the clusters at test images; needs no class, so its null is clusters permuted over patients."""
 
@@ -286,12 +294,19 @@ def _score_silhouette(
             return np.full(len(positions), np.nan)
         return silhouette_samples(reduced[positions], labels).astype(np.float64)
 
+    def mean_apart(apart: np.ndarray, labels: np.ndarray) -> float:
+        """The mean silhouette where all distances are known, NaN for one cluster."""
+        many = 1 < len(np.unique(labels)) < len(labels)
+        return float(silhouette_score(apart, labels, metric="precomputed")) if many else float("nan")
+
     positions = sample_rows(np.flatnonzero(held_out), _SILHOUETTE_ROWS, seed)
     values = silhouette(positions, clusters[positions])
     codes, counts = patient_counts(patients[positions], n_bootstrap, seed)
     weights = counts[:, codes].astype(float)
     interval = bootstrap_interval(float(values.mean()), weights @ values / weights.sum(axis=1), units=counts.shape[1])
-    few, generator = positions[:500], np.random.default_rng(seed)
-    permuted = [permute_over_patients(clusters[few], patients[few], generator) for _ in range(20)]
-    null = compare_to_null(interval.value, np.array([silhouette(few, labels).mean() for labels in permuted]))
+    few, generator = sample_rows(positions, _NULL_ROWS, seed), np.random.default_rng(seed)
+    apart = pairwise_distances(reduced[few])
+    numbers = np.unique(patients[few], return_inverse=True)[1]
+    permuted = [permute_over_patients(clusters[few], numbers, generator) for _ in range(n_permutations)]
+    null = compare_to_null(interval.value, np.array([mean_apart(apart, labels) for labels in permuted]))
     return {"measure": "silhouette", **interval.as_dict(), "majority": 0.0, **null}

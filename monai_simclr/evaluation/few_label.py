@@ -8,9 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.isotonic import isotonic_regression
 
-from monai_simclr.evaluation.intervals import Interval, bootstrap_interval, holm, patient_counts
-from monai_simclr.evaluation.scores import auroc_resamples, mean_of_known
+from monai_simclr.evaluation.intervals import (
+    Interval,
+    bootstrap_interval,
+    effective_units,
+    holm,
+    interval_over_draws,
+    patient_counts,
+)
+from monai_simclr.evaluation.scores import auroc_resamples, in_macro, mean_of_known, units_of_findings
 
 _UNKNOWN = float("nan")
 
@@ -41,17 +49,24 @@ class ResampledRuns:
         _check_runs(runs)
         codes, counts = patient_counts(np.asarray(runs[0]["patients"]), n_bootstrap, seed)
         labels = np.asarray(runs[0]["labels"], dtype=float)
-        self.n_patients, self.seed = counts.shape[1], seed
+        self.seed = seed
         self._tables = {_key(run): auroc_resamples(labels, run["scores"], codes, counts) for run in runs}
-        self.aurocs = {key: mean_of_known(table) for key, table in self._tables.items()}
-        """Macro mean over the findings, of the data and then of every resample, ``(1 + n,)``."""
+        self._units = units_of_findings(labels, codes)
+        self._average(in_macro(self._units))
+
+    def _average(self, rows: np.ndarray) -> None:
+        """The mean over some findings, and on how many patients it rests."""
+        tables = {key: table[rows] for key, table in self._tables.items()}
+        self.aurocs = {key: mean_of_known(table) for key, table in tables.items()}
+        """Macro mean over the findings of `in_macro`, of the data and then of every resample, ``(1 + n,)``."""
+        self.units = min((effective_units(table[:, 1:], self._units[rows]) for table in tables.values()), default=0.0)
+        """Independent patients behind it, see `effective_units`."""
 
     def part(self, keys: Collection[Key], finding: int | None = None) -> ResampledRuns:
         """Some of the runs, and of one finding instead of the macro mean; nothing is computed again."""
         part = copy.copy(self)
         part._tables = {key: self._tables[key] for key in keys}
-        rows = slice(None) if finding is None else slice(finding, finding + 1)
-        part.aurocs = {key: mean_of_known(table[rows]) for key, table in part._tables.items()}
+        part._average(in_macro(self._units) if finding is None else np.arange(len(self._units)) == finding)
         return part
 
 
@@ -63,7 +78,7 @@ def compare_arms(runs: _Runs, reference: str, n_bootstrap: int = 1000, seed: int
 
     Two uncertainties are kept apart: `sd` is over draws of the labelled patients, `low` and `high` are over test
     patients, the same resamples for both arms, of the difference averaged over draws. `low_draws` and `high_draws` have
-    both: every resample also draws the draws, in pairs.
+    both (`interval_over_draws`); they are NaN for one draw.
 
     Args:
         runs: `ResampledRuns`, or what it is made of.
@@ -73,7 +88,8 @@ def compare_arms(runs: _Runs, reference: str, n_bootstrap: int = 1000, seed: int
     Returns:
         One row per fraction and arm: `fraction, arm, draws, mean, mean_low, mean_high, sd, difference, difference_sd,
         low, high, low_draws, high_draws, p, p_holm`: macro AUROC over draws, and its difference to `reference`. `p` is
-        of the paired patient bootstrap, two-sided; `p_holm` is adjusted for all fractions and arms of the table.
+        two-sided, and belongs to the interval with the draws; with one draw it is that of the paired patient bootstrap.
+        `p_holm` is adjusted for all fractions and arms of the table.
 
     Raises:
         ValueError: if `reference` is not an arm, a run occurs twice or has no partner, or test images or shapes differ.
@@ -103,7 +119,7 @@ def few_label_gain(
     """Compare arms where labels are few, in one number: the difference averaged over the small fractions.
 
     One test per arm, where `compare_arms` makes one per fraction. The fractions of a draw are nested and share
-    patients, so they are averaged within the draw, and the draws are resampled.
+    patients, so they are averaged within the draw, and the draws vary as a whole.
 
     Args:
         runs: as for `compare_arms`. A draw counts where it has every fraction, of the arm and of the reference.
@@ -175,15 +191,14 @@ def _compare(own: np.ndarray, other: np.ndarray, resampled: ResampledRuns) -> di
     gaps = own - other
     mean, gap = own.mean(axis=0), gaps.mean(axis=0)
     several = len(own) > 1  # the spread of one draw is unknown, not 0
-    mean_interval = bootstrap_interval(mean[0], mean[1:], units=resampled.n_patients)
-    paired = bootstrap_interval(gap[0], gap[1:], units=resampled.n_patients)
-    picks = np.random.default_rng(resampled.seed).integers(len(gaps), size=(gaps.shape[1] - 1, len(gaps)))
-    both = gaps[picks, np.arange(1, gaps.shape[1])[:, None]].mean(axis=1)
-    with_draws = bootstrap_interval(gap[0], both if several else both * np.nan, units=len(gaps))
+    mean_interval = bootstrap_interval(mean[0], mean[1:], units=resampled.units, share=True)
+    paired = bootstrap_interval(gap[0], gap[1:], units=resampled.units)
+    with_draws, p_draws = interval_over_draws(gaps, resampled.units)
     sd, difference_sd = (float(part[:, 0].std(ddof=1)) if several else _UNKNOWN for part in (own, gaps))
     known = gap[1:][np.isfinite(gap[1:])]
     tail = 1 + min(np.sum(known <= 0), np.sum(known >= 0))
-    p = float(min(1.0, 2 * tail / (1 + len(known)))) if np.any(gaps) else _UNKNOWN
+    p_patients = float(min(1.0, 2 * tail / (1 + len(known)))) if np.any(gaps) else _UNKNOWN
+    p = p_draws if several else p_patients
     mean_columns = dict(zip(("mean", "mean_low", "mean_high"), mean_interval, strict=True))
     differences = {"difference": paired.value, "difference_sd": difference_sd, "low": paired.low, "high": paired.high}
     draws = {"low_draws": with_draws.low, "high_draws": with_draws.high}
@@ -191,7 +206,10 @@ def _compare(own: np.ndarray, other: np.ndarray, resampled: ResampledRuns) -> di
 
 
 class Curve(NamedTuple):
-    """One arm: label fractions ``(F,)``; macro AUROC, mean over draws, of the data and n resamples ``(1 + n, F)``."""
+    """One arm: label fractions ``(F,)``; macro AUROC, mean over draws, of the data and n resamples ``(1 + n, F)``.
+
+    A resample has other test patients and other draws.
+    """
 
     fractions: np.ndarray
     aurocs: np.ndarray
@@ -212,11 +230,23 @@ class PowerLaw(NamedTuple):
 
 
 def arm_curves(runs: _Runs, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Curve]:
-    """The curve of every arm, on the same resamples of test patients; `runs` as for `compare_arms`."""
-    aurocs, curves = _resampled(runs, n_bootstrap, seed).aurocs, {}
+    """The curve of every arm, on the same resamples of test patients and of draws; `runs` as for `compare_arms`.
+
+    Draws are picked alike for all arms and fractions, as arms are paired by them and fractions nested in them. The
+    spread of the mean of R picks is that of R - 1, which the deviations make up for.
+    """
+    resampled = _resampled(runs, n_bootstrap, seed)
+    aurocs, curves = resampled.aurocs, {}
+    places = np.random.default_rng(resampled.seed).random((len(next(iter(aurocs.values()))) - 1, len(aurocs)))
     for arm in dict.fromkeys(key[1] for key in aurocs):
         fractions = sorted({key[0] for key in aurocs if key[1] == arm})
-        means = [np.mean([value for key, value in aurocs.items() if key[:2] == (f, arm)], axis=0) for f in fractions]
+        means = []
+        for fraction in fractions:
+            draws = np.array([aurocs[key] for key in sorted(aurocs) if key[:2] == (fraction, arm)])
+            count, mean = len(draws), draws.mean(axis=0)
+            picks = (places[:, :count] * count).astype(int)
+            others = draws[picks, np.arange(1, draws.shape[1])[:, None]].mean(axis=1) - mean[1:]
+            means.append(mean + np.r_[0, others * np.sqrt(count / max(count - 1, 1))])
         curves[arm] = Curve(np.array(fractions), np.stack(means, axis=1))
     return curves
 
@@ -293,9 +323,10 @@ def labels_needed(laws: Sequence[PowerLaw], auroc: float) -> Interval:
 def label_saving(curve: Curve, reference: Curve) -> Interval:
     """The label fraction with which an arm reaches the reference with the most labels; infinite: not reached.
 
-    NaN where it cannot be stated, see `unstated_saving`. The curve is taken as straight between fractions in log scale;
-    it is not extended below its smallest fraction, so a value equal to that means "with as many or fewer". The interval
-    is over the same resamples of test patients.
+    NaN where it cannot be stated, see `unstated_saving`. The curve is made to rise (isotonic regression), since noise
+    would reach a level before its time, and taken as straight between fractions in log scale; it is not extended below
+    its smallest fraction, so a value equal to that means "with as many or fewer". The interval is over resamples of
+    test patients and draws. Where a curve is flat it says little, and its noise makes the value too small.
 
     Example:
         >>> scratch = Curve(np.array([0.1, 1.0]), np.array([[0.6, 0.8]] * 3))
@@ -306,6 +337,9 @@ def label_saving(curve: Curve, reference: Curve) -> Interval:
         return Interval(_UNKNOWN, _UNKNOWN, _UNKNOWN)
 
     def crossing(aurocs: np.ndarray, target: float) -> float:
+        if not np.isfinite(aurocs).all() or not np.isfinite(target):
+            return _UNKNOWN
+        aurocs = isotonic_regression(aurocs)
         reached = np.flatnonzero(aurocs >= target)
         if not len(reached):
             return float("inf")
@@ -333,9 +367,13 @@ def unstated_saving(reference: Curve) -> str:
 
 
 def _outer_interval(values: list[float]) -> Interval:
-    """The first value, with the 2.5th and 97.5th percentile of the others; infinity counts as the largest number."""
-    others = np.sort(np.array(values[1:], dtype=float))
-    if not len(others) or np.isnan(others).any():
+    """The first value, with the 2.5th and 97.5th percentile of the others; infinity counts as the largest number.
+
+    NaN among the others is ignored: a resample without positive patients of a finding.
+    """
+    others = np.array(values[1:], dtype=float)
+    others = np.sort(others[~np.isnan(others)])
+    if not len(others):
         return Interval(values[0], _UNKNOWN, _UNKNOWN)
     low, high = others[int(0.025 * len(others))], others[min(len(others) - 1, int(np.ceil(0.975 * len(others))))]
     return Interval(float(values[0]), float(low), float(high))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ from scipy.stats import t as student_t
 
 _CHUNK = 300_000
 """Weights that are held at once: about what a processor's cache holds, which is twice as fast as more."""
+
+FEWEST_UNITS = 5
+"""Patients that an interval needs, for an AUROC of either class: resamples of fewer know too little."""
 
 _PAIRS = 4_000_000
 """Pairs of a positive and a negative image that `resample_aurocs` compares one by one."""
@@ -28,7 +32,12 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(
-    value: float, resamples: np.ndarray, level: float = 0.95, recenter: bool = False, units: int | None = None
+    value: float,
+    resamples: np.ndarray,
+    level: float = 0.95,
+    recenter: bool = False,
+    units: float | None = None,
+    share: bool = False,
 ) -> Interval:
     """Percentile interval (Efron 1979) of a value from its bootstrap resamples ``(n,)``; NaN resamples are ignored.
 
@@ -40,26 +49,94 @@ def bootstrap_interval(
             a patient drawn twice agrees with himself, which raises every resample.
         units: independent units behind the statistic (patients; for an AUROC those of the smaller class). With few of
             them percentiles are too narrow, and the interval is widened as Student's t is (Hesterberg, The American
-            Statistician 2015, section 4.6). None: not widened.
+            Statistician 2015, section 4.6); of fewer than `FEWEST_UNITS` it is NaN. None: not widened.
+        share: the value is one of 0 to 1, and resamples tell nothing where all of them are 0, or all 1: the other end
+            is then that of a share of which all `units` agree (Clopper and Pearson, Biometrika 1934).
 
     Example:
         >>> bootstrap_interval(0.5, np.linspace(0, 1, 101), level=0.9)
         Interval(value=0.5, low=0.05, high=0.95)
+        >>> bootstrap_interval(1.0, np.ones(100), units=20, share=True).low.__round__(2)
+        0.83
     """
     known = resamples[np.isfinite(resamples)]
-    if not len(known) or not np.isfinite(value) or (units is not None and units < 2):
+    if not len(known) or not np.isfinite(value) or (units is not None and units < FEWEST_UNITS):
         return Interval(float(value), float("nan"), float("nan"))
     tail = (1 - level) / 2
+    if units is not None and share and value in (0, 1) and (known == value).all():
+        bound = round(float(tail ** (1 / units)), 6)
+        return Interval(1.0, bound, 1.0) if value else Interval(0.0, 0.0, round(1 - bound, 6))
     if units is not None:
         tail = float(normal.cdf(-student_t.ppf((1 + level) / 2, units - 1) * np.sqrt(units / (units - 1))))
     low, high = np.quantile(known, [tail, 1 - tail]) - (known.mean() - value if recenter else 0.0)
     return Interval(float(value), round(float(low), 6), round(float(high), 6))
 
 
+def effective_units(tables: np.ndarray, units: Sequence[int]) -> float:
+    """Independent units behind the mean of K statistics that rest on few or many each, for `bootstrap_interval`.
+
+    The degrees of freedom of a sum of variances (Satterthwaite, Biometrics Bulletin 1946), plus one.
+
+    Args:
+        tables: resamples of every statistic, shape ``(K, n)``; NaN is ignored.
+        units: of every statistic, K numbers; one with fewer than two counts for nothing.
+
+    Example:
+        >>> spread = np.array([[-1.0, 1.0], [-1.0, 1.0]])
+        >>> effective_units(spread, [10, 10]), effective_units(spread * [[1], [0]], [10, 10])
+        (19.0, 10.0)
+    """
+    known = [own[np.isfinite(own)] for own in np.asarray(tables)]
+    counted = [(float(own.var()), n - 1) for own, n in zip(known, units, strict=True) if n > 1 and len(own)]
+    within = sum(variance**2 / df for variance, df in counted)
+    total = sum(variance for variance, _ in counted)
+    return 1 + (total**2 / within if within > 0 else float(sum(df for _, df in counted)))
+
+
+def interval_over_draws(gaps: np.ndarray, units: float, level: float = 0.95) -> tuple[Interval, float]:
+    """Interval and two-sided p-value of the mean of a statistic over draws, where both draws and patients vary.
+
+    The variance of the mean over draws is added to that over resamples of the patients; the quantile is Student's with
+    the degrees of freedom of the sum (Satterthwaite 1946). Resampling two or three draws knows too few of them. What
+    patients and draws do together is counted twice, so the interval is a little wide. Where draws vary far more than
+    patients, that of two draws holds the truth in 91 of 100 simulations, that of three in 93 or more (the tests).
+
+    Args:
+        gaps: the statistic on the data, then on every resample of patients, of each draw: ``(draws, 1 + n)``.
+        units: independent units behind the resamples, as for `bootstrap_interval`.
+        level: of confidence.
+
+    Returns:
+        The interval and p; NaN for a single draw, whose spread is unknown, and for fewer than `FEWEST_UNITS` units.
+
+    Example:
+        >>> interval, p = interval_over_draws(np.array([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]), units=100)
+        >>> [round(float(number), 3) for number in (*interval, p)]
+        [0.15, -0.485, 0.785, 0.205]
+    """
+    draws, mean = len(gaps), gaps.mean(axis=0)
+    unknown = Interval(float(mean[0]), float("nan"), float("nan")), float("nan")
+    if draws < 2 or units < FEWEST_UNITS or not np.isfinite(mean).any() or not np.isfinite(mean[0]):
+        return unknown
+    by_patients, by_draws = float(np.nanvar(mean[1:], ddof=1)), float(gaps[:, 0].var(ddof=1) / draws)
+    error = np.sqrt(by_patients + by_draws)
+    if not error > 0:
+        return unknown
+    df = error**4 / (by_patients**2 / (units - 1) + by_draws**2 / (draws - 1))
+    half = student_t.ppf((1 + level) / 2, df) * error
+    p = 2 * float(student_t.sf(abs(mean[0]) / error, df))
+    return Interval(float(mean[0]), round(float(mean[0] - half), 6), round(float(mean[0] + half), 6)), p
+
+
 def p_value(value: float, null: np.ndarray) -> float:
-    """Share of a permutation null that is at least as high, the data themselves counted (Phipson and Smyth 2010)."""
+    """Share of a permutation null that is at least as high, the data themselves counted (Phipson and Smyth 2010).
+
+    NaN where value or null is unknown.
+    """
     known = null[np.isfinite(null)]
-    return float((1 + np.sum(known >= value - 1e-12)) / (1 + len(known))) if np.isfinite(value) else float("nan")
+    if not len(known) or not np.isfinite(value):
+        return float("nan")
+    return float((1 + np.sum(known >= value - 1e-12)) / (1 + len(known)))
 
 
 def compare_to_null(value: float, null: np.ndarray) -> dict[str, float]:

@@ -185,6 +185,8 @@ def probe_classes(
     """
     rows = class_rows(embeddings, references, classes)
     val = (embeddings.index["split"] == "val").to_numpy() & (rows.classes != "") & np.isin(rows.classes, rows.names)
+    parts = {"train": rows.train, "val": val, "test": rows.test}
+    refuse_shared_patients({name: rows.patients[part] for name, part in parts.items()})
 
     def predict(features: np.ndarray) -> np.ndarray:
         scaled = StandardScaler().fit(features[rows.train]).transform(features)

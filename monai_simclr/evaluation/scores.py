@@ -21,8 +21,10 @@ from monai_simclr.evaluation.calibration import (
     is_at_bound,
 )
 from monai_simclr.evaluation.intervals import (
+    FEWEST_UNITS,
     Ranking,
     bootstrap_interval,
+    effective_units,
     patient_counts,
     patients_of_smaller_class,
     resample_aurocs,
@@ -69,9 +71,9 @@ def score_findings(
         n_bootstrap, seed: of the resampling of patients.
 
     Returns:
-        One row per finding and a last one, `MACRO`, over the findings that could be scored: `finding, n, positives,
+        One row per finding and a last one, `MACRO`, over the findings of `in_macro`: `finding, n, positives,
         positive_patients, prevalence, auroc, low, high, auprc, auprc_low, auprc_high, reason`. A finding with one class
-        only has NaN and a `reason`. A resample's macro mean is over the findings that the resample defines.
+        only has NaN and a `reason`; one with fewer than five patients of a class has no interval.
 
     Raises:
         ValueError: if shapes differ, a label is not 0, 1 or NaN, or a score is not finite.
@@ -85,6 +87,7 @@ def score_findings(
     test = Predictions(labels, scores, patients, findings)
     codes, counts = patient_counts(test.patients, n_bootstrap, seed)
     ranked = np.array([_rank(test, k, codes, counts) for k in range(len(test.findings))])
+    units = units_of_findings(test.labels, codes)
     rows = []
     for k, values in enumerate(ranked):
         reason = ""
@@ -92,18 +95,38 @@ def score_findings(
             reason = "no label is known"
         elif not test.both(k):
             reason = f"every known label is {int((test.labels[:, k] == 1).any())}"
-        units = patients_of_smaller_class(test.labels[:, k], codes)
-        rows.append({**_count(test, k, codes), **_ranking_intervals(values, units), "reason": reason})
-    macro = _ranking_intervals([mean_of_known(ranked[:, i]) for i in (0, 1)], counts.shape[1])
+        rows.append({**_count(test, k, codes), **_ranking_intervals(values, units[k]), "reason": reason})
+    kept = in_macro(units)
+    means = [mean_of_known(ranked[kept, i]) for i in (0, 1)]
+    macro = _ranking_intervals(means, effective_units(ranked[kept, 0, 1:], units[kept]))
     reason = "" if np.isfinite(macro["auroc"]) else "none"
     return pd.DataFrame([*rows, {"finding": MACRO, "n": len(test), **macro, "reason": reason}])
+
+
+def units_of_findings(labels: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """`patients_of_smaller_class` of every finding, labels ``(N, K)``: integers ``(K,)``."""
+    return np.array([patients_of_smaller_class(column, codes) for column in np.asarray(labels).T], dtype=int)
+
+
+def in_macro(units: np.ndarray) -> np.ndarray:
+    """The findings that a macro mean is over, a mask ``(K,)``: those with enough patients for an interval.
+
+    A finding that one patient has is not defined on a third of the resamples, whose mean would be of other findings.
+    Where no finding has enough, all count, and the mean has no interval.
+
+    Example:
+        >>> in_macro(np.array([40, 1, 5])).tolist(), in_macro(np.array([0, 1, 4])).tolist()
+        ([True, False, True], [True, True, True])
+    """
+    enough = np.asarray(units) >= FEWEST_UNITS
+    return enough if enough.any() else np.ones(len(enough), dtype=bool)
 
 
 def auroc_resamples(labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """AUROC of every finding on the data, then on every resample, ``(K, 1 + n)``; NaN where it is not defined.
 
     Labels ``(N, K)`` are 1, 0 or NaN, scores ``(N, K)``; codes and counts are from `patient_counts`, and equal ones
-    pair sets of scores. `mean_of_known` makes the macro AUROC of it.
+    pair sets of scores. `mean_of_known` makes the macro AUROC of it, of the rows that `in_macro` keeps.
     """
     test, all_counts = (
         Predictions(labels, scores, codes, [str(k) for k in range(np.shape(labels)[1])]),
@@ -145,8 +168,8 @@ def _rank(test: Predictions, k: int, codes: np.ndarray, counts: np.ndarray) -> n
     return np.hstack([ranking.resample(np.ones((1, counts.shape[1]))), ranking.resample(counts)])
 
 
-def _ranking_intervals(ranked: Sequence[np.ndarray], units: int) -> dict:
-    auroc, auprc = (bootstrap_interval(values[0], values[1:], units=units) for values in ranked)
+def _ranking_intervals(ranked: Sequence[np.ndarray], units: float) -> dict:
+    auroc, auprc = (bootstrap_interval(values[0], values[1:], units=units, share=True) for values in ranked)
     columns = ("auroc", "low", "high", "auprc", "auprc_low", "auprc_high")
     return dict(zip(columns, [*auroc, *auprc], strict=True))
 
@@ -166,11 +189,11 @@ def score_table(
         n_bootstrap, seed: of the resampling of test patients.
 
     Returns:
-        One row per finding and score (`SCORES`), and a macro mean of each over the findings that have it: `finding,
-        score, value, low, high, n, positives, positive_patients, prevalence, temperature, temperature_at_bound,
-        threshold`. A threshold is a logit. An expected calibration error (15 equal-mass bins) is a sum of absolute
-        values, which noise raises, and resampling further: its interval is mirrored at the value, and rough (it covers
-        the true value in 85 % of simulated small data sets, not in 95 %).
+        One row per finding and score (`SCORES`), and a macro mean of each over those of `in_macro` that have it:
+        `finding, score, value, low, high, n, positives, positive_patients, prevalence, temperature,
+        temperature_at_bound, threshold`. A threshold is a logit. An expected calibration error (15 equal-mass bins) is
+        a sum of absolute values, which noise raises, and resampling further: its interval is mirrored at the value, and
+        rough (it covers the true value in 85 % of simulated small data sets, not in 95 %).
 
     Raises:
         ValueError: if validation has other findings, or a patient is in both.
@@ -188,6 +211,7 @@ def score_table(
             raise ValueError(f"validation has the findings {validation.findings}, test has {test.findings}")
         refuse_shared_patients({"validation": validation.patients, "test": test.patients})
     codes, counts = patient_counts(test.patients, n_bootstrap, seed)
+    units = units_of_findings(test.labels, codes)
     rows, tables = [], []
     for k in range(len(test.findings)):
         thresholds, temperature = np.full(len(OPERATING_POINTS), np.nan), float("nan")
@@ -197,12 +221,14 @@ def score_table(
             thresholds, temperature = choose_thresholds(labels, logits), fit_temperature(labels, logits)
         values = score_resamples(test, k, codes, counts, thresholds, temperature)
         about = _count(test, k, codes) | {"temperature": temperature, "temperature_at_bound": is_at_bound(temperature)}
-        units = patients_of_smaller_class(test.labels[:, k], codes)
         named = dict(zip(OPERATING_POINTS, thresholds, strict=True))
-        rows += [row | {"threshold": named.get(row["score"], np.nan)} for row in score_rows(about, values, units)]
+        rows += [row | {"threshold": named.get(row["score"], np.nan)} for row in score_rows(about, values, units[k])]
         tables.append(values)
-    pooled = mean_of_known(np.array([table.ravel() for table in tables])).reshape(tables[0].shape)
-    return pd.DataFrame([*rows, *score_rows({"finding": MACRO, "n": len(test)}, pooled, counts.shape[1])])
+    kept = in_macro(units)
+    averaged = np.array(tables)[kept]
+    pooled = mean_of_known(averaged.reshape(len(averaged), -1)).reshape(tables[0].shape)
+    together = effective_units(averaged[:, 1:, 0], units[kept])
+    return pd.DataFrame([*rows, *score_rows({"finding": MACRO, "n": len(test)}, pooled, together)])
 
 
 def score_resamples(
@@ -262,12 +288,12 @@ def _calibrate(labels: np.ndarray, logits: np.ndarray) -> _Part:
     return columns, finish
 
 
-def score_rows(about: dict, values: np.ndarray, units: int) -> list[dict]:
+def score_rows(about: dict, values: np.ndarray, units: float) -> list[dict]:
     """A row for every score of one finding, from `score_resamples`."""
     rows = []
     for name, column in zip(SCORES, values.T, strict=True):
-        interval = bootstrap_interval(column[0], column[1:], units=units)
-        if name.startswith("ECE"):
+        interval = bootstrap_interval(column[0], column[1:], units=units, share=not name.startswith(_CALIBRATION))
+        if name.startswith("ECE") and np.isfinite(interval.low):
             value, low, high = interval
             interval = interval._replace(low=max(0.0, 2 * value - high), high=max(value, 2 * value - low))
         rows.append({"finding": about["finding"], "score": name, **interval.as_dict(), **about})

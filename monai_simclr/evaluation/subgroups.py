@@ -12,12 +12,13 @@ from sklearn.preprocessing import StandardScaler
 from monai_simclr.evaluation.intervals import (
     Ranking,
     bootstrap_interval,
+    effective_units,
     patient_counts,
     patients_of_smaller_class,
     with_data,
 )
 from monai_simclr.evaluation.predictions import Predictions, certain_labels, train_and_test
-from monai_simclr.evaluation.scores import MACRO, mean_of_known
+from monai_simclr.evaluation.scores import MACRO, in_macro, mean_of_known, units_of_findings
 
 _AGES = ((0, 40, "0 to 39"), (40, 60, "40 to 59"), (60, np.inf, "60 and over"))
 _MIN_PATIENTS = 2
@@ -154,7 +155,7 @@ def compare_to_baseline(
         n_bootstrap, seed: of the resampling of patients.
 
     Returns:
-        One row per finding and the macro mean over the findings that have a baseline: `finding, model, baseline,
+        One row per finding and the macro mean over those of `in_macro` that have a baseline: `finding, model, baseline,
         difference, low, high, reason`; `low` and `high` are of the difference. Where train or test has fewer than two
         patients with a finding, or without it, baseline and difference are NaN and `reason` says why.
 
@@ -179,12 +180,17 @@ def compare_to_baseline(
         pairs.append([pair[0], pair[1] * np.nan if reason else pair[1]])
         reasons.append(reason)
     table = np.array(pairs)
-    stated = table[[not reason for reason in reasons]]
-    pooled = np.stack([mean_of_known(stated[:, i]) for i in (0, 1)])
-    reasons.append("" if len(stated) else "no finding has a baseline")
+    units = units_of_findings(model.labels, codes)
+    stated = np.array([not reason for reason in reasons])
+    stated[stated] = in_macro(units[stated])
+    pooled = np.stack([mean_of_known(table[stated, i]) for i in (0, 1)])
+    together = effective_units(table[stated, 0, 1:] - table[stated, 1, 1:], units[stated])
+    reasons.append("" if stated.any() else "no finding has a baseline")
     rows = []
-    for name, (own, other), reason in zip([*model.findings, MACRO], [*table, pooled], reasons, strict=True):
-        difference, low, high = bootstrap_interval(own[0] - other[0], own[1:] - other[1:])
+    for name, (own, other), reason, n in zip(
+        [*model.findings, MACRO], [*table, pooled], reasons, [*units, together], strict=True
+    ):
+        difference, low, high = bootstrap_interval(own[0] - other[0], own[1:] - other[1:], units=n)
         row = {"finding": name, "model": own[0], "baseline": other[0], "difference": difference}
         rows.append({**row, "low": low, "high": high, "reason": reason})
     return pd.DataFrame(rows)

@@ -102,8 +102,9 @@ def cluster(
         COMPARED if options.method == AUTO else [options.method],
         mirrored=mirrored.get("encoder"),
         n_resamples=5,
+        seed=seed,
     )
-    n_classes = len(set(classes[classes != ""]))
+    n_classes = len(set(classes[train & (classes != "")]))
     counts = [n_classes, *(chosen if count == "auto" else int(count) for count in options.n_clusters)]
     report = evaluation.evaluate_clusters(
         embeddings,

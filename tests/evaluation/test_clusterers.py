@@ -10,6 +10,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 
 from monai_simclr.evaluation import (
     Embeddings,
@@ -253,3 +254,27 @@ def test_clusters_that_follow_a_finding_are_described_so():
     mass = np.tile([0.0, 1.0], 30)
     index = pd.DataFrame({"Mass": mass, "sex": np.repeat(["M", "F"], 30)})
     assert align_clusters(mass.astype(int), index, ["Mass"]).sentence.startswith("these clusters follow Mass, AMI 1.00")
+
+
+@pytest.mark.parametrize("images", [100, 400])
+def test_random_clusters_follow_nothing_however_few_the_images(images):
+    said = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        findings = {f"finding {k}": (rng.random(images) < 0.2).astype(float) for k in range(3)}
+        about = {"view_position": rng.choice(["PA", "AP"], images), "age": rng.uniform(20, 80, images)}
+        index = pd.DataFrame({"patient_id": np.arange(images) // 2, **about, **findings})
+        said += "follow nothing" not in align_clusters(rng.integers(6, size=images), index, list(findings)).sentence
+    assert said <= 8  # five facts at 2.5 % each: 2.5 of 20 expected; the fixed limit alone said 14 to 19
+
+
+def test_ages_are_removed_in_decades_and_a_column_of_many_values_is_refused():
+    rng = np.random.default_rng(0)
+    features, train = rng.normal(size=(200, 40)), np.arange(200) < 150
+    index = pd.DataFrame({"age": rng.uniform(20, 90, 200), "scanner": [f"s{i // 2}" for i in range(200)]})
+    [without] = remove_directions(index, train, ["age"], features)
+    [same] = remove_directions(index, train, ["age_decade"], features)
+    np.testing.assert_array_equal(without, same)
+    assert without.var() > 0.5 * normalize(features).var()
+    with pytest.raises(ValueError, match=r"scanner has 75 values on 150 train rows: .* would remove everything"):
+        remove_directions(index, train, ["scanner"], features)

@@ -155,3 +155,30 @@ def test_an_accuracy_alone_is_refused():
         format_score({"value": 0.67, "low": 0.6, "high": 0.7, "null_low": 0.1, "null_high": 0.2})
     with pytest.raises(ValueError, match="without its null"):
         format_score({"value": 0.67, "low": 0.6, "high": 0.7, "majority": 0.2, "null_low": np.nan})
+
+
+def test_the_silhouette_has_a_null_when_the_test_rows_are_sorted_by_cluster():
+    rng = np.random.default_rng(0)
+    source = np.repeat([0, 1], [900, 700])
+    features = rng.normal(size=(1600, 4)) / 9 + np.eye(4)[source]
+    split = np.where(np.arange(1600) % 2, "train", "test")
+    index = pd.DataFrame({"patient_id": [f"p{i}" for i in range(1600)], "split": split})
+    report = evaluate_clusters(Embeddings(features, index), {}, np.array(["a", "b"])[source], [2], n_bootstrap=20)
+    row = report.table.set_index("measure").loc["silhouette"]
+    assert row["value"] > 0.7
+    assert -0.1 < row["null_low"] < row["null_high"] < 0.1
+    assert row["p"] == pytest.approx(1 / 201)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_that_train_lacks_does_not_take_the_one_to_one_accuracy_away(split):
+    rng = np.random.default_rng(0)
+    kind = np.tile(np.arange(3), 40)
+    index = _index(120)
+    index.loc[119, ["patient_id", "split"]] = ["alone", split]
+    classes = np.array(["a", "b", "c"])[kind].astype(object)
+    classes[119] = "rare"
+    features = rng.normal(size=(120, 5)) / 9 + np.eye(5)[kind]
+    report = evaluate_clusters(Embeddings(features, index), {}, classes, [3], n_bootstrap=20, n_permutations=20)
+    value = report.table.set_index("measure").loc["acc_one_to_one", "value"]
+    assert value == pytest.approx(1 if split == "val" else 59 / 60)

@@ -17,7 +17,7 @@ from monai_simclr.evaluation.calibration import (
     fit_temperature,
     reliability,
 )
-from monai_simclr.evaluation.intervals import patient_counts, patients_of_smaller_class
+from monai_simclr.evaluation.intervals import Ranking, patient_counts, patients_of_smaller_class
 from monai_simclr.evaluation.predictions import sigmoid
 from monai_simclr.evaluation.scores import SCORES, score_resamples, score_rows
 
@@ -186,3 +186,27 @@ def test_a_model_that_only_knows_the_view_does_not_beat_the_baseline():
     row = compare_to_baseline(only_view, view[:, None], n_bootstrap=200).iloc[0]
     assert row["low"] < 0 < row["high"]
     assert row["baseline"] > 0.6
+
+
+def test_a_calibration_error_that_is_not_known_has_no_interval():
+    rng = np.random.default_rng(0)
+    labels = np.stack([np.arange(60) < 1, np.zeros(60), np.arange(60) < 20], axis=1).astype(float)
+    test = Predictions(labels, rng.normal(size=labels.shape), np.arange(60), ["Rare", "None", "Mass"])
+    table = score_table(test, None, n_bootstrap=40).set_index(["finding", "score"])
+    for name in ("Rare", "None"):
+        for score in ("ECE", "ECE after temperature scaling", "AUROC"):
+            assert table.loc[(name, score), ["low", "high"]].isna().all(), (name, score)
+    assert table.loc[("Mass", "ECE"), ["low", "high"]].notna().all()
+
+
+def test_a_rare_finding_has_a_wider_difference_to_the_baseline_than_the_plain_percentiles():
+    rng = np.random.default_rng(1)
+    labels = (np.arange(200) < 6).astype(float)[:, None]
+    test = Predictions(labels, labels + rng.normal(size=labels.shape), np.arange(200), ["Mass"])
+    baseline = rng.normal(size=labels.shape)
+    row = compare_to_baseline(test, baseline, 1000, 3).iloc[0]
+    codes, counts = patient_counts(test.patients, 1000, 3)
+    own, other = (Ranking(labels[:, 0], scores[:, 0], codes).resample(counts)[0] for scores in (test.scores, baseline))
+    low, high = np.nanquantile(own - other, [0.025, 0.975])
+    assert row["low"] < low
+    assert row["high"] > high
