@@ -18,7 +18,7 @@ def checklist(data: ReportData) -> Table:
     first = next(iter(metrics.values()), {})
     versions = ", ".join(f"{name} {version}" for name, version in first.get("versions", {}).items() if version)
     seen = [content["n"]["seen_patients"] for content in metrics.values() if "seen_patients" in content.get("n", {})]
-    alignment = metrics.get("cluster", {}).get("values", {}).get("alignment", {})
+    alignment = data.of_run(data.clustered, "cluster").get("values", {}).get("alignment", {})
     rows = [
         ("Aim, clinical setting, intended users, known inequalities", "yes", "3a-c, 4", _YOURS),
         (

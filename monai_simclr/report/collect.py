@@ -26,12 +26,14 @@ class ReportData:
     """Everything that a report can show; a section without its data says so.
 
     Attributes:
-        metrics: what `read_metrics` returned, by name of the run.
+        metrics: what `read_metrics` returned, by name of the run, the oldest first.
+        scored, clustered: names of the runs whose scores, and whose embeddings and clusters, these are; "" for the last
+            one of its kind.
         embeddings: of N images.
         clusters: of the same images, shape ``(N,)``.
         thumbnails: of the same images, uint8 ``(N, h, w)``.
         history: one mapping per epoch of pretraining.
-        study: rows of `compare_arms`.
+        study: rows of `compare_arms`, and `gain` those of `few_label_gain`.
         scores: the table of `score_table`.
         subgroups: the table of `score_subgroups`.
         test: predictions on test patients, and `val` on validation patients.
@@ -43,17 +45,25 @@ class ReportData:
     """
 
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scored: str = ""
+    clustered: str = ""
     embeddings: Embeddings | None = None
     clusters: np.ndarray | None = None
     thumbnails: np.ndarray | None = None
     history: Sequence[Mapping[str, Any]] = ()
     study: Sequence[Mapping[str, Any]] = ()
+    gain: Sequence[Mapping[str, Any]] = ()
     scores: pd.DataFrame | None = None
     subgroups: pd.DataFrame | None = None
     test: Predictions | None = None
     val: Predictions | None = None
     commands: Sequence[str] = ()
     tables: Sequence[Table] = ()
+
+    def of_run(self, name: str, *commands: str) -> Mapping[str, Any]:
+        """Metrics of a run by its name, or of the last one of some commands; empty where there is none."""
+        last = [key for key in self.metrics if key.partition(" ")[0] in commands]
+        return self.metrics.get(name or (last or [""])[-1], {})
 
     def __post_init__(self) -> None:
         images = 0 if self.embeddings is None else len(self.embeddings)
@@ -65,7 +75,7 @@ class ReportData:
 
 
 def collect_runs(runs: Sequence[str | Path], store: str | Path | None = None) -> ReportData:
-    """Read what runs of the bundle and studies have written.
+    """Read what runs of the bundle and studies have written; of several runs of one kind the last is shown.
 
     Args:
         runs: folders with a ``metrics.json``, or folders of such folders (a bundle's ``output``).
@@ -89,12 +99,14 @@ def collect_runs(runs: Sequence[str | Path], store: str | Path | None = None) ->
         if command == "pretrain":
             fields |= _read_history(folder / "history.json")
         elif command == "cluster" and (folder / "embeddings.npz").is_file():
-            fields |= _read_clusters(folder, metrics, store)
+            fields |= {"clustered": name, **_read_clusters(folder, metrics, store)}
         elif command in ("train", "evaluate"):
-            fields |= _read_scores(folder)
+            if read := _read_scores(folder):
+                fields |= {"scored": name, **dict.fromkeys(("scores", "subgroups", "test", "val")), **read}
         elif command == "study":
             with reading(folder / METRICS_FILE, "metrics of a study", _AGAIN):
                 fields["study"] = metrics["values"]["few_label"]
+                fields["gain"] = metrics["values"].get("few_label_gain", [])
     return ReportData(**fields)
 
 
@@ -133,7 +145,7 @@ def _read_scores(folder: Path) -> dict[str, Any]:
         path = folder / f"{key}.csv"
         if path.is_file() and path.stat().st_size > 2:
             with reading(path, "a table of scores", _AGAIN):
-                fields[key] = unescaped_text(pd.read_csv(path))
+                fields[key] = unescaped_text(pd.read_csv(path, keep_default_na=False, na_values=[""]))
                 if column not in fields[key].columns:
                     raise ValueError(f"it has the columns {list(fields[key].columns)}")
     path = folder / "scores.npz"

@@ -27,7 +27,7 @@ def write_report(path: str | Path, *, title: str, notice: str, data: ReportData)
     Returns:
         The path.
     """
-    study = data.metrics.get("study", {}).get("values", {})
+    study = data.of_run("", "study").get("values", {})
     page = page_template("monai_simclr.report").render(
         title=title,
         notice=notice,

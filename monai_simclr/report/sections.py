@@ -71,14 +71,14 @@ def splits_table(data: ReportData) -> list[Table]:
 
 def alignment_sentence(data: ReportData) -> str:
     """What the clusters follow, in one sentence; "" without a cluster run."""
-    sentence = data.metrics.get("cluster", {}).get("values", {}).get("alignment", {}).get("sentence", "")
+    sentence = data.of_run(data.clustered, "cluster").get("values", {}).get("alignment", {}).get("sentence", "")
     return str(sentence[:1].upper() + sentence[1:]).replace("_", " ")
 
 
 def confounder_tables(data: ReportData) -> list[Table]:
     """What the clusters follow, and the model compared with view, age and sex alone."""
     tables = []
-    values = data.metrics.get("cluster", {}).get("values", {})
+    values = data.of_run(data.clustered, "cluster").get("values", {})
     scored = values.get("follows", {}).get("nothing", {}).get(ENCODER, {})
     rows = []
     for name, row in values.get("alignment", {}).items():

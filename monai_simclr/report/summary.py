@@ -64,7 +64,7 @@ def figures(data: ReportData) -> list[Picture]:
         }
         figure = interval_plot(rows, "AUROC on test patients", chance=0.5, baseline="view + age + sex alone")
         pictures.append(Picture(figure_source(figure), f"AUROC with its interval of {', '.join(rows)}", _AUROC))
-    knn = _values(data, "cluster").get("knn", {})
+    knn = _clustered(data).get("knn", {})
     known = {name: row for name, row in knn.items() if row.get("low") is not None}
     if known and len(pictures) < 2:
         rows = {name: (row["value"], row["low"], row["high"], None) for name, row in known.items()}
@@ -87,19 +87,31 @@ _KNN = "What the features know without training on them. Lines: 95 % interval, r
 
 
 def _few_labels(data: ReportData) -> Iterator[Statement]:
-    rows = [row for row in data.study if row.get("finding", MACRO) == MACRO and row.get("low") is not None]
-    arms = {str(row["arm"]) for row in rows if row.get("p") is not None}
+    """The difference over all small fractions, or at the smallest: shown where it is beyond test patients and draws."""
+    rows = [
+        row
+        for row in (*data.gain, *data.study)
+        if row.get("finding", MACRO) == MACRO and row.get("low") is not None and row.get("difference") is not None
+    ]
+    arms = {str(row["arm"]) for row in rows if row["arm"] != row.get("reference", "scratch")}
     arm = next((name for name in _ARMS if name in arms), min(arms, default=""))
-    compared = [row for row in rows if row["arm"] == arm and row.get("p") is not None]
+    compared = [row for row in rows if row["arm"] == arm]
     if compared:
-        row = min(compared, key=lambda row: float(row["fraction"]))
+        row = next((row for row in compared if "fractions" in row), None) or min(
+            compared, key=lambda row: float(row["fraction"])
+        )
+        percents = row["fractions"] if "fractions" in row else f"{100 * row['fraction']:g}"
         reference = str(row.get("reference", "scratch"))
+        several = row.get("low_draws") is not None and row.get("high_draws") is not None
+        low, high = (float(row[f"{end}_draws" if several else end]) for end in ("low", "high"))
+        draws = f"and {row['draws']} draws of the labelled patients"
+        over = draws if several else "of one draw of the labelled patients; what another would give is not known"
         yield Statement(
-            f"Pretraining helps with {100 * row['fraction']:g} % of the labels",
-            row["low"] > 0,
+            f"Pretraining helps with {percents} % of the labels",
+            several and low > 0,
             f"macro AUROC {cell(row['mean'])} {ARM_NAMES.get(arm, arm)}, {cell(row['mean'] - row['difference'])} "
-            f"{ARM_NAMES.get(reference, reference)}; difference {row['difference']:+.3f} [{row['low']:.3f}, "
-            f"{row['high']:.3f}], mean over {row['draws']} draws of the labelled patients",
+            f"{ARM_NAMES.get(reference, reference)}; difference {row['difference']:+.3f} [{low:.3f}, {high:.3f}] over "
+            f"test patients {over}",
             "an interval of the difference that reaches 0, here or on patients from elsewhere",
         )
 
@@ -109,12 +121,11 @@ def _ranking(data: ReportData) -> Iterator[Statement]:
         scored = data.scores[(data.scores["score"] == "AUROC") & data.scores["low"].notna()]
         rows = table_rows(scored)
         row = _macro_or_last(rows)
-        labelled = next(
-            (m["n"]["labelled_patients"] for m in data.metrics.values() if "labelled_patients" in m["n"]), 0
-        )
+        run = _scored(data)
+        labelled = run.get("n", {}).get("labelled_patients", 0)
         if row:
             yield Statement(
-                "The classifier ranks test images better than chance",
+                f"The classifier ranks {run.get('split') or 'test'} images better than chance",
                 row["low"] > 0.5,
                 f"AUROC {_with_interval(row)}, {row['finding']}{_except(rows, 0.5)}; chance 0.500"
                 + (f"; one run, with the labels of {labelled:,} patients" if labelled else ""),
@@ -136,7 +147,7 @@ def _confounders(data: ReportData) -> Iterator[Statement]:
 
 
 def _neighbors(data: ReportData) -> Iterator[Statement]:
-    knn = _values(data, "cluster").get("knn", {})
+    knn = _clustered(data).get("knn", {})
     own = knn.get("encoder", {})
     if own.get("low") is not None:
         name, other = _best(knn)
@@ -151,7 +162,7 @@ def _neighbors(data: ReportData) -> Iterator[Statement]:
 
 
 def _clusters(data: ReportData) -> Iterator[Statement]:
-    by_features = _values(data, "cluster").get("clusters", {})
+    by_features = _clustered(data).get("clusters", {})
     own = by_features.get("encoder", {})
     number = next((number for number in own if own[number].get("ami", {}).get("low") is not None), None)
     if number is not None:
@@ -173,15 +184,21 @@ def _best(rows: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:
     return max(values.items(), key=lambda item: float(item[1]), default=("", 0.0))
 
 
-def _values(data: ReportData, command: str) -> Mapping[str, Any]:
-    values: Mapping[str, Any] = data.metrics.get(command, {}).get("values", {})
+def _clustered(data: ReportData) -> Mapping[str, Any]:
+    """Values of the run whose embeddings and clusters are shown."""
+    values: Mapping[str, Any] = data.of_run(data.clustered, "cluster").get("values", {})
     return values
 
 
+def _scored(data: ReportData) -> Mapping[str, Any]:
+    """Metrics of the run whose scores are shown."""
+    return data.of_run(data.scored, "train", "evaluate")
+
+
 def _baseline_rows(data: ReportData) -> list[Mapping[str, Any]]:
-    """Rows of the last run that was compared with view, age and sex."""
-    found = [metrics.get("baselines", {}).get("confounder_baseline", []) for metrics in data.metrics.values()]
-    return next((rows for rows in reversed(found) if rows and "baseline" in rows[0]), [])
+    """Rows of the comparison of the shown scores with view, age and sex."""
+    rows: list[Mapping[str, Any]] = _scored(data).get("baselines", {}).get("confounder_baseline", [])
+    return rows if rows and "baseline" in rows[0] else []
 
 
 def _macro_or_last(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -166,6 +166,7 @@ def test_an_empty_report_has_no_empty_sections_and_names_them_in_one_folded_line
 
 def test_the_summary_comes_first_with_statements_their_intervals_and_what_would_falsify_them(tmp_path):
     row = {"arm": "pretrained", "fraction": 0.1, "draws": 5, "mean": 0.9, "difference": 0.2, "p": 0.01}
+    known = {"low": 0.15, "high": 0.25, "low_draws": 0.1, "high_draws": 0.3}
     ami = {"low": 0.1, "high": 0.3, "null_high": 0.05}
     knn = {"encoder": {"value": 0.6, "low": 0.5, "high": 0.7, "majority": 0.2}, "raw pixels": {"value": 0.55}}
     clusters = {"encoder": {"6": {"ami": {"value": 0.2, **ami}}}, "random encoder": {"6": {"ami": {"value": 0.04}}}}
@@ -178,7 +179,7 @@ def test_the_summary_comes_first_with_statements_their_intervals_and_what_would_
                 "values": {"knn": knn, "clusters": clusters},
             }
         },
-        study=[{**row, "arm": "scratch", "mean": 0.7, "difference": 0.0, "p": None}, {**row, "low": 0.1, "high": 0.3}],
+        study=[{**row, "arm": "scratch", "mean": 0.7, "difference": 0.0, "p": None}, {**row, **known}],
     )
     text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
     summary = text.split('<section id="summary">')[1].split("</section>")[0]
@@ -187,7 +188,7 @@ def test_the_summary_comes_first_with_statements_their_intervals_and_what_would_
     assert len(claims) == 3
     assert all("Would falsify it:" in claim for claim in claims)
     assert "macro AUROC 0.900 pretrained, fine-tuned, 0.700 from random weights" in claims[0]
-    assert "difference +0.200 [0.100, 0.300], mean over 5 draws" in claims[0]
+    assert "difference +0.200 [0.100, 0.300] over test patients and 5 draws of the labelled" in claims[0]
     assert ">Shown<" in claims[0]
     assert ">Not shown<" in claims[1], "raw pixels, 0.55, are inside the interval of the encoder"
     assert "raw pixels 0.550" in claims[1]
@@ -214,9 +215,52 @@ def test_runs_are_listed_in_the_order_in_which_they_were_made(tmp_path, monkeypa
 
 def test_a_difference_whose_interval_has_0_is_not_claimed(tmp_path):
     row = {"arm": "finetuned", "fraction": 0.01, "draws": 5, "mean": 0.6, "difference": 0.01, "p": 0.4, "sd": 0.1}
-    data = ReportData(study=[{**row, "low": -0.01, "high": 0.03}])
-    text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
-    assert "Not shown</span> Pretraining helps with 1 % of the labels" in text
+    for ends in (
+        {"low": -0.01, "high": 0.03, "low_draws": -0.01, "high_draws": 0.03},
+        {"low": 0.001, "high": 0.02, "low_draws": -0.01, "high_draws": 0.03},
+        {"low": 0.001, "high": 0.02, "low_draws": None, "high_draws": None, "draws": 1},
+    ):
+        data = ReportData(study=[{**row, **ends}])
+        text = write_report(tmp_path / "r.html", title="t", notice="", data=data).read_text()
+        assert "Not shown</span> Pretraining helps with 1 % of the labels" in text
+    assert "of one draw of the labelled patients; what another would give is not known" in text
+
+
+def test_the_gain_over_all_small_fractions_comes_before_the_smallest_fraction():
+    row = {"arm": "finetuned", "fraction": 0.01, "draws": 5, "mean": 0.6, "difference": 0.05, "p": 0.4}
+    ends = {"low": 0.01, "high": 0.09, "low_draws": -0.01, "high_draws": 0.1}
+    gain = {**row, **ends, "fractions": "1, 2, 5", "low_draws": 0.02}
+    [statement] = summary.statements(ReportData(study=[{**row, **ends}], gain=[gain]))
+    assert statement.shown
+    assert statement.claim == "Pretraining helps with 1, 2, 5 % of the labels"
+
+
+def test_of_two_runs_of_a_command_statements_and_tables_are_those_of_the_last(tmp_path, monkeypatch):
+    def write(name: str, minute: int, auroc: float, split: str, labelled: int | None, command: str) -> None:
+        now = SimpleNamespace(now=lambda zone: datetime(2026, 1, 1, 0, minute, tzinfo=zone))
+        monkeypatch.setattr("monai_simclr.runtime.metrics.datetime", now)
+        baseline = [
+            {"finding": "Mass", "model": auroc, "baseline": 0.6, "difference": auroc - 0.6, "low": 0, "high": 1}
+        ]
+        n = {} if labelled is None else {"labelled_patients": labelled}
+        baselines = {"confounder_baseline": baseline if split == "test" else []}
+        write_metrics(tmp_path / name, {}, command=command, split=split, seed=0, n=n, baselines=baselines)
+        rows = [("Mass", "AUROC", auroc, auroc - 0.1, auroc + 0.1), ("None", "AUROC", 0.6, 0.5, 0.7)]
+        table = pd.DataFrame(rows, columns=["finding", "score", "value", "low", "high"])
+        table.to_csv(tmp_path / name / "scores.csv", index=False)
+
+    write("first", 1, 0.9, "test", 5000, "train")
+    write("second", 2, 0.7, "test", 20, "train")
+    data = collect_runs([tmp_path])
+    ranking, confounders = summary.statements(data)
+    assert "0.600 [0.500, 0.700], None" in ranking.numbers
+    assert "the labels of 20 patients" in ranking.numbers
+    assert "AUROC 0.700, of view + age + sex 0.600" in confounders.numbers
+    assert data.scores["finding"].tolist() == ["Mass", "None"]
+    write("third", 3, 0.95, "val", None, "evaluate")
+    [ranking] = summary.statements(collect_runs([tmp_path]))
+    assert ranking.claim == "The classifier ranks val images better than chance"
+    assert "labels of" not in ranking.numbers
 
 
 def test_every_table_is_saved_as_csv_without_a_script_and_opens_in_pandas(page):

@@ -68,7 +68,7 @@ def test_the_summary_has_a_row_for_each_arm_and_fraction_and_names_skipped_fract
         (f, arm) for f in (0.5, 1.0) for arm in study.arms
     }
     assert set(table["finding"]) == {"macro mean", *FINDINGS}
-    assert (macro["low"] <= macro["difference"]).all()
+    assert macro["low"].isna().all(), "no finding has five positive test patients, so there is no interval"
     assert "without a positive" in metrics["values"]["not_run"]["2%"]
     assert set(metrics["values"]["label_saving"]) == {"random_frozen", "frozen"}
     assert (study.output_dir / "curve.png").read_bytes()[:4] == b"\x89PNG"
