@@ -192,7 +192,8 @@ def _report(folder: Path, bundle: Path, runs: list[dict[str, Any]], notice: str)
         few_label.append(own)
         notice += (
             f" After pretraining on phantoms, this start instead of random weights changes the AUROC with "
-            f"{_FRACTION:.0%} of the labels by {own['difference']:+.3f} [{own['low']:.3f}, {own['high']:.3f}]."
+            f"{_FRACTION:.0%} of the labels by {own['difference']:+.3f} [{own['low_draws']:.3f}, "
+            f"{own['high_draws']:.3f}]."
         )
         cells = [list(row.values()) for row in encoders]
         data = dataclasses.replace(data, tables=[Table(ENCODERS_TITLE, list(encoders[0]), cells)])
@@ -254,9 +255,9 @@ def _five_rows(clustered: Mapping[str, Any], few_label: list[dict[str, Any]]) ->
         {
             "what": "difference by pretraining",
             "value": pretrained["difference"],
-            "low": pretrained["low"],
-            "high": pretrained["high"],
-            "compared": f"no gain 0.000; {pretrained['draws']} draws",
+            "low": pretrained["low_draws"],
+            "high": pretrained["high_draws"],
+            "compared": f"no gain 0.000; over patients and {pretrained['draws']} draws",
         },
     ]
 

@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 
 from monai_simclr.evaluation.embeddings import Embeddings
-from monai_simclr.evaluation.intervals import bootstrap_interval, compare_to_null, patient_counts, permute_over_patients
+from monai_simclr.evaluation.intervals import (
+    FEWEST_UNITS,
+    bootstrap_interval,
+    compare_to_null,
+    patient_counts,
+    permute_over_patients,
+)
 from monai_simclr.evaluation.predictions import refuse_shared_patients
 
 ENCODER = "encoder"
@@ -116,21 +122,24 @@ def format_score(row: Mapping[str, Any], name: str = "ACC", baseline: str = "maj
         name, baseline: of the score, and of what the majority is.
 
     Raises:
-        ValueError: if a number is missing or not finite: an accuracy alone is meaningless.
+        ValueError: if a number is missing: an accuracy alone is meaningless.
 
     Example:
         >>> score = {"value": 0.67, "low": 0.61, "high": 0.72, "majority": 0.23, "null_low": 0.15, "null_high": 0.19}
         >>> format_score(score)
         'ACC 0.67 [0.61, 0.72] (majority 0.23, null 0.15-0.19)'
     """
-    needed = ("low", "high", "majority", "null_low", "null_high")
-    missing = [key for key in needed if not math.isfinite(row.get(key, math.nan))]
+    needed = ("majority", "null_low", "null_high")
+    missing = [key for key in ("low", "high") if key not in row]
+    missing += [key for key in needed if not math.isfinite(row.get(key, math.nan))]
     if missing:
         raise ValueError(
             f"{name} {row['value']:.2f} came without its {', '.join(missing)}, and a score alone is meaningless; "
             "compute them with evaluate_clusters() or knn()"
         )
-    low, high, majority, null_low, null_high = (float(row[key]) for key in needed)
+    majority, null_low, null_high = (float(row[key]) for key in needed)
+    known = row["low"] is not None and math.isfinite(row["low"])
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]" if known else f"[no interval of under {FEWEST_UNITS} patients]"
     dash = "-" if min(null_low, null_high) >= 0 else " to "
     band = f"null {null_low:.2f}{dash}{null_high:.2f}"
-    return f"{name} {row['value']:.2f} [{low:.2f}, {high:.2f}] ({baseline} {majority:.2f}, {band})"
+    return f"{name} {row['value']:.2f} {interval} ({baseline} {majority:.2f}, {band})"

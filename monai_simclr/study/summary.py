@@ -25,6 +25,7 @@ from monai_simclr.evaluation import (
     labels_needed,
     unstated_saving,
 )
+from monai_simclr.evaluation.intervals import FEWEST_UNITS
 from monai_simclr.report import write_label_curve
 from monai_simclr.runtime.artefacts import read_arrays, read_json, reading
 from monai_simclr.runtime.metrics import print_table, table_rows, write_metrics
@@ -188,12 +189,22 @@ def _power_law(curve: Curve, train_patients: int) -> dict[str, Any] | None:
 
 
 def _describe_gain(row: Mapping[str, Any]) -> str:
-    low, high, draws = row["low_draws"], row["high_draws"], row["draws"]
-    with_draws = f"[{low:.3f}, {high:.3f}] with {draws} draws resampled too" if draws > 1 else "one draw of labels only"
-    return (
+    draws = row["draws"]
+    about = (
         f"{row['arm']} minus {row['reference']}, {row['finding']}, mean over {row['fractions']} % of the patients: "
-        f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] over test patients, {with_draws}"
+        f"{row['difference']:+.3f}"
     )
+    if not _is_known(row["low"]):
+        return f"{about}, no interval: fewer than {FEWEST_UNITS} test patients have the finding, or lack it"
+    low, high = row["low_draws"], row["high_draws"]
+    both = (
+        f"[{low:.3f}, {high:.3f}] over {draws} draws too" if draws > 1 and _is_known(low) else "one draw of labels only"
+    )
+    return f"{about} [{row['low']:.3f}, {row['high']:.3f}] over test patients, {both}"
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _describe(interval: Mapping[str, float], unit: str, smallest: float = 0.0) -> str:

@@ -182,3 +182,13 @@ def test_a_class_that_train_lacks_does_not_take_the_one_to_one_accuracy_away(spl
     report = evaluate_clusters(Embeddings(features, index), {}, classes, [3], n_bootstrap=20, n_permutations=20)
     value = report.table.set_index("measure").loc["acc_one_to_one", "value"]
     assert value == pytest.approx(1 if split == "val" else 59 / 60)
+
+
+def test_of_four_test_patients_an_accuracy_says_why_it_has_no_interval():
+    rng = np.random.default_rng(0)
+    index = _index(40)
+    index["split"] = ["train"] * 32 + ["test"] * 8
+    report = evaluate_clusters(
+        Embeddings(rng.normal(size=(40, 4)), index), {}, np.tile(["a", "b"], 20), [2], n_bootstrap=20, n_permutations=20
+    )
+    assert all("[no interval of under 5 patients] (majority" in line for line in report.lines()[:1])

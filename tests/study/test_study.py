@@ -105,7 +105,8 @@ def test_the_summary_says_what_is_gained_where_labels_are_few_in_one_sentence_pe
             {},
         )
     )
-    assert once["values"]["few_label_gain"][0]["sentence"].endswith("over test patients, one draw of labels only")
+    reason = "no interval: fewer than 5 test patients have the finding, or lack it"
+    assert once["values"]["few_label_gain"][0]["sentence"].endswith(reason)
 
 
 def test_a_study_keeps_scores_and_no_models(done):
