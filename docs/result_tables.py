@@ -89,7 +89,7 @@ def study() -> str:
         "pixels",
         "3 numbers",
         "fine-tuned minus scratch",
-        "draws resampled too",
+        "draws too",
         "frozen minus random",
     ]
     return table(head, [line for (name, finding), title in STUDIES.items() for line in _study(name, finding, title)])
@@ -124,14 +124,14 @@ def _floors(name: str, finding: str) -> dict[tuple[str, str], list[float]]:
 
 def gain() -> str:
     """What is gained where labels are few: the mean over the small fractions, one row a comparison."""
-    head = ["data, finding", "compared", "patients, %", "draws", "over test patients", "p", "draws resampled too"]
+    head = ["data, finding", "compared", "patients, %", "draws", "over test patients", "p", "draws too"]
     lines = []
     for (name, finding), title in STUDIES.items():
         for pair, words in COMPARED.items():
             for part in ("", "_ten_draws"):
                 rows = read(Path(f"real_pack/{name}_gain{part}.csv"))
                 row = next(row for row in rows if (row["finding"], row["arm"], row["reference"]) == (finding, *pair))
-                tested = [_gap_of(row), f"{float(row['p']):.3f}", _gap_of(row, "_draws")]
+                tested = [_gap_of(row), _p(row["p"]), _gap_of(row, "_draws")]
                 lines.append([title, words, row["fractions"], row["draws"], *tested])
     return table(head, lines)
 
@@ -142,8 +142,13 @@ def _gap_of(row: Row, which: str = "") -> str:
 
 
 def _tested(row: Row) -> str:
-    p = f"p {float(row['p_holm']):.3f}" if row["p_holm"] else "the same scores"
+    p = f"p {_p(row['p_holm'])}" if row["p_holm"] else "the same scores"
     return f"{_gap_of(row)}, {p}"
+
+
+def _p(value: str) -> str:
+    """A p-value to three decimals."""
+    return f"{float(value):.3f}" if float(value) >= 0.0005 else "< 0.001"
 
 
 NIH_ARMS = {
@@ -170,7 +175,7 @@ def _efficiency(size: int, finding: str, reference: str) -> dict[tuple[str, str]
 def efficiency(size: int) -> str:
     """Macro AUROC of the six findings at every fraction; probes over their own draws, trained networks over theirs."""
     trained, probes = _efficiency(size, "macro mean", "scratch"), _efficiency(size, "macro mean", "random_frozen")
-    head = ["patients", *NIH_ARMS.values(), "fine-tuned minus scratch", "draws resampled too", "probe minus scratch"]
+    head = ["patients", *NIH_ARMS.values(), "fine-tuned minus scratch", "draws too", "probe minus scratch"]
     lines = []
     for fraction in sorted({key[0] for key in probes}, key=float):
         areas, tested = [], ["", "", ""]
@@ -200,12 +205,12 @@ def efficiency_findings(size: int) -> str:
 
 def efficiency_gain(size: int) -> str:
     """The mean over the fractions up to 10 %, one row a comparison."""
-    head = ["compared", "patients, %", "draws", "over test patients", "p", "draws resampled too"]
+    head = ["compared", "patients, %", "draws", "over test patients", "p", "draws too"]
     lines = []
     for row in read(Path(f"label_efficiency_{size}_gain.csv")):
         words = f"{NIH_ARMS[row['arm']]} minus {NIH_ARMS[row['reference']]}"
         if row["arm"] in ("finetuned", "frozen"):
-            tested = [_gap_of(row), f"{float(row['p']):.3f}", _gap_of(row, "_draws")]
+            tested = [_gap_of(row), _p(row["p"]), _gap_of(row, "_draws")]
             lines.append([words, row["fractions"], row["draws"], *tested])
     return table(head, lines)
 
