@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from monai_simclr.networks import FindingClassifier
-from monai_simclr.networks.stages import stages
+from monai_simclr.networks.stages import parameters_outside_stages, stages
 
 Scaling = Literal["none", "sqrt", "linear"]
 """How a learning rate follows the batch size, see `scaled_learning_rate`."""
@@ -229,7 +229,8 @@ def layerwise_optimizer(
         network: the classifier; only what requires a gradient is trained.
         learning_rate: of the last layer.
         weight_decay: on weights only.
-        layer_decay: factor from a stage to the one before it, in (0, 1]; 1 is one rate for all.
+        layer_decay: factor from a stage to the one before it, in (0, 1]; 1 is one rate for all. Parameters of the
+            encoder that are in no stage have the rate of the first.
 
     Raises:
         ValueError: if `layer_decay` is out of range.
@@ -246,7 +247,9 @@ def layerwise_optimizer(
     if layer_decay == 1:
         return make_optimizer("adamw", network, learning_rate, weight_decay)
     groups: list[dict[str, Any]] = []
-    parts: list[list[nn.Module]] = [[network.classifier], *reversed(stages(network.encoder))]
+    first, *rest = stages(network.encoder) or [[]]
+    first = [*first, nn.ParameterList(parameters_outside_stages(network.encoder))]
+    parts: list[list[nn.Module]] = [[network.classifier], *reversed(rest), first]
     for distance, part in enumerate(parts):
         module = nn.ModuleList(part)
         if any(parameter.requires_grad for parameter in module.parameters()):

@@ -143,10 +143,11 @@ class FindingClassifier(nn.Module):
             >>> from monai_simclr.networks import encoder
             >>> net = FindingClassifier(encoder("resnet10", width=0.125), ["Effusion"])
             >>> net.freeze_batch_statistics()
-            >>> net.train().encoder.bn1.training, net.encoder.bn1.weight.requires_grad
+            >>> net.encoder.bn1.training, net.encoder.bn1.weight.requires_grad
             (False, True)
         """
         self._keeps_statistics = True
+        self.train(self.training)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.encoder(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn import Parameter
 
 from monai_simclr.networks.chunks import batch_norms
 from monai_simclr.networks.heads import FindingClassifier
@@ -30,8 +31,27 @@ def stages(encoder: nn.Module) -> list[list[nn.Module]]:
     return [parts[:first], *rest] if first else rest
 
 
+def parameters_outside_stages(encoder: nn.Module) -> list[Parameter]:
+    """The parameters of an encoder that are in none of its stages, such as a transformer's position embedding.
+
+    Example:
+        >>> import torch
+        >>> class Tokens(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.position = nn.Parameter(torch.zeros(3))
+        ...         self.blocks = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+        >>> [tuple(parameter.shape) for parameter in parameters_outside_stages(Tokens())]
+        [(3,)]
+    """
+    inside = {id(value) for part in stages(encoder) for module in part for value in module.parameters()}
+    return [value for value in encoder.parameters() if id(value) not in inside]
+
+
 def freeze_stages(network: FindingClassifier, n_trainable_stages: int | None) -> FindingClassifier:
     """Train the last stages of the encoder only; the others keep their weights and their batch statistics.
+
+    Parameters of the encoder that are in no stage train only if all stages do.
 
     Args:
         network: the classifier.
@@ -53,7 +73,13 @@ def freeze_stages(network: FindingClassifier, n_trainable_stages: int | None) ->
         raise ValueError(
             f"n_trainable_stages is {n_trainable_stages}, but the encoder has {len(parts)} stages; None trains all"
         )
-    network.freeze(*(module for part in parts[: len(parts) - n_trainable_stages] for module in part))
+    if n_trainable_stages == 0:
+        network.freeze(network.encoder)  # also what is in no stage
+        return network
+    frozen = parts[: len(parts) - n_trainable_stages]
+    network.freeze(*(module for part in frozen for module in part))
+    for parameter in parameters_outside_stages(network.encoder) if frozen else ():
+        parameter.requires_grad_(False)
     return network
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from monai_simclr.ops.amounts import check_canonical as check_canonical
     from monai_simclr.ops.chest_check import chest_scores as chest_scores
     from monai_simclr.ops.equalization import clahe as clahe
     from monai_simclr.ops.geometry import to_network_input as to_network_input
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from monai_simclr.ops.views import make_views as make_views
     from monai_simclr.ops.views import view_matrices as view_matrices
 else:
-    _MODULES = ("resize", "chest_check", "equalization", "geometry", "intensity", "lungs", "views")
+    _MODULES = ("resize", "amounts", "chest_check", "equalization", "geometry", "intensity", "lungs", "views")
 
     def __getattr__(name: str) -> object:
         """Import a part when it is asked for (PEP 562), `resize` first: processes that decode need no torch."""

@@ -1,7 +1,8 @@
-"""What operations on batches share: amounts (one, or one for each image), backends, steps for some images only."""
+"""What operations on batches share: amounts, the range of floating point, backends, steps for some images only."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Literal, get_args
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 Amount = float | np.ndarray | Tensor
 """One number for a whole batch, or one for each image, shape ``(B,)``; on the host, or it is copied there."""
+
+_SLACK = 0.5
 
 Backend = Literal["auto", "torch"]
 """What computes: OpenCV for the dtypes it takes on the CPU and torch for the rest, or always torch, whole batches."""
@@ -54,6 +57,35 @@ def runs_in_opencv(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {list(get_args(Backend))}, got {backend!r}")
     return backend == "auto" and images.device.type == "cpu" and images.dtype in dtypes
+
+
+def check_canonical(images: Tensor) -> None:
+    """Refuse floating point that is far out of [0, 1]: gray levels of 0 to 255, or standardized values.
+
+    Operations clip to [0, 1], so that such images would become all white or lose their dark half. What noise, cubic
+    interpolation and small shifts of the brightness add is within half of the range on either side, and passes; so does
+    NaN. Only the CPU is asked: the host does not wait for another device.
+
+    Raises:
+        ValueError: if a pixel is below -0.5 or above 1.5.
+
+    Example:
+        >>> check_canonical(torch.tensor([0.0, 1.01]))
+        >>> check_canonical(torch.tensor([0.0, 233.0]))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: a canonical image has values in [0, 1], got 0 to 233; scale it first, ...
+    """
+    if not images.is_floating_point() or images.device.type != "cpu" or images.numel() == 0:
+        return
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    if math.isnan(low):  # one NaN makes both bounds NaN
+        low, high = (float(bound) for bound in images.detach().nan_to_num(0.0, torch.inf, -torch.inf).aminmax())
+    if low < -_SLACK or high > 1 + _SLACK:
+        raise ValueError(
+            f"a canonical image has values in [0, 1], got {low:g} to {high:g}; scale it first, for example with "
+            "ScaleIntensity"
+        )
 
 
 def apply_where(chosen: np.ndarray, images: Tensor, step: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:

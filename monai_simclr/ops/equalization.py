@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_simclr.ops.amounts import Amount, Backend, on_device, per_image, runs_in_opencv
+from monai_simclr.ops.amounts import Amount, Backend, check_canonical, on_device, per_image, runs_in_opencv
 
 _BINS = 256
 _LEVELS = {torch.uint8: 256, torch.uint16: 65536}
@@ -36,8 +36,8 @@ def clahe(
         image stays constant, at another gray level.
 
     Raises:
-        ValueError: if a number is out of range, the dtype is another, or the grid has more tiles than the image has
-            rows or columns.
+        ValueError: if a number is out of range, the dtype is another, floating point is far out of [0, 1] (see
+            `ops.check_canonical`), or the grid has more tiles than the image has rows or columns.
 
     Note:
         Zuiderveld, Graphics Gems IV (1994). As a fixed step of preprocessing it made radiograph models worse at other
@@ -54,6 +54,7 @@ def clahe(
         raise ValueError(f"CLAHE works on images (B, C, H, W), got shape {tuple(images.shape)}")
     if min(tile_grid) < 1 or tile_grid[0] > images.shape[2] or tile_grid[1] > images.shape[3]:
         raise ValueError(f"a grid of {tile_grid} tiles does not fit images of {tuple(images.shape[2:])} pixels")
+    check_canonical(images)
     limits = per_image("clip_limit", clip_limit, len(images), 0.0, exclusive=True)
     if runs_in_opencv(images, backend, _LEVELS):
         pixels = images.numpy()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_simclr.ops.amounts import Amount, Backend, on_device, per_image, runs_in_opencv
+from monai_simclr.ops.amounts import Amount, Backend, check_canonical, on_device, per_image, runs_in_opencv
 
 WindowFunction = Literal["LINEAR_EXACT", "LINEAR", "SIGMOID"]
 
@@ -75,7 +75,8 @@ def adjust(
         floating point is arithmetic and agrees with it within one gray level.
 
     Raises:
-        ValueError: if a number is out of its range, or `images` is of another dtype.
+        ValueError: if a number is out of its range, or `images` is of another dtype or floating point far out of
+            [0, 1] (see `ops.check_canonical`).
 
     Example:
         >>> adjust(torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3), gamma=2, brightness=1.2).flatten()
@@ -83,6 +84,7 @@ def adjust(
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}")
+    check_canonical(images)
     count, device = len(images), images.device
     gammas = per_image("gamma", gamma, count, 0.0, exclusive=True)
     factors = per_image("brightness", brightness, count, 0.0), per_image("contrast", contrast, count, 0.0)

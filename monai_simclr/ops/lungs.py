@@ -88,7 +88,10 @@ def to_planes(images: Tensor) -> np.ndarray:
 
 
 def boxes_of_masks(masks: np.ndarray) -> np.ndarray:
-    """Smallest boxes around what is not 0 in masks ``(..., H, W)``, as float64 ``(..., 4)``; NaN for an empty mask.
+    """Smallest boxes around what is marked in masks ``(..., H, W)``, as float64 ``(..., 4)``; NaN for an empty mask.
+
+    Marked is what is not 0 in masks of integers or bool, and above 0.5 in those of floating point, which may be
+    probabilities; NaN is not marked.
 
     Example:
         >>> mask = np.zeros((4, 8))
@@ -96,7 +99,10 @@ def boxes_of_masks(masks: np.ndarray) -> np.ndarray:
         >>> boxes_of_masks(mask).tolist()  # left, top, right, bottom in shares of the image
         [0.25, 0.25, 1.0, 0.75]
     """
-    marked = np.asarray(masks) != 0
+    masks = np.asarray(masks)
+    if np.issubdtype(masks.dtype, np.floating):
+        masks = masks > 0.5
+    marked = masks != 0
     lines = marked.any(-2), marked.any(-1)  # which columns are marked, which rows
     first = [line.argmax(-1) / line.shape[-1] for line in lines]
     last = [1 - line[..., ::-1].argmax(-1) / line.shape[-1] for line in lines]

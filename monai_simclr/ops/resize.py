@@ -58,11 +58,15 @@ def undo_pad_resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return square[top : top + height, left : left + width].copy()
 
 
+_ROUNDING = 1e-3
+"""How far interpolation may leave [0, 1]: too little for another gray level."""
+
+
 def quantize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
     """`pad_resize` a canonical image, float32 in [0, 1], and round it to uint8, as the image store holds it.
 
     Raises:
-        ValueError: if a pixel is not in [0, 1] (or is NaN).
+        ValueError: if a pixel is out of [0, 1] by more than a rounding (0.001), or NaN.
 
     Example:
         >>> quantize(np.array([[0.0, 1.0]], dtype=np.float32), 2)
@@ -70,7 +74,7 @@ def quantize(pixels: np.ndarray, size: int, squash: bool = False) -> np.ndarray:
                [  0,   0]], dtype=uint8)
     """
     low, high = float(np.min(pixels)), float(np.max(pixels))
-    if not (low >= 0 and high <= 1):  # a NaN fails too
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # a NaN fails too
         raise ValueError(
             f"a canonical image has values in [0, 1], got {low:g} to {high:g}; read it with RadiographReader"
         )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_simclr.ops.amounts import Backend, apply_where, on_device, runs_in_opencv
+from monai_simclr.ops.amounts import Backend, apply_where, check_canonical, on_device, runs_in_opencv
 from monai_simclr.ops.equalization import clahe
 from monai_simclr.ops.geometry import warp
 from monai_simclr.ops.intensity import adjust, curves, gaussian_blur
@@ -49,7 +49,8 @@ def make_views(images: Tensor, drawn: Drawn, size: int, backend: Backend = "auto
         float32 differ by less than 1 gray level on average and by 8 at most.
 
     Raises:
-        ValueError: if `images` has another shape or dtype.
+        ValueError: if `images` has another shape or dtype, or is floating point far out of [0, 1] (see
+            `ops.check_canonical`).
 
     Example:
         >>> one = {"box": np.array([[0.25, 0.25, 0.75, 0.75]]), "angle": np.zeros(1), "flip": np.zeros(1, dtype=bool)}
@@ -67,6 +68,7 @@ def make_views(images: Tensor, drawn: Drawn, size: int, backend: Backend = "auto
         return (views * 65535).round_().to(torch.int32).to(torch.uint16)
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"images must be uint8, uint16 or floating point in [0, 1], got {images.dtype}")
+    check_canonical(images)
     if not runs_in_opencv(images, backend, [images.dtype]):
         return _views_in_torch(images, drawn, size)
     pixels = images[:, 0].numpy() if images.dtype == torch.uint8 else images[:, 0].to(torch.float32).numpy()

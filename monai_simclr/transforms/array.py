@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.spatial.array import RandRotate
 from torch import Tensor
 
 from monai_simclr import ops
-from monai_simclr.transforms.base import Operation, Parameters, RandOperation, check_number, check_range, plain_layout
+from monai_simclr.transforms.base import Operation, Parameters, RandOperation, as_tensor, check_number, check_range
 
 _MIN_CLIP = 0.01
 
@@ -76,12 +77,14 @@ class RandMildRotate(RandRotate):
     """Rotate a radiograph a little, as a tilted patient or cassette would.
 
     A preset of `monai.transforms.RandRotate`: lazy and invertible as that is, the size stays, and the corners repeat
-    the border instead of turning black.
+    the border instead of turning black. uint8 and uint16 are rounded and stay what they are, also in the inverse; MONAI
+    makes float32 of them, and does so too while a rotation is pending.
 
     Args:
         degrees: largest rotation to either side, at most 45.
         prob: probability that an image is rotated.
-        lazy: whether to leave the rotation pending, for MONAI's lazy resampling.
+        lazy: whether to leave the rotation pending, for MONAI's lazy resampling, which gives float32 of the same range:
+            scale uint8 to [0, 1] before a lazy pipeline.
 
     Raises:
         ValueError: if `degrees` or `prob` is out of its range.
@@ -99,12 +102,30 @@ class RandMildRotate(RandRotate):
         )
         self.degrees = degrees
 
-    def __call__(self, img: Any, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, img: Any, *args: Any, lazy: bool | None = None, **kwargs: Any) -> Tensor:  # type: ignore[override]
         """Rotate one image, shape ``(C, H, W)``; the arguments are those of MONAI's `RandRotate`."""
         shape = img.peek_pending_shape() if isinstance(img, MetaTensor) else img.shape[1:]
         if len(shape) != 2:
             raise ValueError(f"RandMildRotate takes one image (C, H, W), got shape {tuple(img.shape)}")
-        return super().__call__(plain_layout(img), *args, **kwargs)
+        image = as_tensor(img, get_track_meta()).clone()  # MONAI notes even in its input that it did nothing
+        out = super().__call__(_in_float(image), *args, **{**kwargs, "lazy": lazy})
+        return out if (self.lazy if lazy is None else lazy) else _rounded(out, image.dtype)
+
+    def inverse(self, data: Tensor) -> Tensor:
+        """Rotate a result of this transform, or what a network made of it, back."""
+        return _rounded(super().inverse(_in_float(data)), data.dtype)
+
+
+def _in_float(image: Tensor) -> Tensor:
+    """float32 of uint16, which torch does not rotate."""
+    return image.to(torch.float32) if image.dtype == torch.uint16 else image
+
+
+def _rounded(image: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gray levels of uint8 and uint16 that are nearest; any other dtype as it came out."""
+    if image.dtype == dtype or dtype not in (torch.uint8, torch.uint16):
+        return image
+    return image.round().to(torch.int32).to(dtype)  # interpolated with the border repeated: within the range
 
 
 class ToStored(Operation):

@@ -38,8 +38,14 @@ class BatchTransform(Transform):
         """Parameters that come from the metadata of the images; `images` is a batch (of one)."""
         return {}
 
-    def _transform(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
-        return self.apply(images, **self.read(meta, images))
+    def describe(self, meta: dict[str, Any], **params: Any) -> None:
+        """Bring the metadata of one result, `meta`, up to date with what `apply` made of the image."""
+
+    def _parameters(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
+        return self.read(meta, images)
+
+    def _transform(self, images: Tensor, params: Parameters) -> Tensor:
+        return self.apply(images, **params)
 
     def _run(self, img: NdarrayOrTensor, is_batch: bool) -> Tensor:
         tensor = as_tensor(img)
@@ -49,15 +55,18 @@ class BatchTransform(Transform):
                 f"{type(self).__name__} takes one image (C, H, W), or a batch (B, C, H, W) through .batch(); got shape "
                 f"{tuple(tensor.shape)}; add a missing channel with EnsureChannelFirst, cut volumes into slices"
             )
-        out = self._transform(images, img.meta if isinstance(img, MetaTensor) else {})
+        params = self._parameters(img.meta if isinstance(img, MetaTensor) else {}, images)
+        out = self._transform(images, params)
         if is_batch:
             return out
         if not get_track_meta():
             return out[0]
-        if not isinstance(img, MetaTensor):
-            return MetaTensor(out[0])
-        like_input: Tensor = convert_to_dst_type(out[0], dst=img, dtype=out.dtype)[0]  # type: ignore[assignment]
-        return like_input
+        if isinstance(img, MetaTensor):
+            one: MetaTensor = convert_to_dst_type(out[0], dst=img, dtype=out.dtype)[0]  # type: ignore[assignment]
+        else:
+            one = MetaTensor(out[0])
+        self.describe(one.meta, **params)
+        return one
 
 
 def as_tensor(image: NdarrayOrTensor, track_meta: bool = False) -> Tensor:
@@ -146,8 +155,10 @@ class RandOperation(RandomizableTransform, BatchTransform):
             raise RuntimeError(f"{type(self).__name__} has no draw for one image; call it with randomize=True first")
         return self._run(img, is_batch=False)
 
-    def _transform(self, images: Tensor, meta: Mapping[str, Any]) -> Tensor:
-        params = {**self.read(meta, images), **self.drawn}
+    def _parameters(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
+        return {**self.read(meta, images), **self.drawn}
+
+    def _transform(self, images: Tensor, params: Parameters) -> Tensor:
         if self.keep.all():
             return self.apply(images, **params)
         if not self.keep.any():

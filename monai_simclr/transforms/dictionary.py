@@ -104,10 +104,11 @@ def make_dict_transform(array_class: type[Transform]) -> type[Any]:
     once, with the first image, for arguments of its ``randomize`` (if it is random) or call.
 
     Args:
-        array_class: a transform of one image: of this package, or one of MONAI's.
+        array_class: a transform of one image: of this package, or a subclass of `Operation` or `RandOperation`.
 
     Returns:
-        The class. Bind it to its own name in this module, so that it pickles and configs find it.
+        The class. Bind it to its own name in the module of `array_class` (in this one, for transforms of this package),
+        so that it pickles and configs find it.
 
     Example:
         >>> import torch
@@ -119,15 +120,19 @@ def make_dict_transform(array_class: type[Transform]) -> type[Any]:
     bases = (DictTransform, *((_Random,) if random else ()), *((_Lazy,) if lazy else ()))
     keys = inspect.Parameter("keys", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="KeysCollection")
     allow = inspect.Parameter("allow_missing_keys", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool")
+    parameters = list(inspect.signature(array_class).parameters.values())
+    rest = [each for each in parameters if each.kind == inspect.Parameter.VAR_KEYWORD]  # must stay the last one
+    named = [each for each in parameters if each not in rest]
+    ours = array_class.__module__.partition(".")[0] == __name__.partition(".")[0]
     namespace = {
-        "__module__": __name__,
+        "__module__": __name__ if ours else array_class.__module__,
         "__qualname__": f"{array_class.__name__}d",
         "__doc__": f"`{array_class.__name__}` over keys of a dictionary, which share one draw.\n\n"
         f"Args:\n    keys: keys of the images.\n    allow_missing_keys: do not raise for a missing key.\n\n"
         f"The other arguments are those of `{array_class.__name__}`.",
         "array_class": array_class,
         "backend": getattr(array_class, "backend", []),
-        "__signature__": inspect.Signature([keys, *inspect.signature(array_class).parameters.values(), allow]),
+        "__signature__": inspect.Signature([keys, *named, allow, *rest]),
     }
     return type(f"{array_class.__name__}d", bases, namespace)
 

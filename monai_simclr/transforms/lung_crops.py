@@ -64,8 +64,8 @@ class CropToLungs(Crop):
 
         Args:
             image: shape ``(C, H, W)``, bright is dense, row 0 cranial.
-            lungs: what is known already: four edges in shares of the image, or a mask ``(H, W)`` or ``(1, H, W)``;
-                None for what `lungs_key` of the metadata holds.
+            lungs: what is known already: four edges in shares of the image, or a mask ``(H, W)`` or ``(1, H, W)``, also
+                of probabilities (see `ops.boxes_of_masks`); None for what `lungs_key` of the metadata holds.
 
         Raises:
             ValueError: if that is neither, or edges are in the wrong order or in pixels.

@@ -85,7 +85,8 @@ class MultiViewd(Randomizable, MapTransform):
             the views after the first are made of it (MedAug, Vu et al., MLHC 2021).
 
     Raises:
-        ValueError: as `MultiView` does, and when called on a dictionary that already has such a key.
+        ValueError: as `MultiView` does, and when called on a dictionary that already has such a key, or that has a
+            partner and images under several of `keys`.
 
     Example:
         >>> from monai_simclr.transforms import RandRadiographView
@@ -136,6 +137,12 @@ class MultiViewd(Randomizable, MapTransform):
 
     def _inputs(self, d: Mapping[Hashable, Any], key: Hashable) -> dict[str, Any]:
         """The name of each view, and the image that it is made of."""
+        images = [each for each in self.keys if each in d]
+        if self.partner_key in d and len(images) > 1:
+            raise ValueError(
+                f"{self.partner_key!r} is another image for one key, but views are made of {images}; give each key a "
+                "MultiViewd of its own, with its own partner_key"
+            )
         others = d.get(self.partner_key, d[key])
         inputs = {f"{key}_{i + 1}": others if i else d[key] for i in range(self.multi_view.n_views)}
         taken = [name for name in inputs if name in d]
@@ -155,8 +162,14 @@ class DrawViewsd(MultiViewd):
 
     Args:
         keys: key of the image; one only.
-        transform: a `RandOperation` that is always applied (``prob=1``).
+        transform: a `RandOperation` that is always applied (``prob=1``), or one per view.
         n_views: see `MultiView`.
+        allow_missing_keys: see `MultiViewd`.
+        partner_key: see `MultiViewd`; the draws are the same with a partner and without.
+
+    Raises:
+        ValueError: as `MultiView` does, if there is more than one key, or if a transform is not always applied.
+        TypeError: if a transform is no `RandOperation`.
 
     Example:
         >>> from monai_simclr.transforms import RandRadiographView
@@ -165,6 +178,29 @@ class DrawViewsd(MultiViewd):
         >>> sorted(item), item["draws_1"]["box"].shape
         (['draws_1', 'draws_2', 'image'], (4,))
     """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: Callable | Sequence[Callable],
+        n_views: int = 2,
+        allow_missing_keys: bool = False,
+        partner_key: str = "partner",
+    ) -> None:
+        super().__init__(keys, transform, n_views, allow_missing_keys, partner_key)
+        if len(self.keys) != 1:
+            raise ValueError(f"DrawViewsd draws for one key, got {list(self.keys)}; use MultiViewd for several")
+        for each in self.multi_view.transforms:
+            if not isinstance(each, RandOperation):
+                raise TypeError(
+                    f"DrawViewsd needs a RandOperation, such as RandRadiographView, got {type(each).__name__}; "
+                    "MultiViewd takes any transform"
+                )
+            if each.prob != 1:
+                raise ValueError(
+                    f"DrawViewsd needs a transform that is always applied, got {type(each).__name__} with "
+                    f"prob={each.prob:g}; set prob=1, or use MultiViewd"
+                )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the parameters to the dictionary; `data` is not written to."""

@@ -50,7 +50,8 @@ class ViewPositioning(_Settings):
 
     Attributes:
         scale: lowest and highest area of the crop, as a share of the image.
-        aspect: lowest and highest ratio of the crop's width to its height, log-uniform.
+        aspect: lowest and highest ratio of the crop's width to its height, relative to the image's, log-uniform. A view
+            of an image that is not square is squeezed, so pad first (`ToStored`).
         min_lung_coverage: smallest share of the area of `ops.PRIOR_LUNG_BOX` that the crop keeps; 0 for any crop.
         rotate_degrees: largest rotation to either side.
         flip_prob: probability of a left-right mirror image. It must stay 0 where sides matter: the heart is on the

@@ -20,6 +20,8 @@ _NAMES = (
     ("0028|1050", "0028|1051", "0028|1056"),  # monai.data.ITKReader
 )
 _WHOLE_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+_NARROWEST = 0.01
+"""What a jitter leaves of the width of a window, at least."""
 
 
 class Window(Operation):
@@ -28,7 +30,8 @@ class Window(Operation):
     For pixel values in the unit of the window: after the modality LUT, before any scaling, in any number of spatial
     dimensions. The polarity stays. The image's own window is the first one in the metadata `window_center`,
     `window_width` and `voi_lut_function`, or in what MONAI's PydicomReader (with ``prune_metadata=False``) and
-    ITKReader keep of (0028,1050), (0028,1051) and (0028,1056).
+    ITKReader keep of (0028,1050), (0028,1051) and (0028,1056). The result has no window of its own any more: its
+    metadata have none of these names, and as ``meta["window"]`` the center and width that were applied.
 
     Args:
         center: middle of the window, in the unit of the image; None for the image's own window.
@@ -37,8 +40,9 @@ class Window(Operation):
             that of the metadata (LINEAR if there is none, as in DICOM) with the image's own window.
 
     Raises:
-        ValueError: if only one of `center` and `width` is given; when called, if there is no window, or if ITKReader
-            has inverted the values (MONOCHROME1), so that the window no longer belongs to them.
+        ValueError: if only one of `center` and `width` is given; when called, if there is no window (none in the
+            metadata, or it is windowed already), or if ITKReader has inverted the values (MONOCHROME1), so that the
+            window no longer belongs to them.
 
     Example:
         >>> Window(center=2048, width=4096)(torch.tensor([[[0.0, 2048.0, 4096.0]]])).flatten().tolist()
@@ -56,7 +60,8 @@ class Window(Operation):
         """Center, width and function of each image's window."""
         window = _read_window(self, meta, len(images))
         if window is None:
-            why = "RadiographReader has windowed it when it was read" if "window" in meta else "none in its metadata"
+            windowed = "window" in meta
+            why = "it is windowed already, by RadiographReader or Window" if windowed else "none in its metadata"
             raise ValueError(f"the image has no window of its own ({why}); give center and width")
         return window
 
@@ -64,24 +69,31 @@ class Window(Operation):
         """See `ops.window`; here every image may have a function of its own."""
         return _windowed(images, params["center"], params["width"], params["function"])
 
+    def describe(self, meta: dict[str, Any], **params: Any) -> None:
+        """Put the window that was applied in the place of the image's own."""
+        _note_window(meta, params["center"], params["width"])
+
 
 class RandWindow(RandOperation):
     """Window an image with a jittered center and width, as another exposure or display would show the same chest.
 
     The result is always in [0, 1]: an image that gets no jitter still gets its window. Where neither the arguments nor
     the metadata have one (see `Window`), it is the whole range of a canonical image: [0, 1] of floating point, [0, 255]
-    of uint8, [0, 65535] of uint16.
+    of uint8, [0, 65535] of uint16. The metadata change as by `Window`.
 
     Args:
         center: see `Window`.
         width: see `Window`.
         center_jitter: largest shift of the center, in the unit of the image; None is a tenth of the width.
-        width_jitter: largest change of the width, in the unit of the image, less than the width; None is a fifth of it.
+        width_jitter: largest change of the width, in the unit of the image, less than `width`; None is a fifth of the
+            width. The image's own window stays open: at least a hundredth of its width, and 1 for LINEAR.
         function: see `Window`.
         prob: probability of a jitter.
 
     Raises:
-        ValueError: if a number is out of range, or only one of `center` and `width` is given.
+        ValueError: if a number is out of range, or only one of `center` and `width` is given; when called without any
+            window, if the image has integers other than uint8 and uint16, or floating point far out of [0, 1] (on the
+            CPU, see `ops.check_canonical`).
 
     Example:
         >>> image = torch.tensor([[[0.0, 1000.0, 4000.0]]])
@@ -111,8 +123,17 @@ class RandWindow(RandOperation):
 
     def read(self, meta: Mapping[str, Any], images: Tensor) -> Parameters:
         """Center, width and function of each image's window, before the jitter."""
-        top, count = _WHOLE_RANGE.get(images.dtype, 1.0), len(images)
-        return _read_window(self, meta, count) or _repeat(count, top / 2, top, self.function)
+        return _read_window(self, meta, len(images)) or self._whole_range(images)
+
+    def _whole_range(self, images: Tensor) -> Parameters:
+        if images.dtype not in _WHOLE_RANGE and not images.is_floating_point():
+            raise ValueError(
+                "the image has no window of its own, and only uint8, uint16 and floating point in [0, 1] have a range "
+                f"that stands for one, got {images.dtype}; give center and width"
+            )
+        ops.check_canonical(images)
+        top = _WHOLE_RANGE.get(images.dtype, 1.0)
+        return _repeat(len(images), top / 2, top, self.function)
 
     def draw(self, n: int) -> Parameters:
         """Draw shifts of center and width, shape ``(n,)``, in shares of the largest ones."""
@@ -127,11 +148,25 @@ class RandWindow(RandOperation):
 
     def apply(self, images: Tensor, **params: Any) -> Tensor:
         """Window every image with its own center, width and function."""
-        center, width = params["center"], params["width"]
+        return _windowed(images, *self._jittered(**params), params["function"])
+
+    def describe(self, meta: dict[str, Any], **params: Any) -> None:
+        """Put the window that was applied in the place of the image's own."""
+        _note_window(meta, *self._jittered(**params))
+
+    def _jittered(
+        self,
+        center: np.ndarray,
+        width: np.ndarray,
+        function: np.ndarray,
+        center_shift: np.ndarray,
+        width_shift: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         shift = width / 10 if self.center_jitter is None else self.center_jitter
         change = width / 5 if self.width_jitter is None else self.width_jitter
-        moved = center + shift * params["center_shift"]
-        return _windowed(images, moved, width + change * params["width_shift"], params["function"])
+        lowest = np.maximum(_NARROWEST * width, np.where(function == "LINEAR", 1.0, 0.0))
+        lowest = np.minimum(width, lowest)  # a width that was too small before the jitter stays so, and is refused
+        return center + shift * center_shift, np.maximum(width + change * width_shift, lowest)
 
 
 def _check_pair(center: float | None, width: float | None) -> tuple[float | None, float | None]:
@@ -158,6 +193,13 @@ def _windowed(images: Tensor, center: np.ndarray, width: np.ndarray, function: n
         chosen = torch.from_numpy(np.flatnonzero(rows)).to(images.device)
         out[chosen] = ops.window(images[chosen], center[rows], width[rows], name)
     return out
+
+
+def _note_window(meta: dict[str, Any], center: np.ndarray, width: np.ndarray) -> None:
+    """The window no longer belongs to the values: the names under which it would be read again go."""
+    for name in (name for names in _NAMES for name in names):
+        meta.pop(name, None)
+    meta["window"] = float(center[0]), float(width[0])
 
 
 def _read_window(transform: Window | RandWindow, meta: Mapping[str, Any], count: int) -> Parameters | None:

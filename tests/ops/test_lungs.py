@@ -230,6 +230,16 @@ def test_boxes_of_masks_by_hand():
     assert np.isnan(boxes[2]).all()
 
 
+def test_a_mask_of_probabilities_is_cut_at_a_half_and_nan_is_no_lung():
+    rows, columns = np.mgrid[:50, :80]
+    soft = 1 / (1 + np.exp(((rows - 25) ** 2 + (columns - 40) ** 2 - 200) / 40))
+    assert soft.min() > 0
+    binary = soft > 0.5
+    for mask in (soft, soft.astype(np.float32), np.where(binary, 1.0, np.nan), binary * 255):
+        np.testing.assert_array_equal(ops.boxes_of_masks(mask), ops.boxes_of_masks(binary))
+    assert np.isnan(ops.boxes_of_masks(np.full((8, 8), np.nan))).all()
+
+
 def test_coverage_is_the_share_of_pixels_counted_one_by_one():
     random = np.random.RandomState(0)
     starts, sides = random.randint(0, 20, (2, 200, 2)), random.randint(1, 20, (2, 200, 2))

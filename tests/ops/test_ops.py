@@ -135,3 +135,7 @@ def test_pad_resize_keeps_dtype_and_centers_the_image(dtype):
 def test_quantize_refuses_values_outside_0_to_1():
     with pytest.raises(ValueError, match=r"values in \[0, 1\], got 0 to 7"):
         ops.quantize(np.array([[0, 7]], dtype=np.float32), 2)
+    with pytest.raises(ValueError, match=r"values in \[0, 1\], got nan to nan"):
+        ops.quantize(np.array([[0, np.nan]], dtype=np.float32), 2)
+    rounded = ops.quantize(np.array([[-5e-4, 1.0005]] * 2, dtype=np.float32), 2)
+    assert rounded.tolist() == [[0, 255]] * 2

@@ -30,13 +30,15 @@ RANDOM = tuple(name for name in ARGUMENTS if name.startswith("Rand"))
 GATED = ("RandCLAHE", "RandWindow", "RandMildRotate")
 DTYPES = ("uint8", "uint16", "float32", "float64")
 TAKES = {"ToStored": ("float32", "float64"), "ToNetworkInput": ("uint8",)}
-GIVES = {"ToStored": "uint8", "ToNetworkInput": "float32", "RandMildRotate": "float32"}
+GIVES = {"ToStored": "uint8", "ToNetworkInput": "float32"}
 
 
 def makes(name: str, dtype: str) -> str:
     """Name of the dtype that a transform makes of another."""
     if "Window" in name:
         return dtype if dtype.startswith("float") else "float32"
+    if name == "RandMildRotate":
+        return "float32" if dtype.startswith("float") else dtype  # MONAI rotates in float32
     return GIVES.get(name, dtype)
 
 

@@ -102,11 +102,50 @@ def test_every_dtype_gives_the_stated_one_or_is_refused(name, dtype):
         with pytest.raises(ValueError, match=r"stored images are uint8|values in \[0, 1\]"):
             array(name, dtype)(image)
         return
-    if name == "RandMildRotate" and dtype == "uint16":
-        image = image.to(torch.int32)  # torch rotates no uint16; MONAI makes int32 of NumPy's
     out = array(name, dtype, **({"prob": 1.0} if name in GATED else {}))(image)
     assert str(out.dtype) == f"torch.{family.makes(name, dtype)}"
     assert out.isfinite().all() if out.is_floating_point() else True
+
+
+CANONICAL = {"CLAHE": {}, "RandCLAHE": {"prob": 1.0}, "RandRadiographView": {"size": 32}, "RandWindow": {}}
+"""Transforms of images in [0, 1]; other units need a window."""
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("name", CANONICAL)
+def test_gray_levels_and_standardized_values_in_floating_point_are_refused(name, dtype):
+    image, nans = pixels()[0].astype(dtype), pixels()[0].astype(dtype)
+    nans[0, 0, 0] = np.nan
+    transform = getattr(transforms, name)(**CANONICAL[name])
+    for wrong in (image * 233, nans * 233, (image - image.mean()) / image.std()):
+        with pytest.raises(ValueError, match=r"values in \[0, 1\], got .* to .*; scale it first, .* ScaleIntensity"):
+            transform(wrong)
+        with pytest.raises(ValueError, match=r"values in \[0, 1\], got"):
+            transform.batch(torch.from_numpy(wrong)[None])
+    for near in (image * 1.1, image - 0.1, nans):  # as cubic interpolation, noise or another brightness leave it
+        assert transform(near).shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ["Window", "RandWindow"])
+@pytest.mark.parametrize("form", ["array", "dictionary"])
+def test_a_window_is_used_up_by_being_applied(name, form):
+    meta = {"window_center": 15000.0, "window_width": 9000.0, "voi_lut_function": "LINEAR"}
+    readers = {"00281050": {"vr": "DS", "Value": [1.0]}, "0028|1051": "2", "WindowCenter": 3.0}
+    image = MetaTensor(pixels()[0] * 9000 + 10500, meta={**meta, **readers, "view_position": "PA"})
+    transform = getattr(transforms, name)()
+    dict_transform = getattr(transforms, f"{name}d")("image")
+    out = transform(image) if form == "array" else dict_transform({"image": image})["image"]
+    assert 0.2 < float(out.mean()) < 0.8
+    assert set(out.meta) & {*meta, *readers} == set()
+    assert out.meta["view_position"] == "PA"
+    assert out.meta["window"] == pytest.approx((15000, 9000), rel=0.25 if name == "RandWindow" else 0)
+    assert {*meta, *readers} <= set(image.meta)
+    with pytest.raises(ValueError, match=r"windowed already, by RadiographReader or Window\); give center and width"):
+        transforms.Window()(out)
+    torch.testing.assert_close(plain(transforms.RandWindow(prob=0.0)(out)), plain(out))
+    again = transforms.RandWindow(prob=1.0).set_random_state(0)(out)
+    assert float((again - out).abs().mean()) < 0.2
+    assert again.meta["window"] == pytest.approx((0.5, 1.0), rel=0.25)
 
 
 @every
@@ -141,7 +180,7 @@ def test_a_volume_and_an_image_without_channel_are_supported_or_refused(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 @every
 def test_the_layout_in_memory_changes_nothing(name, dtype):
-    if not family.takes(name, dtype) or (name == "RandMildRotate" and dtype == "uint16"):  # torch rotates no uint16
+    if not family.takes(name, dtype):
         pytest.skip(f"{name} does not take {dtype}")
     changes = {"prob": 1.0} if name in GATED else {}
     for layout, image in family.layouts(pixels(dtype)[0]).items():
@@ -308,7 +347,76 @@ def test_no_public_name_exists_in_monai():
         assert not any(hasattr(module, name) for module in (monai.data, monai.losses, monai.networks, monai.utils))
 
 
+class Darker(transforms.Operation):
+    """A transform of somebody else's, who passes options on."""
+
+    def __init__(self, share: float = 0.5, **options) -> None:
+        self.share, self.options = share, options
+
+    def apply(self, images, **params):
+        return images * self.share
+
+
+Darkerd = transforms.make_dict_transform(Darker)
+
+
+def test_a_transform_of_ones_own_gets_a_dictionary_form_that_pickles():
+    assert list(inspect.signature(Darkerd).parameters) == ["keys", "share", "allow_missing_keys", "options"]
+    assert Darkerd.__module__ == Darker.__module__
+    made = pickle.loads(pickle.dumps(Darkerd(["image", "other"], 0.25, allow_missing_keys=True, mode="linear")))
+    image = pixels()[0]
+    assert torch.equal(plain(made({"image": image})["image"]), torch.from_numpy(image) * 0.25)
+    assert made.transform.options == {"mode": "linear"}
+
+
 # spatial transforms
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("prob", [0.0, 1.0])
+def test_a_rotation_rounds_gray_levels_and_brings_them_back(dtype, prob):
+    image = MetaTensor(torch.from_numpy(pixels(dtype, size=96)[0]))
+    top = {"uint8": 255, "uint16": 65535}[dtype]
+    transform = dictionary("RandMildRotate", prob=prob)
+    out = transform({"image": image})
+    exact = array("RandMildRotate", prob=prob)(image.to(torch.float32))
+    assert out["image"].dtype == image.dtype
+    assert float((plain(out["image"]).to(torch.float32) - plain(exact)).abs().max()) <= 0.5
+    back = transform.inverse(out)["image"]
+    assert back.dtype == image.dtype
+    inside = np.s_[:, 40:56, 40:56]
+    difference = plain(back)[inside].to(torch.float32) - plain(image)[inside].to(torch.float32)
+    assert float(difference.abs().mean()) < 0.01 * top
+
+
+def test_a_rotation_that_is_not_drawn_leaves_no_trace_in_the_input():
+    image = MetaTensor(pixels()[0])
+    out = array("RandMildRotate", prob=0.0)(image)
+    out += 1
+    assert not image.applied_operations
+    np.testing.assert_array_equal(image.numpy(), pixels()[0])
+
+
+def test_the_pipeline_of_the_how_to_page_makes_the_same_of_uint8_as_of_floating_point():
+    pipeline = Compose(
+        [
+            dictionary("RandMildRotate", prob=1.0),
+            dictionary("RandLungPreservingCrop", lungs="prior"),
+            dictionary("RandCLAHE", prob=1.0),
+            transforms.RandWindowd("image", prob=1.0),
+        ]
+    )
+    for seed in range(4):
+        gray, floats = (pipeline.set_random_state(seed)({"image": pixels(d)[0]})["image"] for d in ("uint8", "float32"))
+        assert 0.2 < float(gray.mean()) < 0.8
+        assert float((gray - floats).abs().mean()) < 0.02  # CLAHE of tiles of 8 pixels spreads a rounding
+
+
+def test_a_rotated_image_can_be_stored():
+    image = torch.ones(1, 65, 65)
+    rotated = [array("RandMildRotate", seed=seed, prob=1.0)(image) for seed in range(10)]
+    assert max(float(each.max()) for each in rotated) > 1  # by a rounding
+    assert all(int(transforms.ToStored(32)(each).min()) == 255 for each in rotated)
 
 
 @pytest.mark.parametrize("name", SPATIAL)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor, PersistentDataset
-from monai.transforms import Compose, EnsureTyped, RandCoarseDropout
+from monai.transforms import Compose, EnsureTyped, RandCoarseDropout, RandFlip
 from monai.utils import set_determinism
 
 from monai_simclr import recipes
-from monai_simclr.transforms import MultiView, MultiViewd, RandCLAHE, RandRadiographView
+from monai_simclr.transforms import DrawViewsd, MultiView, MultiViewd, RandCLAHE, RandRadiographView
 
 VIEW = RandRadiographView(size=24)
 
@@ -108,6 +108,27 @@ def test_missing_and_taken_keys_are_refused(image):
     assert "image_1" in MultiViewd(["image", "other"], VIEW, allow_missing_keys=True)({"image": image})
     with pytest.raises(ValueError, match=r"would overwrite the keys \['image_1'\]"):
         MultiViewd("image", VIEW)({"image": image, "image_1": 0})
+
+
+def test_a_partner_is_for_one_key_only(image):
+    item = {"image": image, "other": image, "partner": image}
+    with pytest.raises(ValueError, match=r"'partner' is another image for one key, .* made of \['image', 'other'\]"):
+        MultiViewd(["image", "other"], VIEW)(item)
+    assert "image_2" in MultiViewd("image", VIEW)(item)
+    assert "other_2" in MultiViewd(["image", "other"], VIEW, partner_key="none")(item)
+
+
+@pytest.mark.parametrize(
+    ("keys", "transform", "error", "message"),
+    [
+        (["image", "other"], VIEW, ValueError, r"one key, got \['image', 'other'\]; use MultiViewd"),
+        ("image", RandFlip(), TypeError, r"needs a RandOperation, such as RandRadiographView, got RandFlip"),
+        ("image", [VIEW, RandCLAHE(prob=0.5)], ValueError, r"always applied, got RandCLAHE with prob=0.5; set prob=1"),
+    ],
+)
+def test_what_cannot_be_drawn_for_a_batch_is_refused_before_the_first_image(keys, transform, error, message):
+    with pytest.raises(error, match=message):
+        DrawViewsd(keys, transform)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, MetaTensor])

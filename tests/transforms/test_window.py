@@ -7,12 +7,12 @@ import pydicom
 import pytest
 import torch
 from monai.data import MetaTensor, PydicomReader, list_data_collate
-from monai.transforms import LoadImage, LoadImaged
+from monai.transforms import Compose, LoadImage, LoadImaged
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.pixels import apply_modality_lut, apply_windowing
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from monai_simclr.transforms import RandWindow, Window, Windowd
+from monai_simclr.transforms import RandCLAHEd, RandWindow, RandWindowd, Window, Windowd
 
 
 def write_dicom(path, function=None, center=(900.0,), width=(1500.0,), photometric="MONOCHROME2"):
@@ -40,6 +40,16 @@ def oracle(path) -> np.ndarray:
     data = pydicom.dcmread(path)
     shown = apply_windowing(apply_modality_lut(data.pixel_array, data).astype(np.float64), data)
     return (shown + 100) / 4095
+
+
+def test_the_window_of_a_file_is_applied_once_and_jittered_in_the_range_that_it_made(tmp_path):
+    write_dicom(tmp_path / "a.dcm", center=(900.0,), width=(1500.0,))
+    steps = [LoadImaged("image", **READER), Windowd("image"), RandCLAHEd("image", prob=1.0), RandWindowd("image")]
+    pipeline = Compose(steps).set_random_state(0)
+    for _ in range(3):
+        out = pipeline({"image": tmp_path / "a.dcm"})["image"]
+        assert 0.1 < float(out.mean()) < 0.9
+        assert float(out.std()) > 0.1
 
 
 READER = {"reader": PydicomReader, "prune_metadata": False, "swap_ij": False, "ensure_channel_first": True}
@@ -83,7 +93,7 @@ def test_an_image_without_a_window_is_refused_with_the_reason():
     image = torch.rand(1, 4, 4)
     with pytest.raises(ValueError, match=r"no window of its own \(none in its metadata\); give center and width"):
         Window()(image)
-    with pytest.raises(ValueError, match=r"RadiographReader has windowed it"):
+    with pytest.raises(ValueError, match=r"it is windowed already, by RadiographReader or Window"):
         Window()(MetaTensor(image, meta={"window": (1.0, 2.0)}))
     with pytest.raises(ValueError, match=r"center and width belong together, got center=3 and width=None"):
         Window(center=3)
@@ -116,6 +126,40 @@ def test_without_jitter_an_image_still_gets_its_window():
 def test_without_any_window_the_range_is_that_of_a_canonical_image(dtype, top):
     image = torch.tensor([[[0, top]]]).to(dtype)
     assert RandWindow(prob=0.0)(image).flatten().tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_other_integers_need_a_window_since_their_range_is_unknown(dtype):
+    image = torch.tensor([[[0, 1, 100]]]).to(dtype)
+    with pytest.raises(ValueError, match=rf"no window of its own.*got {dtype}; give center and width"):
+        RandWindow(prob=0.0)(image)
+    assert RandWindow(50, 100, prob=0.0)(image).min() == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "width", "jitter", "narrowest"),
+    [
+        ("LINEAR", 300.0, 500.0, 3.0),
+        ("LINEAR", 1.0, None, 1.0),
+        ("LINEAR", 2.0, 500.0, 1.0),
+        ("LINEAR_EXACT", 300.0, 500.0, 3.0),
+        ("SIGMOID", 0.5, 7.0, 0.005),
+    ],
+)
+def test_no_jitter_closes_the_window_that_an_image_came_with(function, width, jitter, narrowest):
+    meta = {"window_center": 400.0, "window_width": width, "voi_lut_function": function}
+    image = MetaTensor(torch.linspace(0, 1000, 64).view(1, 8, 8), meta=meta)
+    jittered = RandWindow(width_jitter=jitter, prob=1.0).set_random_state(0)
+    widths = [jittered(image).meta["window"][1] for _ in range(100)]
+    assert min(widths) == pytest.approx(narrowest)
+    assert max(widths) > width
+
+
+def test_a_window_that_is_too_narrow_for_its_function_is_refused_with_a_jitter_too():
+    image = MetaTensor(torch.rand(1, 4, 4), meta={"window_center": 0.5, "window_width": 0.5})
+    for transform in (Window(), RandWindow(prob=0.0), RandWindow(width_jitter=0.1, prob=1.0)):
+        with pytest.raises(ValueError, match=r"window width of LINEAR must be at least 1, got \[0.5"):
+            transform(image)
 
 
 def test_a_jitter_that_could_close_the_window_is_refused():

@@ -73,6 +73,59 @@ def test_rates_fall_from_the_head_to_the_image_and_frozen_stages_have_none():
         layerwise_optimizer(network, 0.1, 0.0, 0.0)
 
 
+class Tokens(torch.nn.Module):
+    """As in a vision transformer: some parameters belong to the encoder itself, not to a part of it."""
+
+    out_features = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = torch.nn.Parameter(torch.zeros(1, 8))
+        self.patches = torch.nn.Linear(16, 8)
+        self.blocks = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.patches(images.flatten(1)[:, :16]) + self.position)
+
+
+@pytest.mark.parametrize(("n_trainable_stages", "trains"), [(0, False), (1, False), (2, True), (None, True)])
+def test_parameters_in_no_stage_train_only_if_all_stages_do(n_trainable_stages, trains):
+    network = freeze_stages(FindingClassifier(Tokens(), ["Mass"]), n_trainable_stages)
+    assert len(stages(network.encoder)) == 2
+    assert network.encoder.position.requires_grad == trains
+    assert network.encoder.blocks[2].weight.requires_grad == (n_trainable_stages != 0)
+    assert network.encoder.patches.weight.requires_grad == trains
+
+
+def test_parameters_in_no_stage_have_the_rate_of_the_first():
+    network = FindingClassifier(Tokens(), ["Mass"])
+    rates = {
+        id(parameter): group["lr"]
+        for group in layerwise_optimizer(network, 0.1, 0.01, 0.5).param_groups
+        for parameter in group["params"]
+    }
+    assert set(rates) == {id(parameter) for parameter in network.parameters()}
+    assert rates[id(network.encoder.position)] == rates[id(network.encoder.patches.weight)] == 0.025
+    assert rates[id(network.encoder.blocks[0].weight)] == 0.05
+
+
+def test_an_encoder_without_stages_is_frozen_and_trained_as_a_whole():
+    class One(torch.nn.Module):
+        out_features = 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((1, 2, 3))[:, None] * self.scale
+
+    assert not freeze_stages(FindingClassifier(One(), ["Mass"]), 0).encoder.scale.requires_grad
+    network = FindingClassifier(One(), ["Mass"])
+    groups = layerwise_optimizer(network, 0.1, 0.0, 0.5).param_groups
+    assert {group["lr"] for group in groups if group["params"][0] is network.encoder.scale} == {0.05}
+
+
 def _store() -> SimpleNamespace:
     mass, edema = [1.0] * 10 + [0.0] * 90, [np.nan] * 50 + [0.0] * 25 + [1.0] * 25
     return SimpleNamespace(index=pd.DataFrame({"split": "train", "Mass": mass, "Edema": edema}))
