@@ -59,9 +59,12 @@ class InferenceDataset(Dataset):
         if "absent" in self.data[row]:
             raise FileNotFoundError(self.data[row]["absent"])
         path = self.data[row]["image"]
-        item = {"row": row, "reason": "", "about": describe_file(path, self.key), "chest": False}
+        about = describe_file(path, self.key)
+        item = {"row": row, "reason": "", "about": about, "chest": False}
         try:
             image: Tensor = torch.as_tensor(self.transform({"image": path})["image"])
+            if file_stamp(file_identity(path)) != about["stamp"]:
+                raise RadiographError("was changed or removed while it was read", path)
         except self.errors as error:
             return {**item, "image": torch.zeros(1, self.size, self.size), "reason": describe_problem(error)}
         return {**item, "image": image, "chest": bool(chest_scores(image[None])[0] >= 0)}
