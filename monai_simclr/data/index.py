@@ -40,7 +40,7 @@ def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     """Convert the types and words of an index without checking it: what sources return, and the audit reads.
 
     Words of other programs are replaced: "valid" by "val", "lateral" by "LL", "male" by "M", "060Y" by 60. Text is str
-    ("" is unknown), `age` is in years (NaN is unknown), labels are from 0 to 1 or NaN.
+    ("" is unknown), ids have no blanks around them, `age` is in years (NaN is unknown), labels are from 0 to 1 or NaN.
 
     Args:
         index: a table with `COLUMNS`, any of `OPTIONAL_COLUMNS`, and one column per finding.
@@ -57,6 +57,8 @@ def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     index = index.reset_index(drop=True)
     text = [name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in index and name != "age"]
     index[text] = index[text].astype(object).fillna("").astype(str)
+    for name in ("patient_id", "study_id"):
+        index[name] = index[name].str.strip()  # "P1 " is "P1", or one patient would be in two splits
     for name, convert, kind in (("view_position", view_positions, "view positions"), ("sex", sexes, "sexes")):
         converted = convert(index[name])
         warn_of_unknown(index[name], converted, kind, file)
@@ -124,9 +126,9 @@ def unnamed_images(index: pd.DataFrame) -> int:
         >>> unnamed_images(pd.DataFrame({"image": image, "patient_id": patient}))
         2
     """
-    files = (path.replace(os.sep, "/").rpartition("/")[2] for path in index["image"])
-    names = (re.split("[/:]", name)[-1] for name in index["patient_id"])
-    return sum(name in (file, file.rpartition(".")[0]) for name, file in zip(names, files, strict=True))
+    files = (path.replace(os.sep, "/").rpartition("/")[2].strip() for path in index["image"])
+    names = (re.split("[/:]", name)[-1].strip() for name in index["patient_id"])
+    return sum(name in (file, file.rpartition(".")[0].strip()) for name, file in zip(names, files, strict=True))
 
 
 def image_classes(index: pd.DataFrame, several: str = "", unknown: str = "") -> np.ndarray:
@@ -239,7 +241,7 @@ def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) ->
     """
     parts = []
     for name, index in indexes.items():
-        part = index if "source" in index else index.assign(source=name)
+        part = coerce_index(index if "source" in index else index.assign(source=name))
         if prefix:
             own = part["patient_id"].map(is_nih_patient)
             part = part.assign(patient_id=part["patient_id"].where(own, name + ":" + part["patient_id"]))

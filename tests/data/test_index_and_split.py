@@ -48,6 +48,24 @@ def test_a_patient_in_two_splits_is_refused_with_the_remedy():
         check_index(_index(split=["train", "test", "train"]))
 
 
+PADDED = ("P1", "P1 ", " P1", "P1\t", "P2")
+
+
+def test_blanks_around_an_id_make_no_other_patient(tmp_path):
+    padded = _index(PADDED).assign(study_id=["s", "s ", "", "", ""])
+    padded["image"] = [str(tmp_path / f"{i}.png") for i in range(5)]
+    write_index(padded, tmp_path / "index.csv")
+    for index in (check_index(padded), read_index(tmp_path / "index.csv")):
+        assert index["patient_id"].tolist() == ["P1"] * 4 + ["P2"]
+        assert index["study_id"].tolist() == ["s", "s", "", "", ""]
+    assert combine_indexes({"own": padded})["patient_id"].tolist() == ["own:P1"] * 4 + ["own:P2"]
+    assert split_by_patient(padded)["split"][:4].nunique() == 1
+    with pytest.raises(ValueError, match=r"1 patients are in more than one split, the first is 'P1'"):
+        check_index(_index(PADDED, split=["train", "test", "train", "train", "test"]))
+    with pytest.raises(ValueError, match=r"1 rows have no patient_id, the first is row 1"):
+        check_index(_index(("a", " ", "b")))
+
+
 def test_an_uncertain_label_is_refused_with_its_row():
     with pytest.raises(ValueError, match=r"row 1: labels of 'Mass' must be 1, 0 or NaN .*, got -1"):
         check_index(_index(Mass=[1, -1, 0]))
