@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from monai_simclr.data.decoding import file_identity
 from monai_simclr.data.formats.dicom_header import read_header
-from monai_simclr.data.formats.dicom_tags import get_text
+from monai_simclr.data.formats.dicom_tags import get_text, patient_name
 from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.listing import describe_excluded, list_files
 from monai_simclr.data.pseudonyms import keyed_hash
@@ -85,14 +85,14 @@ def describe_file(path: str | Path, key: str) -> dict[str, str]:
     try:
         with quiet_libraries():
             header = read_header(path)[0]
-            patient, study, image = (
-                get_text(header, tag) for tag in ("PatientID", "StudyInstanceUID", "SOPInstanceUID")
+            issuer, patient, study, image = (
+                get_text(header, tag)
+                for tag in ("IssuerOfPatientID", "PatientID", "StudyInstanceUID", "SOPInstanceUID")
             )
-            patient = f"{get_text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
             exam = read_exam(header)
     except (OSError, RadiographError):  # the reader reports it, as the reason of the row
         return about
-    ids = zip(_HASHED, (patient, study, image), strict=True)
+    ids = zip(_HASHED, (patient_name(issuer, patient), study, image), strict=True)
     about |= {name: keyed_hash(key, id) if id else "" for name, id in ids}
     flags = ["lateral"] * (exam.view.beam == "lateral") + ["not a chest"] * (exam.part == "other")
     return {**about, "view_position": exam.view.position, "flags": ";".join(flags)}

@@ -54,7 +54,7 @@ from monai_simclr.workflows.run import Run
 
 logger = logging.getLogger("monai_simclr")
 
-_ROWS = 2
+_ROWS = 3
 """Form of a journal's rows; rows of another form are predicted again."""
 
 _WITHOUT_EFFECT = ("run#0", "evaluator#network", "dataset#data")
