@@ -97,7 +97,7 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     if len(leaks):
         raise ValueError(
             f"{len(leaks)} patients are in more than one split, the first is {leaks[0]!r}; split by patient with "
-            "split_by_patient()"
+            f"split_by_patient(){_about_no_split(index, leaks[0])}"
         )
     for name in finding_columns(index):
         smoothed = index["split"].isin(["val", "test"]) & (index[name] > 0) & (index[name] < 1)
@@ -110,10 +110,33 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     return index
 
 
+def _about_no_split(index: pd.DataFrame, patient: str) -> str:
+    """What else to do for a patient who has images without a split."""
+    alone = index["split"][index["patient_id"] == patient].eq("").any()
+    remedy = (
+        "; their images without a split count as train, since pretraining takes them: give these a split, or remove "
+    )
+    return f"{remedy}their rows" if alone else ""
+
+
 def patients_in_several_splits(index: pd.DataFrame) -> list[str]:
-    """Ids of patients with images in more than one split, sorted."""
-    splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
+    """Ids of patients with images in more than one split, sorted.
+
+    An image without a split counts as train, since pretraining takes it: a patient may have others in train, not in
+    validation or test. In an index without splits nobody is in two.
+
+    Example:
+        >>> index = pd.DataFrame({"patient_id": ["a", "a", "b", "b"], "split": ["", "train", "", "test"]})
+        >>> patients_in_several_splits(index)
+        ['b']
+    """
+    splits = effective_splits(index).groupby(index["patient_id"]).nunique()
     return [str(patient) for patient in splits.index[splits > 1]]
+
+
+def effective_splits(index: pd.DataFrame) -> pd.Series:
+    """The splits of an index as training sees them: an image without one is in train."""
+    return index["split"].replace("", "train")
 
 
 def unnamed_images(index: pd.DataFrame) -> int:

@@ -50,7 +50,8 @@ class Worklist:
 
     Raises:
         ModuleNotFoundError: without dicomweb-client.
-        ValueError: if the address holds a password, which every process list would show, or is not one of DICOMweb.
+        ValueError: if the address holds a password, which every process list would show, or is not one of DICOMweb; if
+            its query has a key twice.
     """
 
     def __init__(self, address: str, folder: str | Path, modalities: tuple[str, ...] = ("CR", "DX")) -> None:
@@ -61,7 +62,14 @@ class Worklist:
             raise ValueError(
                 f"no password in the address, where others can read it: set {TOKEN}, or {USER} and {PASSWORD}"
             )
-        self.filters = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        self.filters = dict(query)
+        repeated = sorted({name for name, _ in query if sum(name == other for other, _ in query) > 1})
+        if repeated:
+            raise ValueError(
+                f"the query has {', '.join(repeated)} more than once, and a service matches one value (PS3.18 "
+                r"8.3.4.1); give it once, several UIDs as UID\UID, or run once for each value"
+            )
         self.folder, self.modalities = Path(folder), modalities
         self.address = urlunsplit((parts.scheme.removeprefix("dicomweb+"), parts.netloc, parts.path, "", ""))
         self._client = _client(self.address)
@@ -128,17 +136,17 @@ class Worklist:
         return paths, failed
 
     def _search(self, name: str, *uids: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """All matches, page after page (PS3.18 section 8.3.4.4)."""
+        """All matches, page after page until one is empty: a service may give fewer than `limit` (PS3.18 8.3.4.4)."""
         offset = 0
         while True:
             try:
                 page = getattr(self._client, name)(*uids, limit=_PAGE, offset=offset, **options)
             except Exception as error:
                 raise ConnectionError(f"{self.address} does not answer the query: {error}") from error
+            if not page:
+                return
             yield from page
             offset += len(page)
-            if len(page) < _PAGE:
-                return
 
 
 def store_results(address: str, paths: Iterable[str | Path]) -> Iterator[Path]:

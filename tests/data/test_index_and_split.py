@@ -105,6 +105,23 @@ def test_archives_of_the_same_patients_show_who_is_in_two_splits():
         combine_indexes({"one": _index(), "two": test}, prefix=False)
 
 
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_a_patient_without_a_split_in_one_row_and_held_out_in_another_is_refused(held_out):
+    """Pretraining takes rows without a split."""
+    with pytest.raises(
+        ValueError, match=r"the first is 'a'; .*images without a split count as train.*give these a split, or remove"
+    ):
+        check_index(_index(split=["", held_out, "train"]))
+    test = check_index(_index(split=held_out)).assign(image=["/y/0.png", "/y/1.png", "/y/2.png"])
+    with pytest.raises(ValueError, match=r"2 patients are in more than one split, the first is 'a'"):
+        combine_indexes({"one": _index(split=""), "two": test}, prefix=False)
+
+
+@pytest.mark.parametrize("splits", [["", "", ""], ["", "train", "test"], ["", "", "test"]])
+def test_rows_without_a_split_are_allowed_of_patients_who_are_not_held_out(splits):
+    assert check_index(_index(split=splits))["split"].tolist() == splits
+
+
 def test_a_repeated_image_is_refused():
     with pytest.raises(ValueError, match=r"1 images are in the index twice, the first is /x/0\.png"):
         check_index(_index().assign(image=["/x/0.png", "/x/0.png", "/x/1.png"]))
