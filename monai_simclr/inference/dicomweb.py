@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -137,16 +138,22 @@ class Worklist:
 
     def _search(self, name: str, *uids: str, **options: Any) -> Iterator[dict[str, Any]]:
         """All matches, page after page until one is empty: a service may give fewer than `limit` (PS3.18 8.3.4.4)."""
-        offset = 0
+        offset, before = 0, list[dict[str, Any]]()
         while True:
             try:
                 page = getattr(self._client, name)(*uids, limit=_PAGE, offset=offset, **options)
             except Exception as error:
-                raise ConnectionError(f"{self.address} does not answer the query: {error}") from error
-            if not page:
+                said = re.sub(r"\?\S*", "", str(error))  # the query may name a patient
+                raise ConnectionError(f"{self.address} does not answer the query: {said}") from error
+            if page and page == before:
+                logger.warning(
+                    f"{self.address} gives the same {len(page)} matches again when it is asked for the next ones: if "
+                    "it has more of them, they are missed; ask for fewer, by a narrower query"
+                )
+            if not page or page == before:
                 return
             yield from page
-            offset += len(page)
+            offset, before = offset + len(page), page
 
 
 def store_results(address: str, paths: Iterable[str | Path]) -> Iterator[Path]:
