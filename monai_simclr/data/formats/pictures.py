@@ -33,7 +33,9 @@ _PNG_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"sRGB", b"gAMA", b"cHRM", b"pHYs", 
 """Chunks that change neither gray levels nor orientation as Pillow shows them (PNG, third edition, section 11)."""
 
 
-def read_picture(file: BinaryIO, settings: ReaderSettings, side: int | None) -> tuple[np.ndarray, RadiographMeta]:
+def read_picture(
+    file: BinaryIO, settings: ReaderSettings, side: int | None, padded: bool = False
+) -> tuple[np.ndarray, RadiographMeta]:
     """Read a PNG, JPEG or TIFF with one gray picture of 8 or 16 bits (TIFF: also 12), as `read_radiograph` does.
 
     It is scaled by what its type can hold, whatever is in it (or by percentiles, if `settings` say so). Equal channels
@@ -78,7 +80,7 @@ def read_picture(file: BinaryIO, settings: ReaderSettings, side: int | None) -> 
         table = np.clip(values / (2 ** (bits if 8 < bits < 16 else 8 * stored.itemsize) - 1), 0, 1)
     if meta["inverted"] and mode in _DEEP:  # Pillow inverts the 8-bit ones
         table = 1 - table
-    gray = in_place(look_up(table.astype(np.float32), stored), shape, wavelet=False)
+    gray = in_place(look_up(table.astype(np.float32), stored), shape, wavelet=False, padded=padded)
     return turn(gray, meta["orientation"]), meta
 
 
