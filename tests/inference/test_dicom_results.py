@@ -191,6 +191,27 @@ def test_the_capture_says_what_the_source_says_of_orientation_loss_and_burned_in
     assert "Laterality" in two
 
 
+@pytest.mark.parametrize(
+    ("orientation", "stated"),
+    [
+        (["R", "H"], ["L", "F"]),
+        (["F", "L"], ["L", "F"]),
+        (["LF", "FR"], ["L", "F"]),
+        (["P", "F"], []),  # a lateral is not mirrored to one side
+        (["L", "R"], []),
+        ("L", []),
+        (["X", "Y"], []),
+        ("", []),
+    ],
+)
+def test_the_capture_states_an_orientation_only_where_the_reader_has_turned_the_image_to_it(
+    phantom, row, config, orientation, stated
+):
+    header = copy.deepcopy(phantom)
+    header.PatientOrientation = orientation
+    assert list(made_of(header, row, config)["sc"].PatientOrientation or []) == stated
+
+
 def _dataset(**values):
     made = pydicom.Dataset()
     for keyword, value in values.items():

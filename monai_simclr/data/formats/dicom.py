@@ -7,7 +7,7 @@ values to gray levels).
 from __future__ import annotations
 
 import math
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pydicom
@@ -122,16 +122,45 @@ def read_orientation(data: pydicom.Dataset) -> str:
         >>> read_orientation(data)
         'flipped mirrored'
     """
+    axes = _read_axes(data)
+    return "" if axes is None else describe_turn(axes.transposed, axes.down == "H", axes.along_row == "R")
+
+
+def is_turned_frontal(data: pydicom.Dataset) -> bool:
+    """Whether `read_orientation` makes it "L\\F": a frontal image whose Patient Orientation makes sense.
+
+    Example:
+        >>> data = pydicom.Dataset()
+        >>> shown = []
+        >>> for data.PatientOrientation in (["R", "H"], ["P", "F"], ["L", "R"], "L"):
+        ...     shown.append(is_turned_frontal(data))
+        >>> shown
+        [True, False, False, False]
+    """
+    axes = _read_axes(data)
+    return axes is not None and axes.along_row in "LR"
+
+
+class _Axes(NamedTuple):
+    """Where rows and columns point to, after `transposed`."""
+
+    transposed: bool
+    along_row: str  # one of _HORIZONTAL
+    down: str  # one of _VERTICAL
+
+
+def _read_axes(data: pydicom.Dataset) -> _Axes | None:
+    """The axes of a Patient Orientation; None without it, or where it makes no sense."""
     directions = get_codes(data, "PatientOrientation")
     if len(directions) != 2 or not all(directions):
-        return ""
+        return None
     along_row, down = directions[0][0], directions[1][0]  # "LF" is mostly to the left and a little to the feet
     transposed = along_row in _VERTICAL and down in _HORIZONTAL
     if transposed:
         along_row, down = down, along_row
     if along_row not in _HORIZONTAL or down not in _VERTICAL:
-        return ""
-    return describe_turn(transposed, down == "H", along_row == "R")
+        return None
+    return _Axes(transposed, along_row, down)
 
 
 def read_spacing(data: pydicom.Dataset) -> tuple[tuple[float, float], str]:

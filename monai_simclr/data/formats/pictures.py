@@ -39,7 +39,9 @@ def read_picture(
     """Read a PNG, JPEG or TIFF with one gray picture of 8 or 16 bits (TIFF: also 12), as `read_radiograph` does.
 
     It is scaled by what its type can hold, whatever is in it (or by percentiles, if `settings` say so). Equal channels
-    are gray, a palette is read as it is displayed, transparent pixels lie on black, EXIF's orientation is applied.
+    are gray, a palette is read as it is displayed, EXIF's orientation is applied. Pixels that an alpha channel or a
+    palette makes transparent lie on black; the one gray level or color that a PNG without them may call transparent
+    (tRNS) stays as it is.
     """
     # asked for max_bytes, Python would allocate them: that takes half a millisecond
     content = file.read(min(os.fstat(file.fileno()).st_size, settings.max_bytes))
