@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import finding_columns, patients_in_several_splits
+from monai_simclr.data.index import effective_splits, finding_columns, patients_in_several_splits
 
 _MAX_GROUPS = 200
 
@@ -52,31 +52,34 @@ def prevalence(index: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def leaking_patients(index: pd.DataFrame) -> list[dict[str, Any]]:
-    """Patients in more than one split, as the rows of their images and without their ids."""
-    known = index[(index["split"] != "") & (index["patient_id"] != "")]
+    """Patients in more than one split (`patients_in_several_splits`), as the rows of their images and without ids."""
+    known = index[index["patient_id"] != ""]
     leaks = known[known["patient_id"].isin(patients_in_several_splits(known))]
     return [
-        {"rows": [int(row) for row in part.index], "splits": sorted(set(part["split"]))}
+        {"rows": [int(row) for row in part.index], "splits": _names(part["split"])}
         for _, part in leaks.groupby("patient_id", sort=False)
     ]
+
+
+def _names(splits: pd.Series) -> list[str]:
+    return sorted(split or "(none)" for split in set(splits))
 
 
 def duplicate_facts(index: pd.DataFrame, group: np.ndarray) -> dict[str, Any]:
     """Count the groups of duplicates that cross splits or patients, or have different labels.
 
     `group` is that of every row, -1 for none, shape ``(N,)``. The first 200 groups are listed by their rows, those
-    across patients first, then those across splits.
+    across patients first, then those across splits. An image without a split counts as train (`effective_splits`).
     """
     labels = list(finding_columns(index))
-    groups: list[dict[str, Any]] = []
+    splits, groups = effective_splits(index), list[dict[str, Any]]()
     for _, part in index[group >= 0].groupby(group[group >= 0], sort=True):
-        splits = sorted(set(part["split"]) - {""})
         groups.append(
             {
                 "rows": [int(row) for row in part.index],
-                "splits": splits,
+                "splits": _names(part["split"]) if index["split"].ne("").any() else [],
                 "across_patients": bool(part["patient_id"].nunique() > 1),
-                "across_splits": len(splits) > 1,
+                "across_splits": bool(splits[part.index].nunique() > 1),
                 "labels_differ": bool((part[labels].nunique() > 1).any()),
             }
         )

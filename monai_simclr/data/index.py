@@ -40,7 +40,7 @@ def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     """Convert the types and words of an index without checking it: what sources return, and the audit reads.
 
     Words of other programs are replaced: "valid" by "val", "lateral" by "LL", "male" by "M", "060Y" by 60. Text is str
-    ("" is unknown), `age` is in years (NaN is unknown), labels are from 0 to 1 or NaN.
+    ("" is unknown), ids have no blanks around them, `age` is in years (NaN is unknown), labels are from 0 to 1 or NaN.
 
     Args:
         index: a table with `COLUMNS`, any of `OPTIONAL_COLUMNS`, and one column per finding.
@@ -57,6 +57,8 @@ def coerce_index(index: pd.DataFrame, file: str = "") -> pd.DataFrame:
     index = index.reset_index(drop=True)
     text = [name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in index and name != "age"]
     index[text] = index[text].astype(object).fillna("").astype(str)
+    for name in ("patient_id", "study_id"):
+        index[name] = index[name].str.strip()  # "P1 " is "P1", or one patient would be in two splits
     for name, convert, kind in (("view_position", view_positions, "view positions"), ("sex", sexes, "sexes")):
         converted = convert(index[name])
         warn_of_unknown(index[name], converted, kind, file)
@@ -95,7 +97,7 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     if len(leaks):
         raise ValueError(
             f"{len(leaks)} patients are in more than one split, the first is {leaks[0]!r}; split by patient with "
-            "split_by_patient()"
+            f"split_by_patient(){_about_no_split(index, leaks[0])}"
         )
     for name in finding_columns(index):
         smoothed = index["split"].isin(["val", "test"]) & (index[name] > 0) & (index[name] < 1)
@@ -108,10 +110,33 @@ def check_index(index: pd.DataFrame) -> pd.DataFrame:
     return index
 
 
+def _about_no_split(index: pd.DataFrame, patient: str) -> str:
+    """What else to do for a patient who has images without a split."""
+    alone = index["split"][index["patient_id"] == patient].eq("").any()
+    remedy = (
+        "; their images without a split count as train, since pretraining takes them: give these a split, or remove "
+    )
+    return f"{remedy}their rows" if alone else ""
+
+
 def patients_in_several_splits(index: pd.DataFrame) -> list[str]:
-    """Ids of patients with images in more than one split, sorted."""
-    splits = index[index["split"] != ""].groupby("patient_id")["split"].nunique()
+    """Ids of patients with images in more than one split, sorted.
+
+    An image without a split counts as train, since pretraining takes it: a patient may have others in train, not in
+    validation or test. In an index without splits nobody is in two.
+
+    Example:
+        >>> index = pd.DataFrame({"patient_id": ["a", "a", "b", "b"], "split": ["", "train", "", "test"]})
+        >>> patients_in_several_splits(index)
+        ['b']
+    """
+    splits = effective_splits(index).groupby(index["patient_id"]).nunique()
     return [str(patient) for patient in splits.index[splits > 1]]
+
+
+def effective_splits(index: pd.DataFrame) -> pd.Series:
+    """The splits of an index as training sees them: an image without one is in train."""
+    return index["split"].replace("", "train")
 
 
 def unnamed_images(index: pd.DataFrame) -> int:
@@ -124,9 +149,9 @@ def unnamed_images(index: pd.DataFrame) -> int:
         >>> unnamed_images(pd.DataFrame({"image": image, "patient_id": patient}))
         2
     """
-    files = (path.replace(os.sep, "/").rpartition("/")[2] for path in index["image"])
-    names = (re.split("[/:]", name)[-1] for name in index["patient_id"])
-    return sum(name in (file, file.rpartition(".")[0]) for name, file in zip(names, files, strict=True))
+    files = (path.replace(os.sep, "/").rpartition("/")[2].strip() for path in index["image"])
+    names = (re.split("[/:]", name)[-1].strip() for name in index["patient_id"])
+    return sum(name in (file, file.rpartition(".")[0].strip()) for name, file in zip(names, files, strict=True))
 
 
 def image_classes(index: pd.DataFrame, several: str = "", unknown: str = "") -> np.ndarray:
@@ -239,7 +264,7 @@ def combine_indexes(indexes: Mapping[str, pd.DataFrame], prefix: bool = True) ->
     """
     parts = []
     for name, index in indexes.items():
-        part = index if "source" in index else index.assign(source=name)
+        part = coerce_index(index if "source" in index else index.assign(source=name))
         if prefix:
             own = part["patient_id"].map(is_nih_patient)
             part = part.assign(patient_id=part["patient_id"].where(own, name + ":" + part["patient_id"]))

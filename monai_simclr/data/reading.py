@@ -34,7 +34,7 @@ _ELEMENTS = (b"UL", b"UI", b"CS", b"DA", *(bytes([length, 0]) for length in rang
 
 
 def read_radiograph(
-    path: str | Path, settings: ReaderSettings = DEFAULT_SETTINGS, side: int | None = None
+    path: str | Path, settings: ReaderSettings = DEFAULT_SETTINGS, side: int | None = None, padded: bool = False
 ) -> tuple[np.ndarray, RadiographMeta]:
     """Read a file as a canonical image.
 
@@ -46,6 +46,7 @@ def read_radiograph(
         path: of the file.
         settings: policies, switches and limits.
         side: pixels of the square that the image will be resized to, for ``decode_at="needed"``; None for all pixels.
+        padded: whether it will be padded to that square before (`pad_resize`), not squashed.
 
     Returns:
         float32 ``(H, W)`` in [0, 1], upright, bright = dense; and metadata that contain no patient's name.
@@ -71,7 +72,7 @@ def read_radiograph(
             side = side if settings.decode_at == "needed" and not settings.crop_collimation else None
             module, reader = _READERS[detect_format(file)].split(".")
             read = getattr(importlib.import_module(f"monai_simclr.data.formats.{module}"), reader)
-            image, meta = read(file, settings, side)
+            image, meta = read(file, settings, side, padded)
         low, high = image.min(), image.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             raise RadiographError("has pixels that are not finite")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from monai_simclr.data.index import check_index, finding_columns
+from monai_simclr.data.index import check_index, coerce_index, finding_columns
 
 
 class NoPositiveError(ValueError):
@@ -37,6 +37,7 @@ def split_by_patient(index: pd.DataFrame, fractions: Mapping[str, float] | None 
     fractions = fractions or {"train": 0.7, "val": 0.1, "test": 0.2}
     if abs(sum(fractions.values()) - 1) > 1e-9:
         raise ValueError(f"the fractions must add up to 1, got {dict(fractions)}")
+    index = coerce_index(index.assign(split=""))
     patients = np.unique(index["patient_id"].to_numpy(dtype=str))
     order = np.random.default_rng(seed).permutation(len(patients))
     edges = np.round(np.cumsum(list(fractions.values())) * len(patients)).astype(int)

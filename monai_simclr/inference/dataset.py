@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from monai_simclr.data.decoding import file_identity
 from monai_simclr.data.formats.dicom_header import read_header
-from monai_simclr.data.formats.dicom_tags import get_text
+from monai_simclr.data.formats.dicom_tags import get_text, patient_name
 from monai_simclr.data.formats.exam import read_exam
 from monai_simclr.data.listing import describe_excluded, list_files
 from monai_simclr.data.pseudonyms import keyed_hash
@@ -59,9 +59,12 @@ class InferenceDataset(Dataset):
         if "absent" in self.data[row]:
             raise FileNotFoundError(self.data[row]["absent"])
         path = self.data[row]["image"]
-        item = {"row": row, "reason": "", "about": describe_file(path, self.key), "chest": False}
+        about = describe_file(path, self.key)
+        item = {"row": row, "reason": "", "about": about, "chest": False}
         try:
             image: Tensor = torch.as_tensor(self.transform({"image": path})["image"])
+            if file_stamp(file_identity(path)) != about["stamp"]:
+                raise RadiographError("was changed or removed while it was read", path)
         except self.errors as error:
             return {**item, "image": torch.zeros(1, self.size, self.size), "reason": describe_problem(error)}
         return {**item, "image": image, "chest": bool(chest_scores(image[None])[0] >= 0)}
@@ -82,14 +85,14 @@ def describe_file(path: str | Path, key: str) -> dict[str, str]:
     try:
         with quiet_libraries():
             header = read_header(path)[0]
-            patient, study, image = (
-                get_text(header, tag) for tag in ("PatientID", "StudyInstanceUID", "SOPInstanceUID")
+            issuer, patient, study, image = (
+                get_text(header, tag)
+                for tag in ("IssuerOfPatientID", "PatientID", "StudyInstanceUID", "SOPInstanceUID")
             )
-            patient = f"{get_text(header, 'IssuerOfPatientID')}:{patient}" if patient else ""
             exam = read_exam(header)
     except (OSError, RadiographError):  # the reader reports it, as the reason of the row
         return about
-    ids = zip(_HASHED, (patient, study, image), strict=True)
+    ids = zip(_HASHED, (patient_name(issuer, patient), study, image), strict=True)
     about |= {name: keyed_hash(key, id) if id else "" for name, id in ids}
     flags = ["lateral"] * (exam.view.beam == "lateral") + ["not a chest"] * (exam.part == "other")
     return {**about, "view_position": exam.view.position, "flags": ";".join(flags)}

@@ -23,6 +23,7 @@ from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
+from monai_simclr.data.formats.dicom import is_turned_frontal
 from monai_simclr.data.formats.dicom_header import read_header
 from monai_simclr.data.formats.dicom_tags import keyword_name
 from monai_simclr.inference.config import InferenceConfig
@@ -119,7 +120,7 @@ def capture(radiograph: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset
 
     Args:
         radiograph: header of the source; what it lacks is unknown to the capture too.
-        picture: uint8 ``(H, W, 3)``, as `overlay` gives it.
+        picture: uint8 ``(H, W, 3)``, as `overlay` gives it of an image that `read_radiograph` has turned.
 
     Raises:
         HeaderError: if the radiograph has no UID.
@@ -133,8 +134,8 @@ def capture(radiograph: pydicom.Dataset, picture: np.ndarray) -> pydicom.Dataset
     image.Modality, image.ConversionType, image.ImageType = "OT", "WSD", ["DERIVED", "SECONDARY"]
     image.ContentDate, image.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     image.Laterality = ""  # type 2C (PS3.3 C.7.3.1): both lungs are shown
-    # the reader turns an image upright by this attribute; without it the orientation is unknown
-    image.PatientOrientation = ["L", "F"] if radiograph.get("PatientOrientation") else []
+    # the reader turns a frontal image to this; where the source's makes no sense, as without it, it is unknown
+    image.PatientOrientation = ["L", "F"] if is_turned_frontal(radiograph) else []
     if radiograph.get("BurnedInAnnotation") in ("YES", "NO"):
         image.BurnedInAnnotation = radiograph.BurnedInAnnotation
     if radiograph.get("LossyImageCompression") == "01":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,8 @@ class Worklist:
 
     Raises:
         ModuleNotFoundError: without dicomweb-client.
-        ValueError: if the address holds a password, which every process list would show, or is not one of DICOMweb.
+        ValueError: if the address holds a password, which every process list would show, or is not one of DICOMweb; if
+            its query has a key twice.
     """
 
     def __init__(self, address: str, folder: str | Path, modalities: tuple[str, ...] = ("CR", "DX")) -> None:
@@ -61,7 +63,14 @@ class Worklist:
             raise ValueError(
                 f"no password in the address, where others can read it: set {TOKEN}, or {USER} and {PASSWORD}"
             )
-        self.filters = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        self.filters = dict(query)
+        repeated = sorted({name for name, _ in query if sum(name == other for other, _ in query) > 1})
+        if repeated:
+            raise ValueError(
+                f"the query has {', '.join(repeated)} more than once, and a service matches one value (PS3.18 "
+                r"8.3.4.1); give it once, several UIDs as UID\UID, or run once for each value"
+            )
         self.folder, self.modalities = Path(folder), modalities
         self.address = urlunsplit((parts.scheme.removeprefix("dicomweb+"), parts.netloc, parts.path, "", ""))
         self._client = _client(self.address)
@@ -128,17 +137,23 @@ class Worklist:
         return paths, failed
 
     def _search(self, name: str, *uids: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """All matches, page after page (PS3.18 section 8.3.4.4)."""
-        offset = 0
+        """All matches, page after page until one is empty: a service may give fewer than `limit` (PS3.18 8.3.4.4)."""
+        offset, before = 0, list[dict[str, Any]]()
         while True:
             try:
                 page = getattr(self._client, name)(*uids, limit=_PAGE, offset=offset, **options)
             except Exception as error:
-                raise ConnectionError(f"{self.address} does not answer the query: {error}") from error
-            yield from page
-            offset += len(page)
-            if len(page) < _PAGE:
+                said = re.sub(r"\?\S*", "", str(error))  # the query may name a patient
+                raise ConnectionError(f"{self.address} does not answer the query: {said}") from error
+            if page and page == before:
+                logger.warning(
+                    f"{self.address} gives the same {len(page)} matches again when it is asked for the next ones: if "
+                    "it has more of them, they are missed; ask for fewer, by a narrower query"
+                )
+            if not page or page == before:
                 return
+            yield from page
+            offset, before = offset + len(page), page
 
 
 def store_results(address: str, paths: Iterable[str | Path]) -> Iterator[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from monai_simclr.ops.resize import undo_pad_resize
-from monai_simclr.runtime.files import write_bytes
 
 _LONGEST, _OPACITY = 1024, 0.45
 
@@ -86,9 +84,8 @@ def overlay(network: nn.Module, image: Tensor, finding: int, pixels: np.ndarray)
     return np.rint((1 - share) * gray * 255 + share * color).astype(np.uint8)
 
 
-def write_overlay(picture: np.ndarray, path: str | Path) -> Path:
-    """Write an overlay as PNG, its longer side at most 1,024 pixels."""
+def encode_overlay(picture: np.ndarray) -> bytes:
+    """An overlay as PNG, its longer side at most 1,024 pixels."""
     scale = min(1.0, _LONGEST / max(picture.shape[:2]))
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
-    write_bytes(path, cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes())
-    return Path(path)
+    return cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from monai_simclr.data import read_radiograph
-from monai_simclr.data.radiograph import quiet_libraries
+from monai_simclr.data.decoding import file_identity
+from monai_simclr.data.radiograph import RadiographError, describe_os_error, quiet_libraries
 from monai_simclr.inference.config import InferenceConfig
+from monai_simclr.inference.dataset import file_stamp
 from monai_simclr.inference.dicom_results import capture, check_installed, encode, read_source_header, report
-from monai_simclr.inference.grad_cam import overlay, write_overlay
+from monai_simclr.inference.grad_cam import encode_overlay, overlay
 from monai_simclr.networks import FindingClassifier
 from monai_simclr.runtime.files import write_bytes
 
@@ -21,7 +24,11 @@ logger = logging.getLogger("monai_simclr")
 
 
 class RowPictures:
-    """Write the files that belong to a row, named by the hash of its file.
+    """Write the files that belong to a row, named by the hash of its file, and remove those that do not.
+
+    What an earlier row of the same file had goes with it: a report of another patient, an overlay of a finding that the
+    file no longer has. The file is opened once more, after the prediction; if it is not the file that was predicted any
+    more, or cannot be read, nothing is written.
 
     Args:
         config: inference config of the classifier.
@@ -42,20 +49,54 @@ class RowPictures:
         if dicom:
             check_installed()
 
-    def __call__(self, row: Mapping[str, Any], image: Tensor, path: str) -> str:
+    def __call__(self, row: Mapping[str, Any], image: Tensor, path: str) -> dict[str, str]:
         """Write the files of one row; none for a file that was refused.
 
         Returns:
-            Why there are no DICOM results where there should be; empty otherwise. One odd header ends no run.
+            What this changes in the row: nothing, or `reason`, why there are no pictures where there should be (one odd
+            header ends no run), with an empty `stamp` if the file was changed or was not there, so that it is predicted
+            again.
         """
-        if row["reason"]:
-            return ""
-        finding, name = leading_finding(row, self.config), row["file_hash"]
-        picture = None if finding is None else overlay(self.network, image, finding, read_radiograph(path)[0])
-        if self.overlays and picture is not None:
-            write_overlay(picture, self.folder / "overlays" / f"{name}.png")
-        if not self.dicom:
-            return ""
+        finding = None if row["reason"] else leading_finding(row, self.config)
+        wanted = not row["reason"] and (self.dicom or (self.overlays and finding is not None))
+        files, changes = self._draw(row, image, path, finding) if wanted else ({}, {})
+        self.remove(row["file_hash"], keep=files)
+        for name, content in files.items():
+            write_bytes(self.folder / name, content)
+        return changes
+
+    def remove(self, file_hash: str, keep: Container[str] = ()) -> None:
+        """Remove the files that an earlier row of the same file had; `keep` are names of those that stay."""
+        for name in _names(file_hash).values():
+            if name not in keep:
+                (self.folder / name).unlink(missing_ok=True)
+
+    def _draw(
+        self, row: Mapping[str, Any], image: Tensor, path: str, finding: int | None
+    ) -> tuple[dict[str, bytes], dict[str, str]]:
+        """The content of a row's files by their names, and what changes in the row."""
+        files, changes = dict[str, bytes](), dict[str, str]()
+        names, lacking = _names(row["file_hash"]), "no DICOM results" if self.dicom else "no overlay"
+        try:
+            _check_unchanged(path, row["stamp"])
+            picture = None if finding is None else overlay(self.network, image, finding, read_radiograph(path)[0])
+            if self.overlays and picture is not None:
+                files[names["overlay"]] = encode_overlay(picture)
+            if self.dicom:
+                results, problem = self._results(row, path, picture)
+                files |= {names[kind]: content for kind, content in results.items()}
+                changes = {"reason": f"{lacking}: {problem}"} if problem else {}
+            _check_unchanged(path, row["stamp"])
+        except (OSError, RadiographError) as error:
+            problem = error.problem if isinstance(error, RadiographError) else describe_os_error(error)
+            again = isinstance(error, OSError) or not _is_unchanged(path, row["stamp"])
+            later = "; the next look predicts it again" if again else ""
+            logger.warning(f"{lacking} of one file that was predicted: it {problem}{later}")
+            return {}, {"reason": f"{lacking}: the file {problem}"} | ({"stamp": ""} if again else {})
+        return files, changes
+
+    def _results(self, row: Mapping[str, Any], path: str, picture: np.ndarray | None) -> tuple[dict[str, bytes], str]:
+        """The DICOM files of a row by their kind, or none and why."""
         files: dict[str, bytes] = {}
         try:
             with quiet_libraries():  # their warnings contain the patient's name
@@ -64,14 +105,28 @@ class RowPictures:
                     files["sr"] = encode(report(source, row, self.config))
                     if picture is not None:
                         files["sc"] = encode(capture(source, picture))
-        except MemoryError:  # of the run, not of this file
+        except (MemoryError, OSError):  # of the run, or of the file that is gone
             raise
         except Exception as error:  # pydicom and highdicom raise many kinds on headers that they did not expect
             logger.debug("no DICOM results of one file", exc_info=error)
-            return f"no DICOM results: {getattr(error, 'problem', type(error).__name__)}"
-        for kind, content in files.items():
-            write_bytes(self.folder / "dicom" / f"{name}.{kind}.dcm", content)
-        return ""
+            return {}, getattr(error, "problem", type(error).__name__)
+        return files, ""
+
+
+def _names(file_hash: str) -> dict[str, str]:
+    """Every file that a row can have, by its kind, below the folder of the run."""
+    dicom = {kind: f"dicom/{file_hash}.{kind}.dcm" for kind in ("sr", "sc")}
+    return {"overlay": f"overlays/{file_hash}.png", **dicom}
+
+
+def _is_unchanged(path: str, stamp: str) -> bool:
+    """Whether a file is the one that was predicted, by its size and time (`file_stamp`)."""
+    return stamp != "" and file_stamp(file_identity(path)) == stamp
+
+
+def _check_unchanged(path: str, stamp: str) -> None:
+    if not _is_unchanged(path, stamp):
+        raise RadiographError("was changed or removed after it was predicted", path)
 
 
 def leading_finding(row: Mapping[str, Any], config: InferenceConfig) -> int | None:

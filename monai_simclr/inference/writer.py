@@ -112,16 +112,18 @@ class PredictionWriter:
         self.watching = watching
         self._hook: RemovableHandle | None = None
         self._features: Tensor | None = None
-        wanted = outputs.overlays or outputs.dicom
-        self._pictures = (
-            RowPictures(config, network, journal.folder, outputs.overlays, outputs.dicom) if wanted else None
-        )
+        self._pictures = RowPictures(config, network, journal.folder, outputs.overlays, outputs.dicom)
 
     def refused(self, about: Mapping[str, str], path: str, reason: str) -> dict[str, Any]:
         """The row of a file without predictions; `about` is what `describe_file` gives."""
         row: dict[str, Any] = {**about, "reason": reason, "novelty": None, "logits": None, "probabilities": None}
         row["decisions"] = [None] * len(self.config.findings)
         return row | ({"path": escape(path)} if self.outputs.paths else {})
+
+    def lost(self, about: Mapping[str, str], path: str, reason: str) -> dict[str, Any]:
+        """`refused` for a file on which no evaluator ran to its end; what it had of an earlier row is removed."""
+        self._pictures.remove(about["file_hash"])
+        return self.refused(about, path, reason)
 
     def attach(self, engine: Engine) -> None:
         """Register on an evaluator, and on the network's encoder."""
@@ -167,8 +169,7 @@ class PredictionWriter:
                 row["novelty"] = round(float(distances[i] / self.config.novelty.threshold), 4)
             if self.outputs.embeddings and not reason:
                 row["features"] = pack_features(features[i])
-            if self._pictures is not None:
-                row["reason"] = self._pictures(row, images[i], path) or reason
+            row |= self._pictures(row, images[i], path)
             rows.append(row)
         self.journal.append(rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -66,14 +66,19 @@ class DicomWeb:
         if failed:
             logger.warning(f"{failed} of {failed + len(paths)} radiographs could not be fetched; run again to retry")
 
-    def store(self) -> None:
-        """Store the DICOM results that are not stored yet."""
+    def store(self, rows: Container[str]) -> None:
+        """Store the DICOM results that are not stored yet.
+
+        Args:
+            rows: hashes of the files that have a row; what an earlier run has left of other files is not stored.
+        """
         if not self._stow:
             return
         with closing(AppendOnlyFile(self._output_dir / "stored.jsonl")) as journal:
             with journal.path.open("rb") as lines:
                 done = {line["file"]: line["identity"] for line, _ in read_lines(lines) if line}
-            files = {path: [*file_identity(path)] for path in sorted((self._output_dir / "dicom").glob("*.dcm"))}
+            found = sorted((self._output_dir / "dicom").glob("*.dcm"))
+            files = {path: [*file_identity(path)] for path in found if path.name.partition(".")[0] in rows}
             new = [path for path, identity in files.items() if done.get(path.name) != identity]
             for path in store_results(self.address, new):
                 journal.append([{"file": path.name, "identity": files[path]}])

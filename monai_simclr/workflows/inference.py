@@ -54,7 +54,7 @@ from monai_simclr.workflows.run import Run
 
 logger = logging.getLogger("monai_simclr")
 
-_ROWS = 2
+_ROWS = 3
 """Form of a journal's rows; rows of another form are predicted again."""
 
 _WITHOUT_EFFECT = ("run#0", "evaluator#network", "dataset#data")
@@ -161,7 +161,7 @@ def infer(
                     _predict_spread(work, files, template.batch_size or 1, executor, writer, signals)
                 elif files:
                     _predict(evaluator, _with_files(template, files, key), journal, signals)
-                service.store()
+                service.store(journal.done())
                 stale, began = stale or bool(files), time.monotonic()
                 if stale and began >= due:
                     _finish(run, config, journal)
@@ -282,7 +282,7 @@ def _predict_spread(
 
     def blame(file: Mapping[str, str], error: BaseException) -> dict[str, Any]:
         reason = reason_of_loss(error, file["image"], _TIME_LIMIT)
-        return writer.refused(identify_file(file["image"], work.key), file["image"], reason)
+        return writer.lost(identify_file(file["image"], work.key), file["image"], reason)
 
     chunks = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
     rows = map_chunks(work, chunks, executor, blame, time_limit=_TIME_LIMIT)

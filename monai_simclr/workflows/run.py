@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -128,7 +129,8 @@ def start_run(run: Run, writes: str | Path | None = None) -> None:
 class RecordConfig:
     """Record the executed config of a run that starts or resumes; a handler that follows its `Checkpoint`.
 
-    Its precision is what "auto" stood for, so that the recorded config computes the same on any machine.
+    Its precision is what "auto" stood for, so that the recorded config computes the same on any machine; whom its
+    `dataset_dir` names is left out (`without_names`).
 
     Attributes:
         run: settings of the run.
@@ -143,11 +145,35 @@ class RecordConfig:
     def __call__(self, engine: Engine | None = None) -> None:
         workflow = calling_workflow()
         if workflow is not None and is_main_process():
-            config: dict[str, Any] = {**workflow.parser.config}  # type: ignore[dict-item]
+            config = without_names(workflow.parser.config)  # type: ignore[arg-type]
             if "precision" in config:
                 precision = resolve_precision(workflow.parser.get_parsed_content("precision"), self.run.device)
                 config["precision"] = precision
             write_json(self.run.path("config.json"), config, default=str)
+
+
+def without_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config for the record, without what its `dataset_dir` says of patients.
+
+    The address of a DICOMweb service stands without its query, and files of an inference as their number, unless its
+    `outputs` keep paths.
+
+    Example:
+        >>> without_names({"dataset_dir": "dicomweb+https://host/web?PatientName=DOE"})
+        {'dataset_dir': 'dicomweb+https://host/web'}
+        >>> without_names({"dataset_dir": ["doe.dcm", "roe.dcm"], "outputs": {"paths": False}})["dataset_dir"]
+        '2 files'
+    """
+    given, outputs = config.get("dataset_dir"), config.get("outputs")
+    shown = given
+    if isinstance(given, str) and "://" in given:
+        shown = given.partition("?")[0]
+    elif isinstance(outputs, Mapping) and "paths" in outputs and outputs["paths"] is not True:
+        if isinstance(given, (list, tuple)):
+            shown = f"{len(given)} file{'s' * (len(given) != 1)}"
+        elif isinstance(given, (str, Path)) and Path(given).is_file():
+            shown = "1 file"
+    return {**config, **({} if shown is given else {"dataset_dir": shown})}
 
 
 def _exit_with_message(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

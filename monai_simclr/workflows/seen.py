@@ -137,7 +137,7 @@ def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: 
         >>> check_unseen(np.array(["a", "b"]), "key", frozenset({keyed_hash("key", "b")}), allowed=True)
         1
     """
-    names = np.unique(np.asarray(patients).astype(str)).tolist()
+    names = np.unique(np.char.strip(np.asarray(patients).astype(str))).tolist()  # as in an index
     found = [name for name in names if key and keyed_hash(key, name) in seen]
     if found and not allowed:
         raise ValueError(

@@ -162,6 +162,17 @@ def test_a_leaking_patient_is_listed_by_rows_and_never_by_id():
     assert leaking_patients(index) == [{"rows": [0, 2], "splits": ["test", "train"]}]
 
 
+def test_an_image_without_a_split_leaks_into_test_and_not_into_train():
+    index = _index(4, patient_id=["a", "b", "a", "b"], split=["", "", "test", "train"], Mass=0.0)
+    assert leaking_patients(index) == [{"rows": [0, 2], "splits": ["(none)", "test"]}]
+    facts = duplicate_facts(index, np.array([0, 1, 0, 1]))
+    assert facts["across_splits"] == 1
+    assert [(one["rows"], one["across_splits"]) for one in facts["first"]] == [([0, 2], True), ([1, 3], False)]
+    without = duplicate_facts(index.assign(split=""), np.array([0, 1, 0, 1]))
+    assert (without["across_splits"], without["first"][0]["splits"]) == (0, [])
+    assert leaking_patients(index.assign(split="")) == []
+
+
 def test_prevalence_is_by_split_and_by_patients():
     index = _index(4, patient_id=["a", "a", "b", "c"], split=["train"] * 3 + ["test"], Mass=[1, 1, np.nan, 0])
     train, test = prevalence(index)

@@ -48,6 +48,24 @@ def test_a_patient_in_two_splits_is_refused_with_the_remedy():
         check_index(_index(split=["train", "test", "train"]))
 
 
+PADDED = ("P1", "P1 ", " P1", "P1\t", "P2")
+
+
+def test_blanks_around_an_id_make_no_other_patient(tmp_path):
+    padded = _index(PADDED).assign(study_id=["s", "s ", "", "", ""])
+    padded["image"] = [str(tmp_path / f"{i}.png") for i in range(5)]
+    write_index(padded, tmp_path / "index.csv")
+    for index in (check_index(padded), read_index(tmp_path / "index.csv")):
+        assert index["patient_id"].tolist() == ["P1"] * 4 + ["P2"]
+        assert index["study_id"].tolist() == ["s", "s", "", "", ""]
+    assert combine_indexes({"own": padded})["patient_id"].tolist() == ["own:P1"] * 4 + ["own:P2"]
+    assert split_by_patient(padded)["split"][:4].nunique() == 1
+    with pytest.raises(ValueError, match=r"1 patients are in more than one split, the first is 'P1'"):
+        check_index(_index(PADDED, split=["train", "test", "train", "train", "test"]))
+    with pytest.raises(ValueError, match=r"1 rows have no patient_id, the first is row 1"):
+        check_index(_index(("a", " ", "b")))
+
+
 def test_an_uncertain_label_is_refused_with_its_row():
     with pytest.raises(ValueError, match=r"row 1: labels of 'Mass' must be 1, 0 or NaN .*, got -1"):
         check_index(_index(Mass=[1, -1, 0]))
@@ -85,6 +103,23 @@ def test_archives_of_the_same_patients_show_who_is_in_two_splits():
     test = _index(split="test").assign(image=["/y/0.png", "/y/1.png", "/y/2.png"])
     with pytest.raises(ValueError, match=r"2 patients are in more than one split, the first is 'a'"):
         combine_indexes({"one": _index(), "two": test}, prefix=False)
+
+
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_a_patient_without_a_split_in_one_row_and_held_out_in_another_is_refused(held_out):
+    """Pretraining takes rows without a split."""
+    with pytest.raises(
+        ValueError, match=r"the first is 'a'; .*images without a split count as train.*give these a split, or remove"
+    ):
+        check_index(_index(split=["", held_out, "train"]))
+    test = check_index(_index(split=held_out)).assign(image=["/y/0.png", "/y/1.png", "/y/2.png"])
+    with pytest.raises(ValueError, match=r"2 patients are in more than one split, the first is 'a'"):
+        combine_indexes({"one": _index(split=""), "two": test}, prefix=False)
+
+
+@pytest.mark.parametrize("splits", [["", "", ""], ["", "train", "test"], ["", "", "test"]])
+def test_rows_without_a_split_are_allowed_of_patients_who_are_not_held_out(splits):
+    assert check_index(_index(split=splits))["split"].tolist() == splits
 
 
 def test_a_repeated_image_is_refused():

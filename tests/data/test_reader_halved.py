@@ -96,6 +96,36 @@ def test_what_is_needed_lies_where_the_whole_image_lies(tmp_path, syntax, size, 
     assert np.abs(stored - before).mean() < 2
 
 
+def film(shape: tuple[int, int], seed: int = 1) -> np.ndarray:
+    """Smooth clouds, float in [0, 1]: their place can be measured to a small part of a pixel."""
+    coarse = np.random.default_rng(seed).random((16, 16), np.float32)
+    return np.clip(cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "size", "attributes"),
+    [
+        ((2048, 2500), 256, {}),
+        ((2500, 2048), 256, {}),
+        ((512, 625), 64, {}),
+        ((625, 512), 64, {"PatientOrientation": ["R", "H"]}),
+        ((511, 625), 64, {"PatientOrientation": ["F", "L"]}),
+    ],
+)
+def test_a_film_that_is_padded_lies_where_it_lies_when_all_of_it_is_decoded(tmp_path, shape, size, attributes, squash):
+    pixels = film(shape)
+    if size == 256:
+        path = write_jpeg(tmp_path / "a.dcm", as_integers(pixels, 8, False), **attributes)
+    else:
+        path = write_jpeg2000(tmp_path / "a.dcm", as_integers(pixels, 12, False), 12, **attributes)
+    needed, full = (decode(path, size, squash, settings).astype(np.float32) for settings in (NEEDED, ReaderSettings()))
+    inner = (slice(size // 4, -size // 4),) * 2
+    gradients = np.stack([slope[inner].ravel() for slope in np.gradient(full)], 1)
+    shift = np.linalg.lstsq(gradients, (needed - full)[inner].ravel(), rcond=None)[0]
+    assert np.abs(shift).max() < 0.08  # of a pixel; 0.24 to 0.41 if an odd pixel of padding went below and right
+
+
 def test_a_jpeg_picture_is_read_as_needed_whatever_its_exif_says(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
@@ -112,6 +142,9 @@ def test_a_spacing_is_that_of_the_pixels_which_are_given_back(tmp_path):
     assert image.shape == (195, 167)
     assert meta["spacing"] == pytest.approx((0.2 * 389 / 195, 0.3 * 333 / 167))
     assert meta["crop"] == (0, 0, 195, 167)
+    padded, meta = read_radiograph(path, NEEDED, 83, padded=True)
+    assert padded.shape == (98, 84)
+    assert meta["spacing"] == pytest.approx((0.2 * 389 / 98, 0.3 * 389 / 98))
 
 
 @pytest.mark.parametrize(

@@ -219,3 +219,16 @@ def test_a_cut_nifti_is_refused_compressed_or_not(tmp_path):
         path = _nifti(tmp_path / name, picture(16))
         path.write_bytes(path.read_bytes()[:-600])
         assert "is truncated" in describe_problem(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_the_gray_level_that_a_png_calls_transparent_stays_as_it_is(tmp_path, mode):
+    """An alpha channel is another thing: see its test."""
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 251
+    picture = Image.fromarray(pixels if mode == "I;16" else pixels.astype(np.uint8))
+    key = (200, 200, 200) if mode == "RGB" else 200
+    (picture.convert(mode) if mode == "RGB" else picture).save(tmp_path / "key.png", transparency=key)
+    picture.save(tmp_path / "plain.png")
+    assert Image.open(tmp_path / "key.png").info["transparency"] == key
+    one, other = (read_radiograph(tmp_path / name)[0] for name in ("key.png", "plain.png"))
+    np.testing.assert_array_equal(one, other)

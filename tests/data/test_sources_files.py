@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import numpy as np
 import pydicom
 import pytest
@@ -13,10 +16,12 @@ from resident import forget_peak, peak_kib
 
 from monai_simclr.data import check_index, open_index
 from monai_simclr.data.findings import NIH14
+from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.data.sources.dicom_tree import read_dicom_tree
 from monai_simclr.data.sources.folder import read_class_folders
 from monai_simclr.data.sources.medmnist import read_medmnist
 from monai_simclr.data.sources.table import read_table
+from monai_simclr.inference.dataset import describe_file
 
 
 def _npz(path, findings, counts=(3, 2, 2), size=28, **others):
@@ -107,7 +112,7 @@ def test_a_dicom_tree_is_read_from_headers_and_counts_what_it_excludes(tmp_path,
     (tmp_path / "README.txt").write_text("no DICOM")
     (tmp_path / "bare.dcm").write_bytes(b"\x08\x00\x05\x00" + bytes(200))
     index = open_index(tmp_path)
-    assert index["patient_id"].tolist() == ["7", "north:7"]
+    assert index["patient_id"].tolist() == ["north:7", "north:7"]
     assert index["view_position"].tolist() == ["AP", "PA"]
     assert index["age"].tolist() == [0.5, 61.0]
     assert index["manufacturer"].tolist() == ["", "Acme"]
@@ -138,6 +143,35 @@ def test_dicom_files_without_patient_ids_are_a_warning_or_get_one_by_a_pattern(t
     assert alone["patient_id"].tolist() == ["file:p1/IM1", "file:p1/IM2", "file:p2/IM1"]
     assert "NO PATIENT IDS: 3 files below" in caplog.text
     assert open_index(tmp_path, patient_pattern=r"^(p\d+)/")["patient_id"].tolist() == ["p1", "p1", "p2"]
+
+
+def test_a_patient_is_one_with_and_without_an_issuer_and_two_issuers_number_alike(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for name, patient, issuer in (
+        *(("1", "7", "north"), ("2", "7", ""), ("3", "7", "north"), ("4", "8", "")),
+        *(("5", "9", "north"), ("6", "9", "south"), ("7", "9", ""), ("8", "9", "")),
+    ):
+        _dicom(tmp_path / name, PatientID=patient, IssuerOfPatientID=issuer)
+    index = open_index(tmp_path)
+    assert index["patient_id"].tolist() == [
+        *("north:7", "north:7", "north:7", "8"),
+        *("north:9", "south:9", "9", "9"),
+    ]
+    assert "1 files below" in caplog.text
+    assert "get the only one that other files give for their Patient ID" in caplog.text
+    assert re.search(
+        r"2 files below .* give several for their Patient ID, so that 1 patients may have two", caplog.text
+    )
+    caplog.clear()
+    assert open_index(tmp_path, patient_pattern=r"(\d)$")["patient_id"].tolist() == list("12345678")
+    assert "Issuer" not in caplog.text
+
+
+@pytest.mark.parametrize("issuer", ["", "north"])
+def test_a_patient_has_one_hash_in_an_index_and_in_inference(tmp_path, issuer):
+    path = _dicom(tmp_path / "1", PatientID="7", IssuerOfPatientID=issuer)
+    (patient,) = open_index(tmp_path)["patient_id"]
+    assert describe_file(path, "key")["patient_hash"] == keyed_hash("key", patient)
 
 
 def test_one_patient_id_for_a_whole_archive_is_a_warning(tmp_path, caplog):

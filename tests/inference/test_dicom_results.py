@@ -18,6 +18,7 @@ import torch
 from monai_simclr.data.phantoms import write_dicom_phantoms
 from monai_simclr.evaluation import fit_novelty
 from monai_simclr.inference import InferenceConfig, OperatingPoint
+from monai_simclr.inference.dataset import identify_file
 from monai_simclr.inference.dicom_results import HeaderError, lookup_code, source_dataset
 from monai_simclr.inference.pictures import RowPictures
 from monai_simclr.networks import FindingClassifier, encoder
@@ -190,6 +191,27 @@ def test_the_capture_says_what_the_source_says_of_orientation_loss_and_burned_in
     assert "Laterality" in two
 
 
+@pytest.mark.parametrize(
+    ("orientation", "stated"),
+    [
+        (["R", "H"], ["L", "F"]),
+        (["F", "L"], ["L", "F"]),
+        (["LF", "FR"], ["L", "F"]),
+        (["P", "F"], []),  # a lateral is not mirrored to one side
+        (["L", "R"], []),
+        ("L", []),
+        (["X", "Y"], []),
+        ("", []),
+    ],
+)
+def test_the_capture_states_an_orientation_only_where_the_reader_has_turned_the_image_to_it(
+    phantom, row, config, orientation, stated
+):
+    header = copy.deepcopy(phantom)
+    header.PatientOrientation = orientation
+    assert list(made_of(header, row, config)["sc"].PatientOrientation or []) == stated
+
+
 def _dataset(**values):
     made = pydicom.Dataset()
     for keyword, value in values.items():
@@ -249,15 +271,20 @@ def pictures(config, tmp_path):
     return RowPictures(config, network, tmp_path / "out", overlays=False, dicom=True)
 
 
+def _stamped(row, path):
+    """The row of a file as it is now."""
+    return {**row, "stamp": identify_file(path, "")["stamp"]}
+
+
 def test_a_header_that_nothing_can_refer_to_is_a_sentence_and_ends_nothing(phantom, row, pictures, tmp_path):
     header = copy.deepcopy(phantom)
     del header.SOPInstanceUID
     header.file_meta.MediaStorageSOPInstanceUID = ""
     header.save_as(tmp_path / "in.dcm", enforce_file_format=False)
-    reason = pictures(row, torch.rand(1, 64, 64), str(tmp_path / "in.dcm"))
-    assert (
-        reason == "no DICOM results: (0008,0018) SOP Instance UID is missing, so that nothing could refer to the image"
-    )
+    changes = pictures(_stamped(row, tmp_path / "in.dcm"), torch.rand(1, 64, 64), str(tmp_path / "in.dcm"))
+    assert changes == {
+        "reason": "no DICOM results: (0008,0018) SOP Instance UID is missing, so that nothing could refer to the image"
+    }
     assert not list((tmp_path / "out").rglob("*.dcm"))
 
 
@@ -268,7 +295,7 @@ def test_a_full_disk_ends_the_run(phantom, row, pictures, tmp_path, monkeypatch)
     phantom.save_as(tmp_path / "in.dcm")
     monkeypatch.setattr("monai_simclr.inference.pictures.write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        pictures(row, torch.rand(1, 64, 64), str(tmp_path / "in.dcm"))
+        pictures(_stamped(row, tmp_path / "in.dcm"), torch.rand(1, 64, 64), str(tmp_path / "in.dcm"))
 
 
 def test_no_name_gets_into_a_log_or_warning(phantom, row, pictures, tmp_path, caplog, recwarn):
@@ -278,7 +305,9 @@ def test_no_name_gets_into_a_log_or_warning(phantom, row, pictures, tmp_path, ca
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header.save_as(tmp_path / f"{number}.dcm")
-        assert pictures(row, torch.rand(1, 64, 64), str(tmp_path / f"{number}.dcm")) == ""
+        path = tmp_path / f"{number}.dcm"
+        assert pictures(_stamped(row, path), torch.rand(1, 64, 64), str(path)) == {}
+        assert (tmp_path / "out" / "dicom" / "f.sc.dcm").is_file()
     said = caplog.text + " ".join(str(one.message) for one in recwarn)
     assert "zaphod" not in said.lower()
 

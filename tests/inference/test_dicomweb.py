@@ -112,6 +112,43 @@ def test_more_matches_than_a_page_are_all_fetched(orthanc, radiographs, tmp_path
     assert len({path.stem for path in paths}) == len(radiographs)
 
 
+class _Service:
+    """A service of studies without series, which gives `most` at a time, from the offset or always from the first."""
+
+    def __init__(self, studies: int, most: int, pages: bool = True):
+        self.studies = [{"0020000D": {"vr": "UI", "Value": [f"1.2.{number}"]}} for number in range(studies)]
+        self.most, self.pages, self.looked_into = most, pages, set[str]()
+
+    def search_for_studies(self, limit, offset, search_filters):
+        start = offset if self.pages else 0
+        return self.studies[start : start + min(limit, self.most)]
+
+    def search_for_series(self, study, limit, offset):
+        self.looked_into.add(study)
+        return []
+
+
+@pytest.mark.parametrize("most", [1, 50, 100])
+def test_a_service_that_gives_fewer_matches_than_asked_for_is_asked_until_it_has_none(tmp_path, monkeypatch, most):
+    service = _Service(120, most)
+    monkeypatch.setattr("monai_simclr.inference.dicomweb._client", lambda address: service)
+    assert Worklist("dicomweb+https://host/dicom-web", tmp_path).fetch() == ([], 0)
+    assert len(service.looked_into) == 120
+
+
+def test_a_service_that_cannot_be_asked_for_the_next_matches_is_left_with_a_warning(tmp_path, monkeypatch, caplog):
+    service = _Service(120, 50, pages=False)
+    monkeypatch.setattr("monai_simclr.inference.dicomweb._client", lambda address: service)
+    assert Worklist("dicomweb+https://host/dicom-web", tmp_path).fetch() == ([], 0)
+    assert len(service.looked_into) == 50
+    assert "gives the same 50 matches again" in caplog.text
+
+
+def test_a_query_with_a_key_twice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"the query has ModalitiesInStudy more than once.*run once for each value"):
+        Worklist("dicomweb+https://host/d?ModalitiesInStudy=DX&StudyDate=2026&ModalitiesInStudy=CR", tmp_path)
+
+
 def test_credentials_come_from_the_environment(tmp_path, radiographs, monkeypatch):
     server = Orthanc(tmp_path / "server", users={"reader": "secret"})
     try:
@@ -141,6 +178,12 @@ def test_a_password_in_the_address_is_refused_without_repeating_it(tmp_path):
 def test_a_service_that_is_not_there_is_an_error_with_its_address(tmp_path):
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9/dicom-web"):
         Worklist("dicomweb+http://127.0.0.1:9/dicom-web", tmp_path).fetch()
+
+
+def test_a_query_is_not_repeated_in_an_error(tmp_path):
+    with pytest.raises(ConnectionError, match=r"does not answer the query") as caught:
+        Worklist("dicomweb+http://127.0.0.1:9/dicom-web?PatientName=MUELLER^HANS", tmp_path).fetch()
+    assert "MUELLER" not in str(caught.value)
 
 
 def test_what_cannot_be_stored_is_named_and_can_be_tried_again(tmp_path, radiographs, caplog):

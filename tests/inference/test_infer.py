@@ -27,7 +27,9 @@ from monai_simclr.runtime.signals import Preempted, StopSignals
 from monai_simclr.runtime.tables import read_table
 from monai_simclr.workflows import Run, infer
 from monai_simclr.workflows.arrivals import Arrivals
+from monai_simclr.workflows.bundle import run_bundle
 from monai_simclr.workflows.inference import _looks
+from monai_simclr.workflows.run import without_names
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,44 @@ def test_nothing_that_is_left_behind_names_a_patient(model, dicom, tmp_path):
     left = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     for text in (*secrets.values(), "Beeblebrox", str(tmp_path)):
         assert text.encode() not in left, text
+
+
+@pytest.fixture
+def named(model, dicom, tmp_path):
+    """A bundle, and radiographs whose names say who is on them."""
+    bundle = model.parent.parent
+    files = sorted(dicom.rglob("*.dcm"))[:2]
+    names = [file.rename(tmp_path / f"PLANTEDNAME_{number}.dcm") for number, file in enumerate(files)]
+    return bundle, [str(name) for name in names]
+
+
+@pytest.mark.parametrize("paths", [False, True])
+def test_names_of_a_list_of_files_are_recorded_only_where_paths_are_asked_for(named, tmp_path, paths):
+    bundle, files = named
+    run_bundle(
+        bundle,
+        "inference",
+        dataset_dir=files,
+        output_dir=str(tmp_path / "out"),
+        num_workers=0,
+        **{"outputs#paths": paths},
+    )
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["dataset_dir"] == (files if paths else "2 files")
+    naming = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file() and b"PLANTED" in path.read_bytes()]
+    assert sorted(naming) == (
+        ["config.json", "predictions.csv", "predictions.json", "predictions.jsonl"] if paths else []
+    )
+
+
+def test_a_single_file_and_the_query_of_a_service_are_not_recorded(named):
+    _, (file, _) = named
+    assert without_names({"dataset_dir": file, "outputs": {"paths": False}})["dataset_dir"] == "1 file"
+    for outputs in ({"outputs": {"paths": True}}, {"outputs": {"paths": False}}, {}):
+        recorded = without_names({"dataset_dir": "dicomweb+https://host/web?PatientName=DOE", **outputs})
+        assert recorded["dataset_dir"] == "dicomweb+https://host/web"
+    archive = {"dataset_dir": "/archives/nih", "outputs": {"paths": False}}
+    assert without_names(archive) == archive
 
 
 def test_another_size_than_in_training_is_refused(model, dicom, tmp_path):

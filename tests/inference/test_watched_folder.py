@@ -209,6 +209,35 @@ def test_a_file_that_goes_before_it_is_read_has_no_row_while_watching_and_a_reas
         assert sorted(bool(row["reason"]) for row in _rows(output).values()) == ([False] if watch else [False, True])
 
 
+def test_a_file_that_is_replaced_after_it_was_read_gets_the_overlay_of_what_it_is_now(
+    model, files, tmp_path, monkeypatch
+):
+    target, output, drawn = tmp_path / "in" / "a.dcm", tmp_path / "out", []
+    _arrive(files[0], target)
+    monkeypatch.setattr("monai_simclr.inference.pictures.leading_finding", lambda row, config: 0)  # draw every one
+    whole, journal = InferenceDataset.__getitem__, output / "predictions.jsonl"
+
+    def replaced(self, row):
+        item = whole(self, row)
+        if not drawn:
+            drawn.append(_arrive(files[1], target))
+            os.utime(target, (time.time() - 30, time.time() - 30))
+        return item
+
+    def rests():
+        (row,) = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+        assert row["reason"] == "no overlay: the file was changed or removed after it was predicted"
+        assert not list(output.glob("overlays/*"))
+
+    monkeypatch.setattr(InferenceDataset, "__getitem__", replaced)
+    _watch(model, tmp_path / "in", output, monkeypatch, rests, overlays=True)
+    run_inference(model, [_arrive(files[1], tmp_path / "other" / "b.dcm")], tmp_path / "once", overlays=True)
+    (row,), (expected,) = _rows(output).values(), _rows(tmp_path / "once").values()
+    assert (row["reason"], row["sop_instance_hash"]) == ("", expected["sop_instance_hash"])
+    (overlay,), (other,) = (list((folder / "overlays").iterdir()) for folder in (output, tmp_path / "once"))
+    assert overlay.read_bytes() == other.read_bytes()
+
+
 def test_an_empty_a_missing_and_an_emptied_folder_do_not_end_the_watch(model, files, tmp_path, monkeypatch, caplog):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -30,6 +30,12 @@ def test_a_test_patient_seen_in_pretraining_is_refused_by_name():
         check_unseen(np.array(["p7", "p7", "p8"]), "key", SEEN)
 
 
+@pytest.mark.parametrize("name", ["p7 ", " p7", "p7\t"])
+def test_blanks_around_an_id_hide_no_patient_that_was_seen(name):
+    with pytest.raises(ValueError, match=r"pretraining saw 1 of the 1 patients .* first is 'p7'"):
+        check_unseen(np.array([name]), "key", SEEN)
+
+
 def test_seen_patients_are_counted_where_allowed_and_nobody_is_seen_under_another_key():
     assert check_unseen(np.array(["p1", "p7", "p9"]), "key", SEEN, allowed=True) == 2
     assert check_unseen(np.array(["p1", "p7", "p9"]), "other", SEEN) == 0

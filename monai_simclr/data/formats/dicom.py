@@ -7,7 +7,7 @@ values to gray levels).
 from __future__ import annotations
 
 import math
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pydicom
@@ -18,7 +18,7 @@ from monai_simclr.data.formats.dicom_header import open_dicom
 from monai_simclr.data.formats.dicom_pixels import PixelLayout, decode_pixels
 from monai_simclr.data.formats.dicom_tags import get_code, get_codes, get_floats, get_int, get_texts, keyword_name
 from monai_simclr.data.formats.exam import is_for_processing, is_radiograph, read_exam
-from monai_simclr.data.formats.halved import in_place
+from monai_simclr.data.formats.halved import in_place, pixel_scales
 from monai_simclr.data.formats.scaling import check_contrast, describe_turn, turn
 from monai_simclr.data.radiograph import UNKNOWN, RadiographError, RadiographMeta, ReaderSettings, check_size, init_meta
 
@@ -26,7 +26,9 @@ SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _VERTICAL, _HORIZONTAL = "HF", "LRAP"
 
 
-def read_dicom(file: BinaryIO, settings: ReaderSettings, side: int | None) -> tuple[np.ndarray, RadiographMeta]:
+def read_dicom(
+    file: BinaryIO, settings: ReaderSettings, side: int | None, padded: bool = False
+) -> tuple[np.ndarray, RadiographMeta]:
     """Read a DICOM Part 10 file with one gray radiograph, as `read_radiograph` does.
 
     The order is: header and limits, decoding, padding, modality LUT, values of interest, one inversion, orientation.
@@ -43,10 +45,12 @@ def read_dicom(file: BinaryIO, settings: ReaderSettings, side: int | None) -> tu
     meta["view_position"] = read_exam(header.data).view.position
     meta["photometric_interpretation"] = layout.photometric_interpretation
     gray = to_gray(header, layout, stored, settings, meta)
-    gray = in_place(gray, (layout.rows, layout.columns), wavelet=header.syntax in JPEG2000TransferSyntaxes)
+    shape = (layout.rows, layout.columns)
+    scales = pixel_scales(shape, gray.shape, padded)
+    gray = in_place(gray, shape, header.syntax in JPEG2000TransferSyntaxes, padded)
     orientation = read_orientation(header.data) if settings.patient_orientation else ""
     spacing, meta["spacing_source"] = read_spacing(header.data)
-    spacing = (spacing[0] * (layout.rows / gray.shape[0]), spacing[1] * (layout.columns / gray.shape[1]))
+    spacing = (spacing[0] * scales[0], spacing[1] * scales[1])
     meta["spacing"] = (spacing[1], spacing[0]) if "transposed" in orientation else spacing
     meta["orientation"] = orientation
     return turn(gray, orientation), meta
@@ -118,16 +122,45 @@ def read_orientation(data: pydicom.Dataset) -> str:
         >>> read_orientation(data)
         'flipped mirrored'
     """
+    axes = _read_axes(data)
+    return "" if axes is None else describe_turn(axes.transposed, axes.down == "H", axes.along_row == "R")
+
+
+def is_turned_frontal(data: pydicom.Dataset) -> bool:
+    """Whether `read_orientation` makes it "L\\F": a frontal image whose Patient Orientation makes sense.
+
+    Example:
+        >>> data = pydicom.Dataset()
+        >>> shown = []
+        >>> for data.PatientOrientation in (["R", "H"], ["P", "F"], ["L", "R"], "L"):
+        ...     shown.append(is_turned_frontal(data))
+        >>> shown
+        [True, False, False, False]
+    """
+    axes = _read_axes(data)
+    return axes is not None and axes.along_row in "LR"
+
+
+class _Axes(NamedTuple):
+    """Where rows and columns point to, after `transposed`."""
+
+    transposed: bool
+    along_row: str  # one of _HORIZONTAL
+    down: str  # one of _VERTICAL
+
+
+def _read_axes(data: pydicom.Dataset) -> _Axes | None:
+    """The axes of a Patient Orientation; None without it, or where it makes no sense."""
     directions = get_codes(data, "PatientOrientation")
     if len(directions) != 2 or not all(directions):
-        return ""
+        return None
     along_row, down = directions[0][0], directions[1][0]  # "LF" is mostly to the left and a little to the feet
     transposed = along_row in _VERTICAL and down in _HORIZONTAL
     if transposed:
         along_row, down = down, along_row
     if along_row not in _HORIZONTAL or down not in _VERTICAL:
-        return ""
-    return describe_turn(transposed, down == "H", along_row == "R")
+        return None
+    return _Axes(transposed, along_row, down)
 
 
 def read_spacing(data: pydicom.Dataset) -> tuple[tuple[float, float], str]:

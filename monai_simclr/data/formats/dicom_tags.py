@@ -83,6 +83,20 @@ def get_text(data: pydicom.Dataset, keyword: str) -> str:
     return "\\".join(get_texts(data, keyword))
 
 
+def patient_name(issuer: str, patient: str) -> str:
+    """What a patient is called in an index and in hashes: the id, after its issuer since hospitals number alike.
+
+    Args:
+        issuer: (0010,0021) Issuer of Patient ID; "" where it is not given.
+        patient: (0010,0020) Patient ID; "" where it is not given.
+
+    Example:
+        >>> patient_name("north", "7"), patient_name("", "7"), patient_name("north", "")
+        ('north:7', '7', '')
+    """
+    return f"{issuer}:{patient}" if issuer and patient else patient
+
+
 def get_codes(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
     """Return all values of an attribute as stripped text in capitals."""
     return tuple(value.upper() for value in get_texts(data, keyword))

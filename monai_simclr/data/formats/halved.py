@@ -74,13 +74,28 @@ def draft_jpeg(picture: Image.Image, halvings: int) -> None:
     picture.draft(picture.mode, (picture.width >> halvings, picture.height >> halvings))
 
 
-def in_place(image: np.ndarray, shape: tuple[int, int], wavelet: bool) -> np.ndarray:
+def pixel_scales(shape: tuple[int, int], halved: tuple[int, ...], padded: bool) -> tuple[float, float]:
+    """Rows and columns of the whole image, ``(H, W)``, for a pixel of the halved one; one number for both if `padded`.
+
+    Example:
+        >>> pixel_scales((2048, 2498), (512, 625), False), pixel_scales((2048, 2498), (512, 625), True)
+        ((4.0, 3.9968), (3.9968, 3.9968))
+    """
+    if padded:
+        return (max(shape) / max(halved),) * 2
+    return shape[0] / halved[0], shape[1] / halved[1]
+
+
+def in_place(image: np.ndarray, shape: tuple[int, int], wavelet: bool, padded: bool = False) -> np.ndarray:
     """Put a halved image, float32, where the whole one lies; the whole one's `shape` is ``(H, W)``.
 
     Args:
         image: decoded at a lower resolution, or the whole one, which is returned.
         shape: of the whole one.
         wavelet: whether it is JPEG 2000's.
+        padded: whether the result will be padded to a square (`pad_resize`). Both sides then have one scale, and the
+            shorter side differs from the longer by an even number of pixels, so that it is padded by as many on either
+            side: the square lies where that of the whole image would lie.
 
     Example:
         >>> ramp = np.tile(np.arange(0.0, 8.0, 2, dtype=np.float32), (4, 1))  # every second pixel of 0, 1 ... 7
@@ -89,13 +104,21 @@ def in_place(image: np.ndarray, shape: tuple[int, int], wavelet: bool) -> np.nda
     """
     if image.shape == shape:
         return image
-    scale = [whole / half for whole, half in zip(shape, image.shape, strict=True)]
-    step = 2.0 ** round(float(np.log2(scale[0])))
+    step = 2.0 ** round(float(np.log2(shape[0] / image.shape[0])))
     centre = 0.5 if wavelet else step / 2
-    # pixel k of the result is at (k + 0.5) * scale of the whole image, which is sample (... - centre) / step
-    rows, columns = ((each / step, (each / 2 - centre) / step) for each in scale)
-    if (rows, columns) == ((1.0, 0.0), (1.0, 0.0)):
+    scales = pixel_scales(shape, image.shape, padded)
+    sides = image.shape
+    if padded:
+        longest = max(sides)
+        sides = tuple(longest - 2 * round((longest - whole / scales[0]) / 2) for whole in shape)
+    # pixel k of n is (k + 0.5 - n / 2) * scale from the middle of the whole image, and a place there is sample
+    # (... - centre) / step
+    rows, columns = (
+        (scale / step, (whole / 2 + (0.5 - side / 2) * scale - centre) / step)
+        for scale, whole, side in zip(scales, shape, sides, strict=True)
+    )
+    if (rows, columns, sides) == ((1.0, 0.0), (1.0, 0.0), image.shape):
         return image
     matrix = np.array([[columns[0], 0, columns[1]], [0, rows[0], rows[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, image.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, matrix, sides[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -29,7 +29,9 @@ def is_nifti(head: bytes) -> bool:
     return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
-def read_nifti(file: BinaryIO, settings: ReaderSettings, side: int | None = None) -> tuple[np.ndarray, RadiographMeta]:
+def read_nifti(
+    file: BinaryIO, settings: ReaderSettings, side: int | None = None, padded: bool = False
+) -> tuple[np.ndarray, RadiographMeta]:
     """Read a NIfTI file, compressed or not, with one plane, as `read_radiograph` does.
 
     Its affine tells where the axes point to. The one to the right or left becomes the columns, the first of them the

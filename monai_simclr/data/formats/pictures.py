@@ -33,11 +33,15 @@ _PNG_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"sRGB", b"gAMA", b"cHRM", b"pHYs", 
 """Chunks that change neither gray levels nor orientation as Pillow shows them (PNG, third edition, section 11)."""
 
 
-def read_picture(file: BinaryIO, settings: ReaderSettings, side: int | None) -> tuple[np.ndarray, RadiographMeta]:
+def read_picture(
+    file: BinaryIO, settings: ReaderSettings, side: int | None, padded: bool = False
+) -> tuple[np.ndarray, RadiographMeta]:
     """Read a PNG, JPEG or TIFF with one gray picture of 8 or 16 bits (TIFF: also 12), as `read_radiograph` does.
 
     It is scaled by what its type can hold, whatever is in it (or by percentiles, if `settings` say so). Equal channels
-    are gray, a palette is read as it is displayed, transparent pixels lie on black, EXIF's orientation is applied.
+    are gray, a palette is read as it is displayed, EXIF's orientation is applied. Pixels that an alpha channel or a
+    palette makes transparent lie on black; the one gray level or color that a PNG without them may call transparent
+    (tRNS) stays as it is.
     """
     # asked for max_bytes, Python would allocate them: that takes half a millisecond
     content = file.read(min(os.fstat(file.fileno()).st_size, settings.max_bytes))
@@ -78,7 +82,7 @@ def read_picture(file: BinaryIO, settings: ReaderSettings, side: int | None) -> 
         table = np.clip(values / (2 ** (bits if 8 < bits < 16 else 8 * stored.itemsize) - 1), 0, 1)
     if meta["inverted"] and mode in _DEEP:  # Pillow inverts the 8-bit ones
         table = 1 - table
-    gray = in_place(look_up(table.astype(np.float32), stored), shape, wavelet=False)
+    gray = in_place(look_up(table.astype(np.float32), stored), shape, wavelet=False, padded=padded)
     return turn(gray, meta["orientation"]), meta
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from monai_simclr.data.columns import logger
 from monai_simclr.data.formats.dicom_header import read_header
-from monai_simclr.data.formats.dicom_tags import get_code, get_text
+from monai_simclr.data.formats.dicom_tags import get_code, get_text, patient_name
 from monai_simclr.data.formats.exam import is_radiograph, read_exam
 from monai_simclr.data.listing import list_files, second_copies
 from monai_simclr.data.radiograph import RadiographError, describe_os_error, quiet_libraries
@@ -41,7 +41,8 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
 
     Returns:
         The index. `patient_id` is "issuer:id" where (0010,0021) Issuer of Patient ID is given, since hospitals number
-        alike. A file without Patient ID counts as a patient of its own, with a warning.
+        alike. A file without issuer gets the one that other files give for its id; ids for which they give several stay
+        without, with a warning. A file without Patient ID counts as a patient of its own, with a warning.
     """
     folder = Path(folder)
     listing = list_files(folder)
@@ -64,13 +65,13 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
         )
     listing.log(folder)
     names = pd.Series([Path(path).relative_to(folder.absolute()).as_posix() for path in columns["image"]])
-    missing = columns["patient_id"] == ""
-    patients = columns["patient_id"][~missing]
+    missing, issuers = columns["patient_id"] == "", columns.pop("issuer")
     if patient_pattern:
         columns["patient_id"] = patients_by_name(names.tolist(), patient_pattern, str(folder))
     else:
         if missing.any():
             patients_by_name(names[missing].tolist(), "", f"{int(missing.sum())} files below {shown(folder)}")
+        patients = _with_issuers(columns["patient_id"][~missing], issuers[~missing], folder)
         if len(patients) >= 20 and (most_images := int(patients.value_counts().max())) > 0.5 * len(patients):
             logger.warning(
                 f"{most_images} of {len(patients)} files have the same (0010,0020) Patient ID: was the archive "
@@ -80,6 +81,27 @@ def read_dicom_tree(folder: str | Path, patient_pattern: str = "", workers: int 
     index = make_index(None, **{str(name): column for name, column in columns.items()})
     index.attrs["excluded"] = listing.counts()
     return index
+
+
+def _with_issuers(ids: pd.Series, issuers: pd.Series, folder: Path) -> pd.Series:
+    """Names of patients; an id without issuer is that of the only issuer that it has in other files."""
+    known = issuers[issuers != ""].groupby(ids[issuers != ""]).unique()
+    only, several = (set(known.index[(known.str.len() > 1) == more]) for more in (False, True))
+    bare = issuers == ""
+    given, unclear = bare & ids.isin(only), bare & ids.isin(several)
+    if given.any():
+        logger.info(
+            f"{int(given.sum())} files below {shown(folder)} have no (0010,0021) Issuer of Patient ID and get the only "
+            "one that other files give for their Patient ID"
+        )
+    if unclear.any():
+        logger.warning(
+            f"{int(unclear.sum())} files below {shown(folder)} have no (0010,0021) Issuer of Patient ID, and other "
+            f"files give several for their Patient ID, so that {ids[unclear].nunique()} patients may have two names "
+            "and be on both sides of a split; give a patient_pattern, or complete the headers"
+        )
+    issuers = issuers.mask(given, ids.map(known.map(lambda names: names[0])))
+    return pd.Series([patient_name(*pair) for pair in zip(issuers, ids, strict=True)], ids.index, dtype=object)
 
 
 def _read_rows(tasks: Sequence[tuple[int, Path]]) -> list[tuple[int, dict[str, Any] | str]]:
@@ -105,7 +127,8 @@ def read_row(path: Path) -> dict[str, Any] | str:
     issuer, patient = get_text(header, "IssuerOfPatientID"), get_text(header, "PatientID")
     return {
         "image": str(path.absolute()),
-        "patient_id": f"{issuer}:{patient}" if issuer and patient else patient,
+        "issuer": issuer,
+        "patient_id": patient,
         "study_id": get_text(header, "StudyInstanceUID"),
         "view_position": read_exam(header).view.position,
         "sex": get_text(header, "PatientSex"),
