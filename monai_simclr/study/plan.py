@@ -16,6 +16,9 @@ was passed, fine-tuned."""
 FROZEN = ("random_frozen", "frozen")
 """Arms whose encoder is not trained."""
 
+RANDOM = ("scratch", "random_frozen")
+"""Arms whose encoder has random weights at the start."""
+
 
 class PlannedRun(NamedTuple):
     """One training: an arm, the share of the train patients whose labels it uses, and the draw of these patients."""

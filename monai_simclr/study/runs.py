@@ -33,7 +33,7 @@ from monai_simclr.runtime.locks import LOCK_FILE, lock_folder, locked, unlock_fo
 from monai_simclr.runtime.metrics import check_versions, package_versions
 from monai_simclr.runtime.spread import map_chunks, pack, unpack_answer
 from monai_simclr.runtime.tables import table_text
-from monai_simclr.study.plan import FROZEN, PlannedRun, Study
+from monai_simclr.study.plan import FROZEN, RANDOM, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
 from monai_simclr.workflows import check_settings, check_store, config_identity
 from monai_simclr.workflows.bundle import read_metadata, run_bundle
@@ -42,9 +42,15 @@ from monai_simclr.workflows.seen import check_encoder
 logger = logging.getLogger("monai_simclr")
 
 
+_OF_A_RUN = frozenset(
+    {"max_epochs", "val_interval", "label_fraction", "draw", "seed", "n_bootstrap", "allow_seen_patients"}
+)
+"""Settings of train.json that a study gives to each run, by the fraction and draw that its settings have already."""
+
+
 @dataclass(frozen=True)
 class StudyContext:
-    """What all runs of a study share: the bundle's metadata, the archive, and the values of train.json."""
+    """What all runs of a study share: the bundle's metadata, the archive, and each arm's values of train.json."""
 
     study: Study
     metadata: dict[str, Any]
@@ -52,7 +58,7 @@ class StudyContext:
     index_sha256: str
     findings: list[str]
     size: int
-    config: dict[str, Any]
+    configs: dict[str, dict[str, Any]]
     batch_sizes: dict[str, int]
 
     @classmethod
@@ -60,24 +66,26 @@ class StudyContext:
         """Read and check everything before the first run, the settings of every trained arm included."""
         logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it logs that it leaves logging alone
         train = functools.partial(ConfigWorkflow, str(study.bundle / "configs" / "train.json"), logging_file=False)
-        metadata, batch_sizes = read_metadata(study.bundle), {}
+        metadata, batch_sizes, configs = read_metadata(study.bundle), {}, {}
         for arm in study.arms:
             if arm not in FROZEN:
-                workflow = train(**study.training_settings(arm))
+                given = {"pretrained": arm not in RANDOM, **study.training_settings(arm)}
+                workflow = train(**given)
                 check_settings(workflow)
                 batch_sizes[arm] = int(workflow.parser.get_parsed_content("batch_size"))
+                values = config_identity(workflow.parser)
+                configs[arm] = {key: value for key, value in values.items() if key in given or key not in _OF_A_RUN}
         network = metadata["network_data_format"]
         size = int(network["inputs"]["image"]["spatial_shape"][0])
         store = get_store(study.dataset_dir, study.bundle / metadata["files"]["store"], recipes.stored_size(size))
         findings = list(network["outputs"]["pred"]["channel_def"].values())
         check_store(store, findings)
         index_sha256 = hashlib.sha256(table_text(store.index.drop(columns="image"), "").encode()).hexdigest()
-        config = config_identity(train().parser)
-        return cls(study, metadata, store, index_sha256, findings, size, config, batch_sizes)
+        return cls(study, metadata, store, index_sha256, findings, size, configs, batch_sizes)
 
     def encoder_path(self, arm: str) -> Path | None:
         """File of an arm's pretrained encoder; None for random weights."""
-        if arm in ("scratch", "random_frozen"):
+        if arm in RANDOM:
             return None
         return Path(self.study.encoders.get(arm) or self.study.bundle / self.metadata["files"]["encoder"])
 
@@ -100,7 +108,7 @@ class StudyContext:
             "encoder_sha256": path and file_sha256(path),
             "network": self.metadata["encoder"],
             "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
-            "config": {} if run.frozen else self.config,
+            "config": {} if run.frozen else self.configs[run.arm],
             "index_sha256": self.index_sha256,
         }
 

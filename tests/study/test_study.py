@@ -155,6 +155,40 @@ def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_name
         path.write_text(ours)
 
 
+def test_a_run_records_the_settings_that_its_arm_trains_with(workspace, done):
+    """As the config that MONAI executed says, which is another source."""
+    study = _study(workspace, "recorded", fractions=(1.0,), draws=1, arms=("scratch", "finetuned"), iterations=2)
+    run_study(study)
+    for arm, pretrained, rate in (("scratch", False, 0.001), ("finetuned", True, 0.0003)):
+        folder = PlannedRun(arm, 1.0, 0).folder(study.output_dir)
+        config = json.loads((folder / "settings.json").read_text())["settings"]["config"]
+        executed = json.loads((folder / "config.json").read_text())
+        assert (config["pretrained"], config["learning_rate"]) == (executed["pretrained"], rate)
+        assert executed["pretrained"] is pretrained
+        assert {"max_epochs", "val_interval", "label_fraction", "draw", "seed", "n_bootstrap"}.isdisjoint(config)
+
+
+def test_a_changed_setting_of_one_arm_alone_is_another_study(workspace):
+    path = workspace / "bundle" / "configs" / "train.json"
+    ours = path.read_text()
+    settings = {"fractions": (1.0,), "arms": ("scratch", "finetuned"), "iterations": 2}
+    run_study(_study(workspace, "rate", draws=1, **settings))
+    assert ours.count("else 0.001") == 1
+    path.write_text(ours.replace("else 0.001", "else 0.05"))
+    try:
+        with pytest.raises(ValueError, match=r"scratch.* other settings: learning_rate was 0\.001, is 0\.05; give this"):
+            run_study(_study(workspace, "rate", draws=2, **settings))
+    finally:
+        path.write_text(ours)
+
+
+def test_a_setting_of_a_run_that_is_given_for_all_is_recorded(workspace):
+    study = _study(workspace, "interval", arms=("scratch", "finetuned"), training={"scratch:val_interval": 2})
+    configs = runs.StudyContext.open(study).configs
+    assert configs["scratch"]["val_interval"] == 2
+    assert "val_interval" not in configs["finetuned"]
+
+
 @pytest.mark.parametrize(
     ("slip", "message"),
     [
