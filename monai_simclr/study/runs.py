@@ -94,6 +94,17 @@ class StudyContext:
         path = self.encoder_path(run.arm)
         return f"random{run.draw}" if path is None else f"frozen_{file_sha256(path)[:12]}"
 
+    @property
+    def pixels_sha256(self) -> str:
+        """Checksum of the images in the store."""
+        return str(self.store.provenance["sha256"]["images.npy"])
+
+    def embedding_source(self, run: PlannedRun) -> dict[str, str]:
+        """What the embeddings of a frozen arm depend on; those on disk of another source are computed again."""
+        made_of = [self.index_sha256, self.pixels_sha256, self.metadata["encoder"], self.size]
+        sha256 = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        return {"encoder": self.embedding_name(run), "archive_and_network_sha256": sha256}
+
     def settings(self, run: PlannedRun, rows: np.ndarray) -> dict[str, Any]:
         """What the numbers of a run depend on, given its labelled rows; a run on disk with others is another run."""
         path = self.encoder_path(run.arm)
@@ -110,6 +121,7 @@ class StudyContext:
             "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
             "config": {} if run.frozen else self.configs[run.arm],
             "index_sha256": self.index_sha256,
+            "pixels_sha256": self.pixels_sha256,
         }
 
 
@@ -284,26 +296,28 @@ def _probe(context: StudyContext, run: PlannedRun, rows: np.ndarray) -> None:
 
 
 def _embeddings(context: StudyContext, run: PlannedRun) -> Embeddings:
-    """Embeddings of the whole archive, computed once."""
-    path, name = context.encoder_path(run.arm), context.embedding_name(run)
-    file = context.study.output_dir / "embeddings" / f"{name}_{context.size}.npz"
+    """Embeddings of the whole archive, computed once; their labels are the archive's as it is now."""
+    file = context.study.output_dir / "embeddings" / f"{context.embedding_name(run)}_{context.size}.npz"
+    source, index = context.embedding_source(run), index_for_outputs(context.store)
     try:
-        embeddings = Embeddings.load(file)
-    except (DamagedFileError, FileNotFoundError) as error:
-        if isinstance(error, DamagedFileError):
-            logger.warning(f"{error.path} {error.problem}; it is computed again")
-        if path is None:
-            settings = context.metadata["encoder"]
-            with torch.random.fork_rng():
-                torch.manual_seed(run.draw)
-                network = encoder(settings["name"], float(settings["width"]), settings.get("norm", "batch"))
-        else:
-            network = load_encoder(path)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        to_input = functools.partial(recipes.to_network_input, size=context.size)
-        features = embed(network, context.store.images, to_input, device)
-        embeddings = Embeddings(features, index_for_outputs(context.store), {"encoder": name})
-        embeddings.save(file)
-    if len(embeddings) != len(context.store.index):
-        raise ValueError(f"{file} has embeddings of another archive; give this study its own folder with -o")
+        cached = Embeddings.load(file)
+        if dict(cached.source) == source and len(cached) == len(index):
+            return Embeddings(cached.features, index, source)
+        logger.warning(f"{file} has embeddings of another archive or network; they are computed again")
+    except FileNotFoundError:
+        pass
+    except DamagedFileError as error:
+        logger.warning(f"{error.path} {error.problem}; it is computed again")
+    path = context.encoder_path(run.arm)
+    if path is None:
+        settings = context.metadata["encoder"]
+        with torch.random.fork_rng():
+            torch.manual_seed(run.draw)
+            network = encoder(settings["name"], float(settings["width"]), settings.get("norm", "batch"))
+    else:
+        network = load_encoder(path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    to_input = functools.partial(recipes.to_network_input, size=context.size)
+    embeddings = Embeddings(embed(network, context.store.images, to_input, device), index, source)
+    embeddings.save(file)
     return embeddings

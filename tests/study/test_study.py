@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -153,6 +155,53 @@ def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_name
             run_study(_study(workspace))
     finally:
         path.write_text(ours)
+
+
+def _other_labels(archive, bundle) -> None:
+    table = pd.read_csv(archive / "Data_Entry_2017_v2020.csv")
+    table["Finding Labels"] = table["Finding Labels"].sample(frac=1.0, random_state=0).to_numpy()
+    table.to_csv(archive / "Data_Entry_2017_v2020.csv", index=False)
+
+
+def _other_pixels(archive, bundle) -> None:
+    for path in sorted((archive / "images").glob("*.png")):
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.ascontiguousarray(picture[::-1]))
+
+
+def _other_network(archive, bundle) -> None:
+    path = bundle / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["encoder"]["width"] = 0.25
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("change", [_other_labels, _other_pixels, _other_network])
+def test_embeddings_of_another_archive_or_network_are_computed_again(workspace, tmp_path, change, caplog):
+    """In a folder whose complete runs are of another fraction, so that these do not tell."""
+    bundle, archive = (shutil.copytree(workspace / name, tmp_path / name) for name in ("bundle", "phantoms"))
+    settings = {"draws": 1, "arms": ("random_frozen",), "reference": "random_frozen"}
+    run_study(Study(bundle, archive, tmp_path / "used", (0.5,), **settings))
+    change(archive, bundle)
+    shutil.rmtree(bundle / "cache")
+    used, fresh = (Study(bundle, archive, tmp_path / name, (1.0,), **settings) for name in ("used", "fresh"))
+    for study in (fresh, used):
+        caplog.clear()
+        run_study(study)
+    assert "random0_32.npz has embeddings of another archive or network; they are computed again" in caplog.text
+    ours, theirs = (np.load(next(used.runs()).folder(study.output_dir) / "scores.npz") for study in (used, fresh))
+    for name in ("scores", "labels", "patients"):
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_a_run_on_other_pixels_is_not_the_run_on_disk(workspace, tmp_path):
+    bundle, archive = (shutil.copytree(workspace / name, tmp_path / name) for name in ("bundle", "phantoms"))
+    study = Study(bundle, archive, tmp_path / "out", (1.0,), 1, ("random_frozen",), reference="random_frozen")
+    run_study(study)
+    _other_pixels(archive, bundle)
+    shutil.rmtree(bundle / "cache")
+    with pytest.raises(ValueError, match=r"has a run with other settings: pixels_sha256 was \w{64}, is \w{64}; give"):
+        run_study(study)
 
 
 def test_a_run_records_the_settings_that_its_arm_trains_with(workspace, done):
