@@ -225,7 +225,9 @@ def test_a_changed_setting_of_one_arm_alone_is_another_study(workspace):
     assert ours.count("else 0.001") == 1
     path.write_text(ours.replace("else 0.001", "else 0.05"))
     try:
-        with pytest.raises(ValueError, match=r"scratch.* other settings: learning_rate was 0\.001, is 0\.05; give this"):
+        with pytest.raises(
+            ValueError, match=r"scratch.* other settings: learning_rate was 0\.001, is 0\.05; give this"
+        ):
             run_study(_study(workspace, "rate", draws=2, **settings))
     finally:
         path.write_text(ours)
@@ -309,11 +311,33 @@ def test_a_run_that_loses_its_worker_twice_ends_the_study_and_is_named():
         ({"arms": ("scratch", "dino")}, "passed as --arm NAME=FILE"),
         ({"training": {"frozen:learning_rate": 0.1}}, r"ARM:KEY=VALUE with an arm of \['scratch', 'finetuned'\]; got"),
         ({"draws": 0}, "draws and iterations must be at least 1, got 0"),
+        (
+            {"training": {"encoder_path": "e.safetensors", "finetuned:findings": ["Mass"]}},
+            r"--set cannot change what the study sets itself: encoder_path \(pass --arm NAME=FILE .*\); "
+            r"finetuned:findings \(set them in metadata.json, or .*bundle --findings\)",
+        ),
+        ({"training": {"label_fraction": 0.5}}, r"label_fraction \(pass --fractions\)"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SettingError, match=message):
         Study("b", "d", "o", **settings)
+
+
+def test_every_setting_that_the_study_passes_to_a_run_and_an_override_would_repeat_is_refused(workspace, monkeypatch):
+    """What `run_bundle` gets by name fails with an override of the same name, or is overridden in silence."""
+    passed: dict[str, object] = {}
+    monkeypatch.setattr(runs, "run_bundle", lambda bundle, name, **settings: passed.update(settings) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_study(_study(workspace, "passed", fractions=(1.0,), draws=1, arms=("scratch", "finetuned")))
+    for key in {*passed, "bundle_root", "findings", "encoder_path"} - {
+        "val_interval",
+        "seed",
+        "n_bootstrap",
+        "num_workers",
+    }:
+        with pytest.raises(SettingError, match=rf"--set cannot change .* {key} \("):
+            _study(workspace, training={key: "any"})
 
 
 @pytest.mark.slow
