@@ -37,7 +37,7 @@ from monai_simclr.networks import (
     read_weights,
     save_classifier,
 )
-from monai_simclr.runtime.artefacts import write_arrays
+from monai_simclr.runtime.artefacts import is_torch_file, write_arrays
 from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
@@ -95,14 +95,10 @@ class LoadEncoder:
             return
         path = encoder_file(self.encoder_path)
         check_encoder(path, _patients(self.store, self.scoring.split), self.scoring.allow_seen_patients)
-        if path.suffix not in (".pt", ".pth"):
+        if not is_torch_file(path):
             weights = load_encoder(path).state_dict()
             if any(file.is_file() and encoder_header(file) == encoder_header(path) for file in PRETRAINED.values()):
                 logger.info(f"{path} is the encoder that comes with monai-simclr, not one pretrained here")
-        elif not path.is_file():
-            raise FileNotFoundError(
-                f"no state dict at {path}; pass --encoder_path with the file of the encoder's weights"
-            )
         else:
             remedy = "save encoder.state_dict() with torch.save, and pass that file"
             stored = read_weights(path, "an encoder's weights", remedy)

@@ -234,6 +234,15 @@ def test_the_installed_encoder_is_not_overwritten_and_another_one_with_a_notice(
     assert file_sha256(there) != before
 
 
+@pytest.mark.parametrize("name", ["encoder.pt", "encoder", "encoder.safetensors.bak"])
+def test_an_encoder_is_written_as_safetensors_only_and_another_name_is_refused_before_any_work(bundle, name) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        _pretrained(bundle, "misnamed", encoder_path=str(bundle / "models" / name))
+    assert "encoder_path must end in .safetensors, the format of" in format_error(caught.value)
+    assert exit_code(caught.value) == 2
+    assert not (bundle / "output" / "misnamed").exists()
+
+
 def test_training_says_when_it_starts_from_the_installed_encoder(tmp_path: Path, caplog) -> None:
     write_nih_phantoms(tmp_path / "phantoms", n_patients=40, size=64)
     held = encoder_header("chest_xray_resnet18")
