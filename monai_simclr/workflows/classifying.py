@@ -26,7 +26,7 @@ from monai_simclr.evaluation import (
     score_subgroups,
     score_table,
 )
-from monai_simclr.inference import write_inference_config
+from monai_simclr.inference import has_inference_config, read_inference_config, write_inference_config
 from monai_simclr.networks import (
     PRETRAINED,
     FindingClassifier,
@@ -145,10 +145,21 @@ def finish_training(
 def evaluate(run: Run, path: str | Path, network: FindingClassifier, store: Store, scoring: Scoring) -> None:
     """Score a trained classifier on a split, with the confounder baseline.
 
+    Without a ``classifier.json`` of its weights next to it, it is logged that images may be prepared otherwise than in
+    training.
+
     Raises:
-        ValueError: if a patient was seen by the classifier or its encoder, unless `scoring` allows it.
+        ValueError: if a patient was seen by the classifier or its encoder, unless `scoring` allows it, or if images
+            would be prepared otherwise than in training.
     """
     network = load_classifier(network, path, run.device)
+    if has_inference_config(path):
+        read_inference_config(path).check_preprocessing(recipes.settings(run.size))
+    else:
+        logger.warning(
+            f"there is no classifier.json of {Path(path).name} next to it, so it is unknown whether it was trained "
+            f"with images of size {run.size}, as it is scored"
+        )
     seen = check_classifier(path, _patients(store, scoring.split), scoring.allow_seen_patients)
     metrics = _score(run, network, store, scoring, "evaluate", {"seen_patients": seen}, {})
     logger.info(closing_line([metrics], "run configs/inference.json on new images"))
