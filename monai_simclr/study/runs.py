@@ -137,7 +137,8 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
         engine: what the runs are spread by, see `monai_simclr.runtime.cluster.open_executor`; its workers see the
             bundle, the archive and the study's folder below the same paths.
         workers: processes, each of one thread; with 0 and no engine the runs are done in this process, in turn.
-        allow_seen_patients: accept that the encoder may have seen test patients in pretraining.
+        allow_seen_patients: accept that the encoders may have seen test patients in pretraining; the summary has their
+            number, the largest of all arms.
 
     Returns:
         Path of the summary's ``metrics.json``.
@@ -150,9 +151,8 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
     context = StudyContext.open(study)
     index = context.store.index
     test_patients = index.loc[index["split"] == "test", "patient_id"].to_numpy()
-    for path in map(context.encoder_path, study.arms):
-        if path is not None:
-            check_encoder(path, test_patients, allow_seen_patients)
+    paths = [path for path in map(context.encoder_path, study.arms) if path is not None]
+    seen = max((check_encoder(path, test_patients, allow_seen_patients) for path in dict.fromkeys(paths)), default=0)
     with locked(study.output_dir / LOCK_FILE, str(study.output_dir)):
         todo, skipped = _missing_runs(context)
         with open_executor(engine, workers or (2 if engine else 0)) as executor:
@@ -163,7 +163,8 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
             for number, (run, seconds) in enumerate(done, runs - len(todo) + 1):
                 write_sealed_json(run.folder(study.output_dir) / "settings.json", {**todo[run], "seconds": seconds})
                 print(f"run {number} of {runs}: {run}, {seconds:.0f} s", file=sys.stderr, flush=True)
-        return summarize(study, int(index.loc[index["split"] == "train", "patient_id"].nunique()), skipped)
+        train_patients = int(index.loc[index["split"] == "train", "patient_id"].nunique())
+        return summarize(study, train_patients, skipped, seen_patients=seen)
 
 
 def _missing_runs(context: StudyContext) -> tuple[dict[PlannedRun, dict[str, Any]], dict[float, str]]:

@@ -18,7 +18,7 @@ from monai_simclr.networks import PRETRAINED, FindingClassifier, encoder, encode
 from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import file_sha256
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.seen import check_encoder, record_patients
+from monai_simclr.workflows.seen import check_encoder, encoder_records, record_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code
 
@@ -85,7 +85,7 @@ def test_equal_classifiers_are_equal_files_with_equal_records_of_their_patients(
     for seed, name in enumerate(("one", "two", "three")):
         torch.manual_seed(seed // 2)
         path = save_classifier(tmp_path / f"{name}.pt", FindingClassifier(encoder("resnet10", 0.125), ["Mass"]))
-        record = record_patients(path, np.array(["p1", "p2"]), None)
+        record = record_patients(path, np.array(["p1", "p2"]))
         contents.add((file_sha256(path), record.read_text()))
     assert len(contents) == 2
     assert len({record for _, record in contents}) == 2
@@ -206,7 +206,7 @@ def test_an_encoder_continues_from_another_and_has_seen_its_patients(bundle: Pat
         name: check_encoder(bundle / "models" / f"{name}.safetensors", patients, True) for name in ("first", "second")
     }
     assert seen["first"] == seen["second"] > 0
-    record = record_patients(path, patients[:1], path)
+    record = record_patients(path, patients[:1], encoder_records(path))
     assert {"pretraining", "pretraining 1", "fine-tuning"} <= set(json.loads(record.read_text("utf-8")))
 
 

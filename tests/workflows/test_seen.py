@@ -25,6 +25,7 @@ from monai_simclr.workflows.seen import (
     check_classifier,
     check_encoder,
     check_unseen,
+    encoder_records,
     inherited_patients,
     patients_header,
     record_patients,
@@ -94,7 +95,7 @@ def test_images_without_a_patients_name_are_counted_in_the_record_and_said_when_
     second = save_encoder(tmp_path / "second.safetensors", network, later)
     classifier = tmp_path / "model.pt"
     classifier.write_bytes(b"weights")
-    record_patients(classifier, np.array(["p2"]), second)
+    record_patients(classifier, np.array(["p2"]), encoder_records(second))
     for check, path in ((check_encoder, first), (check_encoder, second), (check_classifier, classifier)):
         caplog.clear()
         assert check(path, np.array(["p3"])) == 0
@@ -119,7 +120,7 @@ def test_the_record_of_an_encoder_counts_whatever_its_file_is_called(tmp_path, n
         check_encoder(path, np.array(["p1", "p2"]))
     assert keyed_hash(header["patients_key"], "p1") in inherited_patients(path)
     (tmp_path / "model").write_bytes(b"weights")
-    record_patients(tmp_path / "model", np.array(["p3"]), path)
+    record_patients(tmp_path / "model", np.array(["p3"]), encoder_records(path))
     assert check_classifier(tmp_path / "model", np.array(["p1", "p2"]), allowed=True) == 1
     later = load_pretrained(encoder("resnet10", 0.125), path).state_dict()
     assert all(torch.equal(later[key], value) for key, value in network.state_dict().items())
