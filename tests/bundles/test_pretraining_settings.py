@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
@@ -208,6 +209,26 @@ def test_an_encoder_continues_from_another_and_has_seen_its_patients(bundle: Pat
     assert seen["first"] == seen["second"] > 0
     record = record_patients(path, patients[:1], encoder_records(path))
     assert {"pretraining", "pretraining 1", "fine-tuning"} <= set(json.loads(record.read_text("utf-8")))
+
+
+def test_whom_the_weights_to_start_from_had_seen_is_known_whatever_becomes_of_their_file(bundle: Path) -> None:
+    """It is replaced while the run works, which then is stopped, and removed before the run resumes."""
+    _pretrained(bundle, "origin", splits=["train"])
+    _pretrained(bundle, "replacement", splits=["test"])
+    start, other = (bundle / "models" / f"{name}.safetensors" for name in ("origin", "replacement"))
+    records = encoder_records(start)
+    settings = {"splits": ["val"], "start_from": str(start), "batch_size": 8, "max_epochs": 2}
+    stopped = _workflow(bundle, "pretrain", "continued", **settings).trainer
+    stopped.add_event_handler(Events.EPOCH_STARTED(once=1), lambda engine: other.replace(start))
+    stopped.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda engine: engine.terminate())
+    stopped.run()
+    assert encoder_records(start) != records, "nothing was replaced, so nothing is shown"
+    start.unlink()
+    _pretrained(bundle, "continued", **settings)
+    path = bundle / "models" / "continued.safetensors"
+    header = encoder_header(path)
+    assert header["start_from"] == "origin.safetensors"
+    assert encoder_records(path)[1:] == records
 
 
 def test_weights_for_another_encoder_are_refused_before_training(bundle: Path, tmp_path: Path) -> None:
