@@ -211,7 +211,7 @@ def make_metrics(folder: Path) -> Path:
 
 def make_patients(folder: Path) -> Path:
     (folder / "model.pt").write_bytes(b"weights")
-    return record_patients(folder / "model.pt", np.array(["p1", "p2"]), None)
+    return record_patients(folder / "model.pt", np.array(["p1", "p2"]))
 
 
 def make_settings(folder: Path) -> Path:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import EpochMetric
+from monai.engines import Evaluator
 from monai.engines.utils import CommonKeys
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -43,12 +44,13 @@ class MeanAUROC(EpochMetric):
 class EarlyStopping:
     """Stop when the validation score stops improving, and restore the best weights.
 
-    Attach it to the trainer after its `ValidationHandler`. Of equal scores the earlier epoch is the best; the start is
+    Attach it to the trainer after its `ValidationHandler`. The last epoch is validated too, whatever that handler's
+    interval, so that no training is thrown away unseen. Of equal scores the earlier epoch is the best; the start is
     epoch 0, where the `ValidationHandler` has ``exec_at_start``. Where validation cannot be scored (no finding has both
-    labels), the last weights are kept, with a warning.
+    labels) or never ran, the last weights are kept, with a warning.
 
     Args:
-        validator: the evaluator that the trainer's `ValidationHandler` runs.
+        validator: the evaluator that the trainer's `ValidationHandler` runs, of MONAI.
         network: whose weights.
         patience: number of validations without improvement after which training stops; 0 never stops it.
         metric: of the validator, higher is better.
@@ -62,7 +64,7 @@ class EarlyStopping:
 
     def __init__(
         self,
-        validator: Engine,
+        validator: Evaluator,
         network: nn.Module,
         patience: int = 0,
         metric: str = "val_mean_auroc",
@@ -72,18 +74,23 @@ class EarlyStopping:
         self.restore_best = restore_best
         self.best, self.best_epoch, self._stale = float("-inf"), 0, 0
         self._weights: dict[str, Any] = {}
-        self._validated = False
+        self._validated, self._validations = False, 0
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
         self.validator.add_event_handler(Events.COMPLETED, lambda: setattr(self, "_validated", True))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate_last)
         engine.add_event_handler(Events.STARTED | Events.EPOCH_COMPLETED, self._compare)
         engine.add_event_handler(Events.COMPLETED, self._restore)
+
+    def _validate_last(self, trainer: Engine) -> None:
+        if trainer.state.epoch == trainer.state.max_epochs and not self._validated:
+            self.validator.run(trainer.state.epoch)
 
     def _compare(self, trainer: Engine) -> None:
         if not self._validated:
             return
-        self._validated = False
+        self._validated, self._validations = False, self._validations + 1
         score = float(self.validator.state.metrics.get(self.metric, float("nan")))
         trainer.state.metrics[self.metric] = score  # so that what tracks the trainer has it, at this epoch
         if score > self.best:
@@ -100,10 +107,20 @@ class EarlyStopping:
         return self.best > float("-inf")
 
     def _restore(self, trainer: Engine) -> None:
-        if not self._is_known:
-            logger.warning(f"{self.metric} was never known, so the last weights are kept: label validation patients")
+        if not self._validations:
+            logger.warning(
+                f"nothing was validated until training ended in epoch {trainer.state.epoch}, so the last weights are "
+                "kept; validation needs patients of the split val, and a first epoch that ends"
+            )
+        elif not self._is_known:
+            logger.warning(
+                f"{self.metric} was never known, as no finding has both a positive and a negative validation image, so "
+                "the last weights are kept; label validation patients"
+            )
         elif self.restore_best:
             self.network.load_state_dict(self._weights)
+            if self.best_epoch == 0:
+                logger.info(f"no epoch had a better {self.metric} than the start ({self.best:.3f}), which is restored")
 
 
 class LinearProbe(History):

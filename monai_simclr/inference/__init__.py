@@ -4,6 +4,7 @@ from monai_simclr.inference.calibrated import Calibratedd as Calibratedd
 from monai_simclr.inference.calibrated import postprocessing as postprocessing
 from monai_simclr.inference.config import InferenceConfig as InferenceConfig
 from monai_simclr.inference.config import OperatingPoint as OperatingPoint
+from monai_simclr.inference.config import has_inference_config as has_inference_config
 from monai_simclr.inference.config import read_inference_config as read_inference_config
 from monai_simclr.inference.config import write_inference_config as write_inference_config
 from monai_simclr.inference.dataset import InferenceDataset as InferenceDataset

@@ -167,6 +167,18 @@ def write_inference_config(config: InferenceConfig, model_path: str | Path) -> P
     return path
 
 
+def has_inference_config(model_path: str | Path) -> bool:
+    """Whether there is a ``classifier.json`` next to a classifier, and it is of these weights and of no others.
+
+    Raises:
+        DamagedFileError: if the file is damaged.
+    """
+    path = Path(model_path).with_name("classifier.json")
+    return path.is_file() and bool(
+        read_json(path, _WHAT, _REMEDY, ("model_sha256",))["model_sha256"] == file_sha256(model_path)
+    )
+
+
 def read_inference_config(model_path: str | Path) -> InferenceConfig:
     """Read the inference config of a classifier.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from monai_simclr.networks.encoders import ENCODERS, encoder
 from monai_simclr.networks.timm_encoders import TimmEncoder, efficientnet_names
 from monai_simclr.networks.weights import encoder_file
-from monai_simclr.runtime.artefacts import DamagedFileError, reading
+from monai_simclr.runtime.artefacts import DamagedFileError, is_torch_file, reading
 
 _REMEDY = "save model.state_dict(), by torch.save or as safetensors"
 
@@ -64,7 +64,7 @@ def load_pretrained(network: nn.Module, weights: Mapping[str, object] | str | Pa
     Args:
         network: a ResNet or DenseNet of `encoder`, of full width, or any module with torchvision's names.
         weights: a state dict or a checkpoint that holds one, a name in `PRETRAINED`, or the path of a file:
-            ``.safetensors``, or what `torch.save` wrote (read with ``weights_only=True``; of other objects only
+            safetensors, or what `torch.save` wrote (read with ``weights_only=True``; of other objects only
             `argparse.Namespace` and NumPy's numbers are accepted). torchxrayvision's files hold a whole pickled model:
             pass ``model.state_dict()``.
 
@@ -135,7 +135,7 @@ def _read(path: Path) -> Mapping[str, object]:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; name the file of a state dict")
     with reading(path, "a state dict", _REMEDY):
-        if path.suffix == ".safetensors":
+        if not is_torch_file(path):
             return safetensors.torch.load(path.read_bytes())
         try:
             with torch.serialization.safe_globals(_HARMLESS):

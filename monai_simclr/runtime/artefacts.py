@@ -247,6 +247,19 @@ def read_tensor_file(path: str | Path, what: str, remedy: str) -> tuple[dict[str
         return metadata, content
 
 
+def is_torch_file(path: str | Path) -> bool:
+    """Whether `torch.save` wrote a file, by how it begins: a zip archive or a pickle; its name can be anything.
+
+    A file of safetensors begins with a number, which may look like either, and the brace of its header. A missing or
+    empty file, and any other kind, is none.
+    """
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{"
+
+
 def warn_no_checksum(path: str | Path) -> None:
     """Warn that a file cannot be compared with what was written."""
     logger.warning(f"{path} has no checksum, as older versions left it; whether it was altered cannot be told")

@@ -6,7 +6,10 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from monai_simclr.runtime.exit_codes import SettingError
 
 ARMS: tuple[str, ...] = ("scratch", "random_frozen", "frozen", "finetuned")
 """The network from random weights; a linear probe on the encoder with random weights (the baseline of the next one); a
@@ -15,6 +18,26 @@ was passed, fine-tuned."""
 
 FROZEN = ("random_frozen", "frozen")
 """Arms whose encoder is not trained."""
+
+RANDOM = ("scratch", "random_frozen")
+"""Arms whose encoder has random weights at the start."""
+
+OWN_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "bundle_root": "name the bundle as BUNDLE",
+        "dataset_dir": "pass --dataset-dir",
+        "output_dir": "pass -o",
+        "ckpt_path": "a study keeps scores and no classifiers; run configs/train.json for one",
+        "encoder_path": "pass --arm NAME=FILE for another encoder",
+        "pretrained": "it is that of the arms; choose them with --arms",
+        "label_fraction": "pass --fractions",
+        "draw": "pass --draws",
+        "max_epochs": "pass --iterations, the steps of every training",
+        "allow_seen_patients": "pass --allow-seen-patients",
+        "findings": "set them in metadata.json, or make a bundle of them with monai-simclr bundle --findings",
+    }
+)
+"""Settings of ``train.json`` that a study sets itself, and what to do instead of overriding them."""
 
 
 class PlannedRun(NamedTuple):
@@ -55,8 +78,8 @@ class Study:
         reference: the arm that the others are compared with.
 
     Raises:
-        ValueError: if a fraction, the draws, the reference or an arm is unknown or out of range, or a setting is for
-            an arm that is not trained.
+        SettingError: if a fraction, the draws, the reference or an arm is unknown or out of range, or a setting is for
+            an arm that is not trained, or one of `OWN_SETTINGS`.
 
     Example:
         >>> study = Study(Path("b"), Path("d"), Path("o"), fractions=(0.1, 1.0), draws=2, arms=("scratch", "frozen"))
@@ -77,20 +100,24 @@ class Study:
 
     def __post_init__(self) -> None:
         if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
-            raise ValueError(
+            raise SettingError(
                 f"fractions of patients are greater than 0 and at most 1 (100 %); got {list(self.fractions)}"
             )
         if not {*self.arms} <= {*ARMS, *self.encoders} or self.reference not in self.arms:
-            raise ValueError(
+            raise SettingError(
                 f"arms are {list(ARMS)} or encoders passed as --arm NAME=FILE, the reference one of them; got "
                 f"{list(self.arms)} with the reference {self.reference!r}"
             )
         trained = [arm for arm in self.arms if arm not in FROZEN]
         misplaced = [key for key in self.training if ":" in key and key.partition(":")[0] not in trained]
         if misplaced:
-            raise ValueError(f"settings of one arm are ARM:KEY=VALUE with an arm of {trained}; got {misplaced}")
+            raise SettingError(f"settings of one arm are ARM:KEY=VALUE with an arm of {trained}; got {misplaced}")
+        own = {key: OWN_SETTINGS[name] for key in self.training if (name := key.rpartition(":")[2]) in OWN_SETTINGS}
+        if own:
+            hints = "; ".join(f"{key} ({hint})" for key, hint in own.items())
+            raise SettingError(f"--set cannot change what the study sets itself: {hints}")
         if self.draws < 1 or self.iterations < 1:
-            raise ValueError(f"draws and iterations must be at least 1, got {self.draws} and {self.iterations}")
+            raise SettingError(f"draws and iterations must be at least 1, got {self.draws} and {self.iterations}")
 
     def training_settings(self, arm: str) -> dict[str, Any]:
         """Overrides of ``train.json`` for one arm; its own take precedence over those for all arms.
@@ -130,4 +157,4 @@ def parse_fractions(text: str) -> tuple[float, ...]:
     try:
         return tuple(round(float(part) / 100, 9) for part in text.split(",") if part.strip())
     except ValueError:
-        raise ValueError(f"fractions are percents joined by commas, such as 1,10,100; got {text!r}") from None
+        raise SettingError(f"fractions are percents joined by commas, such as 1,10,100; got {text!r}") from None

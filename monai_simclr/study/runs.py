@@ -33,7 +33,7 @@ from monai_simclr.runtime.locks import LOCK_FILE, lock_folder, locked, unlock_fo
 from monai_simclr.runtime.metrics import check_versions, package_versions
 from monai_simclr.runtime.spread import map_chunks, pack, unpack_answer
 from monai_simclr.runtime.tables import table_text
-from monai_simclr.study.plan import FROZEN, PlannedRun, Study
+from monai_simclr.study.plan import FROZEN, RANDOM, PlannedRun, Study
 from monai_simclr.study.summary import read_run, summarize
 from monai_simclr.workflows import check_settings, check_store, config_identity
 from monai_simclr.workflows.bundle import read_metadata, run_bundle
@@ -42,9 +42,15 @@ from monai_simclr.workflows.seen import check_encoder
 logger = logging.getLogger("monai_simclr")
 
 
+_OF_A_RUN = frozenset(
+    {"max_epochs", "val_interval", "label_fraction", "draw", "seed", "n_bootstrap", "allow_seen_patients"}
+)
+"""Settings of train.json that a study gives to each run, by the fraction and draw that its settings have already."""
+
+
 @dataclass(frozen=True)
 class StudyContext:
-    """What all runs of a study share: the bundle's metadata, the archive, and the values of train.json."""
+    """What all runs of a study share: the bundle's metadata, the archive, and each arm's values of train.json."""
 
     study: Study
     metadata: dict[str, Any]
@@ -52,7 +58,7 @@ class StudyContext:
     index_sha256: str
     findings: list[str]
     size: int
-    config: dict[str, Any]
+    configs: dict[str, dict[str, Any]]
     batch_sizes: dict[str, int]
 
     @classmethod
@@ -60,24 +66,26 @@ class StudyContext:
         """Read and check everything before the first run, the settings of every trained arm included."""
         logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it logs that it leaves logging alone
         train = functools.partial(ConfigWorkflow, str(study.bundle / "configs" / "train.json"), logging_file=False)
-        metadata, batch_sizes = read_metadata(study.bundle), {}
+        metadata, batch_sizes, configs = read_metadata(study.bundle), {}, {}
         for arm in study.arms:
             if arm not in FROZEN:
-                workflow = train(**study.training_settings(arm))
+                given = {"pretrained": arm not in RANDOM, **study.training_settings(arm)}
+                workflow = train(**given)
                 check_settings(workflow)
                 batch_sizes[arm] = int(workflow.parser.get_parsed_content("batch_size"))
+                values = config_identity(workflow.parser)
+                configs[arm] = {key: value for key, value in values.items() if key in given or key not in _OF_A_RUN}
         network = metadata["network_data_format"]
         size = int(network["inputs"]["image"]["spatial_shape"][0])
         store = get_store(study.dataset_dir, study.bundle / metadata["files"]["store"], recipes.stored_size(size))
         findings = list(network["outputs"]["pred"]["channel_def"].values())
         check_store(store, findings)
         index_sha256 = hashlib.sha256(table_text(store.index.drop(columns="image"), "").encode()).hexdigest()
-        config = config_identity(train().parser)
-        return cls(study, metadata, store, index_sha256, findings, size, config, batch_sizes)
+        return cls(study, metadata, store, index_sha256, findings, size, configs, batch_sizes)
 
     def encoder_path(self, arm: str) -> Path | None:
         """File of an arm's pretrained encoder; None for random weights."""
-        if arm in ("scratch", "random_frozen"):
+        if arm in RANDOM:
             return None
         return Path(self.study.encoders.get(arm) or self.study.bundle / self.metadata["files"]["encoder"])
 
@@ -85,6 +93,17 @@ class StudyContext:
         """Of a frozen arm's embeddings: one a pretrained encoder; random weights differ from draw to draw."""
         path = self.encoder_path(run.arm)
         return f"random{run.draw}" if path is None else f"frozen_{file_sha256(path)[:12]}"
+
+    @property
+    def pixels_sha256(self) -> str:
+        """Checksum of the images in the store."""
+        return str(self.store.provenance["sha256"]["images.npy"])
+
+    def embedding_source(self, run: PlannedRun) -> dict[str, str]:
+        """What the embeddings of a frozen arm depend on; those on disk of another source are computed again."""
+        made_of = [self.index_sha256, self.pixels_sha256, self.metadata["encoder"], self.size]
+        sha256 = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        return {"encoder": self.embedding_name(run), "archive_and_network_sha256": sha256}
 
     def settings(self, run: PlannedRun, rows: np.ndarray) -> dict[str, Any]:
         """What the numbers of a run depend on, given its labelled rows; a run on disk with others is another run."""
@@ -100,8 +119,9 @@ class StudyContext:
             "encoder_sha256": path and file_sha256(path),
             "network": self.metadata["encoder"],
             "labelled_sha256": hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest(),
-            "config": {} if run.frozen else self.config,
+            "config": {} if run.frozen else self.configs[run.arm],
             "index_sha256": self.index_sha256,
+            "pixels_sha256": self.pixels_sha256,
         }
 
 
@@ -117,7 +137,8 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
         engine: what the runs are spread by, see `monai_simclr.runtime.cluster.open_executor`; its workers see the
             bundle, the archive and the study's folder below the same paths.
         workers: processes, each of one thread; with 0 and no engine the runs are done in this process, in turn.
-        allow_seen_patients: accept that the encoder may have seen test patients in pretraining.
+        allow_seen_patients: accept that the encoders may have seen test patients in pretraining; the summary has their
+            number, the largest of all arms.
 
     Returns:
         Path of the summary's ``metrics.json``.
@@ -130,9 +151,8 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
     context = StudyContext.open(study)
     index = context.store.index
     test_patients = index.loc[index["split"] == "test", "patient_id"].to_numpy()
-    for path in map(context.encoder_path, study.arms):
-        if path is not None:
-            check_encoder(path, test_patients, allow_seen_patients)
+    paths = [path for path in map(context.encoder_path, study.arms) if path is not None]
+    seen = max((check_encoder(path, test_patients, allow_seen_patients) for path in dict.fromkeys(paths)), default=0)
     with locked(study.output_dir / LOCK_FILE, str(study.output_dir)):
         todo, skipped = _missing_runs(context)
         with open_executor(engine, workers or (2 if engine else 0)) as executor:
@@ -143,7 +163,8 @@ def run_study(study: Study, engine: str = "", workers: int = 0, allow_seen_patie
             for number, (run, seconds) in enumerate(done, runs - len(todo) + 1):
                 write_sealed_json(run.folder(study.output_dir) / "settings.json", {**todo[run], "seconds": seconds})
                 print(f"run {number} of {runs}: {run}, {seconds:.0f} s", file=sys.stderr, flush=True)
-        return summarize(study, int(index.loc[index["split"] == "train", "patient_id"].nunique()), skipped)
+        train_patients = int(index.loc[index["split"] == "train", "patient_id"].nunique())
+        return summarize(study, train_patients, skipped, seen_patients=seen)
 
 
 def _missing_runs(context: StudyContext) -> tuple[dict[PlannedRun, dict[str, Any]], dict[float, str]]:
@@ -276,26 +297,28 @@ def _probe(context: StudyContext, run: PlannedRun, rows: np.ndarray) -> None:
 
 
 def _embeddings(context: StudyContext, run: PlannedRun) -> Embeddings:
-    """Embeddings of the whole archive, computed once."""
-    path, name = context.encoder_path(run.arm), context.embedding_name(run)
-    file = context.study.output_dir / "embeddings" / f"{name}_{context.size}.npz"
+    """Embeddings of the whole archive, computed once; their labels are the archive's as it is now."""
+    file = context.study.output_dir / "embeddings" / f"{context.embedding_name(run)}_{context.size}.npz"
+    source, index = context.embedding_source(run), index_for_outputs(context.store)
     try:
-        embeddings = Embeddings.load(file)
-    except (DamagedFileError, FileNotFoundError) as error:
-        if isinstance(error, DamagedFileError):
-            logger.warning(f"{error.path} {error.problem}; it is computed again")
-        if path is None:
-            settings = context.metadata["encoder"]
-            with torch.random.fork_rng():
-                torch.manual_seed(run.draw)
-                network = encoder(settings["name"], float(settings["width"]), settings.get("norm", "batch"))
-        else:
-            network = load_encoder(path)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        to_input = functools.partial(recipes.to_network_input, size=context.size)
-        features = embed(network, context.store.images, to_input, device)
-        embeddings = Embeddings(features, index_for_outputs(context.store), {"encoder": name})
-        embeddings.save(file)
-    if len(embeddings) != len(context.store.index):
-        raise ValueError(f"{file} has embeddings of another archive; give this study its own folder with -o")
+        cached = Embeddings.load(file)
+        if dict(cached.source) == source and len(cached) == len(index):
+            return Embeddings(cached.features, index, source)
+        logger.warning(f"{file} has embeddings of another archive or network; they are computed again")
+    except FileNotFoundError:
+        pass
+    except DamagedFileError as error:
+        logger.warning(f"{error.path} {error.problem}; it is computed again")
+    path = context.encoder_path(run.arm)
+    if path is None:
+        settings = context.metadata["encoder"]
+        with torch.random.fork_rng():
+            torch.manual_seed(run.draw)
+            network = encoder(settings["name"], float(settings["width"]), settings.get("norm", "batch"))
+    else:
+        network = load_encoder(path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    to_input = functools.partial(recipes.to_network_input, size=context.size)
+    embeddings = Embeddings(embed(network, context.store.images, to_input, device), index, source)
+    embeddings.save(file)
     return embeddings

@@ -42,7 +42,13 @@ Run = Mapping[str, Any]
 """Scores of one run: `arm, fraction, draw, n_patients, n_images` and the arrays of `scores.npz`."""
 
 
-def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n_bootstrap: int = 0) -> Path:
+def summarize(
+    study: Study,
+    train_patients: int,
+    skipped: Mapping[float, str],
+    n_bootstrap: int = 0,
+    seen_patients: int | None = None,
+) -> Path:
     """Write tables, ``curve.png`` and ``metrics.json`` of the complete runs, and print the results.
 
     ``table.csv`` has every fraction and arm, ``few_label_gain.csv`` the mean over fractions up to 10 % of the patients.
@@ -53,6 +59,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
         skipped: fractions that were skipped, and why.
         n_bootstrap: resamples of test patients, the same for all runs; 0 for 1000, or 100 per comparison if that is
             more: the smallest p-value is 2 over the resamples, and Holm multiplies it by the number of comparisons.
+        seen_patients: number of test patients that an encoder had seen in pretraining; None where it is unknown.
 
     Returns:
         Path of ``metrics.json``.
@@ -106,6 +113,7 @@ def summarize(study: Study, train_patients: int, skipped: Mapping[float, str], n
             "train_patients": train_patients,
             "test_images": len(runs[0]["labels"]),
             "test_patients": len(set(runs[0]["patients"])),
+            **({} if seen_patients is None else {"seen_patients": seen_patients}),
         },
         baselines={"chance": 0.5, "reference": study.reference},
     )

@@ -26,10 +26,11 @@ from monai_simclr.evaluation import (
     score_subgroups,
     score_table,
 )
-from monai_simclr.inference import write_inference_config
+from monai_simclr.inference import has_inference_config, read_inference_config, write_inference_config
 from monai_simclr.networks import (
     PRETRAINED,
     FindingClassifier,
+    SeenPatients,
     encoder_file,
     encoder_header,
     load_classifier,
@@ -37,13 +38,13 @@ from monai_simclr.networks import (
     read_weights,
     save_classifier,
 )
-from monai_simclr.runtime.artefacts import write_arrays
+from monai_simclr.runtime.artefacts import is_torch_file, write_arrays
 from monai_simclr.runtime.distributed import is_main_process
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, write_metrics
 from monai_simclr.runtime.tables import write_table
 from monai_simclr.workflows.inference_config import make_inference_config
 from monai_simclr.workflows.run import Run
-from monai_simclr.workflows.seen import check_classifier, check_encoder, record_patients
+from monai_simclr.workflows.seen import check_classifier, check_records, encoder_records, record_patients
 
 logger = logging.getLogger("monai_simclr")
 
@@ -79,30 +80,35 @@ class LoadEncoder:
         FileNotFoundError: on the start, if there is no encoder.
         ValueError: on the start, if the encoder has another architecture, or has seen a patient to be scored, unless
             `scoring` allows it.
+
+    Attributes:
+        records: whom the encoder had seen when the trainer started, whatever becomes of its file until the end.
+        seen_patients: how many of the patients to be scored these are; 0 from random weights.
     """
 
     def __init__(
         self, network: FindingClassifier, encoder_path: str | Path | None, store: Store, scoring: Scoring
     ) -> None:
         self.network, self.encoder_path, self.store, self.scoring = network, encoder_path, store, scoring
+        self.records: list[SeenPatients] = []
+        self.seen_patients = 0
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if self.encoder_path is None or engine.state.iteration > 0:
+        if self.encoder_path is None:
             return
         path = encoder_file(self.encoder_path)
-        check_encoder(path, _patients(self.store, self.scoring.split), self.scoring.allow_seen_patients)
-        if path.suffix not in (".pt", ".pth"):
+        self.records, scored = encoder_records(path), _patients(self.store, self.scoring.split)
+        self.seen_patients = check_records(self.records, scored, path.name, self.scoring.allow_seen_patients)
+        if engine.state.iteration > 0:
+            return
+        if not is_torch_file(path):
             weights = load_encoder(path).state_dict()
             if any(file.is_file() and encoder_header(file) == encoder_header(path) for file in PRETRAINED.values()):
                 logger.info(f"{path} is the encoder that comes with monai-simclr, not one pretrained here")
-        elif not path.is_file():
-            raise FileNotFoundError(
-                f"no state dict at {path}; pass --encoder_path with the file of the encoder's weights"
-            )
         else:
             remedy = "save encoder.state_dict() with torch.save, and pass that file"
             stored = read_weights(path, "an encoder's weights", remedy)
@@ -124,6 +130,7 @@ def finish_training(
     rows: np.ndarray,
     scoring: Scoring,
     settings: Mapping[str, Any],
+    start: LoadEncoder | None = None,
 ) -> None:
     """Write the classifier and its scores on held-out patients, log a closing line (on the first rank).
 
@@ -134,14 +141,23 @@ def finish_training(
         store, rows: the archive's images, and which rows had labels in training.
         scoring: how it is scored.
         settings: of the run (label fraction, draw, arm, encoder_path), for ``metrics.json``.
+        start: the handler that put the encoder into the network, which knows the patients seen in pretraining; without
+            it they are read from the file `encoder_path` in `settings`, and not counted.
     """
     if not is_main_process():
         return
+    records, encoder_path = [], settings.get("encoder_path")
+    if start is not None:
+        records = start.records
+    elif encoder_path is not None:
+        records = encoder_records(encoder_path)
     save_classifier(path, network)
     labelled = store.index["patient_id"].iloc[rows]
     write_inference_config(make_inference_config(run, network, store), path)
-    record_patients(path, np.r_[labelled.to_numpy(), _patients(store, "val")], settings.get("encoder_path"))
+    record_patients(path, np.r_[labelled.to_numpy(), _patients(store, "val")], records)
     n = {"labelled_images": len(rows), "labelled_patients": int(labelled.nunique())}
+    if start is not None:
+        n["seen_patients"] = start.seen_patients
     metrics = _score(run, network, store, scoring, "train", n, settings)
     logger.info(closing_line([Path(path), metrics], "run configs/inference.json on new images"))
 
@@ -149,10 +165,21 @@ def finish_training(
 def evaluate(run: Run, path: str | Path, network: FindingClassifier, store: Store, scoring: Scoring) -> None:
     """Score a trained classifier on a split, with the confounder baseline.
 
+    Without a ``classifier.json`` of its weights next to it, it is logged that images may be prepared otherwise than in
+    training.
+
     Raises:
-        ValueError: if a patient was seen by the classifier or its encoder, unless `scoring` allows it.
+        ValueError: if a patient was seen by the classifier or its encoder, unless `scoring` allows it, or if images
+            would be prepared otherwise than in training.
     """
     network = load_classifier(network, path, run.device)
+    if has_inference_config(path):
+        read_inference_config(path).check_preprocessing(recipes.settings(run.size))
+    else:
+        logger.warning(
+            f"there is no classifier.json of {Path(path).name} next to it, so it is unknown whether it was trained "
+            f"with images of size {run.size}, as it is scored"
+        )
     seen = check_classifier(path, _patients(store, scoring.split), scoring.allow_seen_patients)
     metrics = _score(run, network, store, scoring, "evaluate", {"seen_patients": seen}, {})
     logger.info(closing_line([metrics], "run configs/inference.json on new images"))

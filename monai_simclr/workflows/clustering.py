@@ -85,10 +85,17 @@ def cluster(
         options: of the clustering.
 
     Raises:
-        ValueError: if a test patient was seen in pretraining, unless `options` allow it.
+        ValueError: if the index has no train or no test images, or a test patient was seen in pretraining, unless
+            `options` allow it.
     """
     index, seed, n_bootstrap = store.index, run.seed, options.n_bootstrap
     train, test = ((index["split"] == name).to_numpy() for name in ("train", "test"))
+    if absent := " and no ".join(name for name, rows in (("train", train), ("test", test)) if not rows.any()):
+        raise ValueError(
+            f"the index has no {absent} images, and clusters are fitted on train and scored on test patients; its "
+            f"splits are {sorted(set(index['split']))}: write an index with splits (monai-simclr index FOLDER --split "
+            "-o index.csv) and pass it as --dataset_dir"
+        )
     seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
     embeddings, references, mirrored = embed_with_references(run, store, encoder, random_encoder, options)
     public_index = index_for_outputs(store)

@@ -105,6 +105,9 @@ def probe(run: Run, encoder: nn.Module, store: Store, every: int) -> LinearProbe
 class StartFrom:
     """Handler of the trainer that lets a new run continue from weights; one that resumes has weights of its own.
 
+    Whom these weights had seen is read together with them and is part of the checkpoints: what becomes of their file
+    during the run changes nothing.
+
     Args:
         network: `SimCLR`, without DistributedDataParallel around it.
         weights: file of an encoder of ours, or of what others trained, see `load_pretrained`; None for random weights.
@@ -112,10 +115,13 @@ class StartFrom:
     Raises:
         FileNotFoundError: on the start, if there is no file.
         ValueError: on the start, if the weights are not for this encoder.
+
+    Attributes:
+        patients_before: `inherited_patients` of the weights; "" for random weights, and before the start.
     """
 
     def __init__(self, network: SimCLR, weights: str | Path | None) -> None:
-        self.network, self.weights = network, weights
+        self.network, self.weights, self.patients_before = network, weights, ""
 
     def attach(self, engine: Engine) -> None:
         """Register on a trainer, after the handler that resumes."""
@@ -124,7 +130,16 @@ class StartFrom:
     def __call__(self, engine: Engine) -> None:
         if self.weights is not None and engine.state.iteration == 0:
             load_pretrained(self.network.encoder, self.weights)
+            self.patients_before = inherited_patients(self.weights)
             logger.info(f"the encoder starts from {self.weights}")
+
+    def state_dict(self) -> dict[str, str]:
+        """The patients that a checkpoint keeps."""
+        return {"patients_before": self.patients_before}
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Restore them."""
+        self.patients_before = str(state["patients_before"])
 
 
 def finish_pretraining(
@@ -137,11 +152,13 @@ def finish_pretraining(
     monitor: Sequence[Mapping[str, float]],
     precision: Precision = "float32",
     start_from: str | Path | None = None,
+    patients_before: str = "",
 ) -> None:
     """Write the encoder, with its settings and hashes of the patients it has seen, and metrics; on the first rank.
 
-    What the encoder that it started from (`start_from`) had seen counts as seen, too. The hashes have a key of their
-    own in each file, so those of two files cannot be compared.
+    What the encoder that it started from (`start_from`) had seen counts as seen, too: `patients_before`, which
+    `StartFrom` read when the run began, or else what the file holds now. The hashes have a key of their own in each
+    file, so those of two files cannot be compared.
     """
     if not is_main_process():
         return
@@ -150,7 +167,10 @@ def finish_pretraining(
     how = {"size": run.size, "seed": run.seed, "precision": resolve_precision(precision, run.device)}
     header = {**how, **patients_header(model.encoder, seen), **encoder_name}
     if start_from is not None:
-        header |= {"start_from": Path(start_from).name, "patients_before": inherited_patients(start_from)}
+        header |= {
+            "start_from": Path(start_from).name,
+            "patients_before": patients_before or inherited_patients(start_from),
+        }
     save_encoder(path, model.encoder, {name: str(value) for name, value in header.items()})
     metrics = write_metrics(
         run.output_dir,

@@ -23,7 +23,7 @@ from monai_simclr.engines.precision import resolve_precision
 from monai_simclr.handlers.checkpoint import check_same
 from monai_simclr.networks import PRETRAINED
 from monai_simclr.runtime.distributed import is_main_process, rank, record_failure, world_size
-from monai_simclr.runtime.exit_codes import exit_code, format_error
+from monai_simclr.runtime.exit_codes import SettingError, exit_code, format_error
 from monai_simclr.runtime.files import write_json
 from monai_simclr.runtime.locks import lock_folder, unlock_folder
 from monai_simclr.runtime.names import register_escapes
@@ -99,9 +99,14 @@ def start_run(run: Run, writes: str | Path | None = None) -> None:
         writes: the encoder that the run will write; what is there is replaced at the end, which is logged.
 
     Raises:
+        SettingError: if `writes` does not end in ``.safetensors``, which is what is written.
         FileExistsError: if another process works in the folder, the folder holds a run of other settings, or `writes`
             is an encoder that is installed with the package.
     """
+    if writes is not None and Path(writes).suffix != ".safetensors":
+        raise SettingError(
+            f"encoder_path must end in .safetensors, the format of the encoder that is written, got {str(writes)!r}"
+        )
     if writes is not None and Path(writes).resolve() in {path.resolve() for path in PRETRAINED.values()}:
         raise FileExistsError(
             f"{writes} is installed with monai-simclr and stays as it is; pass another --encoder_path, or copy the "

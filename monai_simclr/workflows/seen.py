@@ -18,7 +18,7 @@ from monai_simclr.data import unnamed_images
 from monai_simclr.data.nih_names import other_form
 from monai_simclr.data.pseudonyms import keyed_hash
 from monai_simclr.networks import SeenPatients, encoder_file, encoder_header, patients_records
-from monai_simclr.runtime.artefacts import read_json, read_tensor_file, reading, write_sealed_json
+from monai_simclr.runtime.artefacts import is_torch_file, read_json, read_tensor_file, reading, write_sealed_json
 from monai_simclr.runtime.files import file_sha256
 
 logger = logging.getLogger("monai_simclr")
@@ -54,26 +54,33 @@ def inherited_patients(path: str | Path) -> str:
     """Which patients the weights at `path` have seen, for the header of an encoder that continues from them."""
     what = "the weights to start from"
     path = encoder_file(path)
-    header = read_tensor_file(path, what, "copy it again")[0] if path.suffix == ".safetensors" else {}
+    header = {} if is_torch_file(path) else read_tensor_file(path, what, "copy it again")[0]
     if "patients_seen" not in header:
         logger.warning(f"{path.name} has no record of the patients seen; make sure that no test patient was")
     return json.dumps([record.as_json() for record in patients_records(header)])
 
 
-def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str | Path | None) -> Path:
+def encoder_records(path: str | Path) -> list[SeenPatients]:
+    """Whom an encoder has seen in pretraining, and each encoder that it continues; none for a state dict.
+
+    What counts is the content of the file, not its name: `torch.save` writes no record.
+    """
+    return [] if is_torch_file(encoder_file(path)) else patients_records(encoder_header(path))
+
+
+def record_patients(path: str | Path, trained_on: np.ndarray, pretraining: Sequence[SeenPatients] = ()) -> Path:
     """Write next to a classifier, as ``NAME.patients.json``, keyed hashes of the patients it was trained on.
 
     Args:
         path: of the classifier, which exists already.
         trained_on: patients whose labels were used, validation included.
-        encoder_path: the pretrained encoder it started from, None for scratch.
+        pretraining: of the encoder it started from, see `encoder_records`.
     """
     key = patients_key(file_sha256(path))
     seen = sorted(keyed_hash(key, str(patient)) for patient in np.unique(trained_on))
     content: dict[str, Any] = {"fine-tuning": {"key": key, "seen": seen}}
-    if encoder_path is not None and encoder_file(encoder_path).suffix == ".safetensors":
-        for number, record in enumerate(patients_records(encoder_header(encoder_path))):
-            content[f"pretraining {number}" if number else "pretraining"] = record.as_json()
+    for number, record in enumerate(pretraining):
+        content[f"pretraining {number}" if number else "pretraining"] = record.as_json()
     sidecar = Path(path).with_suffix(".patients.json")
     write_sealed_json(sidecar, content)
     return sidecar
@@ -82,15 +89,19 @@ def record_patients(path: str | Path, trained_on: np.ndarray, encoder_path: str 
 def check_encoder(path: str | Path, patients: np.ndarray, allowed: bool = False) -> int:
     """Refuse to score patients seen in pretraining, unless allowed; returns their number.
 
-    A state dict (.pt) has no record of patients, which is logged, and so are images without a patient's name.
+    A state dict has no record of patients, which is logged, and so are images without a patient's name.
 
     Raises:
-        ValueError: if one was seen and that is not allowed.
+        ValueError: if one was seen and that is not allowed, or the file is damaged.
     """
-    if Path(path).suffix in (".pt", ".pth"):
-        logger.warning(f"{Path(path).name} has no record of the patients seen; make sure that no test patient was")
+    return check_records(encoder_records(path), patients, Path(path).name, allowed)
+
+
+def check_records(records: Sequence[SeenPatients], patients: np.ndarray, name: str, allowed: bool = False) -> int:
+    """`check_encoder` for the `encoder_records` of an encoder of this name."""
+    if not records:
+        logger.warning(f"{name} has no record of the patients seen; make sure that no test patient was")
         return 0
-    records = patients_records(encoder_header(path))
     count = max(check_unseen(patients, record.key, record.hashes, allowed) for record in records)
     _warn_of_unnamed(records)
     if count:

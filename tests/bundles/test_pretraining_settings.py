@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from monai_simclr.data.phantoms import FINDINGS, write_nih_phantoms
@@ -18,7 +19,7 @@ from monai_simclr.networks import PRETRAINED, FindingClassifier, encoder, encode
 from monai_simclr.runtime.exit_codes import exit_code, format_error
 from monai_simclr.runtime.files import file_sha256
 from monai_simclr.workflows.bundle import copy_bundle
-from monai_simclr.workflows.seen import check_encoder, record_patients
+from monai_simclr.workflows.seen import check_encoder, encoder_records, record_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI warns that configs are code
 
@@ -85,7 +86,7 @@ def test_equal_classifiers_are_equal_files_with_equal_records_of_their_patients(
     for seed, name in enumerate(("one", "two", "three")):
         torch.manual_seed(seed // 2)
         path = save_classifier(tmp_path / f"{name}.pt", FindingClassifier(encoder("resnet10", 0.125), ["Mass"]))
-        record = record_patients(path, np.array(["p1", "p2"]), None)
+        record = record_patients(path, np.array(["p1", "p2"]))
         contents.add((file_sha256(path), record.read_text()))
     assert len(contents) == 2
     assert len({record for _, record in contents}) == 2
@@ -206,8 +207,28 @@ def test_an_encoder_continues_from_another_and_has_seen_its_patients(bundle: Pat
         name: check_encoder(bundle / "models" / f"{name}.safetensors", patients, True) for name in ("first", "second")
     }
     assert seen["first"] == seen["second"] > 0
-    record = record_patients(path, patients[:1], path)
+    record = record_patients(path, patients[:1], encoder_records(path))
     assert {"pretraining", "pretraining 1", "fine-tuning"} <= set(json.loads(record.read_text("utf-8")))
+
+
+def test_whom_the_weights_to_start_from_had_seen_is_known_whatever_becomes_of_their_file(bundle: Path) -> None:
+    """It is replaced while the run works, which then is stopped, and removed before the run resumes."""
+    _pretrained(bundle, "origin", splits=["train"])
+    _pretrained(bundle, "replacement", splits=["test"])
+    start, other = (bundle / "models" / f"{name}.safetensors" for name in ("origin", "replacement"))
+    records = encoder_records(start)
+    settings = {"splits": ["val"], "start_from": str(start), "batch_size": 8, "max_epochs": 2}
+    stopped = _workflow(bundle, "pretrain", "continued", **settings).trainer
+    stopped.add_event_handler(Events.EPOCH_STARTED(once=1), lambda engine: other.replace(start))
+    stopped.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda engine: engine.terminate())
+    stopped.run()
+    assert encoder_records(start) != records, "nothing was replaced, so nothing is shown"
+    start.unlink()
+    _pretrained(bundle, "continued", **settings)
+    path = bundle / "models" / "continued.safetensors"
+    header = encoder_header(path)
+    assert header["start_from"] == "origin.safetensors"
+    assert encoder_records(path)[1:] == records
 
 
 def test_weights_for_another_encoder_are_refused_before_training(bundle: Path, tmp_path: Path) -> None:
@@ -232,6 +253,15 @@ def test_the_installed_encoder_is_not_overwritten_and_another_one_with_a_notice(
         _pretrained(bundle, "there")
     assert f"{there} is there already; the encoder of this run will replace it" in caplog.text
     assert file_sha256(there) != before
+
+
+@pytest.mark.parametrize("name", ["encoder.pt", "encoder", "encoder.safetensors.bak"])
+def test_an_encoder_is_written_as_safetensors_only_and_another_name_is_refused_before_any_work(bundle, name) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        _pretrained(bundle, "misnamed", encoder_path=str(bundle / "models" / name))
+    assert "encoder_path must end in .safetensors, the format of" in format_error(caught.value)
+    assert exit_code(caught.value) == 2
+    assert not (bundle / "output" / "misnamed").exists()
 
 
 def test_training_says_when_it_starts_from_the_installed_encoder(tmp_path: Path, caplog) -> None:

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator, Trainer
+from monai.handlers import ValidationHandler
 from sklearn.metrics import roc_auc_score
 
 from monai_simclr.handlers import EarlyStopping, LinearProbe, MeanAUROC
@@ -61,6 +63,55 @@ def test_without_patience_all_epochs_run_and_without_scores_the_last_weights_are
     _, _, network = _train([float("nan")] * 3, patience=1)
     assert network.weight.item() == 3
     assert "the last weights are kept" in caplog.text
+
+
+def _fine_tune(epochs: int, interval: int, scores: list[float], labels: list[float], from_start: bool = True):
+    """As `configs/train.json` is wired: the network's weight is the epoch, and its validation scores are given."""
+    network, waiting = torch.nn.Linear(1, 1, bias=False), iter(scores)
+    network.weight.data.zero_()
+    torch_device = torch.device("cpu")
+
+    def scored(engine, batch):
+        engine.state.metrics["val_mean_auroc"] = next(waiting) if len(set(labels)) == 2 else float("nan")
+        return {}
+
+    def trained(engine, batch):
+        network.weight.data.fill_(float(engine.state.epoch))
+        return {}
+
+    validator = Evaluator(torch_device, [0], iteration_update=scored)
+    best = EarlyStopping(validator, network)
+    handlers = [ValidationHandler(interval, validator, exec_at_start=from_start), best]
+    trainer = Trainer(torch_device, epochs, [0], iteration_update=trained)
+    for handler in handlers:
+        handler.attach(trainer)
+    trainer.run()
+    return best, network.weight.item(), list(waiting)
+
+
+@pytest.mark.parametrize(("epochs", "interval"), [(2, 5), (5, 3), (1, 1), (4, 2)])
+def test_the_last_epoch_is_validated_once_and_can_win_whatever_the_interval(epochs, interval):
+    validations = 1 + -(-epochs // interval)  # the start, each whole interval, and the last epoch
+    best, weight, unused = _fine_tune(epochs, interval, [0.5 + 0.01 * k for k in range(validations)], [0.0, 1.0])
+    assert (best.best_epoch, weight, unused) == (epochs, epochs, [])
+
+
+def test_a_last_epoch_that_is_worse_does_not_win_and_that_the_start_is_restored_is_said(caplog):
+    caplog.set_level(logging.INFO)
+    best, weight, _ = _fine_tune(2, 5, [0.8, 0.7], [0.0, 1.0])
+    assert (best.best_epoch, weight) == (0, 0)
+    assert "no epoch had a better val_mean_auroc than the start (0.800), which is restored" in caplog.text
+
+
+def test_a_score_that_is_never_known_and_a_validation_that_never_ran_are_told_apart(caplog):
+    assert _fine_tune(2, 1, [], [1.0, 1.0])[1] == 2
+    assert "was never known, as no finding has both a positive and a negative validation image" in caplog.text
+    caplog.clear()
+    validator = Evaluator(torch.device("cpu"), [0], iteration_update=lambda engine, batch: {})
+    trainer = Trainer(torch.device("cpu"), 2, [0], iteration_update=lambda engine, batch: engine.terminate())
+    EarlyStopping(validator, torch.nn.Linear(1, 1)).attach(trainer)
+    trainer.run()
+    assert "nothing was validated until training ended in epoch 1, so the last weights are kept" in caplog.text
 
 
 @pytest.mark.parametrize("findings", [1, 3])

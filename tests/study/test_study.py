@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,6 +64,7 @@ def done(workspace):
 
 def test_the_summary_has_a_row_for_each_arm_and_fraction_and_names_skipped_fractions(done):
     study, metrics = done
+    assert metrics["n"]["seen_patients"] == 0
     table = pd.read_csv(study.output_dir / "table.csv")
     macro = table[table["finding"] == "macro mean"]
     assert set(zip(macro["fraction"], macro["arm"], strict=True)) == {
@@ -156,6 +159,89 @@ def test_an_edited_config_of_the_bundle_is_another_study_and_the_setting_is_name
         path.write_text(ours)
 
 
+def _other_labels(archive, bundle) -> None:
+    table = pd.read_csv(archive / "Data_Entry_2017_v2020.csv")
+    table["Finding Labels"] = table["Finding Labels"].sample(frac=1.0, random_state=0).to_numpy()
+    table.to_csv(archive / "Data_Entry_2017_v2020.csv", index=False)
+
+
+def _other_pixels(archive, bundle) -> None:
+    for path in sorted((archive / "images").glob("*.png")):
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.ascontiguousarray(picture[::-1]))
+
+
+def _other_network(archive, bundle) -> None:
+    path = bundle / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["encoder"]["width"] = 0.25
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("change", [_other_labels, _other_pixels, _other_network])
+def test_embeddings_of_another_archive_or_network_are_computed_again(workspace, tmp_path, change, caplog):
+    """In a folder whose complete runs are of another fraction, so that these do not tell."""
+    bundle, archive = (shutil.copytree(workspace / name, tmp_path / name) for name in ("bundle", "phantoms"))
+    settings = {"draws": 1, "arms": ("random_frozen",), "reference": "random_frozen"}
+    run_study(Study(bundle, archive, tmp_path / "used", (0.5,), **settings))
+    change(archive, bundle)
+    shutil.rmtree(bundle / "cache")
+    used, fresh = (Study(bundle, archive, tmp_path / name, (1.0,), **settings) for name in ("used", "fresh"))
+    for study in (fresh, used):
+        caplog.clear()
+        run_study(study)
+    assert "random0_32.npz has embeddings of another archive or network; they are computed again" in caplog.text
+    ours, theirs = (np.load(next(used.runs()).folder(study.output_dir) / "scores.npz") for study in (used, fresh))
+    for name in ("scores", "labels", "patients"):
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_a_run_on_other_pixels_is_not_the_run_on_disk(workspace, tmp_path):
+    bundle, archive = (shutil.copytree(workspace / name, tmp_path / name) for name in ("bundle", "phantoms"))
+    study = Study(bundle, archive, tmp_path / "out", (1.0,), 1, ("random_frozen",), reference="random_frozen")
+    run_study(study)
+    _other_pixels(archive, bundle)
+    shutil.rmtree(bundle / "cache")
+    with pytest.raises(ValueError, match=r"has a run with other settings: pixels_sha256 was \w{64}, is \w{64}; give"):
+        run_study(study)
+
+
+def test_a_run_records_the_settings_that_its_arm_trains_with(workspace, done):
+    """As the config that MONAI executed says, which is another source."""
+    study = _study(workspace, "recorded", fractions=(1.0,), draws=1, arms=("scratch", "finetuned"), iterations=2)
+    run_study(study)
+    for arm, pretrained, rate in (("scratch", False, 0.001), ("finetuned", True, 0.0003)):
+        folder = PlannedRun(arm, 1.0, 0).folder(study.output_dir)
+        config = json.loads((folder / "settings.json").read_text())["settings"]["config"]
+        executed = json.loads((folder / "config.json").read_text())
+        assert (config["pretrained"], config["learning_rate"]) == (executed["pretrained"], rate)
+        assert executed["pretrained"] is pretrained
+        assert {"max_epochs", "val_interval", "label_fraction", "draw", "seed", "n_bootstrap"}.isdisjoint(config)
+
+
+def test_a_changed_setting_of_one_arm_alone_is_another_study(workspace):
+    path = workspace / "bundle" / "configs" / "train.json"
+    ours = path.read_text()
+    settings = {"fractions": (1.0,), "arms": ("scratch", "finetuned"), "iterations": 2}
+    run_study(_study(workspace, "rate", draws=1, **settings))
+    assert ours.count("else 0.001") == 1
+    path.write_text(ours.replace("else 0.001", "else 0.05"))
+    try:
+        with pytest.raises(
+            ValueError, match=r"scratch.* other settings: learning_rate was 0\.001, is 0\.05; give this"
+        ):
+            run_study(_study(workspace, "rate", draws=2, **settings))
+    finally:
+        path.write_text(ours)
+
+
+def test_a_setting_of_a_run_that_is_given_for_all_is_recorded(workspace):
+    study = _study(workspace, "interval", arms=("scratch", "finetuned"), training={"scratch:val_interval": 2})
+    configs = runs.StudyContext.open(study).configs
+    assert configs["scratch"]["val_interval"] == 2
+    assert "val_interval" not in configs["finetuned"]
+
+
 @pytest.mark.parametrize(
     ("slip", "message"),
     [
@@ -186,7 +272,7 @@ def test_an_encoder_that_saw_a_test_patient_is_refused_unless_that_is_accepted(w
         study = _study(workspace, "leaky", fractions=(1.0,), draws=1)
         with pytest.raises(ValueError, match="pretraining saw 1 of the"):
             run_study(study)
-        assert run_study(study, allow_seen_patients=True).is_file()
+        assert read_metrics(run_study(study, allow_seen_patients=True))["n"]["seen_patients"] == 1
     finally:
         _encoder(workspace / "bundle", [])
 
@@ -227,11 +313,33 @@ def test_a_run_that_loses_its_worker_twice_ends_the_study_and_is_named():
         ({"arms": ("scratch", "dino")}, "passed as --arm NAME=FILE"),
         ({"training": {"frozen:learning_rate": 0.1}}, r"ARM:KEY=VALUE with an arm of \['scratch', 'finetuned'\]; got"),
         ({"draws": 0}, "draws and iterations must be at least 1, got 0"),
+        (
+            {"training": {"encoder_path": "e.safetensors", "finetuned:findings": ["Mass"]}},
+            r"--set cannot change what the study sets itself: encoder_path \(pass --arm NAME=FILE .*\); "
+            r"finetuned:findings \(set them in metadata.json, or .*bundle --findings\)",
+        ),
+        ({"training": {"label_fraction": 0.5}}, r"label_fraction \(pass --fractions\)"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SettingError, match=message):
         Study("b", "d", "o", **settings)
+
+
+def test_every_setting_that_the_study_passes_to_a_run_and_an_override_would_repeat_is_refused(workspace, monkeypatch):
+    """What `run_bundle` gets by name fails with an override of the same name, or is overridden in silence."""
+    passed: dict[str, object] = {}
+    monkeypatch.setattr(runs, "run_bundle", lambda bundle, name, **settings: passed.update(settings) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_study(_study(workspace, "passed", fractions=(1.0,), draws=1, arms=("scratch", "finetuned")))
+    for key in {*passed, "bundle_root", "findings", "encoder_path"} - {
+        "val_interval",
+        "seed",
+        "n_bootstrap",
+        "num_workers",
+    }:
+        with pytest.raises(SettingError, match=rf"--set cannot change .* {key} \("):
+            _study(workspace, training={key: "any"})
 
 
 @pytest.mark.slow

@@ -5,16 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from monai_simclr.bundles import CHEST_XRAY_SIMCLR
 
 from monai_simclr.data import combine_indexes, open_index
 from monai_simclr.data.phantoms import write_nih_phantoms
 from monai_simclr.data.pseudonyms import keyed_hash
-from monai_simclr.networks import PRETRAINED, encoder, encoder_file, encoder_header, patients_records, save_encoder
+from monai_simclr.networks import (
+    PRETRAINED,
+    encoder,
+    encoder_file,
+    encoder_header,
+    load_pretrained,
+    patients_records,
+    save_encoder,
+)
+from monai_simclr.runtime.artefacts import DamagedFileError
 from monai_simclr.workflows.seen import (
     check_classifier,
     check_encoder,
     check_unseen,
+    encoder_records,
     inherited_patients,
     patients_header,
     record_patients,
@@ -90,13 +101,51 @@ def test_images_without_a_patients_name_are_counted_in_the_record_and_said_when_
     second = save_encoder(tmp_path / "second.safetensors", network, later)
     classifier = tmp_path / "model.pt"
     classifier.write_bytes(b"weights")
-    record_patients(classifier, np.array(["p2"]), second)
+    record_patients(classifier, np.array(["p2"]), encoder_records(second))
     for check, path in ((check_encoder, first), (check_encoder, second), (check_classifier, classifier)):
         caplog.clear()
         assert check(path, np.array(["p3"])) == 0
         assert (
             "training saw 3 images without a patient's name: if the images to be scored are of the same" in caplog.text
         )
+
+
+@pytest.mark.parametrize("name", ["encoder", "encoder.pt", "encoder.weights", "encoder.SAFETENSORS"])
+@pytest.mark.parametrize("looks_like_a_pickle", [False, True])
+def test_the_record_of_an_encoder_counts_whatever_its_file_is_called(tmp_path, name, looks_like_a_pickle):
+    """Also where the length of its header begins with the byte that a pickle begins with."""
+    network, seen = encoder("resnet10", 0.125), pd.DataFrame({"image": ["a.png"], "patient_id": ["p1"]})
+    header = {"name": "resnet10", "width": "0.125", **patients_header(network, seen)}
+    for filler in range(0, 400, 8):
+        path = save_encoder(tmp_path / name, network, {**header, "filler": "x" * filler})
+        if (path.read_bytes()[0] == 0x80) == looks_like_a_pickle:
+            break
+    else:
+        pytest.fail("no such header was made")
+    with pytest.raises(ValueError, match="pretraining saw 1 of the 2 patients to be scored, the first is 'p1'"):
+        check_encoder(path, np.array(["p1", "p2"]))
+    assert keyed_hash(header["patients_key"], "p1") in inherited_patients(path)
+    (tmp_path / "model").write_bytes(b"weights")
+    record_patients(tmp_path / "model", np.array(["p3"]), encoder_records(path))
+    assert check_classifier(tmp_path / "model", np.array(["p1", "p2"]), allowed=True) == 1
+    later = load_pretrained(encoder("resnet10", 0.125), path).state_dict()
+    assert all(torch.equal(later[key], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_state_dict_has_no_record_even_if_it_is_called_safetensors(tmp_path, zipped, caplog):
+    path = tmp_path / "encoder.safetensors"
+    torch.save(encoder("resnet10", 0.125).state_dict(), path, _use_new_zipfile_serialization=zipped)
+    assert check_encoder(path, np.array(["p1"])) == 0
+    assert "encoder.safetensors has no record of the patients seen" in caplog.text
+
+
+def test_a_file_that_is_neither_is_refused_and_not_taken_for_one_without_a_record(tmp_path):
+    (tmp_path / "encoder.pt").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(DamagedFileError, match=r"encoder\.pt cannot be read as an encoder of monai-simclr"):
+        check_encoder(tmp_path / "encoder.pt", np.array(["p1"]))
+    with pytest.raises(FileNotFoundError, match=r"no encoder at .*absent\.pt"):
+        check_encoder(tmp_path / "absent.pt", np.array(["p1"]))
 
 
 def test_the_installed_encoder_says_that_half_of_its_images_have_no_patient(caplog):
