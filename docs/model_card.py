@@ -63,7 +63,7 @@ def warnings(rows: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapp
         )
     without = [name for name in findings if baselines.get(name, {}).get("baseline") is None]
     if without and len(without) < len(findings):
-        yield f"The last two columns of the macro mean leave out, for want of patients: {_words(without)}."
+        yield f"The macro means leave out, for want of patients: {_words(without)}."
 
 
 def against(baseline: Mapping[str, Any]) -> tuple[str, str]:
