@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import marked
@@ -25,22 +27,52 @@ def eval_metrics(metrics: dict[str, Any]) -> dict[str, float]:
 
 def performance(metrics: dict[str, Any]) -> str:
     """The table, and the sentence above it."""
-    n, rows = metrics["n"], metrics["values"]["findings"]
-    baselines = {row["finding"]: row["baseline"] for row in metrics["baselines"]["confounder_baseline"]}
+    n = metrics["n"]
+    rows = metrics["values"]["findings"]
+    baselines = {row["finding"]: row for row in metrics["baselines"]["confounder_baseline"]}
     lines = [
         [
             name.replace("_", " "),
             "" if row.get("positives") is None else f"{row['positives']:.0f}",
             auroc(row),
-            f"{baselines[name]:.3f}" if baselines.get(name) is not None else "-",
+            *against(baselines.get(name, {})),
         ]
         for name, row in rows.items()
         if row.get("auroc") is not None
     ]
-    unsure = [name.replace("_", " ") for name, row in rows.items() if name != "macro mean" and not _above_chance(row)]
-    warning = f"\n**Not shown to be above chance here: {', '.join(unsure)}.** Do not use them.\n" if unsure else ""
-    head = [f"finding ({n['images']} images, {n['patients']} patients)", "positives", "AUROC [95 %]", "view, age, sex"]
-    return f"AUROC on the split `{metrics['split']}`, held-out patients:\n\n{marked.table(head, lines)}{warning}"
+    head = [f"finding ({n['images']} images, {n['patients']} patients)", "positives", "AUROC [95 %]"]
+    head += ["view, age, sex", "difference [95 %]"]
+    table = marked.table(head, lines)
+    told = [f"AUROC on the split `{metrics['split']}`, held-out patients:", table, *warnings(rows, baselines)]
+    return "\n\n".join(part.strip() for part in told) + "\n"
+
+
+def warnings(rows: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Which findings are not shown to be above chance, and which of the others not above view, age and sex."""
+    findings = [name for name in rows if name != "macro mean"]
+    chance = [name for name in findings if not _above(rows[name].get("low"), 0.5)]
+    known = [name for name in findings if name not in chance]
+    facts = [name for name in known if not _above(baselines.get(name, {}).get("low"), 0)]
+    if chance:
+        yield fill(f"**Not shown to be above chance here: {_words(chance)}.** Do not use them.", 120)
+    if facts:
+        yield fill(
+            f"**Above chance, but not shown to be above view, age and sex: {_words(facts)}.** Their difference, paired "
+            "by patient, has an interval that is not above 0, so that the film may add nothing. Do not use them.",
+            120,
+        )
+    without = [name for name in findings if baselines.get(name, {}).get("baseline") is None]
+    if without and len(without) < len(findings):
+        yield f"The macro means leave out, for want of patients: {_words(without)}."
+
+
+def against(baseline: Mapping[str, Any]) -> tuple[str, str]:
+    """The baseline's AUROC, and how far above it the model is, with the interval of the difference."""
+    if baseline.get("baseline") is None:
+        return "-", "-"
+    low, high = baseline.get("low"), baseline.get("high")
+    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{baseline['baseline']:.3f}", f"{baseline['difference']:+.3f}{interval}"
 
 
 def auroc(row: dict[str, Any]) -> str:
@@ -49,9 +81,13 @@ def auroc(row: dict[str, Any]) -> str:
     return f"{row['auroc']:.3f}{interval}"
 
 
-def _above_chance(row: dict[str, Any]) -> bool:
-    """Whether the interval is known and all of it above 0.5."""
-    return row.get("low") is not None and row["low"] > 0.5
+def _above(low: float | None, value: float) -> bool:
+    """Whether the lower end of an interval is known and above a value."""
+    return low is not None and low > value
+
+
+def _words(findings: Sequence[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in findings)
 
 
 def write(run: Path, bundle: Path = BUNDLE) -> None:

@@ -235,15 +235,20 @@ FILMS = 16_260
 """Films that the tries of `benchmarks/scaling.py` pretrain on."""
 
 
-def compute(settings: Mapping[str, Any]) -> float:
+KEPT = {"long, width 0.5, 64 to 128 px": 38}
+"""Tries scored with the weights of an earlier epoch than the last (`note` in scaling.json), and which."""
+
+
+def compute(settings: Mapping[str, Any], kept: int | None = None) -> float:
     """Training compute of a try of `benchmarks/scaling.py` in TFLOP, without that of the encoder it started from.
 
-    Estimated: forward and backward are three forward passes, of two views an image; a ResNet-18 with one input channel
-    has 1.74 GMAC at 224 px, which go with the area, and with the square of the width but for its stem; an
-    EfficientNet-Lite0 has 0.4.
+    `kept` is the epoch whose weights were scored, by default the last. Estimated: forward and backward are three
+    forward passes, of two views an image; a ResNet-18 with one input channel has 1.74 GMAC at 224 px, which go with the
+    area, and with the square of the width but for its stem; an EfficientNet-Lite0 has 0.4.
     """
     sizes = settings["sizes"] or [[settings["size"], settings["epochs"]]]
-    area = sum(epochs * (size / 224) ** 2 for size, epochs in sizes)
+    every = [size for size, epochs in sizes for _ in range(epochs)]
+    area = sum((size / 224) ** 2 for size in every[:kept])
     images = FILMS * settings["images"]
     macs = 0.04e9 * settings["width"] + 1.7e9 * settings["width"] ** 2 if settings["encoder"] == "resnet18" else 0.4e9
     return 2 * 3 * 2 * images * area * macs / 1e12
@@ -263,7 +268,8 @@ def scaling_rows() -> list[dict[str, Any]]:
 
     def total(row: Mapping[str, Any]) -> float:
         start = row["settings"]["start"]
-        return compute(row["settings"]) + (total(by_name[STARTS[start]]) if start in STARTS else 0.0)
+        own = compute(row["settings"], KEPT.get(str(row["name"])))
+        return own + (total(by_name[STARTS[start]]) if start in STARTS else 0.0)
 
     for row in rows:
         row["areas"] = [
@@ -290,7 +296,7 @@ def scaling() -> str:
             about = [
                 f"{given['width']:g}" if given["encoder"] == "resnet18" else "EfficientNet-Lite0",
                 size,
-                str(given["epochs"]),
+                f"{KEPT[row['name']]} of {given['epochs']}" if row["name"] in KEPT else str(given["epochs"]),
                 f"{FILMS * given['images']:,.0f}",
                 f"{row['tflop']:.0f}",
                 cpu,

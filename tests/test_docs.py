@@ -138,6 +138,23 @@ def test_the_tables_of_the_results_are_those_of_the_files(results) -> None:
     assert set(re.findall(r"<!-- table: (\w+) -->", page)) == set(results.MAKERS)
 
 
+def test_the_compute_of_a_try_ends_with_the_epoch_whose_weights_were_scored(results) -> None:
+    about = {
+        "sizes": [[64, 24], [128, 6]],
+        "size": 128,
+        "epochs": 30,
+        "images": 1.0,
+        "width": 0.5,
+        "encoder": "resnet18",
+    }
+    assert results.compute(about, 26) == pytest.approx(results.compute(about | {"sizes": [[64, 24], [128, 2]]}))
+    assert results.compute(about, 26) < results.compute(about) == results.compute(about, 30)
+    notes = {row["name"]: row.get("note", "") for row in results.scaling_rows()}
+    earlier = {name for name, note in notes.items() if note.startswith("the weights after epoch")}
+    assert earlier == set(results.KEPT)
+    assert all(f"epoch {epoch} of" in notes[name] for name, epoch in results.KEPT.items())
+
+
 def test_the_tables_of_abstention_are_those_of_the_file() -> None:
     for tables in _script(DOCS, "abstention_tables"):
         page = tables.PAGE.read_text(encoding="utf-8")

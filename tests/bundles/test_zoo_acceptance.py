@@ -138,11 +138,12 @@ def test_the_model_card_is_filled_from_a_runs_metrics(tmp_path: Path, monkeypatc
         "Edema": {"auroc": None, "low": None, "high": None, "positives": 0},
         "macro mean": {"auroc": 0.71234, "low": 0.6, "high": 0.8, "positives": None},
     }
+    baseline = {"finding": "Mass", "baseline": 0.55, "difference": 0.16234, "low": 0.01, "high": 0.3}
     metrics = {
         "split": "test",
         "n": {"images": 30, "patients": 20},
         "values": {"findings": rows},
-        "baselines": {"confounder_baseline": [{"finding": "Mass", "baseline": 0.55}]},
+        "baselines": {"confounder_baseline": [baseline]},
     }
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     bundle = copy_bundle(tmp_path / "b")
@@ -150,5 +151,24 @@ def test_the_model_card_is_filled_from_a_runs_metrics(tmp_path: Path, monkeypatc
         model_card.write(tmp_path, bundle)
         assert read_metadata(bundle)["eval_metrics"] == {"Mass AUROC": 0.712, "macro mean AUROC": 0.712}
         page = (bundle / "docs/README.md").read_text(encoding="utf-8")
-        assert page.count("| Mass | 9 | 0.712 [0.600, 0.800] | 0.550 |") == 1
+        assert page.count("| Mass | 9 | 0.712 [0.600, 0.800] | 0.550 | +0.162 [0.010, 0.300] |") == 1
         assert "no weights" not in page
+
+
+def test_the_model_card_names_findings_that_are_not_above_chance_or_not_above_view_age_and_sex(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(UNIT_TEST.parents[2]))
+    model_card = importlib.import_module("model_card")
+    ends = {"Mass": (0.6, 0.01), "Edema": (0.6, -0.02), "Pleural_Thickening": (0.45, 0.1), "Hernia": (None, None)}
+    ends["Fibrosis"] = (0.55, None)
+    rows = {name: {"auroc": 0.7, "low": low, "high": 0.9} for name, (low, _) in ends.items()}
+    baselines = {
+        name: {"baseline": 0.6 if low is not None else None, "difference": 0.1, "low": low, "high": 0.3}
+        for name, (_, low) in ends.items()
+    }
+    said = [" ".join(text.split()) for text in model_card.warnings(rows | {"macro mean": rows["Mass"]}, baselines)]
+    assert said[0] == "**Not shown to be above chance here: Pleural Thickening, Hernia.** Do not use them."
+    assert said[1].startswith("**Above chance, but not shown to be above view, age and sex: Edema, Fibrosis.** ")
+    assert said[2] == "The macro means leave out, for want of patients: Hernia, Fibrosis."
+    assert not list(model_card.warnings({"Mass": rows["Mass"]}, baselines)), "a finding above both needs no warning"
