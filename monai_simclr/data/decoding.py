@@ -59,7 +59,7 @@ def decode(path: str | Path, size: int, squash: bool = False, reader: ReaderSett
         FileNotFoundError: if there is no such file.
         RadiographError: if it is not a radiograph that can be read.
     """
-    return quantize(read_radiograph(path, reader, size, padded=not squash)[0], size, squash)
+    return quantize(read_radiograph(path, reader, size, not squash)[0], size, squash)
 
 
 def file_identity(path: str | Path) -> tuple[int, int]:
