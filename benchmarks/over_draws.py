@@ -18,6 +18,7 @@ import pandas as pd
 
 from monai_simclr.evaluation import holm
 from monai_simclr.evaluation.intervals import interval_over_draws
+from monai_simclr.runtime.tables import write_table
 
 RESULTS = Path(__file__).parent / "results"
 FAMILIES = {
@@ -51,7 +52,7 @@ def main() -> None:
         for path in sorted(RESULTS.glob(pattern)):
             table = pd.read_csv(path)
             if "low_draws" in table:
-                renewed(table, family).to_csv(path, index=False)
+                write_table(renewed(table, family), path)
                 print(path.relative_to(RESULTS))
 
 
