@@ -256,9 +256,8 @@ def test_clusters_that_follow_a_finding_are_described_so():
     assert align_clusters(mass.astype(int), index, ["Mass"]).sentence.startswith("these clusters follow Mass, AMI 1.00")
 
 
-@pytest.mark.parametrize("images", [100, 400])
-def test_random_clusters_follow_nothing_however_few_the_images(images):
-    said = 0
+def test_random_clusters_follow_nothing_however_few_the_images():
+    said, images = 0, 100
     for seed in range(20):
         rng = np.random.default_rng(seed)
         findings = {f"finding {k}": (rng.random(images) < 0.2).astype(float) for k in range(3)}

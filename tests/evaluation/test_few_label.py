@@ -221,7 +221,7 @@ def test_of_equal_arms_few_are_said_to_save_labels():
     """With the draws fixed a saving was claimed in a fifth of such simulations; nominal are 2.5 %."""
     fractions, claims = (0.01, 0.02, 0.05, 0.1, 0.25, 1.0), 0
     levels, spread = (0.7, 0.75, 0.79, 0.8, 0.805, 0.808), (0.03, 0.03, 0.025, 0.015, 0.012, 0.008)
-    for seed in range(100):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         curves = {}
         for arm in ("own", "reference"):
@@ -231,4 +231,4 @@ def test_of_equal_arms_few_are_said_to_save_labels():
             draws[0] = 0
             curves[arm] = Curve(np.array(fractions), mean + noise + draws)
         claims += label_saving(curves["own"], curves["reference"]).high < 1
-    assert claims <= 12
+    assert claims <= 6  # 5 % of 400
