@@ -140,10 +140,13 @@ def _two_threads() -> Iterator[None]:
 
 def _about_shipped() -> str:
     header = encoder_header(SHIPPED)
-    patients = sum(len(record.hashes) - record.unnamed for record in patients_records(header))
+    records = patients_records(header)
+    unnamed = sum(record.unnamed for record in records)
+    patients = sum(len(record.hashes) for record in records) - unnamed
     return (
         f"Pretraining started from {SHIPPED}, the {header['name']} of width {header['width']} that comes with the "
-        f"package, pretrained at {header['size']} px on real radiographs of {patients:,} patients: {header['data']}. "
+        f"package, pretrained at {header['size']} px on real radiographs of {patients:,} patients and {unnamed:,} "
+        f"without a patient's name: {header['data']}. "
         f"Here it gets {_SIZE} px. Its card is bundle/docs/README.md."
     )
 
