@@ -146,7 +146,7 @@ def _about_shipped() -> str:
     return (
         f"Pretraining started from {SHIPPED}, the {header['name']} of width {header['width']} that comes with the "
         f"package, pretrained at {header['size']} px on real radiographs of {patients:,} patients and {unnamed:,} "
-        f"without a patient's name: {header['data']}. "
+        f"whose patients have no name: {header['data']}. "
         f"Here it gets {_SIZE} px. Its card is bundle/docs/README.md."
     )
 

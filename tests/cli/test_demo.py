@@ -62,7 +62,7 @@ def test_a_small_demo_from_the_shipped_encoder_says_where_it_comes_from_and_what
     header = encoder_header("chest_xray_resnet18")
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     for said in (answer["notice"], page):
-        assert "real radiographs of 2,709 patients and 7,647 without a patient's name" in said
+        assert "real radiographs of 2,709 patients and 7,647 whose patients have no name" in said
         assert header["data"] in said
         assert "this start instead of random weights changes the AUROC" in said
     assert "What the start from real radiographs changes" in page
