@@ -123,7 +123,8 @@ class DaskWorkers(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call a function in a process of a worker; raises `WorkerLostError` where it, or four workers, ended."""
         result: Future[Any] = Future()
-        task = self._client.get_executor(pure=False).submit(exchange_in_process, pack((fn, args, kwargs)))
+        # not by Dask's own executor: a worker that ends with a result that was just fetched makes its futures raise
+        task = self._client.submit(exchange_in_process, pack((fn, args, kwargs)), pure=False)
         task.add_done_callback(lambda task: self._hand_on(task, result))
         result.add_done_callback(lambda result: task.cancel() if result.cancelled() else None)
         return result
@@ -137,20 +138,20 @@ class DaskWorkers(Executor):
         for log, level in self._levels.items():
             log.setLevel(level)
 
-    def _hand_on(self, task: Future[bytes], result: Future[Any]) -> None:
+    def _hand_on(self, task: Any, result: Future[Any]) -> None:
+        """Give the answer of Dask's future to ours, in Dask's thread for that."""
         if not result.set_running_or_notify_cancel():
             return
         try:
-            if task.cancelled():
-                raise ConnectionError(
-                    f"the Dask scheduler at {self._address} ended; start it and run the same command again"
-                )
             result.set_result(unpack_answer(task.result()))
         except BaseException as error:
-            is_lost = type(error).__name__ == "KilledWorker"
-            result.set_exception(
-                WorkerLostError("its Dask workers were lost, by it or beside it") if is_lost else error
-            )
+            if task.cancelled():
+                ended = f"the Dask scheduler at {self._address} ended; start it and run the same command again"
+                result.set_exception(ConnectionError(ended))
+            elif type(error).__name__ == "KilledWorker":
+                result.set_exception(WorkerLostError("its Dask workers were lost, by it or beside it"))
+            else:
+                result.set_exception(error)
 
 
 def _check_certificates() -> None:
