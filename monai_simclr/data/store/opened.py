@@ -166,7 +166,8 @@ def read_provenance(folder: str | Path) -> dict[str, Any] | None:
         sums, numbers = content.get("sha256"), [content.get(name) for name in ("images", "size", "rejected")]
         complete = (
             isinstance(sums, dict)
-            and all(_SHA256.fullmatch(str(sums.get(name))) for name in (*TABLES, "images.npy"))
+            and {*TABLES, "images.npy"} <= set(sums)
+            and all(_SHA256.fullmatch(str(checksum)) for checksum in sums.values())
             and isinstance(content.get("versions"), dict)
             and isinstance(content.get("index"), str)
             and all(isinstance(number, int) and number >= 0 for number in numbers)
