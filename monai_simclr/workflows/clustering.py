@@ -19,6 +19,7 @@ from monai_simclr.data import Store, image_classes
 from monai_simclr.data.pseudonyms import index_for_outputs
 from monai_simclr.engines import embed, embed_spread
 from monai_simclr.evaluation import Embeddings
+from monai_simclr.evaluation.classes import class_rows
 from monai_simclr.evaluation.clusterers import AUTO, COMPARED
 from monai_simclr.runtime.cluster import check_engine, open_executor
 from monai_simclr.runtime.metrics import closing_line, nest_rows, print_table, table_rows, write_metrics
@@ -96,11 +97,12 @@ def cluster(
             f"splits are {sorted(set(index['split']))}: write an index with splits (monai-simclr index FOLDER --split "
             "-o index.csv) and pass it as --dataset_dir"
         )
+    classes = image_classes(index)
+    class_rows(Embeddings(np.zeros((len(index), 1)), index), {}, classes)  # refuses now what it would refuse later
     seen = check_encoder(encoder_path, index["patient_id"].to_numpy()[test], options.allow_seen_patients)
     embeddings, references, mirrored = embed_with_references(run, store, encoder, random_encoder, options)
     public_index = index_for_outputs(store)
     Embeddings(embeddings.features, public_index, embeddings.source).save(run.path("embeddings.npz"))
-    classes = image_classes(index)
     method, chosen, curve = evaluation.choose_clusters(
         embeddings.features,
         train,
