@@ -63,7 +63,7 @@ def class_rows(embeddings: Embeddings, references: Mapping[str, np.ndarray], cla
     train, test = (classes != "") & (split == "train"), (classes != "") & (split == "test")
     if not train.any() or not test.any():
         raise ValueError(
-            f"{train.sum()} train and {test.sum()} test rows have a class (exactly one finding is 1, or all are 0), and "
+            f"{train.sum()} train and {test.sum()} test rows have a class (one finding is 1, or all are 0), and "
             "the evaluation needs both: give labels to images of both splits"
         )
     refuse_shared_patients({"train": patients[train], "test": patients[test]})
