@@ -114,7 +114,8 @@ class Forked:
         except BaseException:
             self.kill()
             raise
-        said = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in self._printed]
+        there = [path.read_bytes() if path.exists() else b"" for path in self._printed]  # not if killed that early
+        said = [content.decode("utf-8", "backslashreplace") for content in there]
         return said[0], said[1]
 
     def send_signal(self, number: int) -> None:

@@ -143,15 +143,22 @@ class DaskWorkers(Executor):
         if not result.set_running_or_notify_cancel():
             return
         try:
-            result.set_result(unpack_answer(task.result()))
+            answer = task.result()
         except BaseException as error:
-            if task.cancelled():
-                ended = f"the Dask scheduler at {self._address} ended; start it and run the same command again"
-                result.set_exception(ConnectionError(ended))
-            elif type(error).__name__ == "KilledWorker":
-                result.set_exception(WorkerLostError("its Dask workers were lost, by it or beside it"))
-            else:
-                result.set_exception(error)
+            result.set_exception(self._failure(task, error))
+            return
+        try:
+            result.set_result(unpack_answer(answer))
+        except BaseException as error:  # what the function raised
+            result.set_exception(error)
+
+    def _failure(self, task: Any, error: BaseException) -> BaseException:
+        """What to raise where Dask has no answer: what fails when a scheduler ends is of many kinds."""
+        if type(error).__name__ == "KilledWorker":
+            return WorkerLostError("its Dask workers were lost, by it or beside it")
+        if task.status == "error":
+            return error
+        return ConnectionError(f"the Dask scheduler at {self._address} ended; start it and run the same command again")
 
 
 def _check_certificates() -> None:
