@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import pairwise_distances, silhouette_samples, silhouette_score
+from sklearn.metrics import pairwise_distances, silhouette_samples
 from sklearn.metrics.cluster import expected_mutual_information
 
 from monai_simclr.evaluation.classes import ENCODER, ClassRows, class_rows, format_score
@@ -288,19 +288,14 @@ def _score_silhouette(
 ) -> dict:
     """Separation of the clusters at test images; needs no class, so its null is clusters permuted over patients."""
 
-    def silhouette(positions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Silhouette (Rousseeuw 1987) of every position; NaN for one cluster."""
-        if not 1 < len(np.unique(labels)) < len(positions):
-            return np.full(len(positions), np.nan)
-        return silhouette_samples(reduced[positions], labels).astype(np.float64)
-
-    def mean_apart(apart: np.ndarray, labels: np.ndarray) -> float:
-        """The mean silhouette where all distances are known, NaN for one cluster."""
-        many = 1 < len(np.unique(labels)) < len(labels)
-        return float(silhouette_score(apart, labels, metric="precomputed")) if many else float("nan")
+    def silhouette(apart: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Silhouette (Rousseeuw 1987) of every row by the distances of all; NaN for one cluster."""
+        if not 1 < len(np.unique(labels)) < len(labels):
+            return np.full(len(labels), np.nan)
+        return silhouette_samples(apart, labels, metric="precomputed").astype(np.float64)
 
     positions = sample_rows(np.flatnonzero(held_out), _SILHOUETTE_ROWS, seed)
-    values = silhouette(positions, clusters[positions])
+    values = silhouette(pairwise_distances(reduced[positions]), clusters[positions])
     codes, counts = patient_counts(patients[positions], n_bootstrap, seed)
     weights = counts[:, codes].astype(float)
     interval = bootstrap_interval(float(values.mean()), weights @ values / weights.sum(axis=1), units=counts.shape[1])
@@ -308,5 +303,5 @@ def _score_silhouette(
     apart = pairwise_distances(reduced[few])
     numbers = np.unique(patients[few], return_inverse=True)[1]
     permuted = [permute_over_patients(clusters[few], numbers, generator) for _ in range(n_permutations)]
-    null = compare_to_null(interval.value, np.array([mean_apart(apart, labels) for labels in permuted]))
+    null = compare_to_null(interval.value, np.array([silhouette(apart, labels).mean() for labels in permuted]))
     return {"measure": "silhouette", **interval.as_dict(), "majority": 0.0, **null}

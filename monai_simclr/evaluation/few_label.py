@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.isotonic import isotonic_regression
+from scipy.optimize import isotonic_regression
 
 from monai_simclr.evaluation.intervals import (
     Interval,
@@ -339,7 +339,7 @@ def label_saving(curve: Curve, reference: Curve) -> Interval:
     def crossing(aurocs: np.ndarray, target: float) -> float:
         if not np.isfinite(aurocs).all() or not np.isfinite(target):
             return _UNKNOWN
-        aurocs = isotonic_regression(aurocs)
+        aurocs = isotonic_regression(aurocs).x
         reached = np.flatnonzero(aurocs >= target)
         if not len(reached):
             return float("inf")

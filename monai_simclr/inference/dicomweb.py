@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,7 +66,7 @@ class Worklist:
             )
         query = parse_qsl(parts.query, keep_blank_values=True)
         self.filters = dict(query)
-        repeated = sorted({name for name, _ in query if sum(name == other for other, _ in query) > 1})
+        repeated = sorted(name for name, times in Counter(name for name, _ in query).items() if times > 1)
         if repeated:
             raise ValueError(
                 f"the query has {', '.join(repeated)} more than once, and a service matches one value (PS3.18 "

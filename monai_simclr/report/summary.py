@@ -102,7 +102,7 @@ def _few_labels(data: ReportData) -> Iterator[Statement]:
         )
         percents = row["fractions"] if "fractions" in row else f"{100 * row['fraction']:g}"
         reference = str(row.get("reference", "scratch"))
-        several = row.get("low_draws") is not None and row.get("high_draws") is not None
+        several = row.get("low_draws") is not None
         low, high = (float(row[f"{end}_draws" if several else end]) for end in ("low", "high"))
         draws = f"and {row['draws']} draws of the labelled patients"
         over = draws if several else "of one draw of the labelled patients; what another would give is not known"

@@ -102,8 +102,7 @@ def check_records(records: Sequence[SeenPatients], patients: np.ndarray, name: s
     if not records:
         logger.warning(f"{name} has no record of the patients seen; make sure that no test patient was")
         return 0
-    count = max(check_unseen(patients, record.key, record.hashes, allowed) for record in records)
-    _warn_of_unnamed(records)
+    count = _count_seen(records, patients, allowed)
     if count:
         logger.warning(f"pretraining saw {count} of the patients to be scored: their scores are too good, as allowed")
     return count
@@ -121,17 +120,19 @@ def check_classifier(path: str | Path, patients: np.ndarray, allowed: bool = Fal
         seen = [SeenPatients.from_json(stage) for stage in stages.values()]
         if "fine-tuning" not in stages:
             raise ValueError("it lacks the patients of fine-tuning")
-    _warn_of_unnamed(seen)
-    return max(check_unseen(patients, record.key, record.hashes, allowed) for record in seen)
+    return _count_seen(seen, patients, allowed)
 
 
-def _warn_of_unnamed(records: Sequence[SeenPatients]) -> None:
+def _count_seen(records: Sequence[SeenPatients], patients: np.ndarray, allowed: bool) -> int:
+    """The most patients that any record has seen, see `check_unseen`; images without a patient's name are logged."""
+    count = max(check_unseen(patients, record.key, record.hashes, allowed) for record in records)
     unnamed = sum(record.unnamed for record in records)
     if unnamed:
         logger.warning(
             f"training saw {unnamed} images without a patient's name: if the images to be scored are of the same "
             "archive, some may be of the same patients, and nothing here can tell"
         )
+    return count
 
 
 def check_unseen(patients: np.ndarray, key: str, seen: frozenset[str], allowed: bool = False) -> int:
